@@ -112,7 +112,7 @@ TASKS = {
         "structure.symmetry.flip_tanh structure.symmetry.permute_hidden "
         "structure.symmetry.rescale_relu structure.symmetry.nearest_copy",
     ),
-    "Installation": ("Versions, kernels and threads.", "show_versions"),
+    "Installation": ("Versions, kernels and threads.", "show_versions register_threadpoolctl"),
 }
 
 

@@ -2,22 +2,11 @@
 verdicts on critical points, optimisers.
 """
 
-import sys
-
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __name__:
-    # During `python -m fastcurv`, Ctrl-C ends the process at once until __main__ runs. Without
-    # this handler, Ctrl-C would print a traceback of the imports.
-    import signal
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .common.runtime import VERSION, show_versions
-from .common.runtime import register as _register
+from .common.runtime import VERSION, register_threadpoolctl, show_versions
 
 if TYPE_CHECKING:
     from . import spectrum as spectrum
@@ -106,6 +95,7 @@ __all__ = [
     "LandscapeDisplay",
     "MinimumRatioDisplay",
     "SpectrumDisplay",
+    "register_threadpoolctl",
     "show_versions",
 ]
 
@@ -189,8 +179,6 @@ if find_spec(".applications", __name__) is None:
 __all__ = [
     name for name in __all__ if not _MODULE_OF_PUBLIC_NAME.get(name, "").startswith(_missing)
 ]
-
-_register()
 
 
 def __getattr__(name: str) -> Any:

@@ -12,12 +12,9 @@ import itertools
 import json
 import math
 import os
-import platform
 import re
 import secrets
-import shutil
 import stat
-import zlib
 from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
@@ -27,12 +24,6 @@ import numpy as np
 
 from .errors import one_line, type_phrase
 
-try:
-    import fcntl
-except ImportError:
-    # The module does not exist on Windows.
-    fcntl = None  # type: ignore[assignment]
-
 # maximum number of bytes written or read at a time; Ctrl-C is handled in between
 MAX_IO_PIECE_BYTES = 16 << 20
 
@@ -41,43 +32,32 @@ MAX_IO_PIECE_BYTES = 16 << 20
 def open_for_atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Yield a binary file, open for writing, that atomically replaces `path` when the context ends.
     At any moment `path` is the old file or the new one, and no other file remains after success or
-    failure.
+    an error.
 
-    If the system supports it, the new file has no name until it is complete, so that a process
-    killed while writing leaves no file behind. A process killed in the few microseconds between
-    naming and replacing leaves a file that the next save in that folder removes. A writer locks its
-    file, and the system releases the lock when the process ends, so that no file still being
-    written is removed, even if its writer runs on another machine or in another container.
+    The bytes are written to a temporary file in the same folder, which then replaces `path`. A
+    process that is killed while it writes leaves the temporary file, ``.fastcurv-*.part``.
 
     If `path` is a symbolic link, its target is replaced, unless the system would refuse to follow
     the link. The permissions of an old file are kept, and apply while the new one is written. A new
     file gets the permissions of the umask.
     """
-    place = _resolve_file_path(path)
-    folder = os.path.dirname(place)
-    _remove_stale_temporary_files(folder)
-    temporary = _random_file_name(folder)
+    target = _resolve_file_path(path)
+    folder = os.path.dirname(target)
+    temporary = _temporary_file_name(folder)
+    mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else None
     try:
-        mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
-        handle, named = _create_locked_file(folder, temporary, 0o666 if mode is None else mode)
-        with contextlib.ExitStack() as locked:
-            out = locked.enter_context(os.fdopen(handle, "w+b"))
+        with os.fdopen(_create_file(temporary, 0o666 if mode is None else mode), "w+b") as out:
             yield out
             out.flush()
-            _copy_permissions(out, mode)
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(out.fileno(), mode)  # the umask applied when the file was created
             os.fsync(out.fileno())
-            if not named:
-                _link_unnamed_file(out, temporary, mode, locked)
-            # Windows cannot replace an open file.
-            if fcntl is None:
-                locked.close()
-            os.replace(temporary, place)
+        os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        # The names in `unknown` are internal, so the error reports the caller's path.
-        unknown = (None, folder, temporary)
-        if isinstance(error, OSError) and error.errno and error.filename in unknown:
+        # The user does not know the name of the temporary file, so the error has the caller's path.
+        if isinstance(error, OSError) and error.errno and error.filename in (None, temporary):
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
 
@@ -175,14 +155,13 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
         for missing in reversed(made):
             missing.mkdir()
         folder = made[0] if made else folder
-        temporary = _random_file_name(str(folder))
-        handle, named = _create_locked_file(str(folder), temporary, 0o600)
+        temporary = _temporary_file_name(str(folder))
+        handle = _create_file(temporary, 0o600)
         try:
             with os.fdopen(handle, "wb") as trial:
                 trial.write(bytes(4096))  # this write fails on a full disk
         finally:
-            if named:
-                os.unlink(temporary)
+            os.unlink(temporary)
     except OSError as error:
         raise ValueError(
             f"{name} cannot be written to {called}: {error.strerror or error}. Choose another "
@@ -194,101 +173,16 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
                 missing.rmdir()
 
 
-def _copy_permissions(out: IO[bytes], mode: int | None) -> None:
-    """Set the permissions of an open file to `mode`, without the umask. If `mode` is None, change
-    nothing.
-    """
-    if mode is not None and hasattr(os, "fchmod"):
-        os.fchmod(out.fileno(), mode)
-
-
-# The prefix contains a hash of the host name, because locks on network file systems may be local to
-# one machine.
-_TEMPORARY_FILE_PREFIX = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
-
-
-def _random_file_name(folder: str) -> str:
+def _temporary_file_name(folder: str) -> str:
     """Return a new random file name in the folder, of a fixed length."""
-    return os.path.join(folder, f"{_TEMPORARY_FILE_PREFIX}{secrets.token_hex(8)}.part")
+    return os.path.join(folder, f".fastcurv-{secrets.token_hex(8)}.part")
 
 
-def _try_lock(handle: int) -> bool | None:
-    """Lock an open file. Return True if the lock was obtained, False if another process holds it,
-    and None if the system cannot lock files.
+def _create_file(name: str, mode: int) -> int:
+    """Create a file, to which the umask and `mode` give the permissions, and return its
+    descriptor.
     """
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (OSError, AttributeError):
-        return None
-    return True
-
-
-def _remove_stale_temporary_files(folder: str) -> None:
-    """Remove temporary files of writers that no longer run, since their locks have been
-    released.
-    """
-    with contextlib.suppress(OSError):
-        for left in os.listdir(folder) if fcntl else ():
-            if not (left.startswith(_TEMPORARY_FILE_PREFIX) and left.endswith(".part")):
-                continue
-            name = os.path.join(folder, left)
-            with contextlib.suppress(OSError):
-                handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
-                try:
-                    if _try_lock(handle):
-                        os.unlink(name)
-                finally:
-                    os.close(handle)
-
-
-def _create_locked_file(
-    folder: str, temporary: str, mode: int, named: bool = False
-) -> tuple[int, bool]:
-    """Open a new locked file in a folder. Return its descriptor, and True if the file has the name
-    `temporary` or False if it has no name. The file has a name if `named` is True or if the system
-    does not support files without names. The umask applies to the permissions `mode`.
-    """
-    nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
-    if nameless and os.path.isdir("/proc/self/fd"):
-        # Opening raises OSError if the file system does not support O_TMPFILE.
-        with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDWR | nameless, mode)
-            _try_lock(handle)
-            return handle, False
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    while True:
-        handle = os.open(temporary, flags, mode)
-        if _try_lock(handle) is not False and os.path.exists(temporary):
-            return handle, True
-        # Another process has locked or removed the file before this process could lock it.
-        os.close(handle)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def _link_unnamed_file(
-    out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
-) -> None:
-    """Link the nameless file `out` to the name `temporary`, or copy the file if the system cannot
-    link it. `mode` has the permissions of the copy, and the context `locked` closes the copy.
-    """
-    # If this descriptor is the src_dir_fd, os.link follows the symbolic link.
-    own = os.open("/proc/self/fd", os.O_RDONLY)
-    try:
-        os.link(str(out.fileno()), temporary, src_dir_fd=own, follow_symlinks=True)
-    except OSError:
-        out.seek(0)
-        narrow = stat.S_IMODE(os.fstat(out.fileno()).st_mode)
-        handle, _ = _create_locked_file(os.path.dirname(temporary), temporary, narrow, True)
-        copy = locked.enter_context(os.fdopen(handle, "wb"))
-        shutil.copyfileobj(out, copy)
-        copy.flush()
-        _copy_permissions(copy, mode)
-        os.fsync(copy.fileno())
-    finally:
-        os.close(own)
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:

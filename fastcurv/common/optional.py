@@ -20,6 +20,7 @@ INSTALL_HINTS = {
     "pyarrow": ("pyarrow", "fastcurv[parquet]"),
     "dask": ("dask", "fastcurv[dask]"),
     "distributed": ("dask[distributed]", "fastcurv[dask]"),
+    "threadpoolctl": ("threadpoolctl", "threadpoolctl"),
     "jax": ("jax", "fastcurv[bench]"),
     "curvlinops": ("curvlinops", "curvlinops-for-pytorch"),
     "torch_levenberg_marquardt": ("torch-levenberg-marquardt", "torch-levenberg-marquardt"),

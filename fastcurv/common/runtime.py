@@ -21,6 +21,7 @@ import scipy
 from .. import _engine
 from .._engine import Callback as Callback
 from .._engine import Lock as Lock
+from .optional import optional_import
 
 try:
     VERSION = version("fastcurv")
@@ -165,17 +166,24 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     return None
 
 
-def register() -> bool:
-    """Register the engine's threads with threadpoolctl, when fastcurv is imported. Return False if
-    threadpoolctl is not installed or is older than version 3.3, otherwise True.
+def register_threadpoolctl() -> None:
+    """Register the threads of the engine with threadpoolctl, whose contexts then limit them.
+
+    Raises
+    ------
+    ImportError
+        If threadpoolctl is not installed.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> from threadpoolctl import threadpool_limits
+    >>> fc.register_threadpoolctl()
+    >>> with threadpool_limits(1):
+    ...     H = fc.Objective(fc.MLP([2, 1]), [[1.0, 2.0]], [0.0]).hessian([1.0, 1.0, 0.0])
     """
-    try:
+    with optional_import("limits of threads"):
         import threadpoolctl
-    except ImportError:
-        return False
-    # threadpoolctl before version 3.3 has no registration.
-    if not hasattr(threadpoolctl, "register"):
-        return False
 
     class FastcurvController(threadpoolctl.LibController):  # type: ignore[misc]
         """The engine's threads, one team per process."""
@@ -205,7 +213,6 @@ def register() -> bool:
             return VERSION
 
     threadpoolctl.register(FastcurvController)
-    return True
 
 
 _starting_thread = Lock()

@@ -13,7 +13,11 @@ from fastcurv.common.optional import INSTALL_HINTS
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("fastcurv", "benchmarks", "examples")
 LOCAL_MODULES = {path.stem for folder in FOLDERS for path in (ROOT / folder).glob("*.py")}
-AVAILABLE_MODULES = set(sys.stdlib_module_names) | {"numpy", "scipy", "fastcurv"} | LOCAL_MODULES
+AVAILABLE_MODULES = (
+    set(sys.stdlib_module_names)
+    | {"numpy", "scipy", "fastcurv", "fastcurv_command"}
+    | LOCAL_MODULES
+)
 # Imports that run only if the package is installed, with the reason.
 UNGUARDED_IMPORTS = {
     "fastcurv/applications/estimators/base.py": "__init__.py imports scikit-learn first",
@@ -122,6 +126,9 @@ LINES = {
         cli("spectrum n.npz --figure a.png --data points.npz")
         cli("demo --quick")
     """,
+    "threadpoolctl": """
+        fc.register_threadpoolctl()
+    """,
     "sklearn": """
         fc.MLPClassifier()
         fc.MLPRegressor
@@ -186,7 +193,7 @@ def test_a_missing_package_raises_a_sentence_with_its_extra(python, tmp_path, mo
     that names its extra, and all others work.
     """
     monkeypatch.chdir(tmp_path)
-    names = [*INSTALL_HINTS, "tqdm", "threadpoolctl"]
+    names = [*INSTALL_HINTS, "tqdm"]
     python(PROGRAM.format(names=names, lines=LINES, packages=INSTALL_HINTS))
 
 

@@ -214,6 +214,7 @@ def test_threadpoolctl_limits_the_worker_threads(rng, problem, monkeypatch):
     results stay bitwise identical.
     """
     threadpoolctl = pytest.importorskip("threadpoolctl")
+    fc.register_threadpoolctl()
     # A limit that equals the default number of threads counts as no limit.
     monkeypatch.setenv("FASTCURV_NUM_THREADS", "2")
 

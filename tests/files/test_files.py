@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
@@ -182,31 +180,23 @@ def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
 
 def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monkeypatch):
     """If any system call of a save is interrupted, the old file is unchanged and no temporary file
-    remains, with and without O_TMPFILE.
+    remains.
     """
     path = tmp_path / "x"
-    for nameless in (True, False):
-        if not nameless:
-            monkeypatch.delattr(os, "O_TMPFILE", raising=False)
-        for name in ("fsync", "replace", "fchmod", "link"):
-            if not hasattr(os, name):
-                continue  # Windows
-            write_atomically(path, b"old")
+    write_atomically(path, b"old")
 
-            def fail_once(*args, **options):
-                raise KeyboardInterrupt
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
 
-            with monkeypatch.context() as patch:
-                patch.setattr(os, name, fail_once)
-                if name == "link" and (not nameless or not hasattr(os, "O_TMPFILE")):
-                    write_atomically(path, b"old")
-                else:
-                    with pytest.raises(KeyboardInterrupt):
-                        write_atomically(path, b"new")
-            assert path.read_bytes() == b"old"
-            assert file_names(tmp_path) == ["x"]
-        write_atomically(path, b"new")
-        assert path.read_bytes() == b"new" and file_names(tmp_path) == ["x"]
+    for name in ("fsync", "replace", "fchmod"):
+        if not hasattr(os, name):
+            continue  # Windows
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                write_atomically(path, b"new")
+        assert path.read_bytes() == b"old"
+        assert file_names(tmp_path) == ["x"]
 
 
 @posix
@@ -264,13 +254,10 @@ def test_concurrent_writers_never_produce_a_mixed_file(tmp_path):
 
 
 @posix
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
 @pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.nightly)])
 def test_a_killed_save_leaves_a_whole_file(times, tmp_path):
-    """After SIGKILL during a save, the file has the content of one save, and the next save removes
-    all temporary files.
-    """
-    path, moments, left = tmp_path / "x", random.Random(3), 0
+    """After SIGKILL during a save, the file has the content of one save."""
+    path, moments = tmp_path / "x", random.Random(3)
     write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
     for _ in range(times):
         reading, writing = os.pipe()
@@ -290,23 +277,13 @@ def test_a_killed_save_leaves_a_whole_file(times, tmp_path):
         os.close(writing)
         arrays, facts = read_tensors(path)
         assert (arrays["a"] == facts["k"]).all()
-        left += len(list(tmp_path.iterdir())) - 1
-        write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
-        assert file_names(tmp_path) == ["x"]
-    assert left <= 1 + times // 20, "between a name and its place lie microseconds of milliseconds"
-
-
-def without_unnamed_files(monkeypatch):
-    """Simulate a file system without unnamed temporary files (O_TMPFILE)."""
-    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
 
 
 NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\u0301" * 85]
 
 
-@pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
-def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, monkeypatch):
+def test_file_names_of_maximum_length_are_accepted(name, tmp_path):
     """Files and checkpoints may have names of 255 bytes, and longer names raise ValueError."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
     try:
@@ -314,8 +291,6 @@ def test_file_names_of_maximum_length_are_accepted(name, nameless, tmp_path, mon
     except OSError:
         pytest.skip("this file system takes shorter names")
     (tmp_path / name).unlink()
-    if not nameless:
-        without_unnamed_files(monkeypatch)
     check_writable_path(tmp_path / name, "out")
     for _ in range(2):
         write_tensors(tmp_path / name, ARRAYS)
@@ -361,95 +336,19 @@ def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
 
 
 @posix
-def test_temporary_copy_of_a_private_file_is_private(tmp_path, monkeypatch):
-    without_unnamed_files(monkeypatch)
-    path = tmp_path / "x"
-    write_atomically(path, b"old")
-    path.chmod(0o600)
-    with files.open_for_atomic_write(path) as out:
-        out.write(b"new")
-        (beside,) = (p for p in tmp_path.iterdir() if p != path)
-        assert stat.S_IMODE(beside.stat().st_mode) == 0o600
-    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o600
-
-
-@posix
 @pytest.mark.parametrize("mode", [0o600, 0o666])
-def test_rewriting_keeps_permissions_if_links_are_forbidden(mode, tmp_path, monkeypatch):
-    """If unnamed files cannot be linked, a rewritten file keeps permissions that the umask
-    excludes.
+def test_a_rewritten_file_keeps_its_permissions(mode, tmp_path):
+    """A rewritten file keeps permissions that the umask excludes, and the temporary copy of a
+    private file is private.
     """
     path = tmp_path / "x"
     write_atomically(path, b"old")
     path.chmod(mode)
-
-    def raise_permission_error(*_, **__):
-        raise PermissionError(errno.EPERM, "no links")
-
-    monkeypatch.setattr(os, "link", raise_permission_error)
-    write_atomically(path, b"new")
+    with files.open_for_atomic_write(path) as out:
+        out.write(b"new")
+        (temporary,) = (p for p in tmp_path.iterdir() if p != path)
+        assert stat.S_IMODE(temporary.stat().st_mode) | mode == mode
     assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == mode
-    assert file_names(tmp_path) == ["x"]
-
-
-WRITER = """
-import os, sys
-vars(os).pop("O_TMPFILE", None)
-from fastcurv.common.files import open_for_atomic_write
-with open_for_atomic_write(sys.argv[1]) as out:
-    out.write(b"slow")
-    print("writing", flush=True)
-    sys.stdin.read()
-"""
-
-
-@posix
-def test_temporary_files_in_use_are_not_removed(tmp_path, monkeypatch):
-    """A save keeps the temporary file of a live writer, even if its process id is unknown here, as
-    in another container. Temporary files of killed writers are removed.
-    """
-    without_unnamed_files(monkeypatch)
-
-    def raise_process_lookup_error(*_):
-        raise ProcessLookupError
-
-    path = tmp_path / "x"
-    for killed in (False, True):
-        command = [sys.executable, "-c", WRITER, str(path)]
-        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with subprocess.Popen(command, **options) as writer:
-            assert writer.stdout.readline() == b"writing\n"
-            with monkeypatch.context() as patch:
-                patch.setattr(os, "kill", raise_process_lookup_error)
-                write_atomically(path, b"quick")
-            assert len(list(tmp_path.iterdir())) == 2
-            if killed:
-                writer.kill()
-            _, said = writer.communicate()
-        assert path.read_bytes() == (b"quick" if killed else b"slow"), said
-    assert len(list(tmp_path.iterdir())) == 2
-    write_atomically(path, b"new")
-    assert file_names(tmp_path) == ["x"]
-
-
-@posix
-def test_writer_retries_if_its_unlocked_file_is_removed(tmp_path, monkeypatch):
-    """If another writer removes the temporary file between its creation and its lock, the writer
-    creates a new one and saves the content.
-    """
-    without_unnamed_files(monkeypatch)
-    lock, times = files._try_lock, []
-
-    def sweep_before_first_lock(handle):
-        times.append(handle)
-        if len(times) == 1:
-            files._remove_stale_temporary_files(str(tmp_path))
-        return lock(handle)
-
-    monkeypatch.setattr(files, "_try_lock", sweep_before_first_lock)
-    write_atomically(tmp_path / "x", b"whole")
-    assert (tmp_path / "x").read_bytes() == b"whole" and len(times) > 2
-    assert file_names(tmp_path) == ["x"]
 
 
 @posix

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from typing import Any
 
 from ...common.checks import check_choice
@@ -131,19 +130,6 @@ def _add_legend(ax: Any, label: str | None) -> Any:
     return ax
 
 
-def is_pyplot_figure(figure: Any) -> bool:
-    """Return True if `figure` belongs to a figure manager of pyplot, which then shows it."""
-    helpers = sys.modules.get("matplotlib._pylab_helpers")
-    managers = [] if helpers is None else helpers.Gcf.get_all_fig_managers()
-    return any(manager.canvas.figure is figure for manager in managers)
-
-
-def close_pyplot_figure(figure: Any) -> None:
-    """Close a figure if pyplot manages it."""
-    if is_pyplot_figure(figure):
-        sys.modules["matplotlib.pyplot"].close(figure)
-
-
 # --------------------------------------------------------------------------------------------------
 # The base class of all Displays: axes to draw on, and a PNG representation for notebooks.
 
@@ -175,13 +161,12 @@ class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
         raise_if_unknown_argument(f"{cls.__name__}.{makers[0]}", look, known)
 
     def _repr_png_(self) -> bytes | None:
-        """Return the plot as a PNG image for a notebook. Return None if pyplot manages the figure,
-        because the notebook then shows it at the end of the cell.
+        """Return the plot as a PNG image for a notebook. Return None if the figure was created by
+        pyplot, because the notebook shows such figures at the end of the cell.
         """
         if not hasattr(self, "figure_"):
-            self.plot()
-            close_pyplot_figure(self.figure_)
-        elif is_pyplot_figure(self.figure_):
+            self.plot(new_axes())
+        if hasattr(self.figure_, "number"):  # pyplot numbers its figures
             return None
         file = io.BytesIO()
         self.figure_.savefig(file, format="png", dpi=110)

@@ -36,7 +36,7 @@ def test_a_spectrum_shows_density_error_band_and_eigenvalues(net):
     assert any("6 positive eigenvalues" in name for name in names)
     assert shown.figure_ is ax.figure
     plt.close(shown.figure_)
-    assert shown._repr_png_().startswith(b"\x89PNG")
+    assert fc.SpectrumDisplay(shown.density)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_error_bands_always_show_two_standard_errors(net):

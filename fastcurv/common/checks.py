@@ -47,8 +47,8 @@ MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
 
 def as_rng(seed: Any) -> np.random.Generator:
-    """Return a `numpy.random.Generator` for a seed, which is None or an int >= 0. A Generator is
-    returned unchanged. Raise TypeError or ValueError for other seeds.
+    """Return a `numpy.random.Generator` for a seed, which is None, an int >= 0, a SeedSequence or a
+    BitGenerator. A Generator is returned unchanged. Raise TypeError or ValueError for other seeds.
 
     Examples
     --------
@@ -88,20 +88,20 @@ def as_fast_rng(seed: Any) -> np.random.Generator:
 
 
 def check_seed(seed: Any) -> Any:
-    """Return the seed, None, an int >= 0 or a Generator, after checking it. Raise TypeError or
-    ValueError for other seeds. No generator is created, because that may take longer than the rest
-    of a call that draws no random numbers.
+    """Return the seed, None, an int >= 0 or a Generator, after checking it. A SeedSequence or
+    BitGenerator becomes a Generator. Raise TypeError or ValueError for other seeds. No generator is
+    created for an int, because that may take longer than the rest of a call that draws no random
+    numbers.
     """
     if seed is None or isinstance(seed, np.random.Generator):
         return seed
+    if isinstance(seed, np.random.SeedSequence | np.random.BitGenerator):
+        return np.random.default_rng(seed)
+    wanted = "None, an int >= 0, or a numpy.random SeedSequence, BitGenerator or Generator"
     if not isinstance(seed, INTEGER_TYPES) or isinstance(seed, bool):
-        raise TypeError(
-            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {type_phrase(seed)}."
-        )
+        raise TypeError(f"seed must be {wanted}, got {type_phrase(seed)}.")
     if seed < 0:
-        raise ValueError(
-            f"seed must be None, an int >= 0 or a numpy.random.Generator, got {short_repr(seed)}."
-        )
+        raise ValueError(f"seed must be {wanted}, got {short_repr(seed)}.")
     return int(seed)
 
 
@@ -128,15 +128,20 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
         yield np.random.Generator(type(bits)(seed))
 
 
-def resolve_seed(seed: Any, rng: Any) -> Any:
+def resolve_seed(seed: Any, rng: Any, default: int | None = None) -> Any:
     """Return `seed` or `rng`, two names of one argument, whichever is given, after `check_seed`.
-    Raise TypeError if both are given.
+    Raise TypeError if both are given. `default` is the default of `seed` in the signature.
     """
-    if seed is not None and rng is not None:
+    if rng is not None and seed is not default:
         raise TypeError(
             "only one of seed and rng, two names of one argument, must be given, got both."
         )
-    return check_seed(rng if seed is None else seed)
+    return check_seed(seed if rng is None else rng)
+
+
+def integer_seed(seed: Any) -> int:
+    """Return a checked seed as an int >= 0; None or a Generator draws one."""
+    return seed if isinstance(seed, int) else int(as_rng(seed).integers(1 << 32))
 
 
 def caller_stacklevel() -> int:

@@ -55,7 +55,10 @@ Array: TypeAlias = NDArray[Any]  # a real array in the precision of a model or a
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Class = TypeVar("Class")
-Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
+Seed: TypeAlias = (
+    "int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator"
+    " | np.random.Generator | None"
+)
 
 # Allowed names in arguments, for type checkers and for checks at run time.
 Scheme: TypeAlias = Literal["auto", "he", "xavier", "lecun"]

@@ -16,8 +16,8 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_real_number,
-    check_seed,
     check_theta,
+    resolve_seed,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
@@ -94,6 +94,7 @@ def classify(
     dense_below: float = 4096,
     krylov: Krylov | None = None,
     seed: Any = 0,
+    rng: Any = None,
     progress: bool | None = None,
 ) -> CriticalPoint:
     """Classify a point as a minimum, maximum, saddle, degenerate, not_critical or undecided, and
@@ -150,6 +151,8 @@ def classify(
         the number of new products in `n_new_products`.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same integer gives bitwise identical results.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar of products and the current activity. By default it is shown
         on a terminal if the call takes more than 2 s.
@@ -247,7 +250,7 @@ def classify(
     require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     # Most code paths never use the seed, so an invalid seed is rejected at the start.
-    check_seed(seed)
+    seed = resolve_seed(seed, rng, 0)
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
     if failure_probability is not None:

@@ -21,6 +21,7 @@ from ..common.checks import (
     check_vectors,
     is_iterable,
     is_list_of_layers,
+    resolve_seed,
     rows_shape_error,
     short_repr,
 )
@@ -175,7 +176,7 @@ class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    def init(self, seed: Any = None, scheme: Scheme = "auto") -> np.ndarray:
+    def init(self, seed: Any = None, scheme: Scheme = "auto", *, rng: Any = None) -> np.ndarray:
         """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
         beta, and gamma 1. Layers with a skip connection and an unbounded activation get weights
         ``1/L`` times as large, L the number of skip connections.
@@ -187,6 +188,8 @@ class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
         scheme : {"auto", "he", "xavier", "lecun"}
             The variance: He [1]_, 2 / in; Xavier (Glorot) [2]_, 2 / (in + out); LeCun [3]_, 1 / in.
             ``auto`` uses He for layers followed by a relu-like activation and Xavier for the rest.
+        rng : None, int, SeedSequence, BitGenerator or Generator
+            Another name for `seed`, as in SciPy.
 
         Returns
         -------
@@ -213,7 +216,7 @@ class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
                architecture, NeurIPS 2018.
         """
         check_choice(scheme, INIT_SCHEMES, "scheme")
-        rng = as_rng(seed)
+        rng = as_rng(resolve_seed(seed, rng))
         layers = []
         for l, ((m, k), phi) in enumerate(zip(self.shapes, self.activation + ("identity",))):
             kind = scheme if scheme != "auto" else "he" if ACTIVATIONS[phi].like_relu else "xavier"

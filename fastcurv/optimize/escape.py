@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_positive_int, check_theta, check_vector, operator_dtype
+from ..common.checks import (
+    as_rng,
+    check_positive_int,
+    check_theta,
+    check_vector,
+    operator_dtype,
+    resolve_seed,
+)
 from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.objectives import (
     BudgetedOperator,
@@ -137,6 +144,7 @@ def escape(
     *,
     max_products: int = 300,
     seed: Any = 0,
+    rng: Any = None,
 ) -> EscapeResult:
     """Leave a saddle: follow a direction of negative curvature to the lowest point found on the
     line, on either side.
@@ -158,6 +166,8 @@ def escape(
         Limit on Hessian products, one of which measures the curvature along the direction found.
     seed : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
 
     Returns
     -------
@@ -194,7 +204,7 @@ def escape(
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), user_call_guard(ob, theta):
-        return _escape(ob, theta, direction, max_products, seed)
+        return _escape(ob, theta, direction, max_products, resolve_seed(seed, rng, 0))
 
 
 def _escape(

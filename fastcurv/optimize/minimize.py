@@ -20,8 +20,8 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_real_number,
-    check_seed,
     check_theta,
+    resolve_seed,
 )
 from ..common.errors import (
     OPTION_ALIASES,
@@ -150,6 +150,7 @@ def minimize(
     n_init: int = 1,
     callback: Callable[..., Any] | None = None,
     seed: Any = None,
+    rng: Any = None,
     progress: bool | None = None,
     validation: SupportsValue | None = None,
     patience: int | None = None,
@@ -214,6 +215,8 @@ def minimize(
         no ``jac``, and ``fun`` is the mean loss of the batches, each evaluated before its update.
     seed : None, int or Generator
         Seed of mini-batches and random probes, and of a start that is not given.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
         With output to a pipe or a log, pass True or a `callback` that prints.
@@ -325,6 +328,7 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
+    seed = resolve_seed(seed, rng)
     chosen, maker = _resolve_method(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses, pressed = None, None
@@ -341,7 +345,7 @@ def minimize(
     arrays, facts = ({}, {}) if resume is None else load_saved(resume, chosen, options, ob.n_params)
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
-        ob, theta, check_seed(seed), curvature=maker.curvature, validation=validation,
+        ob, theta, seed, curvature=maker.curvature, validation=validation,
         max_time=_validate(max_time, "max_time", check_positive),
         max_products=_validate(max_products, "max_products"),
         fun_target=_validate(fun_target, "fun_target", _check_not_nan),

@@ -94,7 +94,7 @@ def spectral_density(
         eigenvalues (ghosts) appear.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
-    rng : None, int or numpy.random.Generator
+    rng : None, int, SeedSequence, BitGenerator or Generator
         Another name for `seed`, as in SciPy.
     deflate : bool or int, optional
         If True, deflate the outliers that the first probe found from the other probes; if an

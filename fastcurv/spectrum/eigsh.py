@@ -513,7 +513,7 @@ def eigsh(
         model predicts that it is faster. The `vectors` are then computed on first access.
     seed : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
-    rng : None, int or numpy.random.Generator
+    rng : None, int, SeedSequence, BitGenerator or Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.

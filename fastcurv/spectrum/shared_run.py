@@ -18,6 +18,7 @@ from ..common.checks import (
     check_symmetric_operator,
     check_vector,
     operator_dtype,
+    resolve_seed,
     short_repr,
 )
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
@@ -158,6 +159,8 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         the same products.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     max_bytes : int
         Maximum memory of all bases together. A method that would exceed it raises `MemoryError` and
         keeps all products computed so far.
@@ -199,9 +202,11 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         name: str = "krylov",
         *,
         seed: Seed = 0,
+        rng: Seed = None,
         max_bytes: int = DEFAULT_MAX_KRYLOV_BYTES,
         space: Space | None = None,
     ) -> None:
+        seed = resolve_seed(seed, rng, 0)
         self._runs = runs = LanczosRuns(op, name, seed, max_bytes, space)
         self._lock = Lock()
         self.op, self.name, self.n, self.dtype = runs.op, runs.name, runs.n, runs.dtype

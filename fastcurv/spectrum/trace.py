@@ -459,7 +459,7 @@ def trace(
         XTrace if not.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int or numpy.random.Generator
+    rng : None, int, SeedSequence, BitGenerator or Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
@@ -568,7 +568,7 @@ def diagonal(
         ``"xdiag"`` for at least 12 products and ``"hutchinson"`` for fewer.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int or numpy.random.Generator
+    rng : None, int, SeedSequence, BitGenerator or Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
@@ -660,7 +660,7 @@ def frobenius_norm(
         computes the norm exactly by n products.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int or numpy.random.Generator
+    rng : None, int, SeedSequence, BitGenerator or Generator
         Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.

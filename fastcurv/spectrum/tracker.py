@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
+from ..common.checks import (
+    as_rng,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_vector,
+    resolve_seed,
+)
 from ..common.errors import OBJECTIVE_HINT, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
@@ -83,6 +90,8 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         products.
     seed : None, int or numpy.random.Generator
         Seed of the random starts.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
 
     Attributes
     ----------
@@ -134,12 +143,13 @@ class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
         tol: float = 1e-2,
         every: int = 1,
         seed: Seed = 0,
+        rng: Seed = None,
     ) -> None:
         require_attrs(ob, ("hessian",), "ob", OBJECTIVE_HINT)
         check_choice(which, ("BE", "SA", "LA"), "which")
         self._ob, self._which = ob, which
         self._tol, self._every = check_positive(tol, "tol"), check_positive_int(every, "every")
-        self._rng = as_rng(seed)
+        self._rng = as_rng(resolve_seed(seed, rng, 0))
         self._vectors: Any = None  # eigenvectors of the last record or of a finished search
         self._search: Krylov | None = None
         self._calls, self._in_call = 0, False

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_array, check_positive_int, short_repr
+from ..common.checks import as_rng, check_array, check_positive_int, resolve_seed, short_repr
 from ..common.read_only import FrozenRecord, ReadOnlyMixin
 from .reference import ReferenceModel, ReferenceObjective
 
@@ -50,6 +50,8 @@ class LinearAutoencoder(ReadOnlyMixin):
         At least n; the data are constructed so that their covariance is exact up to rounding.
     seed : None, int or numpy.random.Generator
         Seed or generator for the eigenvectors and the data.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
 
     Attributes
     ----------
@@ -77,7 +79,9 @@ class LinearAutoencoder(ReadOnlyMixin):
     X: np.ndarray
     objective: ReferenceObjective
 
-    def __init__(self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0) -> None:
+    def __init__(
+        self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0, rng: Any = None
+    ) -> None:
         self.spectrum = np.atleast_1d(check_array(spectrum, "spectrum", np.float64))
         n = self.spectrum.size
         if self.spectrum.ndim != 1 or not n:
@@ -90,7 +94,7 @@ class LinearAutoencoder(ReadOnlyMixin):
             )
         self.p = check_positive_int(p, "p")
         N = n if n_samples is None else check_positive_int(n_samples, "n_samples")
-        rng = as_rng(seed)
+        rng = as_rng(resolve_seed(seed, rng, 0))
         self.U = np.linalg.qr(rng.standard_normal((n, n)))[0]
         Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
         self.X = (Q * np.sqrt(N * self.spectrum)) @ self.U.T
@@ -98,7 +102,7 @@ class LinearAutoencoder(ReadOnlyMixin):
             ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X
         )
 
-    def critical_point(self, indices: Any, seed: Any = None) -> np.ndarray:
+    def critical_point(self, indices: Any, seed: Any = None, *, rng: Any = None) -> np.ndarray:
         """Return theta (2 n p,) of a critical point with ``W2 W1 = U_I U_I'``. `indices` are the
         indices I, counted from 1. With a seed, W1 and W2 are replaced by ``A W1`` and ``W2 A^-1``
         with a random matrix A, which does not change the loss.
@@ -118,13 +122,16 @@ class LinearAutoencoder(ReadOnlyMixin):
         W1 = np.zeros((self.p, n))
         W1[:k] = self.U[:, indices].T
         W2 = W1.T.copy()
+        seed = resolve_seed(seed, rng)
         if seed is not None:
             rng = as_rng(seed)
             A = np.eye(self.p) + 0.3 * rng.standard_normal((self.p, self.p))
             W1, W2 = A @ W1, W2 @ np.linalg.inv(A)
         return np.concatenate([W1.ravel(), W2.ravel()])
 
-    def case(self, indices: Any, seed: Any = None, objective: Any = None) -> Case:
+    def case(
+        self, indices: Any, seed: Any = None, objective: Any = None, *, rng: Any = None
+    ) -> Case:
         """Return the `Case` of an index set, with verdict, loss and inertia in closed form. `seed`
         is that of `critical_point`, and `objective` replaces the objective of the case.
         """
@@ -137,7 +144,7 @@ class LinearAutoencoder(ReadOnlyMixin):
         return Case(
             name,
             self.objective if objective is None else objective,
-            self.critical_point(indices, seed),
+            self.critical_point(indices, resolve_seed(seed, rng)),
             "saddle" if n_negative else "minimum",
             2 * n * p - n_negative - n_zero,
             n_negative,
@@ -145,12 +152,12 @@ class LinearAutoencoder(ReadOnlyMixin):
             float(self.spectrum[[j - 1 for j in outside]].sum() / n),
         )
 
-    def cases(self, seed: Any = None, limit: int | None = None) -> list[Case]:
+    def cases(self, seed: Any = None, limit: int | None = None, *, rng: Any = None) -> list[Case]:
         """Return the cases of all index sets, as a list. With `limit`, return those of `limit`
         random sets, the empty set and the set of the minimum. `seed` is also that of
         `critical_point`.
         """
-        n = self.spectrum.size
+        n, seed = self.spectrum.size, resolve_seed(seed, rng)
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]
         if limit is not None and limit < len(sets):
             best = tuple(range(1, self.p + 1))

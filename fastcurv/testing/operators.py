@@ -15,6 +15,7 @@ from ..common.checks import (
     check_real_number,
     check_symmetric_operator,
     check_vector,
+    resolve_seed,
 )
 from ..common.protocols import Array, library_class
 from ..common.read_only import ReadOnlyMixin
@@ -37,6 +38,8 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_prod
         Number of reflections. If 0, the operator is diagonal.
     seed : None, int or numpy.random.Generator
         Seed or generator for the reflections.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     dtype : dtype
         float32 or float64.
 
@@ -52,7 +55,13 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_prod
     n_products: int
 
     def __init__(
-        self, values: np.ndarray, n_reflections: int = 3, *, seed: Any = 0, dtype: Any = np.float64
+        self,
+        values: np.ndarray,
+        n_reflections: int = 3,
+        *,
+        seed: Any = 0,
+        rng: Any = None,
+        dtype: Any = np.float64,
     ) -> None:
         dtype = check_dtype(dtype)
         self.values = np.atleast_1d(check_array(values, "values", dtype, finite=False))
@@ -61,7 +70,7 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_prod
         n_reflections = check_positive_int(n_reflections, "n_reflections", least=0)
         n = self.values.size
         super().__init__(dtype, (n, n))
-        reflections = as_rng(seed).standard_normal((n_reflections, n))
+        reflections = as_rng(resolve_seed(seed, rng, 0)).standard_normal((n_reflections, n))
         self.reflection_vectors = (
             reflections / np.linalg.norm(reflections, axis=1, keepdims=True)
         ).astype(dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from ..common.checks import as_rng, check_positive_int, check_theta, short_repr
+from ..common.checks import as_rng, check_positive_int, check_theta, resolve_seed, short_repr
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
@@ -75,14 +75,14 @@ TEST_FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] 
 ]
 
 
-def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
+def axis_saddles(count: int, seed: Any = 0, *, rng: Any = None) -> list[Case]:
     """Return `count` quadratics with random curvatures along the axes, at least one of each sign,
     as a list of `Case`.
 
     A negative curvature may be as small as 1e-6 times the largest positive one in absolute value.
     """
     count = check_positive_int(count, "count", most=100_000, least=0)
-    rng = as_rng(seed)
+    rng = as_rng(resolve_seed(seed, rng, 0))
     cases = []
     for i in range(count):
         n = int(rng.integers(2, 31))

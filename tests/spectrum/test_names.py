@@ -18,25 +18,6 @@ def test_eigsh_accepts_scipys_signature():
     assert np.allclose(fc.spectrum.Krylov(A).eigsh(1).values, [-7])
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda **how: fc.eigsh(A, 2, **how).vectors,
-        lambda **how: fc.trace(A, 3, **how).estimate,
-        lambda **how: fc.diagonal(A, 3, **how).estimate,
-        lambda **how: fc.frobenius_norm(A, 3, **how).estimate,
-        lambda **how: fc.spectral_density(A, 2, 3, **how).weights,
-    ],
-)
-def test_rng_is_an_alias_of_seed(ask):
-    assert np.array_equal(ask(seed=3), ask(rng=3))
-    assert np.array_equal(ask(rng=np.random.default_rng(3)), ask(seed=3))
-    with pytest.raises(TypeError, match="seed and rng"):
-        ask(seed=1, rng=1)
-    with pytest.raises(TypeError, match="argument 'colour'"):
-        ask(colour=1)
-
-
 def test_warnings_name_the_line_of_the_caller():
     ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), np.ones(2), loss="mse")
     theta = ob.model.init(seed=0)

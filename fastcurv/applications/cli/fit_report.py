@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_positive_int, is_iterable, is_sparse
+from ...common.checks import integer_seed, is_iterable, is_sparse, resolve_seed
 from ...common.errors import one_line, type_phrase
 from ...common.runtime import serial_blas_context
 from ...structure.tables import LOSSES
@@ -86,6 +86,8 @@ def build_page(
         Called with a few words before each step.
     seed : int
         Seed for the rows that are drawn for pictures and for fits to some of the rows.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     table : (sequence of str, array_like (N, K), sequence of str), optional
         Names and values of the columns of the user's table, for the rows that are shown, and the
         places of its rows, such as "line 9", or none; by
@@ -429,6 +431,7 @@ def report(
     names: Sequence[str] | None = None,
     target: str | None = None,
     seed: int = 0,
+    rng: Any = None,
     sample_weight: Any = None,
 ) -> Report:
     """Make a page that states how far a fit can be trusted: scores of left-out rows, intervals,
@@ -502,7 +505,7 @@ def report(
             f"out, got {one_line(np.asarray(sample_weight), 80)}. Fit without weights, or call "
             "leave_one_out on the objective of the fit."
         )
-    seed = check_positive_int(seed, "seed", least=0)
+    seed = integer_seed(resolve_seed(seed, rng, 0))
     columns = getattr(X, "columns", None)
     if names is None and columns is not None:
         names = list(map(str, columns))

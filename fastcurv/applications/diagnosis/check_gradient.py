@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import as_rng, check_positive_int, check_theta
+from ...common.checks import as_rng, check_positive_int, check_theta, resolve_seed
 from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.objectives import (
     budgeted_hessian,
@@ -104,7 +104,9 @@ def _error_sentence(what: str, of: str, errors: Floats, tols: Floats) -> str:
 
 
 @with_nearest_rounding
-def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0) -> DerivativeCheck:
+def check_gradient(
+    ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0, rng: Any = None
+) -> DerivativeCheck:
     """Compare the gradient and the Hessian of an objective with finite differences.
 
     This is useful for a user-defined `Loss`, `Activation` or objective, because a wrong sign in one
@@ -122,6 +124,8 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
         Number of random directions.
     seed : None, int or Generator
         Seed of the directions.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
 
     Returns
     -------
@@ -164,7 +168,7 @@ def check_gradient(ob: Any, theta: Any, *, n_directions: int = 8, seed: Any = 0)
     """
     require_attrs(ob, ("n_params", "value", "gradient"), "ob", OBJECTIVE_HINT, theta)
     theta = np.array(check_theta(ob, theta), float)
-    ob, rng = cast_to_float64(ob), as_rng(seed)
+    ob, rng = cast_to_float64(ob), as_rng(resolve_seed(seed, rng, 0))
     n_directions = check_positive_int(n_directions, "n_directions")
     with np.errstate(all="ignore"), user_call_guard(ob, theta):
         g = checked_gradient(ob.gradient(theta), theta.size)

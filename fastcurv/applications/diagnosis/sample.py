@@ -15,6 +15,7 @@ from ...common.checks import (
     check_positive,
     check_positive_int,
     is_iterable,
+    resolve_seed,
     short_repr,
     spawn_generators,
 )
@@ -207,6 +208,7 @@ def sample_critical_points(
     max_iter: int = 200,
     max_time: float | None = None,
     seed: Any = None,
+    rng: Any = None,
     progress: bool | None = None,
     **verdict: Any,
 ) -> CriticalPointSample:
@@ -257,6 +259,8 @@ def sample_critical_points(
         begins. A point that the search has found by then is kept.
     seed : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     **verdict
@@ -320,7 +324,7 @@ def sample_critical_points(
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
     sampler = _CriticalPointSampler(ob, _check_epochs(epochs), max_iter, verdict)
-    streams = spawn_generators(as_rng(seed), n_tries)
+    streams = spawn_generators(as_rng(resolve_seed(seed, rng)), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:

@@ -14,6 +14,7 @@ from ...common.checks import (
     check_positive,
     check_positive_int,
     check_vector,
+    resolve_seed,
     short_repr,
 )
 from ...common.errors import OBJECTIVE_HINT, require_attrs
@@ -188,6 +189,7 @@ class LandscapeDisplay(Display):
         radius: float = 1.0,
         n_grid: int = 41,
         seed: Any = 0,
+        rng: Any = None,
         ax: Any = None,
         **look: Any,
     ) -> LandscapeDisplay:
@@ -222,6 +224,8 @@ class LandscapeDisplay(Display):
         seed : None, int or Generator
             Seed of the random choices; the same integer gives bitwise the same result. None gives
             different choices in each call.
+        rng : None, int, SeedSequence, BitGenerator or Generator
+            Another name for `seed`, as in SciPy.
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         **look
@@ -232,6 +236,7 @@ class LandscapeDisplay(Display):
         LandscapeDisplay
         """
         cls._check_plot_options(look, "from_objective")
+        seed = resolve_seed(seed, rng, 0)
         options = {"to": to, "n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
 
@@ -280,6 +285,7 @@ class LandscapeDisplay(Display):
         radius: float = 1.0,
         n_grid: int = 41,
         seed: Any = 0,
+        rng: Any = None,
     ) -> LandscapeDisplay:
         """Evaluate the loss on the slice without drawing it. This does not need matplotlib.
 
@@ -298,6 +304,8 @@ class LandscapeDisplay(Display):
             direction.
         seed : None, int or Generator
             Seed of the random directions.
+        rng : None, int, SeedSequence, BitGenerator or Generator
+            Another name for `seed`, as in SciPy.
 
         Returns
         -------
@@ -312,6 +320,7 @@ class LandscapeDisplay(Display):
         >>> np.round(way.losses, 2)
         array([0., 1., 0.])
         """
+        seed = resolve_seed(seed, rng, 0)
         n_grid = check_positive_int(n_grid, "n_grid")
         n_dims = check_positive_int(n_dims, "n_dims", 2)
         radius = check_positive(radius, "radius", zero=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_positive_int, check_symmetric_operator
+from ...common.checks import check_positive_int, check_symmetric_operator, resolve_seed
 from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.linalg import eigh
 from ...common.protocols import Axis
@@ -95,6 +95,7 @@ class SpectrumDisplay(Display):
         n_steps: int = 80,
         axis: Axis = "linear",
         seed: Any = None,
+        rng: Any = None,
         ax: Any = None,
         **look: Any,
     ) -> SpectrumDisplay:
@@ -108,7 +109,7 @@ class SpectrumDisplay(Display):
             those of `fastcurv.eigsh`.
         k : int
             Number of eigenvalues at each end; 0 for none.
-        n_probes, n_steps, axis, seed : int, int, str, int
+        n_probes, n_steps, axis, seed, rng : int, int, str, int, int
             As in `fastcurv.spectral_density`.
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
@@ -128,7 +129,7 @@ class SpectrumDisplay(Display):
         array([-1.,  5.])
         """
         cls._check_plot_options(look, "from_operator")
-        k = check_positive_int(k, "k", least=0)
+        k, seed = check_positive_int(k, "k", least=0), resolve_seed(seed, rng)
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = extreme_eigenpairs(op, min(k, density.n // 2), seed).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)

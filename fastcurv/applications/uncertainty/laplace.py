@@ -47,6 +47,7 @@ from ...common.checks import (
     check_positive,
     check_positive_int,
     check_theta,
+    resolve_seed,
 )
 from ...common.html import html_table
 from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
@@ -337,7 +338,7 @@ class LaplacePosterior(FrozenRecord):
         """
         return np.asarray(self.leverage(X) <= self.leverage_limit)
 
-    def sample(self, k: int = 1, seed: Any = 0) -> Floats:
+    def sample(self, k: int = 1, seed: Any = 0, *, rng: Any = None) -> Floats:
         """Draw parameters from the posterior.
 
         Parameters
@@ -346,6 +347,8 @@ class LaplacePosterior(FrozenRecord):
             The number of draws.
         seed : None, int or numpy.random.Generator
             The seed of the draws.
+        rng : None, int, SeedSequence, BitGenerator or Generator
+            Another name for `seed`, as in SciPy.
 
         Returns
         -------
@@ -353,7 +356,8 @@ class LaplacePosterior(FrozenRecord):
             The draws as rows.
         """
         k = check_positive_int(k, "k")
-        draws = as_rng(seed).standard_normal((k, self.covariance_root.shape[1]))
+        generator = as_rng(resolve_seed(seed, rng, 0))
+        draws = generator.standard_normal((k, self.covariance_root.shape[1]))
         return np.asarray(self.theta + draws @ self.covariance_root.T)
 
     def facts(self) -> list[tuple[str, str]]:

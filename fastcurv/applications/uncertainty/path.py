@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_array, check_theta, short_repr
+from ...common.checks import check_array, check_theta, resolve_seed, short_repr
 from ...common.html import html_table
 from ...common.objectives import cast_to_float64
 from ...common.protocols import Floats
@@ -195,7 +195,7 @@ class RegularizationPath(FrozenRecord):
 
 @with_nearest_rounding
 def regularization_path(
-    ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0
+    ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0, rng: Any = None
 ) -> RegularizationPath:
     """Minimise an objective for each of several penalties, from large to small, each from the
     previous minimum.
@@ -215,6 +215,8 @@ def regularization_path(
         The start of the first fit; by default ``ob.model.init(seed)``.
     seed : None, int or Generator
         Seed of the start and of the searches for negative curvature.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
 
     Returns
     -------
@@ -245,6 +247,7 @@ def regularization_path(
             f"l2s must be a list of at least one number >= 0, got {short_repr(l2s)}. Use for "
             "example np.logspace(0, -4, 9)."
         )
+    seed = resolve_seed(seed, rng, 0)
     start = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
     ob = cast_to_float64(ob)
     start = theta = np.asarray(start, np.float64)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import _engine
-from .common.checks import caller_stacklevel, is_iterable, random_batches
+from .common.checks import is_iterable, random_batches
 from .common.errors import type_phrase
 from .common.optional import optional_import
 from .common.protocols import library_class
@@ -301,7 +301,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
                 f"workers should have the same kernels for reproducible results, got "
                 f"{', '.join(self.kernels)}. Set FASTCURV_ARCH to one of them on all workers.",
                 UserWarning,
-                stacklevel=caller_stacklevel(),
+                stacklevel=3,
             )
         self._set_shards(loaded, [n for n, _ in known], frame)
 

@@ -120,7 +120,7 @@ def targets(
     """Return random targets of N samples that a loss accepts: (N,) for classes and (N, d_out)
     otherwise. With `soft`, classes and labels become numbers from 0 to 1.
     """
-    kind, given = tables.LOSSES[loss].targets, tables.LOSSES[loss].given
+    kind, given = tables.loss_spec(loss).targets, tables.loss_spec(loss).given
     if given is not None and given.least is not None:  # counts or positive numbers
         numbers = (
             rng.poisson(2.0, (N, d_out)) if given.least[1] else rng.exponential(2.0, (N, d_out))

@@ -29,7 +29,7 @@ from ..common.linalg import eigh, rounding_gamma
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
 from ..common.vectors import safe_norm, safe_row_norms
-from ..structure.tables import ACTIVATIONS
+from ..structure.tables import activation_spec
 
 # maximum error of a computed phi, phi', phi'' or term of a loss row, in units of roundoff; the
 # largest measured error is 10
@@ -584,7 +584,7 @@ class ActivationDerivatives:
 
     def __init__(self, name: str, z: Enclosure, skip: bool = False) -> None:
         r, u, t = z.r, z.r.u, z.dx.E
-        self.row = row = ACTIVATIONS[name]
+        self.row = row = activation_spec(name)
         self.derived = row.of_a is not None and not skip and not r.own
         self.a, self.p, self.q = z, None, None
         a, p, q, sizes = row.derivatives(z.x)

@@ -21,7 +21,7 @@ from ..structure.parameters import (
     is_batch_normalised,
     layers_of,
 )
-from ..structure.tables import ACTIVATIONS, batch_normalise
+from ..structure.tables import activation_spec, batch_normalise
 from . import majorants, precise
 from .kinks import ReluData, is_relu_stack
 from .majorants import curvature_floor
@@ -318,8 +318,8 @@ def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
         # bounds on the terms whose sum is gamma (z - mean) s + beta
         reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
-        count += int((np.abs(z) <= off).sum()) if ACTIVATIONS[name].kink else 0
-        below = ACTIVATIONS[name].phi(z) + (below if has_skip_connection(model, layer) else 0)
+        count += int((np.abs(z) <= off).sum()) if activation_spec(name).kink else 0
+        below = activation_spec(name).phi(z) + (below if has_skip_connection(model, layer) else 0)
     return count
 
 
@@ -334,7 +334,7 @@ def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray
     most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), batch_norm_params(ob.model, theta)
     return [
         (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
-        if ACTIVATIONS[name].leak == 0.0
+        if activation_spec(name).leak == 0.0
         else np.zeros(len(gamma), dtype=bool)
         for name, norm in zip(ob.model.activation, norms)
         if norm is not None

@@ -50,7 +50,7 @@ from ..structure.parameters import (
     layers_of,
     nonzero_weight_rows,
 )
-from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from ..structure.tables import activation_spec, loss_spec, one_hot
 from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_l2, pair_from_float
 
 # --------------------------------------------------------------------------------------------------
@@ -81,13 +81,13 @@ class ReluData:
     def __init__(self, ob: Any) -> None:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
-        self.leaks = [float(ACTIVATIONS[name].leak or 0.0) for name in model.activation]
+        self.leaks = [float(activation_spec(name).leak or 0.0) for name in model.activation]
         weight = ob.sample_weight
         weight = np.ones(len(ob.X)) if weight is None else np.array(weight, float)
         counts = weight != 0
         self.loss, self.X = ob.loss, nonzero_weight_rows(ob)
         y, d = np.asarray(ob.y)[counts], self.sizes[-1]
-        if LOSSES[ob.loss].targets == "classes":
+        if loss_spec(ob.loss).targets == "classes":
             y = one_hot(y, d)
         self.y, self.weight = y.reshape(len(self.X), d).astype(float), weight[counts]
         self.first = self.inverse = np.arange(len(self.X))
@@ -209,7 +209,7 @@ class ReluData:
         divisor of the loss.
         """
         scale = (self.weight / self.divisor)[:, None]
-        terms, d = LOSSES[self.loss].terms(f, self.y)
+        terms, d = loss_spec(self.loss).terms(f, self.y)
         return scale * terms, scale * d
 
     def loss_curvature(self, f: Floats) -> NDArray[Any]:
@@ -252,11 +252,11 @@ def is_relu_stack(ob: Any) -> bool:
     """
     model = ob.model
     plain = not is_batch_normalised(model) and not getattr(model, "residual", False)
-    plain &= LOSSES[ob.loss].given is None
+    plain &= loss_spec(ob.loss).given is None
     return (
         plain
         and len(model.activation) > 0
-        and all(ACTIVATIONS[name].leak is not None for name in model.activation)
+        and all(activation_spec(name).leak is not None for name in model.activation)
     )
 
 
@@ -755,7 +755,7 @@ class SmoothPieceObjective(SmoothFunction):
         scale = np.abs(self.rows.weight) / self.rows.divisor
         mass = np.abs(self.rows.y).sum(axis=1)
         _, d = self.rows.loss_terms(f)
-        row = LOSSES[self.rows.loss]
+        row = loss_spec(self.rows.loss)
         c2, c3 = (bend * (1.0 if row.per_entry else mass) * scale for bend in row.bends)
         c1 = (
             np.linalg.norm(d, axis=1) * RECURSION_ROUND_UP_FACTOR

@@ -43,7 +43,7 @@ from ..structure.parameters import (
     merge_equal_rows,
     replace_zero_weight_rows,
 )
-from ..structure.tables import ACTIVATIONS, LOSSES, sigmoid_derivative
+from ..structure.tables import activation_spec, loss_spec, sigmoid_derivative
 from .arithmetic import (
     EPS,
     MIN_NORMAL,
@@ -123,7 +123,7 @@ def propagate_majorants(
         moves.append((each > 0) | (s.z[l].dx.E > 0))
         P1, P2, P3 = (
             np.where(each > 0, P, 0.0).max(axis=1, keepdims=True)
-            for P in ACTIVATIONS[passes.names[l]].envelope(s.z[l].x, reach)
+            for P in activation_spec(passes.names[l]).envelope(s.z[l].x, reach)
         )
         with np.errstate(invalid="ignore"):
             square = _zero_safe_product(Z1, Z1)
@@ -204,7 +204,7 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
     outputs at theta. Weight and divisor are included.
     """
     f, z, d = s.loss.f, s.z[-1], s.d[-1]
-    link = LOSSES[passes.ob.loss].link
+    link = loss_spec(passes.ob.loss).link
     if link == "identity":
         c2, c3 = 2 * f, 0 * f
     elif link == "given":
@@ -215,7 +215,7 @@ def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floa
             _zero_safe_product(f, sigmoid_derivative(near).max(axis=1, keepdims=True) + MIN_NORMAL)
             * NORM_ROUND_UP_FACTOR
         )
-        c3 = np.minimum(c2, LOSSES[passes.ob.loss].bends[1] * f)
+        c3 = np.minimum(c2, loss_spec(passes.ob.loss).bends[1] * f)
     else:
         # The odds of two classes, and so p (1 - p), change at most by the factor exp(sqrt(2)
         # ||dz||). Along unit vectors the variance is at most 1/2, and the third moment is below
@@ -270,7 +270,7 @@ def preactivation_signs(
         return [PreactivationSigns(0, none, none)] * len(radii)
     passes = passes_at(ob, round_to_model_dtype(ob, theta))
     widths = ob.model.sizes[1:-1]
-    rows = [ACTIVATIONS[name] for name in passes.names]
+    rows = [activation_spec(name) for name in passes.names]
     measured = rounding and any(row.given is not None and row.given.missing_bounds for row in rows)
     off = [[np.full(m, row.leak == 0.0) for m, row in zip(widths, rows)] for _ in radii]
     on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
@@ -375,7 +375,7 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     """
     weight = ob.sample_weight
     proper = weight is None or np.min(weight) >= 0
-    if LOSSES[ob.loss].link != "identity" or not proper or is_batch_normalised(ob.model):
+    if loss_spec(ob.loss).link != "identity" or not proper or is_batch_normalised(ob.model):
         return None
     passes = passes_at(ob, round_to_model_dtype(ob, theta))
     rows, total = merge_equal_rows(ob)
@@ -492,7 +492,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     """
     model, theta = ob.model, round_to_model_dtype(ob, theta)
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     convex = given is None or given.convex
     if not convex or weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
         return -np.inf
@@ -776,7 +776,7 @@ def loss_lower_bound(ob: Any) -> float:
     """Return the lower bound 0 on the loss, or ``-inf`` with negative soft targets or with a
     user-defined loss that is not known to be nonnegative.
     """
-    row = LOSSES[ob.loss]
+    row = loss_spec(ob.loss)
     if row.given is not None:
         return 0.0 if row.given.lower_bound is not None and row.given.lower_bound >= 0 else -np.inf
     return -np.inf if row.link == "softmax" and np.min(replace_zero_weight_rows(ob)[1]) < 0 else 0.0
@@ -791,9 +791,9 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     every row correctly by more than rounding. It is not available with batch normalisation.
     """
     at = round_to_model_dtype(ob, theta)
-    if LOSSES[ob.loss].given is not None:
+    if loss_spec(ob.loss).given is not None:
         return bias_direction(ob, *target_directions(ob))
-    if LOSSES[ob.loss].attained or loss_lower_bound(ob) < 0:
+    if loss_spec(ob.loss).attained or loss_lower_bound(ob) < 0:
         return None
     along, direction = bias_direction(ob, *target_directions(ob)), last_layer_direction(ob, at)
     # True if all sample weights are 0
@@ -807,7 +807,7 @@ def attains_lower_bound(ob: Any) -> bool:
     """Return True if the loss may equal its lower bound for some theta. A cross entropy always
     exceeds its lower bound, unless the loss is 0 everywhere.
     """
-    row, weight = LOSSES[ob.loss], getattr(ob, "sample_weight", None)
+    row, weight = loss_spec(ob.loss), getattr(ob, "sample_weight", None)
     if row.attained or weight is not None and not np.any(weight):
         return True
     return bool(row.link == "softmax" and ob.model.sizes[-1] == 1)
@@ -822,7 +822,7 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     counts = np.ones(len(y), dtype=bool)
     if ob.sample_weight is not None:
         counts = np.asarray(ob.sample_weight) > 0
-    return LOSSES[ob.loss].pulls(y[counts], m)
+    return loss_spec(ob.loss).pulls(y[counts], m)
 
 
 def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
@@ -830,7 +830,7 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
     all rows, or None if there are none or l2 acts on one of them. `up` and `down` are the masks of
     `target_directions`.
     """
-    if LOSSES[ob.loss].link == "softmax" and len(up) == 1:
+    if loss_spec(ob.loss).link == "softmax" and len(up) == 1:
         return None
     direction = np.zeros(ob.model.n_params)
     b = layers_of(ob.model, direction)[-1][1]
@@ -850,11 +850,11 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
             f"every {sample} is classified correctly. Without l2, larger weights in the last layer "
             "then lower the loss without end. With l2 on all parameters, the loss has a minimum"
         )
-    if LOSSES[ob.loss].targets == "classes":
+    if loss_spec(ob.loss).targets == "classes":
         outputs, these = np.flatnonzero(b < 0), ("bias of that class", "biases of these classes")
         one, several = f"no {sample} has class", f"{len(outputs)} classes have no {sample}, class"
     else:
-        same = "target 0" if LOSSES[ob.loss].targets == "numbers" else "the same label"
+        same = "target 0" if loss_spec(ob.loss).targets == "numbers" else "the same label"
         outputs, these = np.flatnonzero(b), ("bias of that output", "biases of these outputs")
         one = f"every {sample} has {same} at output"
         several = f"every {sample} has {same} at each of {len(outputs)} outputs, output"
@@ -888,7 +888,7 @@ def is_every_row_proved_correct(ob: Any, at: Floats) -> bool:
     """Return True if each row with positive weight is proved to be classified correctly at theta,
     given as `at` (n,), in float64. Return False for mse and with batch normalisation.
     """
-    row = LOSSES[ob.loss]
+    row = loss_spec(ob.loss)
     if row.attained or is_batch_normalised(ob.model):
         return False
     passes = passes_at(ob, at)

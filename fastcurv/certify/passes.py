@@ -95,7 +95,7 @@ from ..structure.parameters import (
     layers_of,
     replace_zero_weight_rows,
 )
-from ..structure.tables import LOSSES, one_hot, sigmoid_derivative
+from ..structure.tables import loss_spec, one_hot, sigmoid_derivative
 from .arithmetic import (
     MAX_ELEMENTARY_ERROR_ULPS,
     SMALLEST_SUBNORMAL,
@@ -245,7 +245,7 @@ class LossDerivatives:
     bounds: Any  # loss, outputs and targets of a user-defined loss
 
     def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Enclosure) -> None:
-        self.row, self.r, y, weight = LOSSES[ob.loss], z.r, y[rows], ob.sample_weight
+        self.row, self.r, y, weight = loss_spec(ob.loss), z.r, y[rows], ob.sample_weight
         y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
         f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
         moves = f != 0

@@ -46,7 +46,7 @@ from ..structure.parameters import (
     layers_of,
     replace_zero_weight_rows,
 )
-from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from ..structure.tables import activation_spec, loss_spec, one_hot
 from .arithmetic import norm, row_norms, spectral_norm_bound
 from .passes import gradient_bound, round_to_model_dtype
 
@@ -452,7 +452,7 @@ def activation_and_derivative(
     """Return the pair of phi(z), a `PreciseEnclosure`, and phi'(z), a `PreciseSlopes`, for the
     activation `name`.
     """
-    row = ACTIVATIONS[name]
+    row = activation_spec(name)
     if row.given is not None:
         return _user_activation_derivatives(row.given, z)
     assert row.pairs is not None
@@ -618,7 +618,7 @@ class PrecisePasses:
         layer, from the outputs z of these rows.
         """
         ob, y = self.ob, self.y[rows]
-        if LOSSES[ob.loss].given is None:
+        if loss_spec(ob.loss).given is None:
             y = one_hot(y, z.value.hi.shape[1])
         y = np.array(y, dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
@@ -628,7 +628,7 @@ class PrecisePasses:
             "sigmoid": _binary_cross_entropy_terms,
             "softmax": _cross_entropy_terms,
         }
-        row = LOSSES[ob.loss]
+        row = loss_spec(ob.loss)
         terms, terms_error, d, d_error = (
             of[row.link](z, y) if row.given is None else _user_loss_terms(row.given, z, y)
         )

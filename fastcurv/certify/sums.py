@@ -20,7 +20,7 @@ from ..common.caches import cache_by_owner
 from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, nonzero_weight_rows
 from ..structure.symmetry import Orbit, proved_orbits
-from ..structure.tables import LOSSES
+from ..structure.tables import loss_spec
 from . import majorants
 from .certificates import Certificates
 from .passes import round_to_model_dtype
@@ -141,7 +141,7 @@ class SumCertificates(Certificates):
         end, or None if no such direction is known.
         """
         ob, at = self.objective, round_to_model_dtype(self.objective, theta)
-        row = LOSSES[ob.loss]
+        row = loss_spec(ob.loss)
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
         along = majorants.bias_direction(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import sys
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from secrets import randbits
@@ -142,15 +141,6 @@ def resolve_seed(seed: Any, rng: Any, default: int | None = None) -> Any:
 def integer_seed(seed: Any) -> int:
     """Return a checked seed as an int >= 0; None or a Generator draws one."""
     return seed if isinstance(seed, int) else int(as_rng(seed).integers(1 << 32))
-
-
-def caller_stacklevel() -> int:
-    """Return the `stacklevel` with which a warning points to the line that called this package."""
-    frame, level = sys._getframe(1), 1
-    own = __package__.removesuffix("common")
-    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(own):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 1) -> int:

@@ -33,7 +33,13 @@ from ..common.errors import (
 )
 from ..common.protocols import Array
 from ..structure.given import ActivationFunction, LossFunction
-from ..structure.tables import ACTIVATIONS, DEFAULT_LOSS_BY_TARGETS, LOSSES, activations_in_library
+from ..structure.tables import (
+    ACTIVATIONS,
+    DEFAULT_LOSS_BY_TARGETS,
+    activation_spec,
+    activations_in_library,
+    loss_spec,
+)
 
 Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
@@ -98,7 +104,7 @@ def activation_name(x: Any) -> Any:
     homes = [home for home in ACTIVATION_MODULES if getattr(sys.modules.get(home), name, None) is x]
     if isinstance(x, str) or not homes:
         return x
-    differs = ACTIVATIONS[name].differs if name in ACTIVATIONS else {}
+    differs = activation_spec(name).differs if name in ACTIVATIONS else {}
     if homes[0] in differs:
         raise ValueError(
             f"activation must be a function that fastcurv has, got {homes[0]}.{name}, "
@@ -178,7 +184,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     change them after the check.
     """
     d = model.sizes[-1]
-    row = LOSSES[loss]
+    row = loss_spec(loss)
     given = row.given
     if row.targets == "classes":
         _raise_if_string_labels(y)
@@ -417,7 +423,7 @@ def check_rows_and_targets(
     True, `zero_unused_large_entries` is applied to X.
     """
     if stored is not None and stored != model.dtype:
-        classes = LOSSES[loss].targets == "classes" and np.ndim(block[1]) == 1
+        classes = loss_spec(loss).targets == "classes" and np.ndim(block[1]) == 1
         block = [
             a
             if a is None or (classes and name == "y")

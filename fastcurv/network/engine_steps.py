@@ -8,7 +8,7 @@ import numpy as np
 
 from .._engine import LevenbergRun, LossEvaluator
 from ..common.protocols import states
-from ..structure.tables import LOSSES
+from ..structure.tables import loss_spec
 from .kronecker import KroneckerCoordinates
 
 
@@ -19,7 +19,7 @@ def has_gauss_newton_matrix(ob: Any) -> bool:
     """
     if ob._by_blocks or ob.model.batch_norm or ob.memory:
         return False
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     return given is None or not given.coupled
 
 
@@ -27,7 +27,7 @@ def has_levenberg_steps(ob: Any) -> bool:
     """Return True if the engine computes Levenberg-Marquardt steps: the Gauss-Newton matrix can be
     computed, the loss is convex in the outputs, and no subclass replaces the loss.
     """
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     is_convex = given is None or given.convex
     return has_gauss_newton_matrix(ob) and is_convex and states(ob, "engine_steps")
 
@@ -49,7 +49,7 @@ class EngineSteps:
 
     def point_evaluator(self) -> Any:
         ob = self.objective
-        given = LOSSES[ob.loss].given
+        given = loss_spec(ob.loss).given
         convex = given is None or given.convex
         if ob._by_blocks or not (convex and ob._has_quick_passes):
             return None

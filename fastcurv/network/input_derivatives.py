@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _engine
 from ..common.checks import check_array
-from ..structure.tables import ACTIVATIONS
+from ..structure.tables import activation_spec
 
 # number of rows evaluated at a time if an activation is a Python function
 ROWS_PER_BLOCK = 256
@@ -118,7 +118,7 @@ def _activation_derivatives(phi: Any, z: np.ndarray) -> Any:
     user-defined function.
     """
     if isinstance(phi, str):
-        h, p, q, _ = ACTIVATIONS[phi].derivatives(z)
+        h, p, q, _ = activation_spec(phi).derivatives(z)
         # The table has None for a phi' of 1 and for a phi'' of 0.
         parts = h, 1 if p is None else p, 0 if q is None else q
         return [np.broadcast_to(np.asarray(part, z.dtype), z.shape) for part in parts]

@@ -36,7 +36,7 @@ from ..common.linalg import svd
 from ..common.protocols import Array, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import replace_zero_weight_rows
-from ..structure.tables import ACTIVATIONS, LOSSES
+from ..structure.tables import activation_spec, loss_spec
 from .mlp import MLP
 from .reduced_operator import CoordinateOperator
 from .row_passes import RowState
@@ -185,9 +185,9 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     may be so large that its rounding error changes the derivatives.
     """
     m, names = ob.model, ob.model.activation[: len(ob.model.shapes) - 1]
-    rows = [ACTIVATIONS[name] for name in names]
+    rows = [activation_spec(name) for name in names]
     kinked = [row.kink > 0 for row in rows] + [False]
-    bent = [row.bend > 0 or row.kink > 0 for row in rows] + [LOSSES[ob.loss].link != "identity"]
+    bent = [row.bend > 0 or row.kink > 0 for row in rows] + [loss_spec(ob.loss).link != "identity"]
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
     X, _ = replace_zero_weight_rows(ob)
     step = len(X) if m.batch_norm else Z_ROWS_PER_CHECK

@@ -24,7 +24,7 @@ from scipy.linalg.lapack import dtrtri
 from .._engine import MatrixMultiplier, default_n_threads
 from ..common.linalg import cholesky
 from ..common.protocols import Array
-from ..structure.tables import LOSSES
+from ..structure.tables import loss_spec
 from .row_passes import RowState, loss_curvature_factor
 
 # fraction of a factor's mean diagonal entry that is added to its diagonal
@@ -88,7 +88,7 @@ class KroneckerCoordinates:
         with random signs. For a user-defined loss that is not convex or is coupled, the derivative
         is that of the row's loss, up to a factor.
         """
-        given = LOSSES[state.loss.loss].given
+        given = loss_spec(state.loss.loss).given
         curved = given is None or (given.convex and not given.coupled)
         roots = loss_curvature_factor(state.loss, "ggn" if curved else "fisher")
         signs = np.random.default_rng(RANDOM_SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])

@@ -30,7 +30,7 @@ from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnlyMixin
 from ..structure.parameters import batch_norm_params, forward, layers_of, residual_branch_scale
-from ..structure.tables import ACTIVATIONS, LOSSES, Layered
+from ..structure.tables import LOSSES, Layered, activation_spec
 from .arguments import check_activation, check_dtype, check_sizes, match_array_type
 from .input_derivatives import InputDerivatives, input_derivatives
 
@@ -219,7 +219,9 @@ class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
         rng = as_rng(resolve_seed(seed, rng))
         layers = []
         for l, ((m, k), phi) in enumerate(zip(self.shapes, self.activation + ("identity",))):
-            kind = scheme if scheme != "auto" else "he" if ACTIVATIONS[phi].like_relu else "xavier"
+            kind = (
+                scheme if scheme != "auto" else "he" if activation_spec(phi).like_relu else "xavier"
+            )
             variance = {"he": 2 / k, "xavier": 2 / (k + m), "lecun": 1 / k}[kind]
             norm = (np.ones(m), np.zeros(m)) if self.normalised(l) else ()
             W = rng.standard_normal((m, k)) * (math.sqrt(variance) * residual_branch_scale(self, l))

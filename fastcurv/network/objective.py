@@ -13,7 +13,7 @@ from ..common.html import html_table
 from ..common.protocols import is_library_object, library_class, missing_reason, states
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
-from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
+from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from . import row_views
 from .arguments import as_vector, check_dtype, check_rows_and_targets
 from .engine_steps import EngineSteps
@@ -344,7 +344,7 @@ class Objective(
         """Return the positive semidefinite generalised Gauss-Newton matrix ``(1/N) sum J' (d2
         loss/dz2) J + l2 I``. Raise NotConvexError if the loss has negative curvature at theta.
         """
-        given = LOSSES[self.loss].given
+        given = loss_spec(self.loss).given
         if given is not None and not given.convex:
             row_views.check_convex(self, theta, given)
         return self._make_operator(theta, "ggn")

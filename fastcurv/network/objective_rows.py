@@ -12,7 +12,7 @@ from .. import _engine
 from ..common.checks import check_bool, check_positive, check_positive_int
 from ..common.errors import conversion_hint, type_phrase
 from ..common.read_only import read_only_view
-from ..structure.tables import LOSSES, LossName, check_loss, unbounded_reason
+from ..structure.tables import LossName, check_loss, loss_spec, unbounded_reason
 from .arguments import (
     check_memory_bytes,
     check_rows_and_targets,
@@ -155,7 +155,7 @@ class ObjectiveRows(ObjectivePlans):
 
     def _determine_loss_properties(self) -> None:
         """Determine the properties of a user-defined loss on which the layout of a plan depends."""
-        given = LOSSES[self.loss].given
+        given = loss_spec(self.loss).given
         if given is not None:
             given.determine_properties(self.y, self.model.sizes[-1], self.sample_weight)
 

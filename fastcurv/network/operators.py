@@ -17,7 +17,7 @@ from ..common.checks import as_numpy, row_block_slices
 from ..common.protocols import Array, Floats, Indices, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
-from ..structure.tables import ACTIVATIONS, LOSSES
+from ..structure.tables import activation_spec, loss_spec
 from .arguments import (
     as_vector,
     check_dtype,
@@ -357,7 +357,7 @@ class Curvature(QuadraticFormOperator):
             return np.inf, np.inf
         flops = product_flops(ob.model.shapes, ob.n_samples, self.kind)[1]
         product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * flops
-        columns, units = max(1, sizes[-1] - (not LOSSES[ob.loss].per_entry)), sum(sizes[1:])
+        columns, units = max(1, sizes[-1] - (not loss_spec(ob.loss).per_entry)), sum(sizes[1:])
         there = self.kind != "fisher" and (
             has_levenberg_steps(ob) if bent else has_gauss_newton_matrix(ob)
         )
@@ -383,12 +383,12 @@ class Curvature(QuadraticFormOperator):
         """Multiply-adds of `exact_diagonal` divided by those of a product, or infinity with batch
         normalisation. `exact_diagonal` converts sparse rows to dense blocks.
         """
-        ob, model, loss = self.objective, self.objective.model, LOSSES[self.objective.loss]
+        ob, model, loss = self.objective, self.objective.model, loss_spec(self.objective.loss)
         if model.batch_norm:
             return np.inf
         hessian, fisher = self.kind == "hessian", self.kind == "fisher"
         # True for each layer that adds a diagonal matrix to the second derivatives
-        curved = [hessian and ACTIVATIONS[name].bend > 0 for name in model.activation]
+        curved = [hessian and activation_spec(name).bend > 0 for name in model.activation]
         curved.append(loss.per_entry and not fisher)
         columns = 0  # number of columns that are propagated backward from the current layer
         if not loss.per_entry and not fisher:

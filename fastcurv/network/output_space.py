@@ -51,7 +51,7 @@ from ..common.caches import cache_by_owner
 from ..common.protocols import Array, EnclosedMatrix, Floats, LiftedEigenpairs, library_class
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import safe_norm
-from ..structure.tables import LOSSES
+from ..structure.tables import loss_spec
 from .arguments import as_vector, check_dtype
 from .reduced_operator import ReducedOperator
 from .row_passes import RowState, loss_curvature_factor
@@ -76,7 +76,7 @@ def n_gram_rows(ob: Any, kind: str) -> int:
     or N times that number minus one if the loss has a softmax.
     """
     d = ob.model.sizes[-1]
-    return int(ob.n_samples * {"fisher": 1}.get(kind, d - (LOSSES[ob.loss].link == "softmax")))
+    return int(ob.n_samples * {"fisher": 1}.get(kind, d - (loss_spec(ob.loss).link == "softmax")))
 
 
 def no_output_space_reason(H: Any) -> str:
@@ -90,7 +90,7 @@ def no_output_space_reason(H: Any) -> str:
         return "a model with batch normalisation, whose rows depend on each other. Use 'parameters'"
     if kind == "ggn" and ob.l2 and not ob.l2_biases:
         return "an l2 without biases. Use 'samples' or 'parameters'"
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     if kind == "ggn" and given is not None and given.coupled:
         return "a loss that couples outputs. Use 'samples' or 'parameters'"
     q, n = n_gram_rows(ob, kind), H.shape[0]

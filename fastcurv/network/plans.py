@@ -18,7 +18,7 @@ import numpy as np
 from .. import _engine
 from ..common.protocols import Array
 from ..structure.parameters import divisor_of
-from ..structure.tables import LOSSES
+from ..structure.tables import loss_spec
 from .mlp import MLP
 from .sums import SumPlan
 
@@ -114,7 +114,7 @@ class ObjectivePlans:
         net = m.sizes, m.activation, m.skips, m.bias
         loss = str(self.loss), divisor_of(self), self.l2
         options: dict[str, Any] = {"l2_biases": self.l2_biases, "batch_norm": m.batch_norm}
-        given = LOSSES[self.loss].given
+        given = loss_spec(self.loss).given
         if given is not None:
             options["given"] = partial(given.weighted_derivatives, divisor_of(self), self.dtype)
             options["coupled"] = given.coupled

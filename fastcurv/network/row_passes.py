@@ -25,7 +25,7 @@ import numpy as np
 from .. import _engine
 from ..common.protocols import Array, Floats
 from ..structure.parameters import divisor_of, forward, layers_of
-from ..structure.tables import ACTIVATIONS, LOSSES, one_hot
+from ..structure.tables import activation_spec, loss_spec, one_hot
 
 
 class MatrixPool:
@@ -157,7 +157,7 @@ class OutputLossDerivatives:
         z, y = z.astype(np.float64), ob.y
         divisor = divisor_of(ob) if divisor is None else divisor
         self.loss, self.dtype = ob.loss, ob.dtype
-        if ob.sample_weight is not None and LOSSES[ob.loss].given is None:
+        if ob.sample_weight is not None and loss_spec(ob.loss).given is None:
             idle = ob.sample_weight == 0  # 0 times an overflowing loss would be NaN
             z, y = (
                 np.where(idle[:, None], 0, z),
@@ -166,14 +166,14 @@ class OutputLossDerivatives:
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
         self.f, self.n_samples = (weight / divisor)[:, None], len(z)
         self.sums, self.top = None, np.zeros(len(z), int)
-        link = LOSSES[ob.loss].link
+        link = loss_spec(ob.loss).link
         if link == "softmax":
             self.delta = self._cross_entropy_delta(z, y)
         elif link == "identity":
             self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
             self.value = float((self.f * (z - y) ** 2).sum())
         elif link == "given":
-            loss: Any = LOSSES[ob.loss].given
+            loss: Any = loss_spec(ob.loss).given
             found = loss.weighted_derivatives(divisor, np.dtype(float), z, y, ob.sample_weight)
             self.value, self.delta, self.h = found
         else:
@@ -205,7 +205,7 @@ class OutputLossDerivatives:
         otherwise (N, d_out, d_out).
         """
         N, d = self.delta.shape
-        if LOSSES[self.loss].link != "softmax":
+        if loss_spec(self.loss).link != "softmax":
             return np.array(np.broadcast_to(self.h, (N, d) if self.h.ndim == 2 else self.h.shape))
         each, others = np.arange(N), self.p.sum(axis=1)
         p = self.p.copy()
@@ -224,7 +224,7 @@ class OutputLossDerivatives:
             return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
         if self.h.ndim == 3:
             return np.asarray(np.einsum("ijk,ik->ij", self.h, rz), dtype=self.dtype)
-        if LOSSES[self.loss].per_entry:
+        if loss_spec(self.loss).per_entry:
             return np.asarray(self.h * rz, dtype=self.dtype)
         each = np.arange(len(rz))
         U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]
@@ -243,7 +243,7 @@ def loss_curvature_factor(loss: OutputLossDerivatives, kind: str) -> Floats:
     N, d = loss.delta.shape
     if kind == "fisher":
         return np.asarray(np.sqrt(float(N)) * loss.delta[None])
-    if LOSSES[loss.loss].per_entry:
+    if loss_spec(loss.loss).per_entry:
         roots = np.sqrt(np.broadcast_to(loss.h, (N, d)))
         return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
     at = np.arange(N)
@@ -284,7 +284,7 @@ class RowState:
             return
 
         def activate(l: int, z: Any, below: Any) -> Any:
-            a, p, q, _ = ACTIVATIONS[model.activation[l]].derivatives(np.asarray(z, np.float64))
+            a, p, q, _ = activation_spec(model.activation[l]).derivatives(np.asarray(z, np.float64))
             self.p.append(self._to_fortran_order(p))
             self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
             above = np.asarray(a, dtype=self.dtype)
@@ -306,7 +306,7 @@ class RowState:
         self.loss.delta = delta.astype(np.float64)
         self.delta = [self._to_fortran_order(one[3]) for one in state]
         for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
-            row = ACTIVATIONS[name]
+            row = activation_spec(name)
             if p is None and row.leak is not None:
                 p = np.where(a > 0, 1.0, row.leak)
             if eq is None and row.of_a is not None:

@@ -17,7 +17,7 @@ from .._engine import Callback, FloatingPointMode, Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.protocols import library_class
 from ..common.runtime import submit_task, wrap_user_callback
-from ..structure.tables import DEFAULT_LOSS, LOSSES, LossName
+from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from .arguments import Block, check_rows_and_targets, row_indices
 from .mlp import MLP
 from .objective import Objective
@@ -180,7 +180,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         """Read a few rows to determine the properties of a user-defined loss that is used for the
         first time, on which the size of a block depends.
         """
-        given = LOSSES[self.loss].given
+        given = loss_spec(self.loss).given
         if given is None or given.is_known:
             return
         blocks = iter(self._source.blocks(MIN_BLOCK_ROWS))

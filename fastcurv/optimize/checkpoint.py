@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import caller_stacklevel
 from ..common.errors import one_line
 from ..common.files import check_writable_path, read_tensors, write_tensors
 from ..common.objectives import value_at
@@ -330,7 +329,7 @@ class CheckpointWriter:
             # checkpoint.
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
-                warnings.warn(text, RuntimeWarning, stacklevel=caller_stacklevel())
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
             self.old = True
         else:
             self.old = False

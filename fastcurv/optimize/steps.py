@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..common.checks import (
-    caller_stacklevel,
     check_positive,
     check_positive_int,
     check_symmetric_operator,
@@ -157,14 +156,14 @@ def newton_step(
             f"some direction is {lowest:.3g}. The Newton step may increase the "
             "loss, or lead to a saddle. Use saddle_free_newton_step, or escape.",
             IndefiniteHessianWarning,
-            stacklevel=caller_stacklevel(),
+            stacklevel=2,
         )
     if k is None and residual > tol:
         warnings.warn(
             f"The relative residual of the Newton step is {residual:.1e}, above tol = {tol:.1e}. "
             "Increase damping or k.",
             RuntimeWarning,
-            stacklevel=caller_stacklevel(),
+            stacklevel=2,
         )
     return step
 

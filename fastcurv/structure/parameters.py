@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import row_block_slices
-from .tables import ACTIVATIONS, LOSSES, batch_normalise
+from .tables import activation_spec, batch_normalise, loss_spec
 
 
 def is_batch_normalised(model: Any) -> bool:
@@ -21,7 +21,7 @@ def is_batch_normalised(model: Any) -> bool:
 
 def has_kinks(model: Any) -> bool:
     """Return True if an activation of the network has a kink."""
-    return any(ACTIVATIONS[name].kink for name in model.activation)
+    return any(activation_spec(name).kink for name in model.activation)
 
 
 def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
@@ -143,7 +143,7 @@ def residual_branch_scale(model: Any, layer: int) -> float:
     """
     if not has_skip_connection(model, layer) or model.batch_norm:
         return 1.0
-    ends = ACTIVATIONS[model.activation[layer]].phi(np.array([[-30.0, 30.0]]))
+    ends = activation_spec(model.activation[layer]).phi(np.array([[-30.0, 30.0]]))
     if not np.abs(ends).max() > 10:
         return 1.0
     return 1 / sum(has_skip_connection(model, l) for l in range(len(model.sizes) - 2))
@@ -183,7 +183,7 @@ def n_terms_per_row(ob: Any) -> float:
     """Return the number of terms of a row, by which its loss is divided: the number of targets of a
     row for losses that are means over targets, and 1 for cross entropy and user-defined losses.
     """
-    return LOSSES[ob.loss].terms_of_row(ob.model.sizes[-1])
+    return loss_spec(ob.loss).terms_of_row(ob.model.sizes[-1])
 
 
 def nonzero_weight_rows(ob: Any) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from .parameters import (
     layers_of,
     nonzero_weight_rows,
 )
-from .tables import ACTIVATIONS, LOSSES
+from .tables import activation_spec, loss_spec
 
 
 def curvature_probes(
@@ -170,9 +170,9 @@ def saturation_counts(
     zs = [np.asarray(z, dtype=float) for z in found]
     off = [
         np.abs(phi.slope(z)) <= 0.01 * min(phi.lipschitz, 1.0)
-        for phi, z in zip((ACTIVATIONS[name] for name in ob.model.activation), zs)
+        for phi, z in zip((activation_spec(name) for name in ob.model.activation), zs)
     ]
-    certain = LOSSES[ob.loss].certain(zs[-1])
+    certain = loss_spec(ob.loss).certain(zs[-1])
     return (
         np.array([o.sum() for o in off], dtype=np.int64),
         np.array([certain.sum(), certain.size, len(certain)], dtype=np.int64),
@@ -335,7 +335,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     array([ 1., -2.,  3., -4.])
     """
     layer = _check_hidden_layer(model, theta, layer)
-    if not ACTIVATIONS[model.activation[layer]].odd:
+    if not activation_spec(model.activation[layer]).odd:
         raise ValueError(
             f"hidden layer {layer} must have an odd activation, tanh or identity, got "
             f"{model.activation[layer]}."
@@ -381,7 +381,7 @@ def rescale_relu(
     array([2. , 2. , 1.5, 4. ])
     """
     layer = _check_hidden_layer(model, theta, layer)
-    if not ACTIVATIONS[model.activation[layer]].homogeneous:
+    if not activation_spec(model.activation[layer]).homogeneous:
         raise ValueError(
             f"hidden layer {layer} must have relu, leaky_relu or identity, got "
             f"{model.activation[layer]}."
@@ -453,7 +453,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     for layer, name in enumerate(model.activation):
         if feeds_skip_connection(model, layer):
             continue
-        odd, even = ACTIVATIONS[name].odd, ACTIVATIONS[name].even
+        odd, even = activation_spec(name).odd, activation_spec(name).even
         (turning, fixed), (others, others_fixed) = (
             _unit_signatures(model, t, layer, even) for t in (theta, copy)
         )
@@ -628,7 +628,7 @@ def _softmax_shift_orbits(
     """Yield the orbit that adds the same vector to every row of W of the last layer, or the same
     number to all entries of its bias, if the loss is cross entropy.
     """
-    if LOSSES[ob.loss].link != "softmax":
+    if loss_spec(ob.loss).link != "softmax":
         return
     W_free, b_free = _free_layers(ob.model, free)[-1]
     at = np.arange(ob.model.sizes[-2] * W_free)
@@ -760,7 +760,7 @@ def _residual_stream_orbits(
     model = ob.model
     for run in residual_stream_runs(model):
         names = {model.activation[l] for l in run}
-        if not all(ACTIVATIONS[name].homogeneous for name in names):
+        if not all(activation_spec(name).homogeneous for name in names):
             continue
         touched = _affected_parameters(model, run)
         width = model.sizes[run[0] + 1]

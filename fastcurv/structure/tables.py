@@ -268,85 +268,81 @@ def loss_by_name(name: str) -> LossFunction:
     return made
 
 
-class _LossTable(dict[Any, LossSpec]):
-    """Rows of the table of losses by name. The row of a `LossFunction`, or of a name with
-    parameters, is built when it is looked up.
+def loss_spec(loss: Any) -> LossSpec:
+    """Return the table row of a loss, given by its name or as a `LossFunction`. Raise KeyError or
+    ValueError if `loss_by_name` does.
     """
+    if isinstance(loss, LossFunction):
+        return _user_loss_spec(loss)
+    return LOSSES[loss] if loss in LOSSES else _user_loss_spec(loss_by_name(loss))
 
-    def __missing__(self, loss: Any) -> LossSpec:
-        return _user_loss_spec(loss if isinstance(loss, LossFunction) else loss_by_name(loss))
 
-
-LOSSES: dict[Any, LossSpec] = _LossTable(
-    {
-        "mse": LossSpec(
-            "identity",
-            lambda f, y: ((f - y) ** 2, 2 * (f - y)),
-            separate=True,
-            targets="numbers",
-            attained=True,
-            bends=(2.0, 0.0),
-            constant=lambda y, shares, d_out: float((shares @ (y - shares @ y) ** 2).mean()),
-            score=("R squared", _r_squared),
-            sklearn=("identity", lambda d_out: 0.5),
-            aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
+LOSSES: dict[str, LossSpec] = {
+    "mse": LossSpec(
+        "identity",
+        lambda f, y: ((f - y) ** 2, 2 * (f - y)),
+        separate=True,
+        targets="numbers",
+        attained=True,
+        bends=(2.0, 0.0),
+        constant=lambda y, shares, d_out: float((shares @ (y - shares @ y) ** 2).mean()),
+        score=("R squared", _r_squared),
+        sklearn=("identity", lambda d_out: 0.5),
+        aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
+    ),
+    "cross_entropy": LossSpec(
+        "softmax",
+        _cross_entropy_terms,
+        separate=False,
+        targets="classes",
+        attained=False,
+        bends=(0.5, 0.28),
+        constant=lambda y, shares, d_out: float(_entropy_terms(np.bincount(y, shares)).sum()),
+        score=("accuracy", _accuracy),
+        sklearn=("softmax", lambda d_out: 1.0),
+        terms_of_row=lambda d_out: 1.0,
+        aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
+        + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
+        certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
+        right=_proved_correct_mask,
+        pulls=_target_direction_masks,
+    ),
+    "binary_cross_entropy": LossSpec(
+        "sigmoid",
+        lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
+        separate=True,
+        targets="labels",
+        attained=False,
+        bends=(0.25, 0.09623),
+        constant=_binary_entropy,
+        score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
+        sklearn=("logistic", lambda d_out: float(d_out)),
+        aliases=(
+            "bcewithlogitsloss",
+            "bce",
+            "bceloss",
+            "binarycrossentropywithlogits",
+            "logistic",
         ),
-        "cross_entropy": LossSpec(
-            "softmax",
-            _cross_entropy_terms,
-            separate=False,
-            targets="classes",
-            attained=False,
-            bends=(0.5, 0.28),
-            constant=lambda y, shares, d_out: float(_entropy_terms(np.bincount(y, shares)).sum()),
-            score=("accuracy", _accuracy),
-            sklearn=("softmax", lambda d_out: 1.0),
-            terms_of_row=lambda d_out: 1.0,
-            aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
-            + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
-            certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
-            right=_proved_correct_mask,
-            pulls=_target_direction_masks,
+        certain=lambda f: np.abs(f) >= np.log(999),
+        right=lambda y, f, E: np.all(
+            ((y == 0) | (y == 1)) & np.where(y == 1, f > E, f < -E), axis=1
         ),
-        "binary_cross_entropy": LossSpec(
-            "sigmoid",
-            lambda f, y: (_softplus(f) - y * f, _sigmoid(f) - y),
-            separate=True,
-            targets="labels",
-            attained=False,
-            bends=(0.25, 0.09623),
-            constant=_binary_entropy,
-            score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
-            sklearn=("logistic", lambda d_out: float(d_out)),
-            aliases=(
-                "bcewithlogitsloss",
-                "bce",
-                "bceloss",
-                "binarycrossentropywithlogits",
-                "logistic",
-            ),
-            certain=lambda f: np.abs(f) >= np.log(999),
-            right=lambda y, f, E: np.all(
-                ((y == 0) | (y == 1)) & np.where(y == 1, f > E, f < -E), axis=1
-            ),
-            pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
-        ),
-        "poisson": _user_loss_spec(
-            BUILT_IN_LOSSES["poisson"], "poissonnllloss", "poissonnll", "poissonloss"
-        ),
-        "gamma": _user_loss_spec(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
-        "pseudo_huber": _user_loss_spec(
-            BUILT_IN_LOSSES["pseudo_huber"], "huber", "huberloss", "smoothl1loss"
-        ),
-        "log_cosh": _user_loss_spec(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
-        "quantile": _user_loss_spec(
-            BUILT_IN_LOSSES["quantile"], "pinball", "pinballloss", "quantileloss"
-        ),
-        "gaussian_nll": _user_loss_spec(
-            BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"
-        ),
-    }
-)
+        pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
+    ),
+    "poisson": _user_loss_spec(
+        BUILT_IN_LOSSES["poisson"], "poissonnllloss", "poissonnll", "poissonloss"
+    ),
+    "gamma": _user_loss_spec(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
+    "pseudo_huber": _user_loss_spec(
+        BUILT_IN_LOSSES["pseudo_huber"], "huber", "huberloss", "smoothl1loss"
+    ),
+    "log_cosh": _user_loss_spec(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
+    "quantile": _user_loss_spec(
+        BUILT_IN_LOSSES["quantile"], "pinball", "pinballloss", "quantileloss"
+    ),
+    "gaussian_nll": _user_loss_spec(BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"),
+}
 # Key: a kind of targets. Value: the name of the default loss for these targets.
 DEFAULT_LOSS_BY_TARGETS: dict[str, Any] = {
     row.targets: name for name, row in reversed(LOSSES.items())
@@ -477,15 +473,13 @@ def _user_activation_spec(own: ActivationFunction) -> ActivationSpec:
     )
 
 
-class _ActivationTable(dict[Any, ActivationSpec]):
-    """Rows of the table of activations by name. The row of an `ActivationFunction` is built when it
-    is looked up.
+def activation_spec(activation: Any) -> ActivationSpec:
+    """Return the table row of an activation, given by its name or as an `ActivationFunction`. Raise
+    KeyError if there is no such activation.
     """
-
-    def __missing__(self, own: Any) -> ActivationSpec:
-        if not isinstance(own, ActivationFunction):
-            raise KeyError(own)
-        return _user_activation_spec(own)
+    if isinstance(activation, ActivationFunction):
+        return _user_activation_spec(activation)
+    return ACTIVATIONS[activation]
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
@@ -688,142 +682,140 @@ def _elu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     )
 
 
-ACTIVATIONS: dict[Any, ActivationSpec] = _ActivationTable(
-    {
-        "identity": ActivationSpec(
-            lambda z: z,
-            lambda z: np.ones_like(z),
-            lambda z: (z, None, None, None),
-            lambda z, t: (np.ones_like(z), np.zeros_like(z), np.zeros_like(z)),
-            lambda P, z: (z, P.pair_from_float(np.ones_like(z.hi))),
-            homogeneous=True,
-            odd=True,
-            names={
-                "torch": {"Identity": {}},
-                "keras": {"linear": {}},
-                "sklearn": {"identity": {}},
+ACTIVATIONS: dict[str, ActivationSpec] = {
+    "identity": ActivationSpec(
+        lambda z: z,
+        lambda z: np.ones_like(z),
+        lambda z: (z, None, None, None),
+        lambda z, t: (np.ones_like(z), np.zeros_like(z), np.zeros_like(z)),
+        lambda P, z: (z, P.pair_from_float(np.ones_like(z.hi))),
+        homogeneous=True,
+        odd=True,
+        names={
+            "torch": {"Identity": {}},
+            "keras": {"linear": {}},
+            "sklearn": {"identity": {}},
+        },
+        aliases=("linear", "none"),
+    ),
+    "relu": _leaky_relu_spec(
+        0.0,
+        names={
+            "torch": {"ReLU": {}},
+            "onnx": {"Relu": {}},
+            "keras": {
+                "relu": {},
+                "ReLU": {"max_value": None, "negative_slope": 0, "threshold": 0},
             },
-            aliases=("linear", "none"),
-        ),
-        "relu": _leaky_relu_spec(
-            0.0,
-            names={
-                "torch": {"ReLU": {}},
-                "onnx": {"Relu": {}},
-                "keras": {
-                    "relu": {},
-                    "ReLU": {"max_value": None, "negative_slope": 0, "threshold": 0},
-                },
-                "sklearn": {"relu": {}},
-            },
-        ),
-        "leaky_relu": _leaky_relu_spec(
-            0.01,
-            names={
-                "torch": {"LeakyReLU": {"negative_slope": 0.01}},
-                "onnx": {"LeakyRelu": {"alpha": 0.01}},
-                "keras": {"LeakyReLU": {"negative_slope": 0.01, "alpha": 0.01}},
-            },
-            aliases=("lrelu",),
-            differs={"keras.activations": "of slope 0.2 by default"},
-        ),
-        "tanh": ActivationSpec(
-            np.tanh,
-            lambda z: 1 - np.tanh(z) ** 2,
-            _tanh_derivatives,
-            _envelope_by_bounds(_tanh_bounds),
-            _tanh_in_double_double,
-            bend=0.77,
-            of_a=0.0,
-            odd=True,
-            names={
-                "torch": {"Tanh": {}},
-                "onnx": {"Tanh": {}},
-                "keras": {"tanh": {}},
-                "sklearn": {"tanh": {}},
-            },
-        ),
-        "sigmoid": ActivationSpec(
-            _sigmoid,
-            lambda z: _sigmoid(z) * _sigmoid(-z),
-            _sigmoid_derivatives,
-            _envelope_by_bounds(_sigmoid_bounds),
-            _sigmoid_in_double_double,
-            lipschitz=0.25,
-            bend=0.0963,
-            of_a=1.0,
-            names={
-                "torch": {"Sigmoid": {}},
-                "onnx": {"Sigmoid": {}},
-                "keras": {"sigmoid": {}},
-                "sklearn": {"logistic": {}},
-            },
-            aliases=("logistic", "expit"),
-        ),
-        "softplus": ActivationSpec(
-            _softplus,
-            _sigmoid,
-            _softplus_derivatives,
-            _envelope_by_bounds(_softplus_bounds),
-            lambda P, z: (P.pair_softplus(z), P.pair_sigmoid(z)),
-            bend=0.25,
-            like_relu=True,
-            names={
-                "torch": {"Softplus": {"beta": 1.0, "threshold": 20.0}},
-                "onnx": {"Softplus": {}},
-                "keras": {"softplus": {}},
-            },
-        ),
-        "silu": ActivationSpec(
-            lambda z: z * _sigmoid(z),
-            lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
-            _silu_derivatives,
-            _envelope_by_bounds(_silu_bounds),
-            _silu_in_double_double,
-            lipschitz=1.1,
-            bend=0.5,
-            like_relu=True,
-            names={
-                "torch": {"SiLU": {}},
-                "onnx": {"Swish": {"alpha": 1.0}},
-                "keras": {"silu": {}, "swish": {}},
-            },
-            aliases=("swish",),
-        ),
-        "gelu": ActivationSpec(
-            lambda z: z * _normal_cdf(z),
-            lambda z: _normal_cdf(z) + z * normal_density(z),
-            _gelu_derivatives,
-            _envelope_by_bounds(_gelu_bounds),
-            _gelu_in_double_double,
-            lipschitz=1.13,
-            bend=0.8,
-            gaussian=True,
-            like_relu=True,
-            names={
-                "torch": {"GELU": {"approximate": "none"}},
-                "onnx": {"Gelu": {"approximate": b"none"}},
-                "keras": {"gelu": {}},
-            },
-            differs={"jax.nn": "the tanh approximation by default"},
-        ),
-        "elu": ActivationSpec(
-            lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
-            lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
-            _elu_derivatives,
-            _elu_envelope,
-            _elu_in_double_double,
-            bend=1.0,
-            kink=1.0,
-            like_relu=True,
-            names={
-                "torch": {"ELU": {"alpha": 1.0}},
-                "onnx": {"Elu": {"alpha": 1.0}},
-                "keras": {"elu": {}, "ELU": {"alpha": 1}},
-            },
-        ),
-    }
-)
+            "sklearn": {"relu": {}},
+        },
+    ),
+    "leaky_relu": _leaky_relu_spec(
+        0.01,
+        names={
+            "torch": {"LeakyReLU": {"negative_slope": 0.01}},
+            "onnx": {"LeakyRelu": {"alpha": 0.01}},
+            "keras": {"LeakyReLU": {"negative_slope": 0.01, "alpha": 0.01}},
+        },
+        aliases=("lrelu",),
+        differs={"keras.activations": "of slope 0.2 by default"},
+    ),
+    "tanh": ActivationSpec(
+        np.tanh,
+        lambda z: 1 - np.tanh(z) ** 2,
+        _tanh_derivatives,
+        _envelope_by_bounds(_tanh_bounds),
+        _tanh_in_double_double,
+        bend=0.77,
+        of_a=0.0,
+        odd=True,
+        names={
+            "torch": {"Tanh": {}},
+            "onnx": {"Tanh": {}},
+            "keras": {"tanh": {}},
+            "sklearn": {"tanh": {}},
+        },
+    ),
+    "sigmoid": ActivationSpec(
+        _sigmoid,
+        lambda z: _sigmoid(z) * _sigmoid(-z),
+        _sigmoid_derivatives,
+        _envelope_by_bounds(_sigmoid_bounds),
+        _sigmoid_in_double_double,
+        lipschitz=0.25,
+        bend=0.0963,
+        of_a=1.0,
+        names={
+            "torch": {"Sigmoid": {}},
+            "onnx": {"Sigmoid": {}},
+            "keras": {"sigmoid": {}},
+            "sklearn": {"logistic": {}},
+        },
+        aliases=("logistic", "expit"),
+    ),
+    "softplus": ActivationSpec(
+        _softplus,
+        _sigmoid,
+        _softplus_derivatives,
+        _envelope_by_bounds(_softplus_bounds),
+        lambda P, z: (P.pair_softplus(z), P.pair_sigmoid(z)),
+        bend=0.25,
+        like_relu=True,
+        names={
+            "torch": {"Softplus": {"beta": 1.0, "threshold": 20.0}},
+            "onnx": {"Softplus": {}},
+            "keras": {"softplus": {}},
+        },
+    ),
+    "silu": ActivationSpec(
+        lambda z: z * _sigmoid(z),
+        lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z)),
+        _silu_derivatives,
+        _envelope_by_bounds(_silu_bounds),
+        _silu_in_double_double,
+        lipschitz=1.1,
+        bend=0.5,
+        like_relu=True,
+        names={
+            "torch": {"SiLU": {}},
+            "onnx": {"Swish": {"alpha": 1.0}},
+            "keras": {"silu": {}, "swish": {}},
+        },
+        aliases=("swish",),
+    ),
+    "gelu": ActivationSpec(
+        lambda z: z * _normal_cdf(z),
+        lambda z: _normal_cdf(z) + z * normal_density(z),
+        _gelu_derivatives,
+        _envelope_by_bounds(_gelu_bounds),
+        _gelu_in_double_double,
+        lipschitz=1.13,
+        bend=0.8,
+        gaussian=True,
+        like_relu=True,
+        names={
+            "torch": {"GELU": {"approximate": "none"}},
+            "onnx": {"Gelu": {"approximate": b"none"}},
+            "keras": {"gelu": {}},
+        },
+        differs={"jax.nn": "the tanh approximation by default"},
+    ),
+    "elu": ActivationSpec(
+        lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
+        lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
+        _elu_derivatives,
+        _elu_envelope,
+        _elu_in_double_double,
+        bend=1.0,
+        kink=1.0,
+        like_relu=True,
+        names={
+            "torch": {"ELU": {"alpha": 1.0}},
+            "onnx": {"Elu": {"alpha": 1.0}},
+            "keras": {"elu": {}, "ELU": {"alpha": 1}},
+        },
+    ),
+}
 CHOICE_ALIASES["activation"].update(
     {alias: repr(name) for name, row in ACTIVATIONS.items() for alias in row.aliases}
 )
@@ -833,7 +825,7 @@ def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
     """Return a clause that names the bounds which are missing for this loss of a network with these
     activations, or "" if all bounds that proofs need are known.
     """
-    for part in (LOSSES[loss].given, *(ACTIVATIONS[name].given for name in activations)):
+    for part in (loss_spec(loss).given, *(activation_spec(name).given for name in activations)):
         if part is not None and part.missing_bounds:
             return str(part.missing_bounds)
     return ""

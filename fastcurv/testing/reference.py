@@ -30,10 +30,11 @@ from ..structure.parameters import (
 from ..structure.tables import (
     ACTIVATIONS,
     DEFAULT_LOSS_BY_TARGETS,
-    LOSSES,
     PRODUCT_COMPLEX_STEP,
+    activation_spec,
     batch_normalise,
     check_loss,
+    loss_spec,
     one_hot,
 )
 from ..structure.user_functions import Activation
@@ -130,7 +131,8 @@ class ReferenceModel(ReadOnlyMixin):
 
         def activate(l: int, z: NDArray[Any], a: NDArray[Any]) -> NDArray[Any]:
             return np.asarray(
-                ACTIVATIONS[self.activation[l]].phi(z) + (a if has_skip_connection(self, l) else 0)
+                activation_spec(self.activation[l]).phi(z)
+                + (a if has_skip_connection(self, l) else 0)
             )
 
         below, zs = forward(self.unflatten(theta), X, activate)
@@ -159,7 +161,7 @@ class ReferenceModel(ReadOnlyMixin):
         e = delta  # e = dL/da of the current layer from the second iteration on
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
-                phi_prime = ACTIVATIONS[self.activation[layer]].slope
+                phi_prime = activation_spec(self.activation[layer]).slope
                 skip = e if has_skip_connection(self, layer) else 0
                 delta = e * phi_prime(zs[layer])
             norm: tuple[Any, ...] = ()
@@ -233,7 +235,7 @@ class ReferenceObjective(ReadOnlyMixin):
         self.X = np.array(X, dtype=float)
         targets = np.asarray(y)
         N, d_out = len(self.X), model.sizes[-1]
-        row = LOSSES[self.loss]
+        row = loss_spec(self.loss)
         if row.targets == "classes":
             targets = one_hot(targets, d_out)
         self.y = targets.reshape(N, -1).astype(float)
@@ -265,7 +267,7 @@ class ReferenceObjective(ReadOnlyMixin):
         """Return the loss and the gradient (n,) at theta, which may be complex."""
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
-        terms, delta = LOSSES[self.loss].terms(zs[-1], self.y)
+        terms, delta = loss_spec(self.loss).terms(zs[-1], self.y)
         l2, scale = l2_diagonal(self), self._scale()
         # A term that overflows, times 0, would be NaN.
         terms, delta = (np.where(scale == 0, 0, scale * part) for part in (terms, delta))

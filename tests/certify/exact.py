@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from fastcurv.structure.parameters import divisor_of, l2_diagonal
-from fastcurv.structure.tables import ACTIVATIONS, BATCH_NORM_EPS
+from fastcurv.structure.tables import BATCH_NORM_EPS, activation_spec
 
 DIGITS = 1200
 # exp(-4000) is below the last of 1200 digits of any sum of numbers between 1e-300 and 1e300.
@@ -79,8 +79,8 @@ def activation(name: str, z: Decimal):
     """
     if name == "identity":
         return z, ONE, ZERO
-    if ACTIVATIONS[name].leak is not None:
-        slope = ONE if z > 0 else Decimal(ACTIVATIONS[name].leak)
+    if activation_spec(name).leak is not None:
+        slope = ONE if z > 0 else Decimal(activation_spec(name).leak)
         return z * slope, slope, ZERO
     if name == "elu":
         e = exp(min(z, ZERO))

@@ -5,7 +5,7 @@ import pytest
 
 from fastcurv import Activation
 from fastcurv.structure.parameters import divisor_of, l2_diagonal
-from fastcurv.structure.tables import LOSSES
+from fastcurv.structure.tables import loss_spec
 
 LD = np.longdouble
 HAS_LONG_DOUBLE = np.finfo(LD).eps < np.finfo(float).eps
@@ -174,7 +174,7 @@ class Truth:
         w = np.ones(len(z), LD) if ob.sample_weight is None else ob.sample_weight.astype(LD)
         f = (w / LD(divisor_of(ob)))[:, None]
         y = (np.eye(z.shape[1])[y] if y.ndim == 1 else y).astype(LD)
-        if LOSSES[ob.loss].given:
+        if loss_spec(ob.loss).given:
             first, second = user_loss_derivatives(str(ob.loss), z, y)
         else:
             _, first, second = built_in_loss(ob.loss, z, y)

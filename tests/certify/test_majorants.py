@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
-from fastcurv.structure.tables import ACTIVATIONS
+from fastcurv.structure.tables import activation_spec
 
 from .bound_cases import objective
 from .longdouble import LD, Truth, activation, size
@@ -251,7 +251,7 @@ def test_envelopes_bound_derivatives_on_intervals(name, t):
     the factors of `ENVELOPE_FACTORS`.
     """
     z, h = np.linspace(-12, 12, 481), 1e-5
-    row, move = ACTIVATIONS[name], np.full_like(z, t)
+    row, move = activation_spec(name), np.full_like(z, t)
     bounds, cross = row.envelope(z, move), (np.abs(z) <= t) & (row.kink > 0)
     beside = [bounds[0], *np.where(cross, row.bend, bounds[1:])]
     for s in np.linspace(-t, t, 41):

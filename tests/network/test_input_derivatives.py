@@ -10,7 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv.structure.tables import ACTIVATIONS
+from fastcurv.structure.tables import ACTIVATIONS, activation_spec
 
 NETWORKS = [  # sizes, bias, residual; with forward mode first, then with reverse mode
     ([3, 5, 4], True, False),
@@ -30,7 +30,7 @@ def outputs(model, theta, x):
     for l, (W, b) in enumerate(model.unflatten(theta)):
         z = W @ a + (0 if b is None else b)
         if l < len(model.shapes) - 1:
-            h = ACTIVATIONS[model.activation[l]].phi(z)
+            h = activation_spec(model.activation[l]).phi(z)
             a = h + a if model.skips[l] else h
     return z
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 
 import fastcurv as fc
-from fastcurv.structure.tables import LOSSES, one_hot
+from fastcurv.structure.tables import loss_spec, one_hot
 
 from .. import nets
 
@@ -49,7 +49,7 @@ def test_outputs_have_the_derivatives_of_each_samples_loss(rng):
     for loss in EVERY:
         net = drawn(rng, loss)
         z, first, second = net.ob.outputs(net.theta)
-        row, d = LOSSES[loss], z.shape[1]
+        row, d = loss_spec(loss), z.shape[1]
         y = one_hot(net.ob.y, d) if net.ob.y.ndim == 1 else net.ob.y
         w = net.weight[:, None] / row.terms_of_row(d)
         assert np.abs(z - net.model.predict(net.theta, net.X)).max() <= 1e-13

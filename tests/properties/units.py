@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from fastcurv.structure.parameters import has_skip_connection
-from fastcurv.structure.tables import ACTIVATIONS, LOSSES
+from fastcurv.structure.tables import activation_spec, loss_spec
 
 
 @functools.cache
@@ -21,7 +21,7 @@ def max_derivatives(name):
     their differences.
     """
     z = np.linspace(-30, 30, 60_000)  # a grid that does not contain 0, where the kinks are
-    second = ACTIVATIONS[name].slope(z + 1e-100j).imag / 1e-100
+    second = activation_spec(name).slope(z + 1e-100j).imag / 1e-100
     third = [np.abs(np.diff(second[side])).max() / (z[1] - z[0]) for side in (z < 0, z > 0)]
     return np.abs(second).max(), max(third)
 
@@ -37,9 +37,9 @@ def _loss(ref, z, ez, rz, erz):
     if ref.loss == "mse":
         curve, size = 2.0, 2 * (np.abs(z) + np.abs(y.reshape(len(z), -1)))
     # the third derivative of an exponential loss is bounded by its second
-    elif LOSSES[ref.loss].given is not None:
+    elif loss_spec(ref.loss).given is not None:
         with np.errstate(over="ignore"):
-            second = np.abs(LOSSES[ref.loss].given(z, y.reshape(len(z), -1))[2])
+            second = np.abs(loss_spec(ref.loss).given(z, y.reshape(len(z), -1))[2])
         curve, size = 1 + second, (1 + second) * (1 + np.abs(z)) + np.abs(y.reshape(len(z), -1))
     delta = share * size
     ed = share * curve * ez + delta
@@ -70,7 +70,7 @@ def units(ref, theta, v):
         erz.append(era[l] @ W.T + ea[l] @ V.T + rz[l])
         if l == last:
             break
-        phi, first = ACTIVATIONS[names[l]].phi, ACTIVATIONS[names[l]].slope
+        phi, first = activation_spec(names[l]).phi, activation_spec(names[l]).slope
         d1.append(np.abs(first(zs[l])))
         second, third = max_derivatives(names[l])
         d2.append(second)

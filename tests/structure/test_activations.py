@@ -13,7 +13,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import Activation
 from fastcurv.certify import precise
-from fastcurv.structure.tables import ACTIVATIONS
+from fastcurv.structure.tables import ACTIVATIONS, activation_spec
 
 from .. import nets
 from ..certify.longdouble import LD, Truth, in_long_double
@@ -362,7 +362,7 @@ def test_activations_with_kinks_are_accepted():
     one, two = problem("relu"), problem(relu)
     theta = one.model.init(seed=0)
     v = np.cos(theta)
-    assert np.array_equal(theta, two.model.init(seed=0)) and ACTIVATIONS[relu].like_relu
+    assert np.array_equal(theta, two.model.init(seed=0)) and activation_spec(relu).like_relu
     assert relative(two.hessian(theta) @ v, one.hessian(theta) @ v) < 1e-13
 
 
@@ -413,7 +413,7 @@ def test_activations_have_names_equality_and_copies():
         assert same.value(theta) == ob.value(theta)
     with pytest.raises((AttributeError, pickle.PicklingError)):
         pickle.dumps(Activation(lambda z: nets.arctan(z)))
-    assert np.array_equal(ACTIVATIONS[TANH].phi(np.ones(3)), np.tanh(np.ones(3)))
+    assert np.array_equal(activation_spec(TANH).phi(np.ones(3)), np.tanh(np.ones(3)))
     assert 7 not in ACTIVATIONS and TANH not in ACTIVATIONS
     with pytest.raises(KeyError):
-        ACTIVATIONS["hyperbolic"]
+        activation_spec("hyperbolic")

@@ -14,7 +14,7 @@ import fastcurv as fc
 from fastcurv import Loss
 from fastcurv.certify import precise
 from fastcurv.structure import given as losses
-from fastcurv.structure.tables import LOSSES, loss_by_name
+from fastcurv.structure.tables import LOSSES, loss_by_name, loss_spec
 
 from .. import nets
 from ..certify.longdouble import HAS_LONG_DOUBLE, LD, in_long_double, user_loss_derivatives
@@ -476,9 +476,9 @@ def test_a_loss_needs_known_coupling_before_its_kernels():
     with pytest.raises(RuntimeError, match="must be called before the shape"):
         new.coupled  # noqa: B018
     with pytest.raises(RuntimeError, match="must be called before the shape"):
-        LOSSES[new].per_entry  # noqa: B018
+        loss_spec(new).per_entry  # noqa: B018
     ob = problem(new)
-    assert new.coupled and not LOSSES[new].per_entry and pickle.loads(pickle.dumps(new)).coupled
+    assert new.coupled and not loss_spec(new).per_entry and pickle.loads(pickle.dumps(new)).coupled
     state = ob.__getstate__()  # a state that was saved before the coupling was known
     state["loss"] = Loss(cross_entropy)
     other = object.__new__(fc.Objective)

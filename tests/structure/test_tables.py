@@ -101,7 +101,7 @@ def test_verdicts_and_scores_use_activation_table_rows(loss, added):
         fc.classify(problem("tanh", loss, loss)[0], at, seed=0),
     )
     assert (found.kind, found.certified, found.index) == (known.kind, known.certified, known.index)
-    assert np.isfinite(tables.LOSSES[NEW].score[1](ob.model.predict(at, ob.X), ob.y))
+    assert np.isfinite(tables.loss_spec(NEW).score[1](ob.model.predict(at, ob.X), ob.y))
 
 
 def test_table_rows_define_the_names_in_other_libraries(added):
@@ -149,7 +149,7 @@ def test_loss_slopes_equal_complex_steps_of_loss_terms(loss, rng):
     """First derivatives of every loss with respect to each output equal complex steps of its terms
     up to rounding.
     """
-    terms, f = tables.LOSSES[loss].terms, 3 * rng.standard_normal((7, 4))
+    terms, f = tables.loss_spec(loss).terms, 3 * rng.standard_normal((7, 4))
     y = nets.targets(rng, loss, 7, 4, soft=True)
     slopes = terms(f, y)[1]
     for j in range(4):

@@ -20,7 +20,7 @@ import numpy as np
 from ...common.errors import one_line
 from ...common.files import expand_home, raise_if_special_file
 from ...common.optional import optional_import
-from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, check_loss, loss_spec
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from untrusted ``.npz`` files, with a ValueError for every defect.
@@ -242,18 +242,18 @@ class Dataset:
         """Return the score of `outputs` (N, n_outputs) for the targets y: the accuracy for
         classification, or R squared for regression.
         """
-        return LOSSES[self.loss].score[1](outputs, y)
+        return loss_spec(self.loss).score[1](outputs, y)
 
     @property
     def score_name(self) -> str:
-        return LOSSES[self.loss].score[0]
+        return loss_spec(self.loss).score[0]
 
 
 def allows_scaled_targets(loss: str) -> bool:
     """Return True if the targets of a loss may be standardised. This is the case if the loss has no
     lower limit for the targets, as losses for counts have.
     """
-    given = LOSSES[loss].given
+    given = loss_spec(loss).given
     return given is None or given.least is None
 
 
@@ -336,13 +336,13 @@ def encode_targets(
             two = y.dtype.kind in "US" or np.unique(y).size == 2
             loss = DEFAULT_LOSS_BY_TARGETS["labels" if two else "numbers"]
     check_loss(loss)
-    if LOSSES[loss].targets == "numbers":
+    if loss_spec(loss).targets == "numbers":
         if y.dtype.kind in "US":
             word = one_line(y.reshape(-1)[0])
             raise ValueError(
                 f"{source}: y must hold numbers for {loss}, got words such as {word!r}."
             )
-        y, user_loss = y.astype(np.float64).reshape(len(y), -1), LOSSES[loss].given
+        y, user_loss = y.astype(np.float64).reshape(len(y), -1), loss_spec(loss).given
         width = y.shape[1] * (1 if user_loss is None else user_loss.per_target)
     else:
         labels = tuple(np.unique(y).tolist())
@@ -377,7 +377,7 @@ def _encode_classes(
     labels, ranks = np.unique(y, return_inverse=True)
     if labels.size < 2:
         raise ValueError(f"{source}: y must hold at least two classes, got {labels.tolist()}.")
-    if LOSSES[loss].targets == "labels":
+    if loss_spec(loss).targets == "labels":
         if labels.size != 2:
             raise ValueError(f"{source}: y must hold two classes for {loss}, got {labels.size}.")
         return ranks.astype(np.float64).reshape(-1, 1), 1

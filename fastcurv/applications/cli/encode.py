@@ -18,7 +18,7 @@ import numpy as np
 
 from ...common.errors import one_line
 from ...common.files import expand_home
-from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, check_loss
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, check_loss, loss_spec
 from .cells import (
     CLOCK_FORMAT,
     IDENTIFIER_REASON,
@@ -490,7 +490,7 @@ def load_table_dataset(
     options : ReadingOptions
         As in `read_table`.
     """
-    classes = None if loss is None else LOSSES[loss].targets != "numbers"
+    classes = None if loss is None else loss_spec(loss).targets != "numbers"
     table = read_table(source, target, classes, options)
     if coding is None:
         X, coding = fit_coding(table)
@@ -503,7 +503,7 @@ def load_table_dataset(
     digest = data_digest(X, table.y)
     name = table.sheet.source
     loss, y, width, labels = encode_targets(name, table.y, loss, None)
-    if LOSSES[loss].targets == "numbers":
+    if loss_spec(loss).targets == "numbers":
         shift, scale = coding.y_shift, coding.y_scale
         if not shift and allows_scaled_targets(loss):
             shift, scale = (tuple(map(float, a)) for a in column_means_and_scales(f"{name}: y", y))
@@ -646,7 +646,7 @@ def load_dataset(
     name = source if table is None else table.sheet.source
     loss, y, n_outputs, classes = encode_targets(name, given, loss, n_outputs)
     rng = np.random.default_rng(seed)
-    numbers = LOSSES[loss].targets == "numbers"
+    numbers = loss_spec(loss).targets == "numbers"
     rows, held_out = _split_rows(None if numbers else y.reshape(-1), len(y), test_fraction, rng)
     coding = DataCoding()
     if table is not None:
@@ -701,7 +701,7 @@ def _read_features_and_targets(
         classes = None if n_outputs in (None, 1) else True
         if loss is not None:
             check_loss(loss)
-            classes = LOSSES[loss].targets != "numbers"
+            classes = loss_spec(loss).targets != "numbers"
         table = read_table(source, target, classes, options, all_numbers=n_outputs is not None)
         return table, None, table.y
     path = expand_home(source)

@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 
 from ...common.protocols import Floats, Indices
 from ...network.objective import Objective
-from ...structure.tables import LOSSES
+from ...structure.tables import loss_spec
 from ..uncertainty.path import with_l2
 from .span import minimize_in_row_space
 
@@ -84,7 +84,7 @@ class NetworkFit:
         self._check_targets()
 
     def _check_targets(self) -> None:
-        row = LOSSES[self.ob.loss]
+        row = loss_spec(self.ob.loss)
         given = row.given
         self.numbers = row.targets == "numbers"
         self.exponential = given is not None and given.exponential

@@ -15,7 +15,7 @@ import numpy as np
 from ...common.checks import integer_seed, is_iterable, is_sparse, resolve_seed
 from ...common.errors import one_line, type_phrase
 from ...common.runtime import serial_blas_context
-from ...structure.tables import LOSSES
+from ...structure.tables import loss_spec
 from . import fit_rows
 from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, suppress_warnings
 from .fit_numbers import (
@@ -173,7 +173,7 @@ def _check_rows(fit: NetworkFit) -> None:
     # Early stopping holds rows out, so that the losses of fit and page differ.
     if known is None or getattr(fit.est, "early_stopping", False):
         return
-    per_output = LOSSES[fit.ob.loss].sklearn[1](fit.ob.model.sizes[-1])
+    per_output = loss_spec(fit.ob.loss).sklearn[1](fit.ob.model.sizes[-1])
     loss = fit.ob.value(fit.theta) * per_output
     if abs(loss - known) > MAX_LOSS_CHANGE * max(abs(known), abs(loss)):
         raise ValueError(

@@ -23,7 +23,7 @@ import numpy as np
 from ...common.runtime import raise_if_interrupted
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
-from ...structure.tables import LOSSES
+from ...structure.tables import loss_spec
 from ..diagnosis.facts import constant_loss
 from ..uncertainty.laplace import is_negative_log_likelihood
 from ..uncertainty.path import (
@@ -223,7 +223,7 @@ def fit_table(
     )
     started, plain = time.process_time(), recipe.build_objective(data, n_threads)
     theta, notes = plain.model.init(seed=seed), table.notes
-    count = plain.n_samples * LOSSES[data.loss].sklearn[1](plain.model.sizes[-1])
+    count = plain.n_samples * loss_spec(data.loss).sklearn[1](plain.model.sizes[-1])
     if alpha is None:
         note("choosing the weight decay")
         by_evidence = has_evidence(plain)
@@ -265,7 +265,7 @@ def has_evidence(ob: Objective) -> bool:
     """Return True if the evidence can choose the decay. This requires a loss that is a likelihood
     with one output for each target, and at most `MAX_PATH_PARAMS` parameters.
     """
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     small = ob.n_params <= MAX_PATH_PARAMS
     return is_negative_log_likelihood(ob.loss) and small and (given is None or given.per_target < 2)
 

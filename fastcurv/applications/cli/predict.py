@@ -14,7 +14,7 @@ from ...common.errors import one_line
 from ...common.files import expand_home, raise_if_special_file
 from ...network.mlp import MLP
 from ...network.objective import Objective
-from ...structure.tables import LOSSES
+from ...structure.tables import loss_spec
 from ..uncertainty.laplace import laplace_posterior
 from ..uncertainty.left_out import leave_one_out_of_fit, minimum_after_fit
 from ..uncertainty.requirements import check_no_batch_norm
@@ -89,7 +89,7 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
                 f"--probabilities must be left out with {path}, which is for regression. Use "
                 "--interval."
             )
-        found = _number_columns(name, outputs, LOSSES[recipe.loss].given, coding)
+        found = _number_columns(name, outputs, loss_spec(recipe.loss).given, coding)
         for values in found.values():
             _check_finite(values, args.samples)
     if args.interval:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.checks import as_numpy, caller_stacklevel
+from ...common.checks import as_numpy
 from ...common.errors import one_line, type_phrase
 from ...network.mlp import Model
 from ...structure.tables import activations_in_library
@@ -181,7 +181,7 @@ def _read_keras_model(network: Any, activation: Any) -> Model:
             f"the linear layers: n is {theta.size}, and gradient, Hessian and sharpness are those "
             "of the folded parameters, not of the layers' own.",
             UserWarning,
-            stacklevel=caller_stacklevel(),
+            stacklevel=3,
         )
     return model, theta
 

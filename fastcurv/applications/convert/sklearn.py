@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ... import _engine
-from ...common.checks import as_numpy, caller_stacklevel, check_array
+from ...common.checks import as_numpy, check_array
 from ...common.errors import type_phrase
 from ...network.mlp import MLP, Model
 from ...structure.tables import ACTIVATIONS, activations_in_library
@@ -325,7 +325,7 @@ def warn_about_omitted_activation(stack: LayerStack) -> None:
             "'binary_cross_entropy' applies it. The loss differs from the source's if the source "
             "was trained by a loss that applies it again, such as torch's CrossEntropyLoss.",
             UserWarning,
-            stacklevel=caller_stacklevel(),
+            stacklevel=3,
         )
 
 

@@ -18,7 +18,7 @@ from ...common.checks import short_repr
 from ...common.errors import type_phrase
 from ...common.files import open_for_atomic_write
 from ...network.mlp import MLP
-from ...structure.tables import ACTIVATIONS
+from ...structure.tables import ACTIVATIONS, activation_spec
 
 LEAKY_RELU_SLOPE = ACTIVATIONS["leaky_relu"].leak
 # Key: an activation. Value: C statements that set phi and, in `first` and `second`, phi' and phi''
@@ -530,7 +530,7 @@ def forward_backward_statements(model: MLP, at: dict[str, int]) -> tuple[list[st
         elif skip:
             forward.append(f"add(n * {m}, {below}, {A});")
         step = [f"go_back({k}, {m}, W{l}, {P}, {int(skip)}, e, d, below);"]
-        if ACTIVATIONS[phi].bend:
+        if activation_spec(phi).bend:
             step.insert(0, f"if (H != NULL) add_layer({m}, {D}, {Q}, e, d, H);")
         backward = step + backward
     return forward, backward

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.checks import caller_stacklevel
 from ...common.errors import require_attrs, type_phrase
 from ...common.optional import optional_import
 from ...network.arguments import raise_if_user_activation
 from ...network.mlp import MLP, Model
-from ...structure.tables import ACTIVATIONS, activations_in_library
+from ...structure.tables import ACTIVATIONS, activation_spec, activations_in_library
 from .sklearn import (
     SUPPORTED_STEPS_TEXT,
     LayerStack,
@@ -257,7 +256,7 @@ def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
         return "", ()
     if node.op not in ("call_function", "call_method"):
         return "", ()
-    theirs = ACTIVATIONS[plain].names.get("torch", {}) if plain in ACTIVATIONS else {}
+    theirs = activation_spec(plain).names.get("torch", {}) if plain in ACTIVATIONS else {}
     phis = ((kind, tuple(settings)) for kind, settings in theirs.items())
     return FUNCTION_MODULES.get(plain) or next(phis, ("", ()))
 
@@ -540,7 +539,7 @@ def _warn_if_theta_differs(module: Any, folded: bool, theta: np.ndarray, read: l
         f"{what}: n is {theta.size}, and gradient, Hessian and sharpness are those of the {whose} "
         "parameters, not of the module's own.",
         UserWarning,
-        stacklevel=caller_stacklevel(),
+        stacklevel=3,
     )
 
 
@@ -622,7 +621,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
         if norm:
             net.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
         if l < len(model.activation):
-            theirs, *_ = ACTIVATIONS[model.activation[l]].names["torch"]
+            theirs, *_ = activation_spec(model.activation[l]).names["torch"]
             net.append(getattr(torch.nn, theirs)())
     parts = [np.array(part) for layer in layers for part in layer if part is not None]
     with torch.no_grad():

@@ -30,7 +30,7 @@ from ...critical.report import CriticalPoint
 from ...optimize.minimize import minimize
 from ...structure.parameters import l2_diagonal, merge_equal_rows, residual_branch_scale
 from ...structure.symmetry import saturation_counts
-from ...structure.tables import ACTIVATIONS, LOSSES, MIN_NORMAL, one_hot
+from ...structure.tables import MIN_NORMAL, activation_spec, loss_spec, one_hot
 
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed
 # maximum number of rows in kernel regressions, which need matrices of this size
@@ -246,7 +246,7 @@ class Facts(FrozenRecord):
         """The function that maps outputs to predictions: ``identity`` for regression, ``sigmoid``
         or ``softmax`` for classification.
         """
-        return LOSSES[self.ob.loss].link
+        return loss_spec(self.ob.loss).link
 
     @property
     def dead_fraction(self) -> float:
@@ -319,7 +319,7 @@ class Facts(FrozenRecord):
 def initial_weight_rms(model: Any, layer: int) -> float:
     """Return the root mean square of a layer's W as drawn by `MLP.init`."""
     m, k = model.shapes[layer]
-    like_relu = layer < len(model.activation) and ACTIVATIONS[model.activation[layer]].like_relu
+    like_relu = layer < len(model.activation) and activation_spec(model.activation[layer]).like_relu
     return math.sqrt(2 / k if like_relu else 2 / (k + m)) * residual_branch_scale(model, layer)
 
 
@@ -411,7 +411,7 @@ def _has_linear_growth(ob: Any, y: np.ndarray) -> bool:
     less than 10 times those at 10 (std(y) + 1). For squared errors they are 100 times larger. The
     first row of y is the target, since a user-defined loss may reject other values.
     """
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     if given is None or given.coupled:
         return False
     far = float(y.std()) + 1.0
@@ -441,7 +441,7 @@ def _network_residuals(ob: Any, f: np.ndarray, y: np.ndarray, share: float) -> n
     the outputs equal the targets. Otherwise the meaning of the outputs is unknown. Then the targets
     minus their mean are returned, scaled such that the fraction `share` of their variance remains.
     """
-    row = LOSSES[ob.loss]
+    row = loss_spec(ob.loss)
     if row.given is not None and not row.given.per_target and y.shape == f.shape:
         there, off = (np.abs(row.given(y + move, y)[1]).max() for move in (0.0, y.std() + 1.0))
         if there <= 1e-9 * off < math.inf:
@@ -518,7 +518,7 @@ def _layer_facts(
         )
         if l < len(masks):
             biases = np.zeros((len(W), 0)) if b is None else b[:, None]
-            phi = ACTIVATIONS[model.activation[l]]
+            phi = activation_spec(model.activation[l])
             layer = replace(
                 layer,
                 biases=0.0 if b is None else _rms_of_parts([b]),
@@ -576,11 +576,11 @@ def constant_loss(ob: Any) -> float:
     y = np.asarray(ob.y)[rows]
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)[rows]
     shares = shares if shares.any() else np.ones(len(y))
-    if LOSSES[ob.loss].targets != "classes":
+    if loss_spec(ob.loss).targets != "classes":
         y = y.reshape(len(y), -1).astype(float)
     elif y.ndim == 2:
         y, shares = np.tile(np.arange(y.shape[1]), len(y)), (y * shares[:, None]).ravel()
-    found = LOSSES[ob.loss].constant(y, shares / shares.sum(), ob.model.sizes[-1])
+    found = loss_spec(ob.loss).constant(y, shares / shares.sum(), ob.model.sizes[-1])
     return float(found)
 
 
@@ -589,9 +589,9 @@ def _may_have_infimum_at_infinity(ob: Any, y: np.ndarray, guess: np.ndarray) -> 
     loss over the outputs is not attained, no weight decay prevents it, and the predictions `guess`
     classify all sampled rows correctly or a class is missing.
     """
-    if LOSSES[ob.loss].attained or (np.max(ob.l2) > 0 and ob.l2_biases):
+    if loss_spec(ob.loss).attained or (np.max(ob.l2) > 0 and ob.l2_biases):
         return False
-    if LOSSES[ob.loss].link == "softmax":
+    if loss_spec(ob.loss).link == "softmax":
         right = np.all(y.argmax(axis=1) == guess.argmax(axis=1))
         return bool(right or np.any(y.sum(axis=0) == 0))
     return bool(np.all((y > 0.5) == (guess > 0.5)) or np.any(np.ptp(y, axis=0) == 0))
@@ -638,7 +638,7 @@ def measure_facts(
     few = np.sort(np.random.default_rng(0).permutation(len(y))[:MAX_KERNEL_REGRESSION_ROWS])
     wf = w[few]
     targets = [y[few], left[few]]
-    if LOSSES[ob.loss].targets == "classes":
+    if loss_spec(ob.loss).targets == "classes":
         targets.append(y[few] @ np.arange(y.shape[1])[:, None])
     (error, relation), (further, _), *ordered = _kernel_regression_scores(X[few], targets, wf)
     here = max(_weighted_sum_of_squares(y[few] - _weighted_mean(y[few], wf), wf), MIN_NORMAL)

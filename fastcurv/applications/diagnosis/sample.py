@@ -41,7 +41,7 @@ from ...optimize.find import KRYLOV_STEP_MIN_N, check_index, find_critical_point
 from ...optimize.minimize import minimize
 from ...structure.parameters import has_kinks
 from ...structure.symmetry import nearest_copy
-from ...structure.tables import ACTIVATIONS
+from ...structure.tables import activation_spec
 
 SOURCE_NAMES = ("narrower", "walk", "descent")
 MAX_STARTS_PER_SEARCH = 4  # maximum number of walks of one search, each from a new start
@@ -609,7 +609,7 @@ def _widen_narrower_point(
         while len(layers[at][0]) < width:
             # A relu unit whose weights are 0 lies exactly on its kink. Without l2, a bias of -1
             # avoids this.
-            off = ACTIVATIONS[wide.activation[at]].kink > 0 and not np.any(ob.l2)
+            off = activation_spec(wide.activation[at]).kink > 0 and not np.any(ob.l2)
             _add_unit(layers[at], layers[at + 1], split, -1.0 if off else 0.0, rng)
     return wide.flatten([tuple(layer) for layer in layers]), hidden
 

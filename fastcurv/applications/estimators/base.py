@@ -27,7 +27,6 @@ from sklearn.utils.validation import (
 
 from ...common.checks import (
     as_numpy,
-    caller_stacklevel,
     check_choice,
     check_positive,
     check_positive_int,
@@ -48,7 +47,7 @@ from ...network.objective import Objective
 from ...optimize.escape import escape
 from ...optimize.minimize import METHOD_ALIASES, METHODS, STOCHASTIC_METHODS, minimize
 from ...optimize.run import Run
-from ...structure.tables import ACTIVATIONS, LOSSES, LossName, activations_in_library
+from ...structure.tables import LossName, activation_spec, activations_in_library, loss_spec
 from ...structure.user_functions import Activation, Loss
 from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
 from .evidence import FitPosterior, choose_alpha_by_evidence, laplace_of_fit, posterior_of_fit
@@ -104,7 +103,7 @@ WARNING_ADVICE = {
 
 def warn_if_not_converged(est: Any, X: Any, gradient: float) -> None:
     """Warn once of a gradient above its tolerance at the end of a fit, or of unscaled features."""
-    kinks = est.alpha_ > 0 and any(ACTIVATIONS[n].like_relu for n in est.model_.activation)
+    kinks = est.alpha_ > 0 and any(activation_spec(n).like_relu for n in est.model_.activation)
     ended = est.stopped_ not in SUCCESSFUL_STOP_REASONS and gradient > est._gradient_tol
     # The fit may have reached a minimum at active kinks, where no gradient is small.
     if est.stopped_ in ("stalled", "slow") and kinks:
@@ -129,7 +128,7 @@ def warn_if_not_converged(est: Any, X: Any, gradient: float) -> None:
             f"Features {shown}{more} are far from zero mean and unit variance. Scale them, as with "
             "sklearn.preprocessing.StandardScaler."
         )
-    warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=caller_stacklevel())
+    warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=4)
 
 
 def supports_partial_fit(estimator: Any) -> bool:
@@ -439,7 +438,7 @@ class BaseMLP(
                 f"sample_weight must have a sum from 1e-290 to 1e305, got {total:.3g}."
             )
         self._total = total
-        self._scale = LOSSES[loss].sklearn[1](model.sizes[-1])
+        self._scale = loss_spec(loss).sklearn[1](model.sizes[-1])
         return Objective(
             model,
             X,
@@ -780,7 +779,7 @@ class BaseMLP(
         if solver == "l-bfgs" and watch is None:  # runs with early stopping need fewer pairs
             options = options | {"memory": default_n_pairs(ob.n_params, ob.n_samples)}
             # Preconditioning by layers saves no time for classifiers, which need few steps.
-            numbers = LOSSES[ob.loss].targets == "numbers" and not is_sparse(ob.X)
+            numbers = loss_spec(ob.loss).targets == "numbers" and not is_sparse(ob.X)
             options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > PRECOND_MIN_FLOPS
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
@@ -813,7 +812,7 @@ class BaseMLP(
         self.loss_curve_ = [*past, *(self._scale * np.concatenate(curves)).tolist()]
         self.best_loss_ = min(self.loss_curve_)
         self.n_iter_ = epochs + max(1, sum(int(run.nit) for run in runs))
-        self.stopped_, self.out_activation_ = str(last.stopped), LOSSES[ob.loss].sklearn[0]
+        self.stopped_, self.out_activation_ = str(last.stopped), loss_spec(ob.loss).sklearn[0]
         self.curvature_ = None
         self.__dict__.pop("validation_loss_curve_", None)
         if "validation" in last.history:
@@ -864,7 +863,7 @@ class BaseMLP(
                 f"partial_fit raised the loss of its rows from {before * self._scale:.3g} to "
                 f"{run.f * self._scale:.3g}. Lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=caller_stacklevel(),
+                stacklevel=3,
             )
         self.alpha_ = self._weight_decay
         self.__dict__.pop("_training", None)

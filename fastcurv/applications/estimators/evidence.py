@@ -11,7 +11,7 @@ from ...common.objectives import cast_to_float64
 from ...common.runtime import raise_if_interrupted
 from ...network.objective import Objective
 from ...structure.parameters import has_kinks
-from ...structure.tables import LOSSES
+from ...structure.tables import loss_spec
 from ..uncertainty.laplace import (
     LOSSES_OF_KNOWN_INFORMATION,
     ExactFitError,
@@ -92,7 +92,7 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
             f"parameters, got "
             f"'evidence' for {ob.n_params}. Use smaller hidden_layer_sizes, or cross-validation."
         )
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     if not is_negative_log_likelihood(ob.loss) or given and given.built_in and not given.convex:
         raise ValueError(
             "loss must be 'squared_error', 'poisson', 'gamma' or an fc.Loss of your own with "

@@ -25,7 +25,7 @@ from scipy.sparse import csr_array
 from ...common.checks import is_sparse
 from ...common.vectors import dot
 from ...network.objective import Objective
-from ...structure.tables import LOSSES
+from ...structure.tables import loss_spec
 from ..diagnosis.facts import constant_loss
 
 TRIAL_DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
@@ -82,7 +82,7 @@ class HeldOutMonitor:
         self.improved = 0  # iteration at which `mark` was last lowered
         few = count < LONG_PATIENCE_MAX_ROWS
         self.min_patience = MIN_LONG_PATIENCE if few else MIN_PATIENCE
-        numbers = LOSSES[fitted.loss].targets == "numbers"
+        numbers = loss_spec(fitted.loss).targets == "numbers"
         self.slack = 0.0 if numbers else CROSS_ENTROPY_SLACK
         constant = constant_loss(fitted)
         self.plateau = constant - (1 - HELD_OUT_PLATEAU_LOSS_RATIO) * abs(constant)

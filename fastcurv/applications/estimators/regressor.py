@@ -14,7 +14,7 @@ from ...common.protocols import Solver
 from ...network.input_derivatives import InputDerivatives
 from ...network.mlp import MLP
 from ...network.objective import Objective
-from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, LOSSES, Layered, LossName, check_loss
+from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName, check_loss, loss_spec
 from ...structure.user_functions import Loss
 from ..uncertainty.left_out import Interval, leave_one_out_of_fit
 from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
@@ -124,9 +124,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         if reset:
             self._flat = y.ndim == 1
-        if LOSSES[loss].targets != "numbers":
+        if loss_spec(loss).targets != "numbers":
             raise ValueError(f"loss must be one for regression, got {loss!r} for classification.")
-        given = LOSSES[loss].given
+        given = loss_spec(loss).given
         return y, loss, m * max(1, given.per_target) if given else m
 
     def _standardise_targets(
@@ -137,7 +137,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         is divided by the scale. The targets of a user-defined loss are not changed. Shift and scale
         are computed if `fresh`, unless `warm_start` keeps those of the last fit.
         """
-        given = LOSSES[loss].given
+        given = loss_spec(loss).given
         foreign = given is not None and not given.built_in
         width = next((k for k in ("width", "delta") if k in getattr(
             getattr(given, "function", None), "keywords", {})), None)  # fmt: skip
@@ -176,7 +176,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         of y.
         """
         scale, shift = self.y_scale_, self.y_shift_
-        given = LOSSES[self._loss()].given
+        given = loss_spec(self._loss()).given
         if given is not None and given.exponential:
             return np.ones_like(scale), np.log(scale)
         # The outputs are means, followed by logarithms of variances.
@@ -205,7 +205,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         )
 
     def _set_output_biases(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
-        y, given = y.reshape(len(y), -1).astype(float), LOSSES[self._fitted_loss].given
+        y, given = y.reshape(len(y), -1).astype(float), loss_spec(self._fitted_loss).given
         shares = np.full(len(y), 1.0) if weight is None else weight.astype(float)
         b, shares = model.unflatten(theta)[-1][1], shares / shares.sum()
         if given is None:
@@ -257,7 +257,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         includes the difference between the predictions there and those returned. With ``relu`` and
         other kinks it is computed at the end of the fit.
         """
-        outputs, given = self._network_outputs(X), LOSSES[self._loss()].given
+        outputs, given = self._network_outputs(X), loss_spec(self._loss()).given
         if given is not None and given.exponential:
             outputs = np.exp(outputs)
         parts = np.split(outputs, given.per_target or 1, axis=1) if given else [outputs]
@@ -273,7 +273,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def _observation_std(self, X: Any) -> np.ndarray:
         """Return the standard deviations of new observations at the rows of X, in units of y."""
-        if LOSSES[self._loss()].given is not None:
+        if loss_spec(self._loss()).given is not None:
             raise ValueError(
                 "loss must be 'squared_error' or 'gaussian_nll' for return_std=True, got "
                 f"{self.loss!r}."
@@ -287,7 +287,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         super()._store_fitted_objective(ob)
         self.__dict__.pop("_left_out", None)
         self.__dict__.pop("sigma_", None)
-        if self.alpha == "evidence" and LOSSES[ob.loss].given is None:
+        if self.alpha == "evidence" and loss_spec(ob.loss).given is None:
             self._posterior = posterior_of_fit(self, ob)
             sigma = self._posterior.noise_std * self.y_scale_
             self.sigma_ = float(sigma[0]) if self._flat else sigma
@@ -357,7 +357,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ``gaussian_nll`` they are the means alone.
         """
         z, J, H = super()._feature_derivatives(X, order)
-        given = LOSSES[self._loss()].given
+        given = loss_spec(self._loss()).given
         if given is not None and given.exponential:
             z = np.exp(z)
             H = None if H is None else z[..., None, None] * (H + J[..., None] * J[..., None, :])

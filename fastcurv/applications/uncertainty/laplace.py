@@ -41,7 +41,6 @@ from scipy.special import expit, gammaln, ndtr, ndtri, softmax, xlogy
 
 from ...common.checks import (
     as_rng,
-    caller_stacklevel,
     check_bool,
     check_choice,
     check_positive,
@@ -67,7 +66,7 @@ from ...structure.parameters import (
     n_terms_per_row,
     parameter_derivatives,
 )
-from ...structure.tables import ACTIVATIONS, LOSSES
+from ...structure.tables import activation_spec, loss_spec
 from ..plots.band import plot_posterior_band
 from .requirements import check_no_batch_norm, check_rows_in_memory, dense_rows
 
@@ -251,7 +250,7 @@ class LaplacePosterior(FrozenRecord):
         ValueError
             If the loss is neither ``cross_entropy`` nor ``binary_cross_entropy``.
         """
-        link = LOSSES[self.objective.loss].link
+        link = loss_spec(self.objective.loss).link
         if link not in ("sigmoid", "softmax"):
             raise ValueError(
                 f"loss must be 'cross_entropy' or 'binary_cross_entropy' for predict_proba, got "
@@ -497,7 +496,7 @@ def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:
 
     def activate(l: int, z: Floats, a: Floats) -> Floats:
         h: Floats
-        h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
+        h, slope, *_ = activation_spec(model.activation[l]).derivatives(z)
         slopes.append(slope)
         return h + a if model.skips[l] else h
 
@@ -748,7 +747,7 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
         )
     else:
         return
-    warnings.warn(found, UserWarning, stacklevel=caller_stacklevel())
+    warnings.warn(found, UserWarning, stacklevel=5)
 
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:
@@ -775,7 +774,7 @@ def is_negative_log_likelihood(loss: Any) -> bool:
     """Return True if a loss is one of `_MISSING_LOG_TERMS` or user-defined. User-defined losses are
     assumed to be negative log likelihoods.
     """
-    given = LOSSES[loss].given
+    given = loss_spec(loss).given
     return loss in _MISSING_LOG_TERMS or given is not None and not given.built_in
 
 
@@ -792,7 +791,7 @@ def _missing_log_likelihood(ob: Any) -> float:
     """Return the weighted sum, over all samples, of the functions of y that must be added to their
     losses to obtain negative log likelihoods. It is 0 for user-defined losses.
     """
-    given = LOSSES[ob.loss].given
+    given = loss_spec(ob.loss).given
     if given is not None and not given.built_in:
         return 0.0
     y = np.asarray(ob.y, np.float64).reshape(ob.n_samples, -1)
@@ -885,7 +884,7 @@ def _zero_rows_of_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit
     for (m, k), start, name in zip(model.shapes, model.starts, model.activation):
         biases = np.arange(start + m * k, start + m * k + m)
         held = biases[~penalised[biases] & (np.diagonal(M)[biases] < least)]
-        if len(held) and not ACTIVATIONS[name].homogeneous:
+        if len(held) and not activation_spec(name).homogeneous:
             M[held] = M[:, held] = 0
 
 

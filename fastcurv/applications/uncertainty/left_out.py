@@ -27,7 +27,6 @@ import numpy as np
 
 from ...common.checks import (
     MatrixOperator,
-    caller_stacklevel,
     check_bool,
     check_real_number,
     is_sparse,
@@ -47,7 +46,7 @@ from ...optimize.minimize import minimize
 from ...spectrum.draw import new_pyplot_axes
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
-from ...structure.tables import LOSSES, one_hot
+from ...structure.tables import loss_spec, one_hot
 from .requirements import check_no_batch_norm, check_rows_in_memory, dense_rows
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
@@ -170,7 +169,7 @@ def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> Non
             "results. Use a stronger penalty or features of similar scale. The verdict of classify "
             f"is: {point.sentence}",
             UserWarning,
-            stacklevel=caller_stacklevel(),
+            stacklevel=5,
         )
 
 
@@ -180,7 +179,7 @@ def _unpenalised_shift(ob: Any) -> Any:
     through a softmax and the biases have no penalty. Otherwise return None.
     """
     model = ob.model
-    if LOSSES[ob.loss].link != "softmax" or not model.bias:
+    if loss_spec(ob.loss).link != "softmax" or not model.bias:
         return None
     last = slice(model.n_params - model.sizes[-1], model.n_params)
     return None if np.any((l2_diagonal(ob) * np.ones(model.n_params))[last]) else last
@@ -207,7 +206,7 @@ def _row_losses(ob: Any, z: Floats) -> Floats:
     """Return the loss (N,) of each row at the outputs z (N, d_out), without weights."""
     y = one_hot(ob.y, z.shape[1]) if ob.y.ndim == 1 else np.asarray(ob.y, float)
     with np.errstate(all="ignore"):
-        terms = np.asarray(LOSSES[ob.loss].terms(z, y)[0], float)
+        terms = np.asarray(loss_spec(ob.loss).terms(z, y)[0], float)
     return np.asarray(terms.sum(axis=1) / n_terms_per_row(ob))
 
 
@@ -218,7 +217,7 @@ def _score_of_outputs(ob: Any, z: Floats) -> float:
     counts = ~np.isnan(z).any(axis=1)
     if ob.sample_weight is not None:
         counts &= ob.sample_weight > 0
-    score = LOSSES[ob.loss].score[1]
+    score = loss_spec(ob.loss).score[1]
     return float(score(z[counts], ob.y[counts])) if counts.any() else math.nan
 
 
@@ -404,9 +403,9 @@ class LeftOut(FrozenRecord):
             raise ValueError(
                 f"confidence_level must be a number between 0 and 1, got {confidence_level!r}."
             )
-        given = LOSSES[ob.loss].given
+        given = loss_spec(ob.loss).given
         width = ob.model.sizes[-1] // (given.per_target or 1 if given else 1)
-        if LOSSES[ob.loss].targets != "numbers" or ob.y.shape[1:] != (width,):
+        if loss_spec(ob.loss).targets != "numbers" or ob.y.shape[1:] != (width,):
             raise ValueError(
                 f"loss must be a regression loss whose outputs predict the targets for intervals, "
                 f"got {ob.loss!r}. For classification, use out.predictions and out.losses."
@@ -438,7 +437,7 @@ class LeftOut(FrozenRecord):
                 "more than half as many. Intervals then tend to cover too little, or with relu to "
                 "be far too wide. Use a stronger penalty, fewer units or more rows.",
                 UserWarning,
-                stacklevel=caller_stacklevel(),
+                stacklevel=4,
             )
 
     def summary(self) -> str:
@@ -730,7 +729,7 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
         losses=_row_losses(ob, predictions),
         score=_score_of_outputs(ob, predictions),
         training_score=_score_of_outputs(ob, z),
-        score_name=LOSSES[ob.loss].score[0],
+        score_name=loss_spec(ob.loss).score[0],
         hat_matrix_diag=hat,
         cooks_distance=cooks,
         in_same_basin=kept,
@@ -763,7 +762,7 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
     above 0, or below 1, at some output, and the only row that is misclassified at theta. z (N,
     d_out) holds the outputs.
     """
-    loss = LOSSES[ob.loss]
+    loss = loss_spec(ob.loss)
     up, down = loss.pulls(ob.y, z.shape[1])
     if not (np.any(up) or np.any(down)):
         return np.zeros(0, int)
@@ -789,7 +788,7 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
             "prediction of the row is that of a finite step, and its loss is too small. Use l2 on "
             "all parameters.",
             UserWarning,
-            stacklevel=caller_stacklevel(),
+            stacklevel=5,
         )
     return np.array(found, int)
 
@@ -814,7 +813,7 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
     """
     count, effective = ob.n_samples * n_terms_per_row(ob), float(hat.sum())
     scale = effective
-    if LOSSES[ob.loss].link == "identity":
+    if loss_spec(ob.loss).link == "identity":
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight
         left = float(np.sum(weight > 0)) * z.shape[1] - effective
         squared = float((weight[:, None] * (z - ob.y) ** 2).sum())

@@ -26,7 +26,7 @@ from ...network.row_passes import OutputLossDerivatives
 from ...optimize.minimize import minimize
 from ...optimize.steps import saddle_free_newton_step
 from ...structure.parameters import forward, n_terms_per_row, parameter_derivatives
-from ...structure.tables import ACTIVATIONS
+from ...structure.tables import activation_spec
 from .requirements import dense_rows
 
 # maximum number of entries of a block of rows of the Jacobian, 4 MB, about the size of an L2 cache
@@ -78,7 +78,7 @@ def outputs_of_networks(model: Any, thetas: Floats, X: Floats) -> Floats:
     """
 
     def activate(l: int, z: Floats, a: Floats) -> Floats:
-        h = np.asarray(ACTIVATIONS[model.activation[l]].phi(z), float)
+        h = np.asarray(activation_spec(model.activation[l]).phi(z), float)
         return h + a if model.skips[l] else h
 
     outputs: Floats = forward(_layers_of_networks(model, thetas), X, activate)[1][-1]
@@ -94,7 +94,7 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
 
     def activate(l: int, z: Floats, a: Floats) -> Floats:
         h: Floats
-        h, slope, *_ = ACTIVATIONS[model.activation[l]].derivatives(z)
+        h, slope, *_ = activation_spec(model.activation[l]).derivatives(z)
         slopes.append(None if slope is None else slope[:, 0])
         return h + a if model.skips[l] else h
 

@@ -357,7 +357,7 @@ def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
         "labels": 1.0 * (X[:, 0] > 0),
         "classes": 1 * (X[:, 0] > 0),
     }
-    kind = "numbers" if not isinstance(loss, str) else tables.LOSSES[loss].targets
+    kind = "numbers" if not isinstance(loss, str) else tables.loss_spec(loss).targets
     y = np.exp(y[kind]).round(loss != "poisson" and 9) if loss in ("poisson", "gamma") else y[kind]
     counts = rng.random(200) < 0.4
     weight = np.where(counts, rng.integers(1, 4, 200), 0)

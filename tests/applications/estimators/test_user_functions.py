@@ -10,7 +10,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import Loss
 from fastcurv.applications.estimators.regressor import MLPRegressor
-from fastcurv.structure.tables import LOSSES
+from fastcurv.structure.tables import loss_spec
 
 from ... import nets
 from ...structure.test_activations import TANH, problem
@@ -85,7 +85,7 @@ def test_poisson_fits_agree_with_scikit_learn(m, rng):
 def test_regressors_start_at_the_best_constant(loss, rng):
     y = rng.exponential(3.0, 200) + 0.1
     net = MLPRegressor((3,), loss=loss, alpha=1e9, max_iter=300).fit(rng.normal(size=(200, 2)), y)
-    row = LOSSES[loss]
+    row = loss_spec(loss)
     rows = (y[:, None] - net.y_shift_) / net.y_scale_  # targets in the units of the fit
     constant = row.constant(rows, np.full(200, 1 / 200), 1)
     assert net.loss_ == pytest.approx(constant, rel=1e-4)

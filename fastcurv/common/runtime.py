@@ -176,11 +176,11 @@ def register_threadpoolctl() -> None:
 
     Examples
     --------
-    >>> import fastcurv as fc
+    >>> import numpy as np, fastcurv as fc
     >>> from threadpoolctl import threadpool_limits
     >>> fc.register_threadpoolctl()
     >>> with threadpool_limits(1):
-    ...     H = fc.Objective(fc.MLP([2, 1]), [[1.0, 2.0]], [0.0]).hessian([1.0, 1.0, 0.0])
+    ...     H = fc.Objective(fc.MLP([2, 1]), [[1.0, 2.0]], [0.0], "mse").hessian(np.ones(3))
     """
     with optional_import("limits of threads"):
         import threadpoolctl

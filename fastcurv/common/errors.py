@@ -11,7 +11,7 @@ from typing import Any
 
 # --------------------------------------------------------------------------------------------------
 # The most frequent names in other libraries and their counterparts here. `docs/coming-from.md` has
-# a table of all such names.
+# more.
 
 # Key: an unknown option of `minimize`. Value: the name here.
 OPTION_ALIASES = {

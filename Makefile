@@ -93,14 +93,14 @@ adversary: $(VENV)/.test
 test-large: $(VENV)/.test
 	$(PY) -m pytest -q -m large
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.peers
 	$(PY) benchmarks/hvp.py --bounds
 	$(PY) benchmarks/overhead.py --bounds
 	$(PY) benchmarks/overhead.py --small --bounds
 	$(PY) benchmarks/team_model.py
 
 # One product on five networks, for the log of a machine that no table in docs/speed.md has: some minutes.
-bench-short: $(VENV)/.bench
+bench-short: $(VENV)/.peers
 	$(PY) benchmarks/hvp.py --quick --workload tiny digits mnist-128 mnist-relu mnist
 
 # Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.
@@ -149,7 +149,8 @@ platform-wheels: $(VENV)-release/.done
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/$(BIN)/python -m cibuildwheel --output-dir dist
 
 # What a release relies on: workflows, Dependabot, issue forms and the citation by their schemas, YAML, the wheels that
-# cibuildwheel would build, and one address of the repository. With PUBLISH=1 a placeholder for the address is an error.
+# cibuildwheel would build, the conda recipe, and one address of the repository. With PUBLISH=1 a placeholder for the
+# address is an error.
 RELEASE_SCHEMA := $(VENV)-release/$(BIN)/check-jsonschema --builtin-schema vendor
 release-check: $(VENV)-release/.done
 	$(RELEASE_SCHEMA).github-workflows .github/workflows/*.yml

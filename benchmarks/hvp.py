@@ -1,8 +1,10 @@
-"""One cached Hessian-vector product, side by side with torch and JAX, all measured in one run.
+"""One cached Hessian-vector product, side by side with torch, JAX, curvlinops and PyHessian, all
+measured in one run.
 
     python benchmarks/hvp.py                          # 29 workloads, half an hour
     python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
     python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
+    python benchmarks/hvp.py --products --rounds 5 --workload tiny digits mnist  # 2 minutes
 
 Each contender has a process of its own, confined to the same processors, with the same data in the
 same dtype. Rounds are interleaved: one short timing of every call of every contender, then again,
@@ -45,7 +47,9 @@ def compare_contenders(args, numbers):
                 command.begin_step(f"{name}, {dtype}")
                 records.append(measure(children, name, dtype, args))
                 tables.print_record(records[-1], first=len(records) == 1)
-        tables.print_other_calls(records)
+        tables.print_summary(records)
+        if not args.products:
+            tables.print_other_calls(records)
         if args.bounds:
             tables.print_bounds(records)
     finally:
@@ -62,8 +66,11 @@ def parse_arguments(argv):
     parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 15)")
     parser.add_argument("--quick", action="store_true", help="3 rounds of shorter timings")
+    parser.add_argument("--products", action="store_true", help="products alone, no other calls")
     parser.add_argument("--no-peers", action="store_true", help="fastcurv alone")
     args = parser.parse_args(argv)
+    if args.products and args.bounds:
+        parser.error("--bounds needs all calls: leave out --products.")
     args.rounds = args.rounds or (3 if args.quick else 15)
     args.seconds = 0.02 if args.quick else 0.05  # the least that one timing lasts
     return args
@@ -94,7 +101,8 @@ def measure(children, name, dtype, args):
                 raise
             missing[label] = str(reason)
             continue
-        wanted = [call for call in built["calls"] if label != OURS_ONE_THREAD or call == "product"]
+        only = args.products or label == OURS_ONE_THREAD
+        wanted = [call for call in built["calls"] if not only or call == "product"]
         calls |= {(label, call): repeats_per_timing(child, call, args.seconds) for call in wanted}
         answers[label] = built["answer"]
     check_agreement(answers, dtype, f"{name}, {dtype}")
@@ -138,15 +146,22 @@ def record_of(workload, dtype, best, peak, missing):
         if label not in (OURS, OURS_ONE_THREAD)
     }
     gradients = [t["gradient"] for label, t in best.items() if label != OURS and "gradient" in t]
-    return {
+    record = {
         "workload": workload.name,
         "dtype": dtype,
         "seconds": best,
         "missing": missing,
         "fma_peak": peak,
         "share_of_peak": workload.flops() / ours["product"] / peak,
-        "block_share_of_peak": workload.flops() / ours["block"] / peak,
         "ahead": min(peers.values()) / ours["product"] if peers else None,
+        "threads": best[OURS_ONE_THREAD]["product"] / ours["product"]
+        if OURS_ONE_THREAD in best
+        else None,
+    }
+    if "gradient" not in ours:
+        return record
+    return record | {
+        "block_share_of_peak": workload.flops() / ours["block"] / peak,
         "gradient_ahead": min(gradients) / ours["gradient"] if gradients else None,
         "product/gradient": ours["product"] / ours["gradient"],
         "floor product/gradient": workload.flops() / workload.flops("gradient"),
@@ -159,9 +174,6 @@ def record_of(workload, dtype, best, peak, missing):
         "floor ggn/product": workload.flops("ggn") / workload.flops(),
         "quadratic/product": ours["quadratic"] / ours["product"],
         "block/product": ours["block"] / ours["product"],
-        "threads": best[OURS_ONE_THREAD]["product"] / ours["product"]
-        if OURS_ONE_THREAD in best
-        else None,
     }
 
 

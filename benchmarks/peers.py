@@ -1,4 +1,5 @@
-"""The contenders: fastcurv, torch, and JAX in two ways, each alone in a process of its own.
+"""The contenders: fastcurv, torch, JAX in two ways, curvlinops and PyHessian. Each runs alone in a
+process of its own.
 
 Run as a script, this file is such a process: it reads one JSON request per line and answers with
 one.
@@ -19,12 +20,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+import warnings
 
 import numpy as np
 from workloads import WORKLOADS, flat
 
 BLOCK = 8  # columns in a block of vectors
+MAX_ANSWER_SECONDS = 120.0  # time after which the process of a contender is ended
 
 
 class Contender:
@@ -193,11 +197,75 @@ class JaxJvp(Jax):
         return lambda: program(theta, v, X, y)
 
 
+def torch_problem(workload, dtype):
+    """Return a torch module, its data, its loss, and a direction as a list of tensors."""
+    import torch
+
+    X, y, layers, direction = workload.problem(dtype)
+    phi = {
+        "tanh": torch.nn.Tanh,
+        "relu": torch.nn.ReLU,
+        "gelu": torch.nn.GELU,
+        "sigmoid": torch.nn.Sigmoid,
+        "softplus": torch.nn.Softplus,
+    }[workload.activation]
+    loss = {"mse": torch.nn.MSELoss, "cross_entropy": torch.nn.CrossEntropyLoss}[workload.loss]
+    parts = []
+    for i, (W, b) in enumerate(layers):
+        linear = torch.nn.Linear(W.shape[1], W.shape[0], dtype=getattr(torch, dtype))
+        with torch.no_grad():
+            linear.weight.copy_(torch.from_numpy(W))
+            linear.bias.copy_(torch.from_numpy(b))
+        parts += ([phi()] if i else []) + [linear]
+    v = [torch.from_numpy(p) for layer in direction for p in layer]
+    return torch.nn.Sequential(*parts), torch.from_numpy(X), torch.from_numpy(y), loss(), v
+
+
+class Curvlinops(Contender):
+    """``HessianLinearOperator @ v`` with a list of tensors."""
+
+    def build(self, workload, dtype, threads):
+        import curvlinops
+        import torch
+
+        torch.set_num_threads(threads)
+        net, X, y, loss, v = torch_problem(workload, dtype)
+        operator = curvlinops.HessianLinearOperator(
+            net, loss, list(net.parameters()), [(X, y)], check_deterministic=False
+        )
+        self.product = lambda: np.concatenate([p.detach().numpy().ravel() for p in operator @ v])
+        return {"product": lambda: operator @ v}
+
+
+class PyHessian(Contender):
+    """The product of PyHessian on one batch, whose graph of the gradient is kept."""
+
+    def build(self, workload, dtype, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        net, X, y, loss, v = torch_problem(workload, dtype)
+        import pyhessian
+        from pyhessian.utils import hessian_vector_product
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            hessian = pyhessian.hessian(net, loss, data=(X, y), cuda=False)
+
+        def product():
+            return hessian_vector_product(hessian.gradsH, hessian.params, v)
+
+        self.product = lambda: np.concatenate([p.detach().numpy().ravel() for p in product()])
+        return {"product": product}
+
+
 CONTENDERS = {
     "fastcurv": Fastcurv,
     "torch": Torch,
     "jax-linearize": JaxLinearize,
     "jax-jvp": JaxJvp,
+    "curvlinops": Curvlinops,
+    "pyhessian": PyHessian,
 }
 
 
@@ -292,13 +360,17 @@ class Child:
         )
 
     def ask(self, **request):
-        """Send one request and wait for its answer."""
+        """Send one request and wait for its answer, for at most `MAX_ANSWER_SECONDS`."""
+        limit = threading.Timer(MAX_ANSWER_SECONDS, self.process.kill)
+        limit.start()
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             answer = json.loads(self.process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
             raise Unavailable(f"{self.name}: its process ended") from error
+        finally:
+            limit.cancel()
         if "error" in answer:
             raise Unavailable(f"{self.name}: {answer['error']}")
         return answer

@@ -16,7 +16,7 @@ import time
 import warnings
 
 import numpy as np
-from peers import confine_to_processors, serve_requests
+from peers import confine_to_processors, serve_requests, torch_problem
 from workloads import WORKLOADS, flat
 
 DTYPE = "float32"
@@ -162,27 +162,12 @@ class Jax(_Scipy):
         return np.array(self.program(v.astype(DTYPE, copy=False)))
 
 
-def torch_problem(workload):
-    """Return a torch module, its data and its loss."""
-    import torch
-
-    X, y, layers, _ = workload.problem(DTYPE)
-    phi = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "gelu": torch.nn.GELU}[workload.activation]
-    loss = {"mse": torch.nn.MSELoss, "cross_entropy": torch.nn.CrossEntropyLoss}[workload.loss]
-    parts = []
-    for i, (W, b) in enumerate(layers):
-        linear = torch.nn.Linear(W.shape[1], W.shape[0])
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(W))
-            linear.bias.copy_(torch.from_numpy(b))
-        parts += ([phi()] if i else []) + [linear]
-    return torch, torch.nn.Sequential(*parts), torch.from_numpy(X), torch.from_numpy(y), loss()
-
-
 class Curvlinops(_Scipy):
     def build(self, workload):
-        torch, net, X, y, loss = torch_problem(workload)
         import curvlinops
+        import torch
+
+        net, X, y, loss, _ = torch_problem(workload, DTYPE)
 
         self.A = curvlinops.HessianLinearOperator(
             net, loss, list(net.parameters()), [(X, y)], check_deterministic=False
@@ -209,7 +194,9 @@ class Curvlinops(_Scipy):
 
 class PyHessian(Contender):
     def build(self, workload):
-        torch, net, X, y, loss = torch_problem(workload)
+        import torch
+
+        net, X, y, loss, _ = torch_problem(workload, DTYPE)
         torch.eig = self._eig(torch)
         import pyhessian
 

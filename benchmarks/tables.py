@@ -4,7 +4,7 @@ import math
 
 import command
 
-CONTENDERS = ("fastcurv", "torch", "jax-linearize", "jax-jvp")
+CONTENDERS = ("fastcurv", "torch", "jax-linearize", "jax-jvp", "curvlinops", "pyhessian")
 
 
 def print_head(facts):
@@ -33,8 +33,8 @@ def print_record(record, first):
     )
 
 
-def print_other_calls(records):
-    """Print the times of the other calls, and their ratios."""
+def print_summary(records):
+    """Print the mean ratio to the best peer, and which contenders are missing."""
     ratios = [r["ahead"] for r in records if r["ahead"]]
     if ratios:
         print(
@@ -42,6 +42,10 @@ def print_other_calls(records):
         )
     for reason in sorted({reason for r in records for reason in r["missing"].values()}):
         print(f"left out: {reason}")
+
+
+def print_other_calls(records):
+    """Print the times of the other calls, and their ratios."""
     columns = {
         "product": lambda r: format_milliseconds(r["seconds"]["fastcurv"]["product"], 9),
         "out=": lambda r: format_milliseconds(r["seconds"]["fastcurv"]["product-out"], 9),

@@ -160,6 +160,7 @@ release-check: $(VENV)-release/.done
 	$(RELEASE_SCHEMA).citation-file-format CITATION.cff
 	$(VENV)-release/$(BIN)/yamllint -s -d "{extends: default, rules: {line-length: {max: 130}, document-start: disable, truthy: disable, comments: disable, braces: {max-spaces-inside: 1}}}" .github packaging CITATION.cff
 	for platform in linux macos windows; do $(VENV)-release/$(BIN)/python -m cibuildwheel --print-build-identifiers --platform $$platform || exit 1; done
+	$(VENV)-release/$(BIN)/python packaging/recipe.py
 	$(VENV)-release/$(BIN)/python packaging/placeholder.py $(if $(PUBLISH),--publish)
 
 $(VENV)-release/.done: packaging/release-requirements.txt

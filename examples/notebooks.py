@@ -74,7 +74,8 @@ def notebook(chapter, *, answers):
     cells = [
         markdown(
             f"# {chapter}\n\nThe examples of this chapter of fastcurv's gallery, each in its quick "
-            "form, and two exercises. It needs `pip install fastcurv scikit-learn matplotlib`."
+            "form, and two exercises. It needs fastcurv (`pip install -e .` in its repository), "
+            "scikit-learn and matplotlib."
         ),
         code(helpers(names), hidden=True),
     ]

@@ -26,10 +26,11 @@ FILES = (
     "docs/releasing.md",
     "paper/paper.md",
 )
+WITHOUT_ADDRESS = (".github/CODEOWNERS",)  # files that name the owner alone
 
 
 def main():
-    texts = {name: (ROOT / name).read_text("utf-8") for name in FILES}
+    texts = {name: (ROOT / name).read_text("utf-8") for name in (*FILES, *WITHOUT_ADDRESS)}
     found = {
         name: set(re.findall(r"github\.com/[\w.-]+/fastcurv", text)) for name, text in texts.items()
     }
@@ -40,12 +41,12 @@ def main():
     if len(homes) > 1:
         sys.exit(f"the address of the repository must be one, got {', '.join(sorted(homes))}")
     if homes == {PLACEHOLDER}:
-        said = f"{PLACEHOLDER} is a placeholder: replace it in {', '.join(FILES)} to publish"
+        said = f"{PLACEHOLDER} is a placeholder: replace it in {', '.join(texts)} to publish"
         if "--publish" in sys.argv[1:]:
             sys.exit(said)
         print(said)
     elif left := [name for name, text in texts.items() if re.search(r"\bOWNER\b", text)]:
-        sys.exit(f"{', '.join(left)} must not explain OWNER any more. Remove the sentence on it")
+        sys.exit(f"{', '.join(left)} must not name OWNER any more. Replace it, or its sentence")
     version = re.search(r'^version = "(.+)"', texts["pyproject.toml"], re.M)[1]
     tag = os.environ.get("GITHUB_REF_NAME", f"v{version}")
     if "--publish" in sys.argv[1:] and tag != f"v{version}":

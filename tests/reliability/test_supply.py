@@ -1,6 +1,7 @@
 """The supply chain: what the library is built from and with, and that no file is executed."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -100,7 +101,12 @@ def test_workflows_have_read_permission_and_pin_their_actions(path):
     before_jobs = text.split("\njobs:")[0]
     assert re.search(r"^permissions:\n  contents: read$", before_jobs, re.M)
     assert "write-all" not in text and "pull_request_target" not in text
-    assert set(re.findall(r"(\S+): write", text)) <= {"id-token", "attestations", "pages"}
+    assert set(re.findall(r"(\S+): write", text)) <= {
+        "id-token",
+        "attestations",
+        "pages",
+        "contents",
+    }
     used = re.findall(r"uses:\s*(\S+)", text)
     assert used
     for action in used:
@@ -128,7 +134,8 @@ def test_workflows_run_targets_of_the_makefile():
         commands = re.findall(r"^\s+(?:- )?run: (.+)$", text, re.M)
         assert commands, path
         for command in commands:
-            if command.startswith(("mkdir -p attested", "tar ")):  # files between two actions
+            # files between two actions, and the release that holds them
+            if command.startswith(("mkdir -p attested", "tar ", "gh release create ")):
                 continue
             words = re.sub(r"\$\{\{ matrix\.(\w+) \}\}", "", command).split()
             assert words[0] == "make", command
@@ -154,6 +161,18 @@ def test_all_files_name_one_repository_and_a_placeholder_is_not_published():
         assert refused.returncode == 1 and "placeholder" in refused.stderr
     else:
         assert refused.returncode == 0
+
+
+@from_a_checkout
+def test_the_program_of_the_conda_recipe_runs_the_readme():
+    """The line of the conda recipe's tests that runs the programs of the README succeeds."""
+    recipe = (ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text()
+    (line,) = re.findall(r"^ +- python (-c .*)$", recipe, re.M)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        f"{sys.executable} {line}", shell=True, cwd=ROOT, capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0 and done.stdout.count("Proved") == 2, done.stderr
 
 
 @from_a_checkout

@@ -22,9 +22,9 @@ from ..structure.parameters import (
     layers_of,
 )
 from ..structure.tables import activation_spec, batch_normalise
-from . import majorants, precise
+from . import loss_infimum, majorants, preactivations, precise
+from .curvature_floor import curvature_floor
 from .kinks import ReluData, is_relu_stack
-from .majorants import curvature_floor
 from .passes import round_to_model_dtype
 
 
@@ -32,14 +32,14 @@ def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
     """Return the number of pre-activations that may be at a kink somewhere in the ball of the given
     radius around theta. The model must have no batch normalisation; see `Certificates.kinks`.
     """
-    return majorants.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
+    return preactivations.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
 
 def kink_margin_as_list(ob: Any, theta: ArrayLike) -> list[float]:
-    """Return the list ``[majorants.kink_margin(ob, theta)]``. It is a list so that ``sum`` over
-    shards concatenates the margins of all shards.
+    """Return the list ``[kink_margin(ob, theta)]``. It is a list so that ``sum`` over shards
+    concatenates the margins of all shards.
     """
-    return [majorants.kink_margin(ob, theta)]
+    return [preactivations.kink_margin(ob, theta)]
 
 
 class Certificates(ReadOnlyMixin):
@@ -131,28 +131,28 @@ class Certificates(ReadOnlyMixin):
         """The lower bound 0 on the loss, l2 included, over all theta. It is ``-inf`` with negative
         soft targets, or with a user-defined loss that is not known to be nonnegative.
         """
-        return majorants.loss_lower_bound(self.objective)
+        return loss_infimum.loss_lower_bound(self.objective)
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction (n,) along which the loss is proved to decrease for every step
         length, so that theta is not critical. Return None if none is known. See
-        `fastcurv.certify.majorants`.
+        `fastcurv.certify.loss_infimum`.
         """
-        return majorants.ray_to_infimum(self.objective, theta)
+        return loss_infimum.ray_to_infimum(self.objective, theta)
 
     def why_no_minimum(self, theta: ArrayLike) -> str | None:
         """Return the reason why the loss decreases for every step along `ray_to_infimum`, as part
         of a sentence, or None if this is not proved.
         """
         ray = self.ray_to_infimum(theta)
-        return None if ray is None else majorants.unbounded_reason(self.objective, ray)
+        return None if ray is None else loss_infimum.unbounded_reason(self.objective, ray)
 
     @property
     def attains_lower_bound(self) -> bool:
         """True if the loss may equal its lower bound for some theta. A cross entropy exceeds its
         lower bound for every theta, unless the loss is 0 everywhere.
         """
-        return majorants.attains_lower_bound(self.objective)
+        return loss_infimum.attains_lower_bound(self.objective)
 
     # --- kinks and symmetries
 
@@ -166,9 +166,11 @@ class Certificates(ReadOnlyMixin):
         float32, four times that of the norm of theta). With batch normalisation, `radius` is
         ignored and only rounding errors are considered.
         """
-        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
+        ob = self.objective
+        at = round_to_model_dtype(self.objective, theta)
         # In float32 the products use the signs of the rounded z, so four roundings are allowed.
-        eps, several = float(np.finfo(ob.model.dtype).eps), ob.model.dtype == np.float32
+        eps = float(np.finfo(ob.model.dtype).eps)
+        several = ob.model.dtype == np.float32
         size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
         least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
         if is_batch_normalised(ob.model):
@@ -186,11 +188,12 @@ class Certificates(ReadOnlyMixin):
         """Return a list of the symmetry groups that are proved to leave the loss unchanged near
         theta, on the ball of radius `radius`. See `fastcurv.structure.symmetry`.
         """
-        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
+        ob = self.objective
+        at = round_to_model_dtype(self.objective, theta)
         if is_batch_normalised(ob.model):
             off = proved_inactive_units(ob, at, radius)
             return symmetry.proved_orbits(ob, at, off, [np.zeros_like(units) for units in off])
-        here, *ball = majorants.preactivation_signs(ob, at, 0.0, *[radius] * (radius > 0))
+        here, *ball = preactivations.preactivation_signs(ob, at, 0.0, *[radius] * (radius > 0))
         return symmetry.proved_orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
@@ -268,7 +271,7 @@ class Certificates(ReadOnlyMixin):
     @with_nearest_rounding
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian at theta, or ``-inf`` if none is
-        proved. See `fastcurv.certify.majorants.curvature_floor`.
+        proved. See `fastcurv.certify.curvature_floor`.
         """
         return curvature_floor(self.objective, theta)
 
@@ -288,16 +291,19 @@ class ForwardCertificates(ReadOnlyMixin):
     saturation: Any
 
     def __init__(self, proofs: Certificates) -> None:
-        self.objective, self.has_pure_methods = proofs.objective, proofs.has_pure_methods
+        self.objective = proofs.objective
+        self.has_pure_methods = proofs.has_pure_methods
         self.loss_lower_bound = proofs.loss_lower_bound
-        self.kinks, self.probes = proofs.kinks, proofs.probes
-        self.input_output_ranges, self.saturation = proofs.input_output_ranges, proofs.saturation
+        self.kinks = proofs.kinks
+        self.probes = proofs.probes
+        self.input_output_ranges = proofs.input_output_ranges
+        self.saturation = proofs.saturation
 
 
 # --------------------------------------------------------------------------------------------------
 # Kinks and signs under batch normalisation: the rounding error of a pre-activation z is estimated
 # from the magnitudes of the terms from which z is computed. For other networks signs are proved in
-# `fastcurv.certify.majorants`.
+# `fastcurv.certify.preactivations`.
 
 
 def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
@@ -305,16 +311,21 @@ def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
     their rounding errors, for a model with batch normalisation. Each entry of theta is assumed to
     have a rounding error of at least `least`.
     """
-    model, X = ob.model, np.asarray(ob.X, dtype=float)
+    model = ob.model
+    X = np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
-    eps, count, below = float(np.finfo(model.dtype).eps), 0, X
+    eps = float(np.finfo(model.dtype).eps)
+    count = 0
+    below = X
     norms: Any = batch_norm_params(model, theta)
     for layer, name in enumerate(model.activation):
         W, _ = layers_of(model, theta)[layer]
         z = np.asarray(zs[layer], dtype=float)
         reach = np.abs(below) @ (np.abs(W) + least).T
-        (gamma, beta), (h, s) = norms[layer], batch_normalise(below @ W.T)
-        mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
+        gamma, beta = norms[layer]
+        h, s = batch_normalise(below @ W.T)
+        mean = reach.mean(axis=0)
+        square = np.sqrt((reach**2).mean(axis=0))
         # bounds on the terms whose sum is gamma (z - mean) s + beta
         reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
@@ -331,7 +342,8 @@ def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray
     larger than ``sqrt(N)``. Hence ``gamma h + beta`` is negative on the ball if ``(|gamma| +
     radius) sqrt(N) + beta + radius < 0``.
     """
-    most, norms = float(np.sqrt(len(ob.X))) * (1 + 1e-12), batch_norm_params(ob.model, theta)
+    most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
+    norms = batch_norm_params(ob.model, theta)
     return [
         (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
         if activation_spec(name).leak == 0.0

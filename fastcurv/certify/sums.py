@@ -21,8 +21,9 @@ from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, nonzero_weight_rows
 from ..structure.symmetry import Orbit, proved_orbits
 from ..structure.tables import loss_spec
-from . import majorants
+from . import loss_infimum, preactivations
 from .certificates import Certificates
+from .curvature_floor import curvature_floor
 from .passes import round_to_model_dtype
 
 
@@ -76,7 +77,7 @@ def shard_representative_rows(shard: Any) -> RepresentativeRows:
 
 
 def shard_loss_lower_bound(shard: Any) -> list[float]:
-    return [majorants.loss_lower_bound(shard)]
+    return [loss_infimum.loss_lower_bound(shard)]
 
 
 def shard_classification_flags(shard: Any, theta: Floats) -> tuple[int, int]:
@@ -84,7 +85,7 @@ def shard_classification_flags(shard: Any, theta: Floats) -> tuple[int, int]:
     correctly, otherwise 1. b is 1 if there is a row of positive weight, otherwise 0.
     """
     counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
-    return int(not majorants.is_every_row_proved_correct(shard, theta)), int(counts)
+    return int(not loss_infimum.is_every_row_proved_correct(shard, theta)), int(counts)
 
 
 def shard_unit_masks(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any]:
@@ -92,7 +93,7 @@ def shard_unit_masks(shard: Any, theta: Floats, radius: float) -> tuple[Any, Any
     radius around theta, and of the units with a z at a kink at theta. The sum of masks is their
     logical or.
     """
-    here, *ball = majorants.preactivation_signs(shard, theta, 0.0, *[radius] * (radius > 0))
+    here, *ball = preactivations.preactivation_signs(shard, theta, 0.0, *[radius] * (radius > 0))
     return tuple(~off for off in (ball or [here])[0].off), tuple(here.on_kinks)
 
 
@@ -100,7 +101,7 @@ def shard_curvature_floor(shard: Any, theta: Floats) -> tuple[float, float]:
     """Return a lower bound on the eigenvalues of the contribution of the shard's rows to the
     Hessian, and the absolute value of this bound.
     """
-    floor = majorants.curvature_floor(shard, theta)
+    floor = curvature_floor(shard, theta)
     return floor, abs(floor)
 
 
@@ -140,20 +141,21 @@ class SumCertificates(Certificates):
         """Return a unit direction (n,) along which the loss is proved to decrease without
         end, or None if no such direction is known.
         """
-        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
+        ob = self.objective
+        at = round_to_model_dtype(self.objective, theta)
         row = loss_spec(ob.loss)
         if row.given is None and (row.attained or self.loss_lower_bound < 0):
             return None
-        along = majorants.bias_direction(
+        along = loss_infimum.bias_direction(
             ob,
             *self._cached_result(
-                "pulls", (), lambda: ob.sum_over_rows(majorants.target_directions)
+                "pulls", (), lambda: ob.sum_over_rows(loss_infimum.target_directions)
             ),
         )
         if row.given is not None:
             return along
-        direction = majorants.last_layer_direction(ob, at)
-        if along is not None or majorants.has_decay(ob, direction):
+        direction = loss_infimum.last_layer_direction(ob, at)
+        if along is not None or loss_infimum.has_decay(ob, direction):
             return along
         found = self._cached_result(
             "ray", (at,), lambda: self._sum_over_shards(shard_classification_flags, at)
@@ -171,7 +173,8 @@ class SumCertificates(Certificates):
         ball of this radius, from the units that are inactive in every shard and from a few rows
         that represent the columns of all rows.
         """
-        ob, at = self.objective, round_to_model_dtype(self.objective, theta)
+        ob = self.objective
+        at = round_to_model_dtype(self.objective, theta)
         on, near = self._cached_result(
             "signs",
             (at, radius),

@@ -555,7 +555,7 @@ def proved_orbits(
     theta : ndarray (n,), float64
     off, on_kinks : sequence of ndarray (width,) of bool
         For each hidden layer, masks of relu units proved to be inactive for all rows, and of units
-        with a z that may be at a kink. See `fastcurv.certify.majorants.preactivation_signs`.
+        with a z that may be at a kink. See `fastcurv.certify.preactivations.preactivation_signs`.
 
     Returns
     -------

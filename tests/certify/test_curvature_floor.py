@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify import arithmetic, majorants
+from fastcurv.certify import arithmetic
+from fastcurv.certify import curvature_floor as floor_module
 from fastcurv.certify.arithmetic import (
     GramNorm,
     gram_eigenvalue_bound,
@@ -14,7 +15,7 @@ from fastcurv.certify.arithmetic import (
     spectral_norm_bound,
     stack_spectral_norm_bounds,
 )
-from fastcurv.certify.majorants import curvature_floor
+from fastcurv.certify.curvature_floor import curvature_floor
 from fastcurv.critical.classify import classify
 from fastcurv.spectrum.dense import dense_matrix, matrix_error_bound
 from fastcurv.structure.tables import ACTIVATIONS
@@ -152,7 +153,6 @@ def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
     layers are bounded by products of norms instead of one matrix for each sample, and lower still
     with Frobenius norms.
     """
-    from fastcurv.certify import majorants as module
     from fastcurv.certify import passes
 
     def floor_without_state(ob, theta):
@@ -165,7 +165,7 @@ def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):
     assert abs(floor_without_state(ob, theta) - whole) <= 1e-9 * abs(whole)
     monkeypatch.setattr(passes, "MAX_JOINT_FLOPS", 0)
     fewer = floor_without_state(ob, theta)
-    monkeypatch.setattr(module, "MAX_SPECTRAL_WIDTH", 0)
+    monkeypatch.setattr(floor_module, "MAX_SPECTRAL_WIDTH", 0)
     assert (
         -np.inf < floor_without_state(ob, theta) < fewer < whole <= lowest_eigenvalue(ob, theta)[0]
     )
@@ -323,18 +323,18 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
     if equal:
         (W, b), (out, _) = ob.model.unflatten(theta)
         W[1:], b[1:], out[:, 1:] = 0, 0, 0
-    passes = majorants.passes_at(ob, theta)
+    passes = floor_module.passes_at(ob, theta)
     (s,) = passes.iter_states()
     X1 = np.hstack([ob.X, np.ones((30, 1))])
     x = np.linalg.norm(X1, axis=1)[:, None]
-    one = majorants._unit_block_bound
+    one = floor_module._unit_block_bound
     each = [one(s.d[1].x, p, q, X1, x) for p, q in zip(s.phi[0].p.x.T, s.eq[0].x.T)]
     tried = []
     monkeypatch.setattr(
-        majorants, "_unit_block_bound", lambda *given: tried.append(1) or one(*given)
+        floor_module, "_unit_block_bound", lambda *given: tried.append(1) or one(*given)
     )
-    found = majorants.negative_curvature_bound_by_units(passes)
-    assert max(each) <= found <= majorants.MIN_CANDIDATE_RATIO * max(each) * (1 + 1e-6)
+    found = floor_module.negative_curvature_bound_by_units(passes)
+    assert max(each) <= found <= floor_module.MIN_CANDIDATE_RATIO * max(each) * (1 + 1e-6)
     assert len(tried) <= (65 if equal else sizes[1])
     if ob.n_params < 3000:
         assert found >= -np.linalg.eigvalsh(residual_part(ob, theta))[0]
@@ -343,11 +343,12 @@ def test_the_largest_unit_bound_needs_few_eigenvalue_problems(sizes, equal, monk
 @pytest.mark.parametrize("unknown", [np.nan, np.inf])
 def test_unit_without_bounds_gives_infinite_majorant(unknown, monkeypatch):
     ob, theta = objective((3, 5, 2), N=20, l2=0.1)
-    bounds = majorants._unit_block_bounds
+    bounds = floor_module._unit_block_bounds
     monkeypatch.setattr(
-        majorants, "_unit_block_bounds", lambda *given: np.append(bounds(*given)[1:], unknown)
+        floor_module, "_unit_block_bounds", lambda *given: np.append(bounds(*given)[1:], unknown)
     )
-    assert majorants.negative_curvature_bound_by_units(majorants.passes_at(ob, theta)) == np.inf
+    passes = floor_module.passes_at(ob, theta)
+    assert floor_module.negative_curvature_bound_by_units(passes) == np.inf
 
 
 @pytest.mark.parametrize("rows", [7, 40, 200])

@@ -11,8 +11,8 @@ import fastcurv as fc
 from fastcurv.certify import passes
 from fastcurv.certify.columns import column_error_bounds
 from fastcurv.certify.kinks import _is_multiple
-from fastcurv.certify.majorants import kink_margin
 from fastcurv.certify.passes import product_bound
+from fastcurv.certify.preactivations import kink_margin
 from fastcurv.critical.kink_minimum import initial_slopes
 
 from ..golden import drawn

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
-from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
+from fastcurv.certify.loss_infimum import loss_lower_bound, ray_to_infimum
 from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
 from fastcurv.network.rows import ArraySource, make_row_source
 

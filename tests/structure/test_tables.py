@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv.certify import majorants
+from fastcurv.certify import loss_infimum, majorants
 from fastcurv.certify.passes import gradient_bound, product_bound
 from fastcurv.structure import tables
 
@@ -53,10 +53,10 @@ def computed_and_proved(ob, theta):
     numbers = [ob.value(theta), error, product_bound(ob, theta, v)]
     numbers += [
         proofs.curvature_floor(theta),
-        majorants.loss_lower_bound(ob),
+        loss_infimum.loss_lower_bound(ob),
         proofs.kink_margin(theta),
     ]
-    numbers += [majorants.third_bound(ob, theta, 1e-3), majorants.attains_lower_bound(ob)]
+    numbers += [majorants.third_bound(ob, theta, 1e-3), loss_infimum.attains_lower_bound(ob)]
     arrays = [g, ob.gradient(theta), H @ v, G @ v, ob.model.init(seed=0)]
     arrays += [(S := G.reduced(space)) @ np.ones(S.shape[1]) for space in ("samples", "outputs")]
     return [*map(float, numbers), *np.concatenate(arrays).tolist()]

@@ -37,10 +37,8 @@ MAX_ELEMENTARY_ERROR_ULPS = 16.0
 # maximum absolute error of saturated phi, phi', phi'', which may be flushed to 0, in units of the
 # smallest normal number; the tail of gelu'' needs this value
 UNDERFLOW_FACTOR = 4096.0
-MIN_NORMAL, SMALLEST_SUBNORMAL = (
-    float(np.finfo(float).tiny),
-    float(np.finfo(float).smallest_subnormal),
-)
+MIN_NORMAL = float(np.finfo(float).tiny)
+SMALLEST_SUBNORMAL = float(np.finfo(float).smallest_subnormal)
 EPS = float(np.finfo(float).eps)
 # factor by which bounds are enlarged to cover the rounding errors of their own computation, which
 # consists of products of few numbers and sums of at most 1e5 squares
@@ -111,7 +109,8 @@ def spectral_norm_bound(A: Floats) -> float:
     if not 0 < size < np.inf:
         return size
     A = A / size
-    G, sizes = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
+    G = A @ A.T if len(A) < A.shape[1] else A.T @ A
+    sizes = np.abs(A)
     sums = np.sqrt(sizes.sum(axis=0).max()) * np.sqrt(sizes.sum(axis=1).max())
     return float(
         size * min(norm_bound_from_gram(G, max(A.shape)), NORM_ROUND_UP_FACTOR * sums)
@@ -194,10 +193,12 @@ def _power_norms(G: Floats, squarings: int) -> Floats:
     """Return ``||G^p||_F^(1/p)`` with ``p = 2^squarings`` for a matrix G (k, k), or an array of
     these numbers for a stack G (rows, k, k).
     """
-    log, power = 0.0, 1.0
+    log = 0.0
+    power = 1.0
     for squaring in range(squarings + 1):
         frobenius = np.maximum(np.sqrt(np.einsum("...ij,...ij->...", G, G)), 1e-300)
-        log, power = log + power * np.log(frobenius), power / 2
+        log = log + power * np.log(frobenius)
+        power = power / 2
         if squaring < squarings:
             G = G / frobenius[..., None, None]
             G = G @ G
@@ -212,14 +213,20 @@ class RightOperand:
     """
 
     def __init__(self, A: Floats) -> None:
-        self.A, self.abs, self.norm = A, np.abs(A), spectral_norm_bound(A)
-        self.rows, self.cols = row_norms(self.abs)[:, 0], row_norms(self.abs.T)[:, 0]
+        self.A = A
+        self.abs = np.abs(A)
+        self.norm = spectral_norm_bound(A)
+        self.rows = row_norms(self.abs)[:, 0]
+        self.cols = row_norms(self.abs.T)[:, 0]
 
     @property
     def T(self) -> RightOperand:
         """The `RightOperand` of the transpose of A."""
         other = copy(self)
-        other.A, other.abs, other.rows, other.cols = self.A.T, self.abs.T, self.cols, self.rows
+        other.A = self.A.T
+        other.abs = self.abs.T
+        other.rows = self.cols
+        other.cols = self.rows
         return other
 
 
@@ -277,14 +284,19 @@ class RoundingModel:
 
     def __init__(self, dtype: DTypeLike, layout: Mapping[str, Any], N: int) -> None:
         info = np.finfo(dtype)
-        self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
-        self.tiny, self.max = float(info.tiny), float(info.max)
-        self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
+        self.u = float(info.eps) / 2
+        self.eta = float(info.smallest_subnormal)
+        self.tiny = float(info.tiny)
+        self.max = float(info.max)
+        self.kernels = layout["arch"]
+        self.own = layout["arch"] == "numpy"
         self.sums = _engine.summation_order(
             "blas" if self.own else self.kernels, np.dtype(dtype).name
         )
-        self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
-        self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
+        self.N = N
+        self.chunk = min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
+        self.panel = int(layout["panel"])
+        self.groups = int(layout["groups"])
         # Because panels are aligned to cache lines, there may be one panel more than the number of
         # rows divided by the panel length.
         self.panels = max(int(layout.get("panels", 0)), -(-self.chunk // max(1, self.panel)))
@@ -359,7 +371,8 @@ class RoundingModel:
         no panels: they add in one chain the rows of a work item (hidden layers) or of a block (the
         last layer).
         """
-        rows, s = self.panel or self.chunk, self.sums
+        rows = self.panel or self.chunk
+        s = self.sums
         if s["from_c"]:
             return self.N + self.n_partial_sums() + 1
         if not self.panel and not self.own:
@@ -386,7 +399,11 @@ class Enclosure:
     def __init__(
         self, x: Any, dx: Errors, r: Any, new: Any = None, local: Errors | None = None
     ) -> None:
-        self.x, self.dx, self.r, self.new, self.local = x, dx, r, new, local
+        self.x = x
+        self.dx = dx
+        self.r = r
+        self.new = new
+        self.local = local
 
     @property
     def magnitude(self) -> Floats:
@@ -426,8 +443,10 @@ class Enclosure:
         """Return the entrywise product with p, where None means that all entries of p are 1."""
         if p is None:
             return self
-        size, most = self.magnitude, np.abs(p.x)
-        other, moves = p.dx.multiply(size), (size > 0) & (most + p.dx.E > 0)
+        size = self.magnitude
+        most = np.abs(p.x)
+        other = p.dx.multiply(size)
+        moves = (size > 0) & (most + p.dx.E > 0)
         new = other.nu if self.local is None else other.nu + self.local.multiply(most).nu
         return self._add_rounding_error(
             self.x * p.x, self.dx.multiply(most) + other, new, self.r.eta * moves
@@ -444,12 +463,14 @@ class Enclosure:
         """Return the sum (1, m) over the rows, accumulated in double precision and rounded to the
         dtype.
         """
-        E, x = self.dx.E.sum(axis=0), self.x.sum(axis=0)
+        E = self.dx.E.sum(axis=0)
+        x = self.x.sum(axis=0)
         return self._rounded_row(x, E + self.r.rows_gamma * (np.abs(self.x).sum(axis=0) + E))
 
     def mean(self) -> Enclosure:
         """Return the mean (1, m) over the rows."""
-        total, N = self.sum(), len(self.x)
+        total = self.sum()
+        N = len(self.x)
         return self._rounded_row(total.x[0] / N, total.dx.E[0] / N)
 
     def normalise_columns(self) -> tuple[Enclosure, Enclosure]:
@@ -461,9 +482,13 @@ class Enclosure:
         is computed in double precision and corrected by the mean of the centred column, so that it
         is accurate to its last digits.
         """
-        x, E, gamma = self.x, self.dx.E, self.r.rows_gamma
-        mean, lost = x.mean(axis=0), gamma * np.abs(x).mean(axis=0)
-        spread, corrected = np.abs(x - mean).mean(axis=0), mean + (x - mean).mean(axis=0)
+        x = self.x
+        E = self.dx.E
+        gamma = self.r.rows_gamma
+        mean = x.mean(axis=0)
+        lost = gamma * np.abs(x).mean(axis=0)
+        spread = np.abs(x - mean).mean(axis=0)
+        corrected = mean + (x - mean).mean(axis=0)
         off = E.mean(axis=0) + gamma * (spread + lost) + self.r.mean_gamma * np.abs(corrected)
         size = np.sqrt(((x - corrected) ** 2).mean(axis=0) + BATCH_NORM_EPS)
         low = size - np.sqrt((E**2).mean(axis=0)) - gamma * (size + lost)
@@ -474,8 +499,10 @@ class Enclosure:
 
 def exact_enclosure(x: NDArray[Any], r: RoundingModel) -> Enclosure:
     """Return x (rows, m) with error bounds of 0. A vector x (m,) becomes (1, m)."""
-    x, dx = np.atleast_2d(x).astype(float), Errors.__new__(Errors)
-    dx.E, dx.nu = np.zeros(x.shape), np.zeros((len(x), 1))
+    x = np.atleast_2d(x).astype(float)
+    dx = Errors.__new__(Errors)
+    dx.E = np.zeros(x.shape)
+    dx.nu = np.zeros((len(x), 1))
     return Enclosure(x, dx, r)
 
 
@@ -491,19 +518,24 @@ def enclose_linear_map(
     this as a sum of `terms` matrix products. If x or V is None, its product is left out.
     """
     raise_if_out_of_time()
-    r, rows = (y if x is None else x).r, len((y if x is None else x).x)
-    z, entered = np.zeros((rows, len(W.A))) + b, []
+    r = (y if x is None else x).r
+    rows = len((y if x is None else x).x)
+    z = np.zeros((rows, len(W.A))) + b
+    entered = []
     size = np.abs(z)
     if V is not None:
-        z, size = z + y.x @ V.A.T, size + matmul_rounded_up(y.magnitude, V.abs.T)
+        z = z + y.x @ V.A.T
+        size = size + matmul_rounded_up(y.magnitude, V.abs.T)
         entered = [y.dx._multiply_transposed(V)] if y.dx.nu.any() else []
     if x is not None:
-        z, size = z + x.x @ W.A.T, size + matmul_rounded_up(x.magnitude, W.abs.T)
+        z = z + x.x @ W.A.T
+        size = size + matmul_rounded_up(x.magnitude, W.abs.T)
     local: Errors = r.local_error_bounds(size, W.A.shape[1], terms)
     fresh = local + entered[0] if entered else local
     if x is None or not x.dx.nu.any():
         return Enclosure(z, fresh, r, fresh.nu, fresh)
-    carried, new = x.dx._multiply_transposed(W), fresh.nu
+    carried = x.dx._multiply_transposed(W)
+    new = fresh.nu
     if x.new is not None:
         new = carried.nu if x.new is x.dx else multiply_rounded_up(x.new, W.norm)
         new = new + sum(part.nu for part in [*entered, local])
@@ -525,7 +557,8 @@ class ErrorChain:
         kappa: dict[tuple[int, int], Floats] | None,
         grown: Callable[..., Any] = multiply_rounded_up,
     ) -> None:
-        self.kappa, self.grown = kappa, grown
+        self.kappa = kappa
+        self.grown = grown
         self.fresh: dict[int, Any] = {}
 
     def cap_error(self, m: int, x: Any) -> Any:
@@ -583,16 +616,21 @@ class ActivationDerivatives:
     q: Enclosure | None
 
     def __init__(self, name: str, z: Enclosure, skip: bool = False) -> None:
-        r, u, t = z.r, z.r.u, z.dx.E
+        r = z.r
+        u = z.r.u
+        t = z.dx.E
         self.row = row = activation_spec(name)
         self.derived = row.of_a is not None and not skip and not r.own
-        self.a, self.p, self.q = z, None, None
+        self.a = z
+        self.p = None
+        self.q = None
         a, p, q, sizes = row.derivatives(z.x)
         if p is None:
             return
         moves = (z.x != 0) | (t > 0)
         crossing = (np.abs(z.x) <= t) & (t > 0) if row.kink else False
-        slope, curve = np.where(crossing, 1.0, np.abs(p)), np.zeros_like(p)
+        slope = np.where(crossing, 1.0, np.abs(p))
+        curve = np.zeros_like(p)
         if q is None:
             bent = p != 1
             here = 2 * u * np.abs(a) * bent + r.eta * (bent & (p > 0) & moves)
@@ -609,7 +647,8 @@ class ActivationDerivatives:
             # User-defined functions are evaluated in float64 and rounded once.
             if row.given is not None:
                 c = row.given.error_bounds(z.x, (a, p, q), EPS) / sizes[0] + 2 * u
-            here, curve = (c * sizes[0] + floor) * (moves | (a != 0)), 0.5 * t * S2
+            here = (c * sizes[0] + floor) * (moves | (a != 0))
+            curve = 0.5 * t * S2
             off = c * sizes[1]
             if self.derived:
                 off = here * (2 * sizes[0] + row.of_a + here) + 2 * u * (a**2 + p)
@@ -630,7 +669,10 @@ class ActivationDerivatives:
         """
         if not self.derived:
             return None if self.q is None else e * self.q
-        r, a, da, size = d.r, self.a.x, self.a.dx, d.magnitude
+        r = d.r
+        a = self.a.x
+        da = self.a.dx
+        size = d.magnitude
         factor = (self.row.of_a or 0.0) - 2 * a
         error = d.dx.multiply(np.abs(factor) + 2 * da.E) + da.multiply(2 * np.abs(d.x))
         rounding = 3 * r.u * (2 * (np.abs(a) + da.E) * size + np.abs(factor * d.x))
@@ -672,8 +714,10 @@ class RowSums:
         """
         raise_if_out_of_time()
         self.B += matmul_rounded_up(_sum_error_bounds(x, gamma).T, y.magnitude)
-        nx, ny = row_norms(np.abs(x.x)), row_norms(np.abs(y.x))
-        dx, dy = x.dx.nu, y.dx.nu
+        nx = row_norms(np.abs(x.x))
+        ny = row_norms(np.abs(y.x))
+        dx = x.dx.nu
+        dy = y.dx.nu
         if dy.any():
             self.B += matmul_rounded_up(np.abs(x.x).T, y.dx.E)
         self.value += x.x.T @ y.x
@@ -747,14 +791,18 @@ class BatchNormalisation:
     du_h: Enclosure
 
     def __init__(self, z: Enclosure, gamma: Enclosure, beta: Enclosure) -> None:
-        self.gamma, (self.h, self.s) = gamma, z.normalise_columns()
-        self.u, self.scale = self.h * gamma + beta, self.s * gamma
+        self.gamma = gamma
+        self.h, self.s = z.normalise_columns()
+        self.u = self.h * gamma + beta
+        self.scale = self.s * gamma
 
     def backward(self, du: Enclosure) -> Enclosure:
         """Return ``delta = s gamma (du - mean du - h mean (du h))`` from du, the derivative of the
         loss with respect to u.
         """
-        self.du, self.du_mean, self.du_h = du, du.mean(), (du * self.h).mean()
+        self.du = du
+        self.du_mean = du.mean()
+        self.du_h = (du * self.h).mean()
         return (du - self.du_mean - self.h * self.du_h) * self.scale
 
     def gamma_beta_gradients(self) -> tuple[Enclosure, Enclosure]:
@@ -773,7 +821,8 @@ class BatchNormalisation:
         + vbeta``, and `turned` is the pair (rh, ``s (vgamma - s c gamma)``), which `r_backward`
         needs.
         """
-        h, s = self.h, self.s
+        h = self.h
+        s = self.s
         rz = exact_enclosure(0.0 * h.x, h.r) if rz is None else rz
         c = (rz * h).mean()
         rh = (rz - rz.mean() - h * c) * s
@@ -786,12 +835,14 @@ class BatchNormalisation:
         the sums over rows for gamma and beta. `turned` is the second result of `r_forward`. If it
         is None, only the terms linear in rdu are kept.
         """
-        h, rdu_h = self.h, rdu * self.h
+        h = self.h
+        rdu_h = rdu * self.h
         if turned is None:
             rdelta = (rdu - rdu.mean() - h * rdu_h.mean()) * self.scale
         else:
             rh, r_scale = turned
-            rdu_h, D = rdu_h + self.du * rh, self.du - self.du_mean - h * self.du_h
+            rdu_h = rdu_h + self.du * rh
+            D = self.du - self.du_mean - h * self.du_h
             inner = rdu - rdu.mean() - rh * self.du_h - h * rdu_h.mean()
             rdelta = D * r_scale + inner * self.scale
         return rdelta, (rdu_h.sum(), rdu.sum())

@@ -102,13 +102,16 @@ def propagate_norm_bounds(
         [None if x is None else _largest_magnitude_in_rows(x) for x in xs]
         for xs in ([f.p for f in s.phi], s.eq)
     )
-    ra, rz, rd = [np.zeros((len(s.a[0].x), 1))], [], []
+    ra = [np.zeros((len(s.a[0].x), 1))]
+    rz = []
+    rd = []
     for l, (W, (new_z, new_a, _, _)) in enumerate(zip(R.W, into)):
         rz.append(W.norm * ra[l] + new_z)
         if l < len(R.W) - 1:
             bent = rz[l] if p[l] is None else p[l] * rz[l]
             ra.append(bent + new_a + R.skips[l] * ra[l])
-    rd, re = [loss * rz[-1] + into_loss], 0.0
+    rd = [loss * rz[-1] + into_loss]
+    re = 0.0
     for l in range(len(R.W) - 1, 0, -1):
         re = R.W[l].norm * rd[0] + into[l][2] + R.skips[l] * re
         bent = re if p[l - 1] is None else p[l - 1] * re
@@ -136,8 +139,11 @@ class ColumnErrorAccumulator:
     peak: Floats
 
     def __init__(self, R: ErrorPass, kind: str, gather: bool = True) -> None:
-        self.R, self.kind, self.full = R, kind, kind == "hessian"
-        self.r, self.L = R.arithmetic, len(R.W)
+        self.R = R
+        self.kind = kind
+        self.full = kind == "hessian"
+        self.r = R.arithmetic
+        self.L = len(R.W)
         self.abs_norms = [spectral_norm_bound(W.abs) for W in R.W]
         self.gammas = [self.r.gamma(self.r.n_matmul_roundings(max(W.A.shape), 2) + 2) for W in R.W]
         # off[l][j] (units, inputs) bounds the errors in part j of the columns of layer l's weights,
@@ -161,7 +167,8 @@ class ColumnErrorAccumulator:
             self.mark_overflow(self.off[l], self.peak, a)
             self.mark_overflow(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
-                d, dd = s.d[l].magnitude, s.d[l].dx.E
+                d = s.d[l].magnitude
+                dd = s.d[l].dx.E
                 for j, part in enumerate(self.backward_impulse_bounds(s, sizes, l)):
                     self.off[l][j] += d.T @ part.error + dd.T @ part.size
                 self.mark_overflow(self.off[l], d, self.peak)
@@ -174,7 +181,9 @@ class ColumnErrorAccumulator:
         then the biases. `sizes` comes from `row_norms`. The R-forward pass is included if `forward`
         is True.
         """
-        R, eta, zero = self.R, self.r.eta, np.zeros((len(s.a[0].x), 1))
+        R = self.R
+        eta = self.r.eta
+        zero = np.zeros((len(s.a[0].x), 1))
         each = [
             eta * self.r.n_matmul_roundings(k, 2) * k**0.5 for k in (max(W.A.shape) for W in R.W)
         ]
@@ -233,7 +242,8 @@ class ColumnErrorAccumulator:
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
         most = W_abs * (x.size + x.error)
-        self.peak, rounding = np.maximum(self.peak, most), self.gammas[l] * most
+        self.peak = np.maximum(self.peak, most)
+        rounding = self.gammas[l] * most
         new = NormBound(
             W * x.new.size + SMALLEST_SUBNORMAL, W * x.new.error + rounding + SMALLEST_SUBNORMAL
         )
@@ -262,7 +272,9 @@ class ColumnErrorAccumulator:
         """Return a list, by part, of bounds on the effect of a unit step in each bias of layer l.
         The parts are the weights of all layers, then the biases. `sizes` comes from `row_norms`.
         """
-        R, last, like = self.R, self.L - 1, np.zeros(s.d[l].x.shape)
+        R = self.R
+        last = self.L - 1
+        like = np.zeros(s.d[l].x.shape)
         self.peak = like + 1.0
         z = NormBound.from_new_quantity(
             like + 1.0, like + self.gammas[l]
@@ -271,7 +283,8 @@ class ColumnErrorAccumulator:
         ra: list[NormBound | None] = [None] * self.L  # ra at the input of each layer
         chain = ErrorChain(s.kappa, NormBound.__mul__)
         for m in range(l, last):
-            rz[m], below = z, ra[m]
+            rz[m] = z
+            below = ra[m]
             a = self.multiply_by_slope(
                 z, self.unit_bounds(s.phi[m].p, like, 1.0) if m == l else sizes["p"][m]
             )
@@ -334,8 +347,10 @@ class ColumnErrorAccumulator:
         None where the quantity is 0. `unit` is the layer whose units received the impulse of the
         R-forward pass. `terms` is the number of matrix products in a sum over rows.
         """
-        R, r = self.R, self.r
-        weights, biases = r.gamma(r.n_weight_roundings(terms)), r.gamma(r.n_bias_roundings())
+        R = self.R
+        r = self.r
+        weights = r.gamma(r.n_weight_roundings(terms))
+        biases = r.gamma(r.n_bias_roundings())
         parts = [NormBound(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
         chain = ErrorChain(s.kappa, NormBound.__mul__)
         rd = NormBound.from_new_quantity(rd.size, rd.error)
@@ -354,7 +369,8 @@ class ColumnErrorAccumulator:
             if R.skips[m] and re is not None:
                 lower = self.add_roundings(lower + re, r.u)
             re = chain.cap_error(m, lower)
-            rd, moved = self.multiply_by_slope(re, sizes["p"][m - 1]), rz[m - 1]
+            rd = self.multiply_by_slope(re, sizes["p"][m - 1])
+            moved = rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
@@ -382,7 +398,8 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     check_choice(kind, CURVATURE_KINDS, "kind")
     if is_batch_normalised(R.ob.model):
         return np.array([R.product_error_bound(e, kind) for e in np.eye(len(R.theta))])
-    r, found = R.arithmetic, []
+    r = R.arithmetic
+    found = []
     with np.errstate(all="ignore"):
         known = ColumnErrorAccumulator(R, kind)
         for off, off_b in zip(known.off, known.off_b):
@@ -418,7 +435,8 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
     R : ErrorPass
         The error pass at theta, for a model without batch normalisation.
     """
-    d_out, found = R.ob.model.sizes[-1], []
+    d_out = R.ob.model.sizes[-1]
+    found = []
     with np.errstate(all="ignore"):
         known = ColumnErrorAccumulator(R, "jacobian", gather=False)
         for s in R.iter_states():

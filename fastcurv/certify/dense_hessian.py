@@ -129,7 +129,8 @@ class UnitDerivatives:
     def __init__(self, x: Enclosure | None, cut: slice, like: Enclosure) -> None:
         self.x = np.ones_like(like.x[cut]) if x is None else x.x[cut]
         dx = np.zeros_like(self.x) if x is None else x.dx.E[cut]
-        self.top, self.off = np.abs(self.x).max(axis=1), dx.max(axis=1)
+        self.top = np.abs(self.x).max(axis=1)
+        self.off = dx.max(axis=1)
         self.spread = row_norms(dx)[:, 0]
 
 
@@ -158,13 +159,15 @@ class RowBlockState:
     def __init__(
         self, passes: Passes, s: State, loss: tuple[Floats, Floats], cut: slice, curved: bool
     ) -> None:
-        self.passes, self.L = passes, len(passes.W)
+        self.passes = passes
+        self.L = len(passes.W)
         one = np.ones((len(s.z[0].x[cut]), int(passes.ob.model.bias)))
         self.a = [np.hstack([a.x[cut], one]) for a in s.a]
         self.dA = [np.hstack([a.dx.E[cut], 0 * one]) for a in s.a]
         self.A = [np.abs(a) + da for a, da in zip(self.a, self.dA)]
         self.sizes = [row_norms(A)[:, 0] for A in self.A]
-        self.d, self.dd = [d.x[cut] for d in s.d], [d.dx.E[cut] for d in s.d]
+        self.d = [d.x[cut] for d in s.d]
+        self.dd = [d.dx.E[cut] for d in s.d]
         self.p = [UnitDerivatives(phi.p, cut, z) for phi, z in zip(s.phi, s.z)]
         self.q = [
             UnitDerivatives(eq, cut, z) if curved and eq is not None else None
@@ -180,23 +183,28 @@ class RowBlockState:
         """
         found: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
-            W, w = self.passes.W[k].A, self.passes.W[k].norm
+            W = self.passes.W[k].A
+            w = self.passes.W[k].norm
             o, width = W.shape
-            f, gamma, top = norm(W), rounding_gamma(2 * o + 4), k == self.L - 1
+            f = norm(W)
+            gamma = rounding_gamma(2 * o + 4)
+            top = k == self.L - 1
             if top:
-                inner, P = self.loss, np.broadcast_to(W, (len(self.loss.x), *W.shape))
+                inner = self.loss
+                P = np.broadcast_to(W, (len(self.loss.x), *W.shape))
                 most = np.full(len(P), w)
-                off, size = 0.0 * most, np.full(len(P), f)
+                off = 0.0 * most
+                size = np.full(len(P), f)
             else:
-                p, skip = self.p[k], float(self.passes.skips[k])
-                inner, P = found[-1], p.x[:, :, None] * W
+                p = self.p[k]
+                skip = float(self.passes.skips[k])
+                inner = found[-1]
+                P = p.x[:, :, None] * W
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
                 size = p.top * f + skip * width**0.5
-                most, off = (
-                    p.top * w + skip,
-                    p.off * w + 3 * UNIT_ROUNDOFF * size + MATRIX_UNDERFLOW_BOUND,
-                )
+                most = p.top * w + skip
+                off = p.off * w + 3 * UNIT_ROUNDOFF * size + MATRIX_UNDERFLOW_BOUND
             x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
             e = (most + off) * inner.off * (most + off) + inner.size * off * (2 * most + off)
             e += gamma * size * inner.size * size
@@ -214,8 +222,11 @@ class RowBlockState:
         if l == self.L - 1:
             yield l, self.loss, None
             return
-        p, q, C = self.p[l], self.q[l], self.C[l]
-        x, at = p.x[:, :, None] * C.x * p.x[:, None, :], np.arange(p.x.shape[1])
+        p = self.p[l]
+        q = self.q[l]
+        C = self.C[l]
+        x = p.x[:, :, None] * C.x * p.x[:, None, :]
+        at = np.arange(p.x.shape[1])
         off = (p.top + p.off) * C.off * (p.top + p.off) + C.size * p.off * (2 * p.top + p.off)
         off += MATRIX_UNDERFLOW_BOUND if q is None else q.spread + MATRIX_UNDERFLOW_BOUND
         if q is not None:
@@ -234,7 +245,8 @@ class RowBlockState:
         x[:, at, at] = p.x
         K = RowMatrices.from_array(x, p.spread + MATRIX_UNDERFLOW_BOUND)
         for m in range(l + 1, self.L):
-            W, w = self.passes.W[m].A, self.passes.W[m].norm
+            W = self.passes.W[m].A
+            w = self.passes.W[m].norm
             z = (K.x.reshape(-1, W.shape[1]) @ W.T).reshape(len(K.x), -1, len(W))
             rounding = rounding_gamma(W.shape[1] + 2) * norm(W) * K.size
             Z = RowMatrices.from_array(
@@ -243,22 +255,26 @@ class RowBlockState:
             if m == self.L - 1:
                 yield m, Z @ self.loss, K
                 return
-            p, q = self.p[m], self.q[m]
+            p = self.p[m]
+            q = self.q[m]
             x, off = Z.multiply_by_slope(p, 1)
             if self.passes.skips[m]:
-                x, off = x + K.x, off + K.off
+                x = x + K.x
+                off = off + K.off
             above = RowMatrices.from_sum(x, off)
             x, off = (above @ self.C[m]).multiply_by_slope(p, 2)
             if q is not None:
                 more, error = Z.multiply_by_slope(q, 2)
-                x, off = x + more, off + error
+                x = x + more
+                off = off + error
             yield m, RowMatrices.from_sum(x, off), K
             K = above
 
 
 MAX_STACK_BYTES = 1 << 25  # maximum size of a stack of matrices with one matrix for each row
 # maximum and minimum number of rows in one matrix product
-MAX_PRODUCT_ROWS, MIN_PRODUCT_ROWS = 1024, 64
+MAX_PRODUCT_ROWS = 1024
+MIN_PRODUCT_ROWS = 64
 
 
 def _row_outer_products(x: Floats, y: Floats) -> Floats:
@@ -323,11 +339,14 @@ class EnclosedHessian:
     finite: bool
 
     def __init__(self, ob: Any, passes: Passes, kind: str = "hessian") -> None:
-        self.passes, self.curved = passes, kind == "hessian"
-        self.l2, self.bias = l2_diagonal(ob), bool(ob.model.bias)
+        self.passes = passes
+        self.curved = kind == "hessian"
+        self.l2 = l2_diagonal(ob)
+        self.bias = bool(ob.model.bias)
         self.shapes = [W.A.shape for W in passes.W]
         self.starts = [0, *np.cumsum([o * (k + self.bias) for o, k in self.shapes]).tolist()]
-        N, self.step = passes.arithmetic.N, rows_per_hessian_block(ob.model)
+        N = passes.arithmetic.N
+        self.step = rows_per_hessian_block(ob.model)
         slabs_of_all = -(-N // passes.step) * -(-passes.step // self.step)
         self.gamma = rounding_gamma(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
@@ -356,9 +375,13 @@ class EnclosedHessian:
         self, slab: RowBlockState, l: int, m: int, S: RowMatrices, K: RowMatrices | None
     ) -> None:
         """Add the rows of a slab to the sums from which block (l, m) of A is written."""
-        a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
+        a = slab.a[l]
+        b = slab.a[m]
+        d = slab.d[m]
+        rows = len(slab.d[m])
         if l == m:
-            (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
+            i, j = np.triu_indices(S.x.shape[1])
+            p, q = np.triu_indices(a.shape[1])
             self.sums[l, l] += S.x[:, i, j].T @ (a[:, p] * a[:, q])
             return
         self.sums[l, m] += S.x.reshape(rows, -1).T @ _row_outer_products(a, b)
@@ -372,11 +395,17 @@ class EnclosedHessian:
 
     def _write_block_sums(self, l: int, m: int) -> None:
         """Write block (l, m) of A from its sums, and delete the sums."""
-        (o, k), (p, h) = self.shapes[l], self.shapes[m]
-        w, v, sums = k + self.bias, h + self.bias, self.sums.pop((l, m))
-        row, column = self.starts[l], self.starts[m]
-        W, b = slice(row, row + o * k), slice(row + o * k, self.starts[l + 1])
-        V, c = slice(column, column + p * h), slice(column + p * h, self.starts[m + 1])
+        o, k = self.shapes[l]
+        p, h = self.shapes[m]
+        w = k + self.bias
+        v = h + self.bias
+        sums = self.sums.pop((l, m))
+        row = self.starts[l]
+        column = self.starts[m]
+        W = slice(row, row + o * k)
+        b = slice(row + o * k, self.starts[l + 1])
+        V = slice(column, column + p * h)
+        c = slice(column + p * h, self.starts[m + 1])
         if l == m:
             at = np.zeros((w, w), dtype=np.intp)
             at[np.triu_indices(w)] = np.arange(sums.shape[1])
@@ -408,13 +437,17 @@ class EnclosedHessian:
         added for each pair of inputs of l and m, all units together. The errors of K are added for
         each pair of an input of l and a unit of m.
         """
-        A, dA, gamma = slab.A, slab.dA, self.gamma
+        A = slab.A
+        dA = slab.dA
+        gamma = self.gamma
         wide = (S.off + gamma * S.size)[:, None]
         self.of_S[l, m] += A[l].T @ (wide * A[m] + S.size[:, None] * dA[m])
         self.of_S[l, m] += dA[l].T @ (S.size[:, None] * A[m])
         size = S.size
         if K is not None and self.curved:
-            d, dd, x = np.abs(slab.d[m]), slab.dd[m], K.size[:, None]
+            d = np.abs(slab.d[m])
+            dd = slab.dd[m]
+            x = K.size[:, None]
             wide = (d + dd) * K.off[:, None] + (dd + gamma * d) * x
             self.of_K[l, m] += A[l].T @ wide + dA[l].T @ (d * x)
             size = size + K.size
@@ -456,7 +489,8 @@ class EnclosedHessian:
         """Return an array (n,) with the index of the input that each parameter multiplies, counted
         over all layers. The constant 1 of the biases counts as one more input of a layer.
         """
-        found, start = [], 0
+        found = []
+        start = 0
         for o, k in self.shapes:
             found.append(np.tile(np.arange(start, start + k), o))
             if self.bias:
@@ -474,7 +508,8 @@ class EnclosedHessian:
         at = self._input_indices()
         found = E[np.ix_(at, at)]
         for (l, m), moved in self.of_K.items():
-            (o, k), rows = self.shapes[m], slice(self.starts[l], self.starts[l + 1])
+            o, k = self.shapes[m]
+            rows = slice(self.starts[l], self.starts[l + 1])
             columns = slice(self.starts[m], self.starts[m] + o * k)
             more = np.repeat(moved[at[rows] - ends[l]], k, axis=1)
             found[rows, columns] += more
@@ -536,7 +571,8 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
         states = list(R.iter_states())
         parts = [_backpropagated_root_columns(R, s, kind) for s in states]
         q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
-        K, bounds = np.zeros((q, q)), np.zeros(q)
+        K = np.zeros((q, q))
+        bounds = np.zeros(q)
         for l in range(len(R.W)):
             a = np.concatenate([s.a[l].x for s in states])
             da = np.concatenate([s.a[l].dx.nu for s in states])
@@ -558,7 +594,8 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
 
 
 def _layer_gram_matrix(a: Floats, D: Floats, bias: bool) -> Floats:
-    N, q = len(a), len(D)
+    N = len(a)
+    q = len(D)
     G = a @ a.T + bias
     K = D @ D.T
     K4 = K.reshape(q // N, N, q // N, N)
@@ -578,7 +615,8 @@ def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd
     x = multiply_rounded_up(A, d).ravel()
     e = (multiply_rounded_up(A + da[:, 0], dd) + multiply_rounded_up(da[:, 0], d)).ravel()
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
-    nx, ne = norm(x), norm(e)
+    nx = norm(x)
+    ne = norm(e)
     # `lost` bounds the effect of underflow in D D' and in A A'.
     lost = D.shape[2] * SMALLEST_SUBNORMAL * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
@@ -591,7 +629,8 @@ def _backpropagated_root_columns(R: ErrorPass, s: State, kind: str) -> list[Any]
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in loss_root_columns(s.loss, kind):
-        chain, e = ErrorChain(s.kappa), None
+        chain = ErrorChain(s.kappa)
+        e = None
         row = Enclosure(d, dd, R.arithmetic, dd)
         for l in range(len(R.W) - 1, -1, -1):
             found[l].append((row.x, row.dx.nu))
@@ -605,7 +644,8 @@ def loss_root_columns(loss: LossDerivatives, kind: str) -> Any:
     or ``S S' = N delta delta'`` for the Fisher. Each column is a pair of an array (rows, d_out) and
     its `Errors`.
     """
-    r, (N, d) = loss.r, loss.d.x.shape
+    r = loss.r
+    N, d = loss.d.x.shape
     if kind == "fisher":
         root = np.sqrt(float(r.N))
         off = loss.d.dx.E * root + 3 * r.u * np.abs(loss.d.x) * root
@@ -639,11 +679,15 @@ def _cross_entropy_root_columns(loss: LossDerivatives) -> Any:
     = j) - s_i^2 s_j / (1 + s_t)`` and ``S_tj = - s_t s_j``, multiplied by the square root of the
     row's factor. The formulas hold for any t; here t is the class of the largest logit.
     """
-    u, (N, d) = loss.r.u, loss.d.x.shape
+    u = loss.r.u
+    N, d = loss.d.x.shape
     at = np.arange(N)
-    s, ds = np.sqrt(loss.p), _sqrt_error_bound(loss.p, loss.dp, u)
-    top, S = loss.p.argmax(axis=1), s + ds
-    h, dh = np.sqrt(loss.h), _sqrt_error_bound(loss.h, loss.dh, u)
+    s = np.sqrt(loss.p)
+    ds = _sqrt_error_bound(loss.p, loss.dp, u)
+    top = loss.p.argmax(axis=1)
+    S = s + ds
+    h = np.sqrt(loss.h)
+    dh = _sqrt_error_bound(loss.h, loss.dh, u)
     t, dt, T = (x[at, top][:, None] for x in (s, ds, S))
     for k in range(d - 1):
         j = k + (k >= top)  # class of column k in each row (rows,)

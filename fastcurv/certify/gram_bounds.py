@@ -116,7 +116,8 @@ class LayerRangeBasis(LayerMap):
         a, da, d, dd = rows
         self.Q1, self.Q2 = _row_space_basis(a, pairs)
         self.U = _row_space_basis(d, False)[0] if pairs else np.zeros((shape[0], 0))
-        self.r, self.s = self.Q1.shape[1], self.U.shape[1]
+        self.r = self.Q1.shape[1]
+        self.s = self.U.shape[1]
         self.first = shape[0] * self.r
         weights = self.first + self.s * (shape[1] - self.r) * pairs
         self.whole = weights >= shape[0] * shape[1]
@@ -124,14 +125,13 @@ class LayerRangeBasis(LayerMap):
         self.rho = self.sigma = np.zeros(len(a))
         self.defect = self.turning = 0.0
         if not self.whole:
-            self.rho, self.sigma = (
-                _residual_row_norms(a, da, self.Q1),
-                _residual_row_norms(d, dd, self.U),
-            )
+            self.rho = _residual_row_norms(a, da, self.Q1)
+            self.sigma = _residual_row_norms(d, dd, self.U)
             inner = _orthogonality_defect(np.hstack([self.Q1, self.Q2]) if pairs else self.Q1)
             outer = _orthogonality_defect(self.U)
             self.defect = inner + outer + inner * outer
-            k, s = float(self.width), float(self.s)
+            k = float(self.width)
+            s = float(self.s)
             self.turning = BASIS_ROUND_UP_FACTOR * (
                 rounding_gamma(k + 1) * k**0.5 + rounding_gamma(self.out + 1) * (s * 2) ** 0.5
             )
@@ -204,7 +204,8 @@ class ProvedRangeSpace(LayerwiseCoordinatesMixin, ReadOnlyMixin):
     leak: float
 
     def __init__(self, H: Any) -> None:
-        self.whole, self.n = H, H.shape[0]
+        self.whole = H
+        self.n = H.shape[0]
         ob = H.objective
         self.R = ErrorPass(ob, H.theta, measured=True)
         states = list(self.R.iter_states())
@@ -216,17 +217,22 @@ class ProvedRangeSpace(LayerwiseCoordinatesMixin, ReadOnlyMixin):
 
         layers = []
         for l, shape in enumerate(ob.model.shapes):
-            a, d = rows(s.a[l].x for s in states), rows(s.d[l].x for s in states)
-            da, dd = rows(s.a[l].dx.nu for s in states), rows(s.d[l].dx.nu for s in states)
+            a = rows(s.a[l].x for s in states)
+            d = rows(s.d[l].x for s in states)
+            da = rows(s.a[l].dx.nu for s in states)
+            dd = rows(s.d[l].dx.nu for s in states)
             layers.append(LayerRangeBasis(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.m = self._set_layers(layers)
-        self.n_complement, self.complement_eigenvalue = self.n - self.m, float(ob.l2)
+        self.n_complement = self.n - self.m
+        self.complement_eigenvalue = float(ob.l2)
         self.leak = self._complement_norm_bound(states)
 
     def _complement_norm_bound(self, states: Any) -> float:
         """Return a bound on ``||H0 v||`` over all unit vectors v orthogonal to the space."""
-        R, L = self.R, len(self.layers)
-        totals, start = np.zeros(L), 0
+        R = self.R
+        L = len(self.layers)
+        totals = np.zeros(L)
+        start = 0
         for s in states:
             rows = slice(start, start + len(s.a[0].x))
             start = rows.stop
@@ -280,7 +286,8 @@ class ProvedRangeSpace(LayerwiseCoordinatesMixin, ReadOnlyMixin):
         """Return ``E'HE`` (m, m), computed by m products, as an `EnclosedMatrix` matrix with error
         bounds.
         """
-        P, bounds = np.empty((self.m, self.m)), np.empty(self.m)
+        P = np.empty((self.m, self.m))
+        bounds = np.empty(self.m)
         each = np.asarray(self.whole.column_error_bounds(), dtype=np.float64)
         turning = max(layer.turning for layer in self.layers)
         f = max(layer.defect for layer in self.layers)

@@ -80,16 +80,20 @@ class ReluData:
 
     def __init__(self, ob: Any) -> None:
         model = ob.model
-        self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
+        self.sizes = tuple(model.sizes)
+        self.bias = bool(model.bias)
         self.leaks = [float(activation_spec(name).leak or 0.0) for name in model.activation]
         weight = ob.sample_weight
         weight = np.ones(len(ob.X)) if weight is None else np.array(weight, float)
         counts = weight != 0
-        self.loss, self.X = ob.loss, nonzero_weight_rows(ob)
-        y, d = np.asarray(ob.y)[counts], self.sizes[-1]
+        self.loss = ob.loss
+        self.X = nonzero_weight_rows(ob)
+        y = np.asarray(ob.y)[counts]
+        d = self.sizes[-1]
         if loss_spec(ob.loss).targets == "classes":
             y = one_hot(y, d)
-        self.y, self.weight = y.reshape(len(self.X), d).astype(float), weight[counts]
+        self.y = y.reshape(len(self.X), d).astype(float)
+        self.weight = weight[counts]
         self.first = self.inverse = np.arange(len(self.X))
         self.divisor = divisor_of(ob)
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
@@ -113,7 +117,8 @@ class ReluData:
         divided by the same number as that of all rows.
         """
         found = copy.copy(self)
-        found.X, found.y = self.X[start:stop], self.y[start:stop]
+        found.X = self.X[start:stop]
+        found.y = self.y[start:stop]
         found.weight = self.weight[start:stop]
         return found
 
@@ -125,7 +130,8 @@ class ReluData:
         each other. If a unit is True in `collapsed`, it counts as a copy of the unit with the
         largest weights in its layer.
         """
-        layers, parents = layers_of(self, theta), []
+        layers = layers_of(self, theta)
+        parents = []
         for l, (gate, gone) in enumerate(zip(gates, collapsed)):
             into, out = weights_of_units(layers, l)
             size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
@@ -169,12 +175,15 @@ class ReluData:
         if len(first) == len(self.X):
             return self
         found = copy.copy(self)
-        found.first, found.inverse = first, np.asarray(inverse).reshape(-1)
-        weight, y = np.zeros(len(first), np.longdouble), np.zeros((len(first), self.y.shape[1]))
+        found.first = first
+        found.inverse = np.asarray(inverse).reshape(-1)
+        weight = np.zeros(len(first), np.longdouble)
+        y = np.zeros((len(first), self.y.shape[1]))
         np.add.at(weight, found.inverse, self.weight.astype(np.longdouble))
         y = y.astype(np.longdouble)
         np.add.at(y, found.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
-        found.X, found.weight = self.X[first], weight.astype(float)
+        found.X = self.X[first]
+        found.weight = weight.astype(float)
         found.y = (y / np.where(weight > 0, weight, 1)[:, None]).astype(float)
         return found
 
@@ -295,13 +304,16 @@ class SmoothedObjective(SmoothFunction):
     """
 
     def __init__(self, rows: ReluData, width: float) -> None:
-        self.rows, self.width, self.n_params = rows, float(width), len(rows.l2)
+        self.rows = rows
+        self.width = float(width)
+        self.n_params = len(rows.l2)
         # number of operations of a Hessian, up to a constant factor
         self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
 
     def _activate(self, l: int, z: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """Return phi(z), phi'(z) and phi''(z) of the smoothed activation of hidden layer l."""
-        t, leak = z / self.width, self.rows.leaks[l]
+        t = z / self.width
+        leak = self.rows.leaks[l]
         right = t.real > 0
         e = np.exp(np.where(right, -t, t))
         soft = np.log1p(e) + np.where(right, t, 0)
@@ -327,7 +339,8 @@ class SmoothedObjective(SmoothFunction):
         """Return the value, the gradient, a list of z of every layer, and a list of phi' of every
         hidden layer.
         """
-        r, layers = self.rows, layers_of(self.rows, point)
+        r = self.rows
+        layers = layers_of(self.rows, point)
         below, zs, units = self._forward(r, layers)
         slopes = [slope for _, slope, _ in units]
         value, d = r.loss_terms(zs[-1])
@@ -339,7 +352,8 @@ class SmoothedObjective(SmoothFunction):
         """Return the Hessian (n, n) at `point` (n,), computed from Jacobians of the pre-activations
         of blocks of rows. The method takes about a tenth of the time of complex steps.
         """
-        r, theta = self.rows, np.asarray(point, dtype=float)
+        r = self.rows
+        theta = np.asarray(point, dtype=float)
         block = max(1, LAYER_JACOBIAN_BLOCK_ENTRIES // (max(r.sizes) * theta.size))
         H = np.diag(r.l2)
         for start in range(0, len(r.X), block):
@@ -361,16 +375,20 @@ class SmoothedObjective(SmoothFunction):
             e = deltas[0] @ W
             deltas.insert(0, e * slope)
             outer.insert(0, (e * curvature)[:, :, None] * np.eye(e.shape[1]))
-        H, at = np.zeros((theta.size, theta.size)), layers_of(rows, np.arange(theta.size))
+        H = np.zeros((theta.size, theta.size))
+        at = layers_of(rows, np.arange(theta.size))
         A = np.zeros((len(rows.X), rows.sizes[0], 0))  # the Jacobian of the layer's input
         for l, (W, b) in enumerate(layers):
-            a, new = below[l], at[l][0]
+            a = below[l]
+            new = at[l][0]
             if b is not None:
-                a, new = np.c_[a, np.ones(len(a))], np.c_[new, at[l][1]]
+                a = np.c_[a, np.ones(len(a))]
+                new = np.c_[new, at[l][1]]
             # Z is the Jacobian of z with respect to the parameters of the layers below, and `a` is
             # the Jacobian of one unit's z with respect to the parameters of this unit.
             Z = W @ A
-            old, CZ = slice(A.shape[2]), outer[l] @ Z
+            old = slice(A.shape[2])
+            CZ = outer[l] @ Z
             H[old, old] += np.tensordot(Z, CZ, axes=((0, 1), (0, 1)))
             mixed = a.T @ CZ.swapaxes(0, 1)
             mixed[:, : W.shape[1]] += np.tensordot(deltas[l], A, axes=(0, 0))
@@ -398,7 +416,8 @@ def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats
     number of points that are evaluated in one call.
     """
     n = point.size
-    J, many = np.empty((n, n)), max(1, 2**19 // size)
+    J = np.empty((n, n))
+    many = max(1, 2**19 // size)
     for first in range(0, n, many):
         some = np.arange(first, min(n, first + many))
         moved = np.tile(point.astype(complex), (len(some), 1))
@@ -470,7 +489,8 @@ class UnitCopyMap:
     """
 
     def __init__(self, rows: ReluData, parents: Units) -> None:
-        self.whole, self.parents = rows, parents
+        self.whole = rows
+        self.parents = parents
         self.keep = [p == np.arange(len(p)) for p in parents]
         self.rows = rows.remove_units([~k for k in self.keep])
         self.n_copies = int(sum((~k).sum() for k in self.keep))
@@ -485,7 +505,8 @@ class UnitCopyMap:
         holds the norms of the weights of the units in family i, divided by a common factor. The
         norm of a copy counts as at least `least` times that of the unit that it copies.
         """
-        layers, turns = layers_of(self.whole, theta), []
+        layers = layers_of(self.whole, theta)
+        turns = []
         for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
             into, out = weights_of_units(layers, l)
             size = np.hypot(np.linalg.norm(into, axis=1), np.linalg.norm(out, axis=1))
@@ -617,16 +638,19 @@ class SmoothPieceObjective(SmoothFunction):
     def __init__(
         self, rows: ReluData, gates: Arrays, collapsed: Arrays, parents: Units | None = None
     ) -> None:
-        self.whole, rows = rows, rows.merge_equal_rows()
+        self.whole = rows
+        rows = rows.merge_equal_rows()
         self.copies = UnitCopyMap(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
-        keep, self.rows = self.copies.keep, self.copies.rows
+        keep = self.copies.keep
+        self.rows = self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
         self.n_collapsed = int(sum(c.sum() for c in self.collapsed))
         self.n_copies = self.copies.n_copies
         self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
         self.effective = rows.effective_unit_masks(self.gates)
-        self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
+        self.n_theta = len(self.rows.l2)
+        self.n_slopes = int(sum(a.sum() for a in self.active))
         self.n_params = self.n_theta + self.n_slopes
         self.n_kinks = int(sum(a.sum() for a in self.copies.expand_columns(self.active)))
         self.units = np.ones(self.n_slopes)
@@ -644,7 +668,8 @@ class SmoothPieceObjective(SmoothFunction):
         of arrays (..., N, width). All entries without an active kink are taken from `gates`, or are
         NaN if `gates` is None.
         """
-        found, at = [], 0
+        found = []
+        at = 0
         for l, active in enumerate(self.active):
             gate = np.full(active.shape, np.nan) if gates is None else gates[l]
             gate = np.broadcast_to(gate, (*of_slopes.shape[:-1], *active.shape))
@@ -669,7 +694,8 @@ class SmoothPieceObjective(SmoothFunction):
         layers, gates, below, zs = self.forward(point)
         terms, d = self.rows.loss_terms(zs[-1])
         g, es = self.rows.backward(layers, below, gates, d)
-        theta, l2 = point[..., : self.n_theta], self.rows.l2
+        theta = point[..., : self.n_theta]
+        l2 = self.rows.l2
         bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
         value = terms.sum(axis=(-1, -2)) + 0.5 * (l2 * theta**2).sum(axis=-1)
         return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
@@ -679,7 +705,8 @@ class SmoothPieceObjective(SmoothFunction):
         a precision of about 100 bits (see `fastcurv.certify.precise`) and rounded to float64.
         Return also bounds (n_params,) on the errors of its entries.
         """
-        theta, at = point[: self.n_theta], self.rows.inverse
+        theta = point[: self.n_theta]
+        at = self.rows.inverse
         gates = [gate[at] for gate in self.split_by_layer(point[self.n_theta :], self.gates)]
         with np.errstate(all="ignore"):
             part, zs, es = KinkPasses(self.whole, self.rows, theta, gates).row_contribution(
@@ -689,7 +716,8 @@ class SmoothPieceObjective(SmoothFunction):
         bent: Arrays = []
         off: Arrays = []
         for z, e, active in zip(zs, es, self.active):
-            each, size = e.value.hi * z.value.hi, np.abs(e.value.hi) + e.error
+            each = e.value.hi * z.value.hi
+            size = np.abs(e.value.hi) + e.error
             each_off = size * z.error + np.abs(z.value.hi) * e.error
             for numbers, found in (
                 (each, bent),
@@ -714,17 +742,21 @@ class SmoothPieceObjective(SmoothFunction):
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
-        A1, A2, A3 = np.zeros(N), np.zeros(N), np.zeros(N)
-        reach, sizes, weights, inputs, moves = [], [], [], [], []
+        A1 = np.zeros(N)
+        A2 = np.zeros(N)
+        A3 = np.zeros(N)
+        reach = []
+        sizes = []
+        weights = []
+        inputs = []
+        moves = []
         units = [np.nan_to_num(u).max(axis=1) for u in self.split_by_layer(self.units)]
         for l, (W, _) in enumerate(layers):
             w = float(np.linalg.norm(W)) * RECURSION_ROUND_UP_FACTOR + radius
             A0 = np.linalg.norm(below[l], axis=1) * RECURSION_ROUND_UP_FACTOR + radius * A1
             v = np.sqrt(A0**2 + (1.0 if self.rows.bias else 0.0))
-            Z1, Z2 = (
-                np.hypot(w * A1, v) * RECURSION_ROUND_UP_FACTOR,
-                0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * RECURSION_ROUND_UP_FACTOR,
-            )
+            Z1 = np.hypot(w * A1, v) * RECURSION_ROUND_UP_FACTOR
+            Z2 = 0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * RECURSION_ROUND_UP_FACTOR
             Z3 = (w * A3 + CROSS_TERM_FACTOR * A2) * RECURSION_ROUND_UP_FACTOR
             weights.append(w)
             inputs.append(v)
@@ -737,10 +769,8 @@ class SmoothPieceObjective(SmoothFunction):
             reach.append(Z1)
             sizes.append(gate)
             A1 = (gate * Z1 + held * bent) * RECURSION_ROUND_UP_FACTOR
-            A2, A3 = (
-                (gate * Z2 + 2 * held * Z1) * RECURSION_ROUND_UP_FACTOR,
-                (gate * Z3 + 3 * held * Z2) * RECURSION_ROUND_UP_FACTOR,
-            )
+            A2 = (gate * Z2 + 2 * held * Z1) * RECURSION_ROUND_UP_FACTOR
+            A3 = (gate * Z3 + 3 * held * Z2) * RECURSION_ROUND_UP_FACTOR
         return {
             **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
             **{"A0": inputs, "A1": moves, "units": units},
@@ -790,11 +820,14 @@ class SmoothPieceObjective(SmoothFunction):
         """
         b = self.propagate_bounds(point, radius)
         signs = slopes = upward = opening = leaving = np.inf
-        d0, d1 = b["c1"], b["c2"] * b["Z1"]
+        d0 = b["c1"]
+        d1 = b["c2"] * b["Z1"]
         _, _, zs, es = self.forward_backward(np.asarray(point, dtype=float))
         at = np.asarray(point[self.n_theta :], dtype=float)
         for l in reversed(range(len(self.gates))):
-            active, z, held = self.active[l], np.abs(zs[l]), b["units"][l]
+            active = self.active[l]
+            z = np.abs(zs[l])
+            held = b["units"][l]
             change = d1 * b["A0"][l] + d0 * b["A1"][l]
             if self.collapsed[l].any():
                 opening = min(
@@ -804,17 +837,16 @@ class SmoothPieceObjective(SmoothFunction):
                 turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
                 leaving = min(leaving, self._decay_margin(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
-            e0, e1 = w * d0, (w * d1 + d0) * RECURSION_ROUND_UP_FACTOR
+            e0 = w * d0
+            e1 = (w * d1 + d0) * RECURSION_ROUND_UP_FACTOR
             rounding = 1e4 * EPS * (1 + e0)
             off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
             free = ~active & ~self.collapsed[l] & self.effective[l]
             signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
-            d0, d1 = (
-                b["gates"][l] * e0,
-                (b["gates"][l] * e1 + held * e0) * RECURSION_ROUND_UP_FACTOR,
-            )
+            d0 = b["gates"][l] * e0
+            d1 = (b["gates"][l] * e1 + held * e0) * RECURSION_ROUND_UP_FACTOR
         if at.size:
             low = np.concatenate(
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]
@@ -871,7 +903,9 @@ class SmoothPieceObjective(SmoothFunction):
         sides = [np.linalg.norm(d, axis=1)]
         if d.shape[1] == 1:
             sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]
-        linear, leak, M = float(np.linalg.norm(d.T @ x, 2)), self.rows.leaks[l], 0.0
+        linear = float(np.linalg.norm(d.T @ x, 2))
+        leak = self.rows.leaks[l]
+        M = 0.0
         for side in sides:
             spread = float(np.linalg.norm(x * np.sqrt(side)[:, None], 2)) ** 2
             gain = 0.5 * (linear + (float(side.sum()) * spread) ** 0.5)

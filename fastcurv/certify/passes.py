@@ -132,7 +132,9 @@ class State:
     loss: LossDerivatives
 
     def __init__(self, R: Any, rows: slice) -> None:
-        self.rows, self.W, self.skips = rows, R.W, R.skips
+        self.rows = rows
+        self.W = R.W
+        self.skips = R.skips
         self.a = [exact_enclosure(R.X[rows], R.arithmetic)]
         self.z: list[Enclosure] = []
         self.phi: list[ActivationDerivatives] = []
@@ -170,15 +172,16 @@ class State:
         `products` maps a layer i to a pair: the product (rows, units, units) of the maps of the
         layers from i on, and a bound (rows, 1) on the effect of underflow.
         """
-        W, p, skip = R.W[l], self.phi[l].p, R.skips[l]
+        W = R.W[l]
+        p = self.phi[l].p
+        skip = R.skips[l]
         assert self.kappa is not None
         for i, (K, off) in products.items():
-            above, off_above = (
-                W.A @ K,
-                multiply_rounded_up(off, W.norm) + K[0].size * W.A.size * SMALLEST_SUBNORMAL,
-            )
+            above = W.A @ K
+            off_above = multiply_rounded_up(off, W.norm) + K[0].size * W.A.size * SMALLEST_SUBNORMAL
             if p is not None:
-                above, top = p.x[:, :, None] * above, np.abs(p.x).max(axis=1, keepdims=True)
+                above = p.x[:, :, None] * above
+                top = np.abs(p.x).max(axis=1, keepdims=True)
                 off_above = multiply_rounded_up(off_above, top) + above[0].size * SMALLEST_SUBNORMAL
             products[i] = (above + K, off_above + off) if skip else (above, off_above)
             self.kappa[i, l + 1] = stack_spectral_norm_bounds(products[i][0]) + products[i][1]
@@ -189,14 +192,13 @@ class State:
         """Store ``delta = e * phi' [through the normalisation]`` in `d` and ``e * phi''`` in `eq`,
         with ``e = delta W [+ e]`` of the layer above, from the top layer down.
         """
-        chain, e = ErrorChain(self.kappa), None
+        chain = ErrorChain(self.kappa)
+        e = None
         self.d[-1] = self.loss.d
         for l in range(len(self.W) - 1, 0, -1):
             d, e = self.backpropagate_layer(l, chain, self.d[l], e)
-            self.eq[l - 1], normed = (
-                self.phi[l - 1].scaled_second_derivative(e, d),
-                self.norm[l - 1],
-            )
+            self.eq[l - 1] = self.phi[l - 1].scaled_second_derivative(e, d)
+            normed = self.norm[l - 1]
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
     def backpropagate_layer(
@@ -245,7 +247,10 @@ class LossDerivatives:
     bounds: Any  # loss, outputs and targets of a user-defined loss
 
     def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Enclosure) -> None:
-        self.row, self.r, y, weight = loss_spec(ob.loss), z.r, y[rows], ob.sample_weight
+        self.row = loss_spec(ob.loss)
+        self.r = z.r
+        y = y[rows]
+        weight = ob.sample_weight
         y = y if y.dtype.kind == "i" else np.array(y, dtype=float)
         f = np.ones((len(z.x), 1)) if weight is None else weight[rows].astype(float)[:, None]
         moves = f != 0
@@ -259,7 +264,8 @@ class LossDerivatives:
         }
         of["given"] = self._user_loss_terms
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
-        self.d, self.d_z = Enclosure(np.sign(f) * d, dd, z.r, dd), z.dx
+        self.d = Enclosure(np.sign(f) * d, dd, z.r, dd)
+        self.d_z = z.dx
         z.r.record_overflow(self.d.magnitude)
 
     def _squared_error_terms(
@@ -270,7 +276,9 @@ class LossDerivatives:
         of weight / divisor. `sign` (rows, 1) is the sign of the weight; h includes this sign, and
         the caller multiplies delta by it.
         """
-        r, gap, h = self.r, z - y, np.broadcast_to(2 * self.f, z.shape)
+        r = self.r
+        gap = z - y
+        h = np.broadcast_to(2 * self.f, z.shape)
         size = np.abs(gap) + dz.E
         rounding = multiply_rounded_up(2 * self.f * (self.uf + 3 * r.u), size)
         rounding = Errors(rounding + r.eta * (size > 0) * (self.f > 0))
@@ -285,8 +293,10 @@ class LossDerivatives:
         f and `sign` are those of `_squared_error_terms`. For z > 0, delta is evaluated as
         ``f ((1 - y) - sigmoid(-z))``.
         """
-        r, t = self.r, np.abs(z)
-        small, bent = expit(-t), sigmoid_derivative(t)
+        r = self.r
+        t = np.abs(z)
+        small = expit(-t)
+        bent = sigmoid_derivative(t)
         rest = np.where(z > 0, 1 - y, -y)
         size = small + np.where(t <= dz.E, np.abs(y) + np.abs(1 - y), np.abs(rest))
         curve = dz.multiply(
@@ -313,9 +323,11 @@ class LossDerivatives:
         exp(4 max dz)`` is the factor by which p p' can grow over z +- dz. If rounding may change
         which logit of a row is largest, all its logits are treated as others.
         """
-        r, m = self.r, z.shape[1]
+        r = self.r
+        m = z.shape[1]
         y = one_hot(y, m)
-        high, widest = z.max(axis=1, keepdims=True), dz.E.max(axis=1, keepdims=True)
+        high = z.max(axis=1, keepdims=True)
+        widest = dz.E.max(axis=1, keepdims=True)
         self.near = z >= high - 2 * widest
         first = np.arange(m) == z.argmax(axis=1)[:, None]
         self.tie = self.near.sum(axis=1, keepdims=True) > 1
@@ -323,7 +335,8 @@ class LossDerivatives:
         e = np.exp(z - high)
         S = np.where(first, 0, e).sum(axis=1, keepdims=True)
         share = 1 / (1 + S)
-        T, size = y.sum(axis=1, keepdims=True), np.abs(y).sum(axis=1, keepdims=True)
+        T = y.sum(axis=1, keepdims=True)
+        size = np.abs(y).sum(axis=1, keepdims=True)
         self.p = e * share
         self.off = np.where(self.top, 0, self.p)
         E = self._center_logit_errors(dz.E)
@@ -362,11 +375,13 @@ class LossDerivatives:
         which the next derivative, bounded over z +- dz, determines. For coupled outputs h (rows, d,
         d) holds a matrix for each row, and `dh` bounds the norm of its error.
         """
-        r, given = self.r, self.row.given
+        r = self.r
+        given = self.row.given
         assert given is not None
         found = given(z, y)
         _, first, second = found
-        own, third = given.error_bounds(z, y, found, EPS), given.third_derivative_bounds(z, y, dz.E)
+        own = given.error_bounds(z, y, found, EPS)
+        third = given.third_derivative_bounds(z, y, dz.E)
         local = self.uf + 4 * r.u
         self.bounds = given, z, y
         if not given.coupled:
@@ -417,7 +432,8 @@ class LossDerivatives:
             found = rz * self.h
             return Enclosure(found.x, found.dx, self.r, found.dx)
         if self.row.given:
-            x, size = np.einsum("ijk,ik->ij", self.h, rz.x), row_norms(np.abs(rz.x)) + rz.dx.nu
+            x = np.einsum("ijk,ik->ij", self.h, rz.x)
+            size = row_norms(np.abs(rz.x)) + rz.dx.nu
             off = (
                 multiply_rounded_up(self.bend, rz.dx.nu)
                 + multiply_rounded_up(self._coupled_curvature_errors(), size)
@@ -427,7 +443,8 @@ class LossDerivatives:
             self.r.record_overflow(np.abs(x) + off)
             return Enclosure(x, dx, self.r, dx)
         at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
-        U, m = rz.x - at, rz.x.shape[1]
+        U = rz.x - at
+        m = rz.x.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
         size = np.abs(U) + np.where(
             self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0
@@ -448,7 +465,8 @@ class LossDerivatives:
         """Return upper bounds (rows, 1) on ``||d2 loss / dz2||`` for each row, for cross entropy.
         The bounds include the rounding errors of the softmax probabilities `p`.
         """
-        tiny, m = self.r.tiny, self.p.shape[1]
+        tiny = self.r.tiny
+        m = self.p.shape[1]
         normal = self.p > 1024 * tiny
         spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
         spread = 1 + spread.max(axis=1, keepdims=True)
@@ -460,8 +478,10 @@ class LossDerivatives:
         `size` and errors of at most E, besides the rounding of the subtraction. w holds ``u - <p,
         u>``.
         """
-        r, m = self.r, w.shape[1]
-        s, P = np.abs(self.h) + self.dh, self.p + self.dp
+        r = self.r
+        m = w.shape[1]
+        s = np.abs(self.h) + self.dh
+        P = self.p + self.dp
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
         sums = sums.sum(axis=1, keepdims=True) + m * r.eta
@@ -474,8 +494,12 @@ class LossDerivatives:
         """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher, with shape (rows,
         d_out).
         """
-        r, d, drz, size = self.r, self.d, rz.dx, np.abs(rz.x)
-        along, m = (d.x * rz.x).sum(axis=1, keepdims=True), d.x.shape[1]
+        r = self.r
+        d = self.d
+        drz = rz.dx
+        size = np.abs(rz.x)
+        along = (d.x * rz.x).sum(axis=1, keepdims=True)
+        m = d.x.shape[1]
         moved = (d.magnitude * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
         whole = row_norms(np.abs(d.x)) + d.dx.nu
         moved = np.minimum(
@@ -486,7 +510,8 @@ class LossDerivatives:
             r.gamma(m + 2) * (d.magnitude * rz.magnitude).sum(axis=1, keepdims=True) + 4 * m * r.eta
         )
         rd = r.N * along * d.x
-        moved, along = r.N * moved, r.N * np.abs(along)
+        moved = r.N * moved
+        along = r.N * np.abs(along)
         moved = np.where(moved + along < r.max, moved, np.inf)
         dx = Errors(moved * d.magnitude + along * d.dx.E, moved * whole + along * d.dx.nu)
         dx = dx + Errors(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
@@ -502,7 +527,8 @@ class LossDerivatives:
         if self.row.per_entry:
             B = np.abs(self.h.x).max(axis=1, keepdims=True)
             return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
-        m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
+        m = self.p.shape[1]
+        first = np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
         root = math.sqrt(2.0)  # factor in |rz_j - rz_k| <= sqrt(2) ||rz||
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
@@ -514,7 +540,9 @@ class LossDerivatives:
         """Return the pair (B, C), defined in `rdelta_norm_factors`, for the rdelta of
         `fisher_rdelta`.
         """
-        r, d, dd = self.r, row_norms(np.abs(self.d.x)), self.d.dx.nu
+        r = self.r
+        d = row_norms(np.abs(self.d.x))
+        dd = self.d.dx.nu
         whole = d + dd
         lost = multiply_rounded_up(dd, whole + d) + multiply_rounded_up(
             r.gamma(self.d.x.shape[1] + 6) * whole, whole
@@ -525,7 +553,8 @@ class LossDerivatives:
         """Return bounds (rows, 1) on the norm of the effect of underflow on the results of `rdelta`
         and `fisher_rdelta`, for vectors rz of length 1.
         """
-        r, m = self.r, self.d.x.shape[1]
+        r = self.r
+        m = self.d.x.shape[1]
         if self.row.given and self.row.given.coupled:
             size = self.bend + self.dh
         else:
@@ -542,7 +571,8 @@ MIN_CHUNK_BYTES = 1 << 25
 MAX_KEPT_STATE_BYTES = 1 << 27
 # The size of a chunk and the maximum size of the kept state are at least these multiples of the
 # size of theta, because each chunk reads all weights.
-CHUNK_SIZE_IN_THETAS, KEPT_STATE_SIZE_IN_THETAS = 4, 8
+CHUNK_SIZE_IN_THETAS = 4
+KEPT_STATE_SIZE_IN_THETAS = 8
 # maximum work for which the products of the linear maps of several layers are computed for each row
 MAX_JOINT_FLOPS = 1 << 30
 
@@ -573,8 +603,10 @@ class ErrorPass:
         layout: Mapping[str, Any] | None = None,
         measured: bool = False,
     ) -> None:
-        model, N = ob.model, ob.n_samples
-        self.ob, self.measured = ob, measured
+        model = ob.model
+        N = ob.n_samples
+        self.ob = ob
+        self.measured = measured
         self.X, self.y = replace_zero_weight_rows(ob)
         self.theta = np.array(check_theta(ob, theta, dtype=model.dtype))
         self.row_bytes = 8 * 16 * sum(model.sizes)
@@ -586,7 +618,8 @@ class ErrorPass:
         elif layout is None:
             layout = ob.plan_layout()
         self.arithmetic = r = RoundingModel(np.dtype(float) if measured else ob.dtype, layout, N)
-        self.names, layers = model.activation, layers_of(model, self.theta)
+        self.names = model.activation
+        layers = layers_of(model, self.theta)
         self.skips = tuple(has_skip_connection(model, l) for l in range(len(layers)))
         self.W = [RightOperand(W.astype(float)) for W, _ in layers]
         self.norms = [
@@ -597,12 +630,11 @@ class ErrorPass:
             np.zeros(len(W)) if b is None or norm else b.astype(float)
             for (W, b), norm in zip(layers, self.norms)
         ]
-        rows, chunks = r.sums["block_rows"], -(-N // r.chunk)
+        rows = r.sums["block_rows"]
+        chunks = -(-N // r.chunk)
         deep = N if measured else rows - (-N // rows)
-        r.rows_gamma, r.mean_gamma = (
-            (deep + 4 * chunks + 16) * UNIT_ROUNDOFF,
-            (4 * chunks + 4) * UNIT_ROUNDOFF,
-        )
+        r.rows_gamma = (deep + 4 * chunks + 16) * UNIT_ROUNDOFF
+        r.mean_gamma = (4 * chunks + 4) * UNIT_ROUNDOFF
         self.kept: list[State] | None = None
         self.grams: list[tuple[float, float]] | None = None
         widths = model.sizes[1:-1]
@@ -665,7 +697,8 @@ class ErrorPass:
         True, the distance of `computed` (n,) from the result of these passes is added.
         """
         r = self.arithmetic
-        eta, ends = 2 * r.eta * (r.N + r.n_weight_roundings(terms)), r.gamma(r.n_partial_sums() + 2)
+        eta = 2 * r.eta * (r.N + r.n_weight_roundings(terms))
+        ends = r.gamma(r.n_partial_sums() + 2)
         sizes = [x.max(initial=0.0) for s in sums for x in (s.B, s.b)]
         if any(not x < r.gamma(1) * r.max for x in sizes) or r.overflow or flushes_subnormals():
             return np.inf
@@ -729,7 +762,8 @@ class ErrorPass:
         if not np.isfinite(known).all():
             return np.inf
         with np.errstate(all="ignore"):
-            sums, direction = self.new_sums(), self.split_direction(known)
+            sums = self.new_sums()
+            direction = self.split_direction(known)
             at_theta = self.arithmetic.overflow
             for state in self.iter_states():
                 self.add_rpass_bounds(state, direction, kind, sums)
@@ -766,7 +800,10 @@ class ErrorPass:
         turned: list[Any] = []
         chain = ErrorChain(s.kappa)
         for l, (V, vb, scales) in enumerate(layers):
-            below, normed, z, turn = ra[l], s.norm[l], None, None
+            below = ra[l]
+            normed = s.norm[l]
+            z = None
+            turn = None
             if V is not None or vb is not None or below is not None:
                 z = enclose_linear_map(below, self.W[l], 0.0 if vb is None else vb, s.a[l], V, 2)
             if normed is not None and (z is not None or any(part.x.any() for part in scales)):
@@ -788,7 +825,8 @@ class ErrorPass:
         ``rdelta = re * phi' + e * phi'' * rz [through the normalisation]``. Terms with V in the
         backward pass, ra and phi'' occur only if `kind` is "hessian".
         """
-        full, (ra, rz, turned) = kind == "hessian", self.forward_along(s, layers)
+        full = kind == "hessian"
+        ra, rz, turned = self.forward_along(s, layers)
         # For v = 0 the product is exactly 0.
         if rz[-1] is None:
             return
@@ -802,7 +840,10 @@ class ErrorPass:
             V = layers[l][0] if full else None
             below = enclose_linear_map(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
             re = chain.cap_error(l, below + re if self.skips[l] else below)
-            rd, eq, normed, z = re * s.phi[l - 1].p, s.eq[l - 1], s.norm[l - 1], rz[l - 1]
+            rd = re * s.phi[l - 1].p
+            eq = s.eq[l - 1]
+            normed = s.norm[l - 1]
+            z = rz[l - 1]
             if full and eq is not None and z is not None:
                 more = eq * z
                 more.new = more.dx.nu
@@ -879,7 +920,8 @@ class Passes(ErrorPass):
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:
-        model, N = ob.model, len(ob.X)
+        model = ob.model
+        N = len(ob.X)
         view = SimpleNamespace(
             model=model,
             X=ob.X,
@@ -893,7 +935,8 @@ class Passes(ErrorPass):
             l2_biases=ob.l2_biases,
         )
         super().__init__(view, theta, measured=True)
-        self.joint, self.by_rows = False, 12 * self.pair_flops <= MAX_JOINT_FLOPS
+        self.joint = False
+        self.by_rows = 12 * self.pair_flops <= MAX_JOINT_FLOPS
         sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
         self.by_units = (
             2 * N * sum(sizes) <= 16 * MAX_JOINT_FLOPS and max(sizes, default=0) <= 1 << 24

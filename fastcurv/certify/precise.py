@@ -120,15 +120,19 @@ def _fast_two_sum(a: Floats, b: Floats) -> DoubleDouble:
 def two_product(a: Floats, b: Floats) -> DoubleDouble:
     """Return a b as a `DoubleDouble`, without error except for underflow."""
     p = a * b
-    x, y = _VELTKAMP_SPLITTER * a, _VELTKAMP_SPLITTER * b
-    a1, b1 = x - (x - a), y - (y - b)
-    a2, b2 = a - a1, b - b1
+    x = _VELTKAMP_SPLITTER * a
+    y = _VELTKAMP_SPLITTER * b
+    a1 = x - (x - a)
+    b1 = y - (y - b)
+    a2 = a - a1
+    b2 = b - b1
     return DoubleDouble(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
 
 
 def add_pairs(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
     """Return x + y, rounded to a `DoubleDouble`."""
-    s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
+    s = two_sum(x.hi, y.hi)
+    t = two_sum(x.lo, y.lo)
     s = _fast_two_sum(s.hi, s.lo + t.hi)
     return _fast_two_sum(s.hi, s.lo + t.lo)
 
@@ -222,9 +226,11 @@ class SlicedMatrix:
     """
 
     def __init__(self, A: DoubleDouble) -> None:
-        k, at = n_slice_bits(A.hi.shape[1]), A.hi
+        k = n_slice_bits(A.hi.shape[1])
+        at = A.hi
         _, exponents = np.frexp(np.abs(at).max(axis=1, initial=0.0))
-        self.exponents, self.parts = exponents, []
+        self.exponents = exponents
+        self.parts = []
         rest = DoubleDouble(
             np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None])
         )
@@ -258,7 +264,8 @@ def matmul_of_slices(a: SlicedMatrix, b: SlicedMatrix) -> DoubleDouble:
         raise_if_out_of_time()
         for i in range(order + 1):
             raise_if_out_of_time()
-            x, y = a.parts[i], b.parts[order - i]
+            x = a.parts[i]
+            y = b.parts[order - i]
             if x is not None and y is not None:
                 total = add_float_to_pair(total, x @ y.T)
     exponents = a.exponents[:, None] + b.exponents[None, :]
@@ -398,7 +405,8 @@ class PreciseEnclosure:
 
     def __post_init__(self) -> None:
         sizes = np.abs(self.value.hi)
-        self.size, self.top = row_norms(sizes), sizes.max(axis=1, keepdims=True)
+        self.size = row_norms(sizes)
+        self.top = sizes.max(axis=1, keepdims=True)
 
     def __add__(self, other: PreciseEnclosure) -> PreciseEnclosure:
         value = add_pairs(self.value, other.value)
@@ -407,7 +415,8 @@ class PreciseEnclosure:
         )
 
     def __mul__(self, p: PreciseSlopes) -> PreciseEnclosure:
-        d, off = multiply_pairs(self.value, p.value), p.off
+        d = multiply_pairs(self.value, p.value)
+        off = p.off
         error = p.most * self.error + row_norms(np.abs(self.value.hi) * off)
         error = error + self.error * off.max(axis=1, keepdims=True)
         return PreciseEnclosure(d, error + 2 * PAIR_ROUNDOFF * row_norms(np.abs(d.hi)))
@@ -419,11 +428,9 @@ class SlicedWeights:
     """
 
     def __init__(self, W: Floats, size: float) -> None:
-        self.slices, self.norm, self.tau = (
-            split_into_slices(pair_from_float(W)),
-            size,
-            pair_matmul_error_bound(W.shape[1]),
-        )
+        self.slices = split_into_slices(pair_from_float(W))
+        self.norm = size
+        self.tau = pair_matmul_error_bound(W.shape[1])
         self.tops = norm(np.abs(W).max(axis=1))
 
     def multiply_rows(self, x: PreciseEnclosure) -> PreciseEnclosure:
@@ -499,7 +506,8 @@ class RowContribution:
     value_error: float
 
     def __add__(self, other: RowContribution) -> RowContribution:
-        g, value = add_pairs(self.g, other.g), add_pairs(self.value, other.value)
+        g = add_pairs(self.g, other.g)
+        value = add_pairs(self.value, other.value)
         sizes = [norm(p.hi) for p in (self.g, other.g, g)]
         off = 2 * PAIR_ROUNDOFF * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
         return RowContribution(
@@ -514,10 +522,8 @@ class RowContribution:
 
     def divide(self, divisor: float) -> RowContribution:
         """Return the `RowContribution` divided by a positive number."""
-        g, value = (
-            divide_pairs(self.g, pair_from_float(divisor)),
-            divide_pairs(self.value, pair_from_float(divisor)),
-        )
+        g = divide_pairs(self.g, pair_from_float(divisor))
+        value = divide_pairs(self.value, pair_from_float(divisor))
         return RowContribution(
             g,
             self.g_error / divisor
@@ -537,7 +543,9 @@ class PrecisePasses:
     """
 
     def __init__(self, ob: Any, theta: Floats) -> None:
-        self.model, self.ob, layers = ob.model, ob, layers_of(ob.model, theta)
+        self.model = ob.model
+        self.ob = ob
+        layers = layers_of(ob.model, theta)
         self.X, self.y = replace_zero_weight_rows(ob)
         self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
         sizes = [spectral_norm_bound(W) for W, _ in layers]
@@ -561,12 +569,11 @@ class PrecisePasses:
         z and of ``e = dL/da`` for every hidden layer.
         """
         X = np.array(self.X[rows], dtype=float)
-        a, bends, last = (
-            [PreciseEnclosure(pair_from_float(X), np.zeros((len(X), 1)))],
-            [],
-            len(self.up) - 1,
-        )
-        zs, es = [self.apply_layer(0, a[0])], list[PreciseEnclosure]()
+        a = [PreciseEnclosure(pair_from_float(X), np.zeros((len(X), 1)))]
+        bends = []
+        last = len(self.up) - 1
+        zs = [self.apply_layer(0, a[0])]
+        es = list[PreciseEnclosure]()
         for l in range(last):
             above, bend = self.activate(l, zs[l])
             a.append(above + a[l] if has_skip_connection(self.model, l) else above)
@@ -590,7 +597,8 @@ class PrecisePasses:
 
     def apply_layer(self, l: int, a: PreciseEnclosure) -> PreciseEnclosure:
         """Return ``z = a W' + b`` of layer l as a `PreciseEnclosure` matrix."""
-        z, b = self.up[l].multiply_rows(a), self.biases[l]
+        z = self.up[l].multiply_rows(a)
+        b = self.biases[l]
         value = add_float_to_pair(z.value, b)
         return PreciseEnclosure(
             value, z.error + PAIR_ROUNDOFF * (row_norms(np.abs(value.hi)) + norm(b))
@@ -617,7 +625,8 @@ class PrecisePasses:
         """Return the weighted sum of the rows' losses, a bound on its error, and delta of the last
         layer, from the outputs z of these rows.
         """
-        ob, y = self.ob, self.y[rows]
+        ob = self.ob
+        y = self.y[rows]
         if loss_spec(ob.loss).given is None:
             y = one_hot(y, z.value.hi.shape[1])
         y = np.array(y, dtype=float)
@@ -667,7 +676,8 @@ Terms = tuple[DoubleDouble, Floats, DoubleDouble, Floats]
 
 def _squared_error_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     gap = add_float_to_pair(z.value, -y)
-    size, reach = row_norms(np.abs(gap.hi)), row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y))
+    size = row_norms(np.abs(gap.hi))
+    reach = row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y))
     off = z.error + PAIR_ROUNDOFF * reach
     rounding = PAIR_ROUNDOFF * (y.shape[1] + 4) * (size + off) ** 2
     return (
@@ -680,7 +690,8 @@ def _squared_error_terms(z: PreciseEnclosure, y: Floats) -> Terms:
 
 def _binary_cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     terms = add_pairs(pair_softplus(z.value), -multiply_pair_by_float(z.value, y))
-    m, target = y.shape[1], row_norms(np.abs(y))
+    m = y.shape[1]
+    target = row_norms(np.abs(y))
     lipschitz = np.sqrt(m) + target
     rounding = 8 * PAIR_ROUNDOFF * (m + 4) * (m + z.size * (1 + target))
     d = add_float_to_pair(pair_sigmoid(z.value), -y)
@@ -688,7 +699,8 @@ def _binary_cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
 
 
 def _cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
-    m, T = y.shape[1], np.abs(y).sum(axis=1, keepdims=True)
+    m = y.shape[1]
+    T = np.abs(y).sum(axis=1, keepdims=True)
     at = z.value.hi.argmax(axis=1)[:, None]
     top = DoubleDouble(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
     u = add_pairs(z.value, -top)

@@ -7,9 +7,10 @@ Applications use the public names of `fastcurv`, and those without an underscore
   ``common.html``, ``common.optional``, ``common.progress``, ``common.read_only``,
   ``common.runtime``, ``common.sentences``, ``network.arguments``;
 - numbers: ``_engine``, ``common.linalg``, ``common.vectors``, ``krylov.lanczos``;
-- networks and rows: ``structure.parameters``, ``structure.symmetry``, ``structure.tables``,
-  ``structure.user_functions``, ``network.mlp``, ``network.objective``, ``network.factor``,
-  ``network.input_derivatives``, ``network.row_passes``, ``network.save``, ``distributed``;
+- networks and rows: ``structure.parameters``, ``structure.saturation``, ``structure.symmetry``,
+  ``structure.tables``, ``structure.user_functions``, ``network.mlp``, ``network.objective``,
+  ``network.factor``, ``network.input_derivatives``, ``network.row_passes``, ``network.save``,
+  ``distributed``;
 - objectives of any kind, and what is proved about them: ``common.objectives``,
   ``common.protocols``, ``certify.passes``;
 - spectra: ``spectrum.density``, ``spectrum.density_curve``, ``spectrum.draw``, ``spectrum.eigsh``,

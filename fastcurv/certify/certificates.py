@@ -14,12 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.protocols import Floats, is_library_object
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
-from ..structure import symmetry
+from ..structure.curvature_probes import curvature_probes
+from ..structure.orbits import Orbit, proved_orbits
 from ..structure.parameters import (
     batch_norm_params,
     has_skip_connection,
     is_batch_normalised,
     layers_of,
+)
+from ..structure.saturation import (
+    ColumnRanges,
+    ranges_at_theta,
+    saturation_counts,
+    saturation_from_counts,
 )
 from ..structure.tables import activation_spec, batch_normalise
 from . import loss_infimum, majorants, preactivations, precise
@@ -184,17 +191,17 @@ class Certificates(ReadOnlyMixin):
         """
         return float(min(self._sum_over_shards(kink_margin_as_list, theta)))
 
-    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[symmetry.Orbit]:
+    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return a list of the symmetry groups that are proved to leave the loss unchanged near
-        theta, on the ball of radius `radius`. See `fastcurv.structure.symmetry`.
+        theta, on the ball of radius `radius`. See `fastcurv.structure.orbits`.
         """
         ob = self.objective
         at = round_to_model_dtype(self.objective, theta)
         if is_batch_normalised(ob.model):
             off = proved_inactive_units(ob, at, radius)
-            return symmetry.proved_orbits(ob, at, off, [np.zeros_like(units) for units in off])
+            return proved_orbits(ob, at, off, [np.zeros_like(units) for units in off])
         here, *ball = preactivations.preactivation_signs(ob, at, 0.0, *[radius] * (radius > 0))
-        return symmetry.proved_orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
+        return proved_orbits(ob, at, (ball or [here])[0].off, here.on_kinks)
 
     def orbit_spread(self, units: ArrayLike) -> float:
         """Return the maximum over the layers of the ratio of the largest to the smallest entry of
@@ -246,27 +253,23 @@ class Certificates(ReadOnlyMixin):
     def probes(self, theta: ArrayLike, **options: Any) -> Floats:
         """Return start vectors for eigenvector searches, as unit columns (n, p), that have
         components along the negative curvature of symmetric saddles. The options are those of
-        `fastcurv.structure.symmetry.curvature_probes`.
+        `fastcurv.structure.curvature_probes.curvature_probes`.
         """
-        return symmetry.curvature_probes(self.objective, theta, **options)
+        return curvature_probes(self.objective, theta, **options)
 
-    def input_output_ranges(
-        self, theta: ArrayLike
-    ) -> tuple[symmetry.ColumnRanges, symmetry.ColumnRanges]:
+    def input_output_ranges(self, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
         """Return the ranges of the inputs and of the network outputs at theta, as a pair of
-        `fastcurv.structure.symmetry.ColumnRanges`.
+        `fastcurv.structure.saturation.ColumnRanges`.
         """
-        found: tuple[symmetry.ColumnRanges, symmetry.ColumnRanges] = self._sum_over_shards(
-            symmetry.ranges_at_theta, theta
-        )
+        found: tuple[ColumnRanges, ColumnRanges] = self._sum_over_shards(ranges_at_theta, theta)
         return found
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """Return a dictionary of measures of the saturation of the hidden units at theta; its keys
-        are those of `fastcurv.structure.symmetry.saturation`.
+        are those of `fastcurv.structure.saturation.saturation`.
         """
-        counts = self._sum_over_shards(symmetry.saturation_counts, theta)
-        return symmetry.saturation_from_counts(self.objective.model, *counts)
+        counts = self._sum_over_shards(saturation_counts, theta)
+        return saturation_from_counts(self.objective.model, *counts)
 
     @with_nearest_rounding
     def curvature_floor(self, theta: ArrayLike) -> float:

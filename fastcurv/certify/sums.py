@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 
 from ..common.caches import cache_by_owner
 from ..common.protocols import Floats
+from ..structure.orbits import Orbit, proved_orbits
 from ..structure.parameters import l2_diagonal, nonzero_weight_rows
-from ..structure.symmetry import Orbit, proved_orbits
 from ..structure.tables import loss_spec
 from . import loss_infimum, preactivations
 from .certificates import Certificates

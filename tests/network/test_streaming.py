@@ -14,7 +14,7 @@ import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.certify.sums import SumCertificates, select_representative_rows
 from fastcurv.network.sums import TREE_ARITY, TreeSum, max_additions_per_part, sum_parts
-from fastcurv.structure.symmetry import column_dependencies
+from fastcurv.structure.orbits import column_dependencies
 
 from .product_cases import assert_same_results
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure.symmetry import residual_stream_runs
+from fastcurv.structure.orbits import residual_stream_runs
 
 from .. import nets
 
@@ -150,6 +150,6 @@ def test_weights_of_inactive_units_without_biases_are_symmetry_directions():
 
 def test_too_many_symmetry_directions_raise_memory_error(monkeypatch):
     ob, theta = objective([3, 4, 2], "relu")
-    monkeypatch.setattr("fastcurv.structure.symmetry.MAX_TANGENTS_BYTES", 100)
+    monkeypatch.setattr("fastcurv.structure.orbits.MAX_TANGENTS_BYTES", 100)
     with pytest.raises(MemoryError, match="1e-07 GB.*Use a smaller network"):
         ob.certificates.orbits(theta)

@@ -11,15 +11,10 @@ import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import orthonormal_basis
 from fastcurv.optimize.find import find_critical_point
+from fastcurv.structure.curvature_probes import curvature_probes
 from fastcurv.structure.parameters import nonzero_weight_rows
-from fastcurv.structure.symmetry import (
-    curvature_probes,
-    flip_tanh,
-    nearest_copy,
-    permute_hidden,
-    rescale_relu,
-    saturation,
-)
+from fastcurv.structure.saturation import saturation
+from fastcurv.structure.symmetry import flip_tanh, nearest_copy, permute_hidden, rescale_relu
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
 from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 

@@ -45,7 +45,7 @@ TUNED = {
     "certify/passes.py": {"MIN_CHUNK_BYTES", "MAX_JOINT_FLOPS", "MAX_KEPT_STATE_BYTES"},
     "spectrum/forms.py": {"IDENTITY_BLOCK_COLUMNS"},
     "spectrum/eigsh.py": {"MAX_BASIS_BYTES"},
-    "structure/symmetry.py": {"MAX_TANGENTS_BYTES"},
+    "structure/orbits.py": {"MAX_TANGENTS_BYTES"},
     "common/vectors.py": {"N_PANEL_COLUMNS", "SHORT"},
 }
 COMPARED = {

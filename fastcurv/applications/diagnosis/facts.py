@@ -29,7 +29,7 @@ from ...common.runtime import raise_if_interrupted
 from ...critical.report import CriticalPoint
 from ...optimize.minimize import minimize
 from ...structure.parameters import l2_diagonal, merge_equal_rows, residual_branch_scale
-from ...structure.symmetry import saturation_counts
+from ...structure.saturation import saturation_counts
 from ...structure.tables import MIN_NORMAL, activation_spec, loss_spec, one_hot
 
 MAX_SAMPLED_ROWS = 2048  # maximum number of rows whose outputs and activations are computed

@@ -24,7 +24,10 @@ LAYERS = {
         "network.sample_space network.output_space network.input_space distributed"
     ),
     "proofs": "certify network.sum_bounds",
-    "verdicts": "critical optimize.finish optimize.find optimize.minimize optimize.units",
+    "verdicts": (
+        "critical optimize.finish optimize.refine optimize.kink_search optimize.find "
+        "optimize.minimize optimize.units"
+    ),
     "applications": "applications testing",
 }
 WIDTH, ROW, BOX = 960, 86, 26  # of the picture, of a layer, height of a box

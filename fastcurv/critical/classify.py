@@ -62,8 +62,9 @@ from .nearness import (
     has_descent_along_gradient,
     has_descent_on_either_side,
 )
-from .report import CriticalPoint, verdict_fields
+from .report import CriticalPoint
 from .theorem import EPS, KantorovichOutcome, certify_residual_zero
+from .verdict_fields import verdict_fields
 
 # maximum number of parameters at which all eigenvalues are computed even if the gradient is large
 CLASSIFY_ALWAYS_DENSE_MAX_N = 256

@@ -1,4 +1,4 @@
-"""The end of a run, where the gradient is zero: the kind of the point, and lower points nearby.
+"""The end of a run, where the gradient is zero: the kind of the point, and where the run continues.
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
 All checks together may take as long as the training, or `MIN_CHECK_SECONDS` if that is longer
@@ -15,349 +15,34 @@ from typing import Any
 
 import numpy as np
 
-from ..common.linalg import SECONDS_PER_N_CUBED, eigh
+from ..common.linalg import SECONDS_PER_N_CUBED
 from ..common.objectives import (
-    budgeted_hessian,
     call_certificate,
     certificate_method,
-    certificate_start_vectors,
-    value_at,
     value_lower_bound,
     value_rounding_error,
 )
 from ..common.sentences import RUN_AUDIENCE, Note
-from ..common.vectors import augmented_norm, next_radius, norm, reduction_ratio
+from ..common.vectors import augmented_norm, norm
 from ..critical.classify import classify
-from ..critical.dense import cholesky_solver
 from ..critical.evidence import why_no_minimum
-from ..critical.kink_minimum import KinkPoint, find_kink_point, run_newton_on_kinks, small_relu_data
-from ..critical.nearness import gradient_and_error, is_gradient_norm_above
+from ..critical.nearness import gradient_and_error
 from ..critical.report import CriticalPoint, for_audience
-from ..krylov.trust_region import KrylovSpace, shifted_solve, solve_trust_region
-from ..spectrum.dense import counted_matrix
-from .line_search import Value, initial_trial_length, line_minimum
-from .newton import initial_trust_radius
+from .kink_search import find_kink_minimum
+from .line_search import initial_trial_length, line_minimum
+from .lower_points import (
+    LowerPoint,
+    appears_unbounded,
+    find_lower_point,
+    flat_directions,
+    is_value_no_higher,
+    trial_directions,
+)
+from .refine import refine_by_newton
 from .run import Method, Run, RunOutcome
 
-# --------------------------------------------------------------------------------------------------
-# Trial moves along null vectors of the Hessian, for descent that no second derivative shows.
-#
-# Where the curvature vanishes, higher derivatives determine whether the loss decreases, possibly
-# along many directions: from zero weights the loss of a deep network decreases with the product of
-# all layers, at a monkey saddle along three of six directions. Random moves in the flat space, at
-# several lengths and with both signs, find descent of odd order with probability 1; a few steps of
-# the minimiser from displaced points find valleys that bend away from that space.
-
-# A direction counts as flat if its curvature is below this fraction of the largest curvature.
-FLAT_CURVATURE_RATIO = 1e-5
-# lengths of trial moves, relative to max(1, ||theta||)
-TRIAL_LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
-N_RANDOM_DIRECTIONS = 12  # number of random directions tried
 N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
-
-
-def is_value_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> bool:
-    """Return True if ``value(there)`` exceeds ``value(here)`` by at most the rounding error."""
-    f = value(here)
-    return value(there) <= f + value_rounding_error(f, here.dtype)
-
-
-LowerPoint = tuple[np.ndarray, float]  # (theta, value)
-
-
-def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
-    """Return the eigenvectors of H, as columns (n, k), with ``|eigenvalue|`` at most
-    `FLAT_CURVATURE_RATIO` times the largest, sorted by ``|eigenvalue|``, and the number of
-    products.
-
-    For n >= `dense_below` no eigenvalues are computed. The result then has no columns, and trial
-    moves use directions in the full space.
-    """
-    if theta.size >= dense_below:
-        return np.zeros((theta.size, 0)), 0
-    H = budgeted_hessian(ob, theta.astype(np.float64))
-    values, vectors = eigh(counted_matrix(H).A)[:2]
-    size = float(np.abs(values).max(initial=0.0))
-    order = np.argsort(np.abs(values))
-    return vectors[:, order[np.abs(values[order]) <= FLAT_CURVATURE_RATIO * size]], H.count
-
-
-def trial_directions(
-    ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Yield unit vectors (n,) to try: random ones in the span of the columns of `flat` (of any
-    direction if there are no columns), its first columns, and the objective's probe directions.
-    """
-    n, k = flat.shape
-    for _ in range(N_RANDOM_DIRECTIONS):
-        v = np.asarray(flat @ rng.standard_normal(k) if k else rng.standard_normal(n))
-        yield np.asarray(v / np.linalg.norm(v))
-    for j in range(min(k, N_RANDOM_DIRECTIONS)):
-        yield flat[:, j]
-    for v in np.asarray(certificate_start_vectors(ob, theta), dtype=float).T[:4]:
-        if np.any(v):
-            yield v / np.linalg.norm(v)
-
-
-def find_lower_point(
-    value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
-) -> LowerPoint | None:
-    """Find a point on the line through theta along `direction` whose value is below f by more than
-    rounding, trying the `TRIAL_LENGTHS` on both sides. Return the point and its value, or None if
-    there is none.
-
-    With `barrier` the search on a side ends once the value increases there, so that a lower point
-    contradicts a minimum at theta.
-    """
-    kind = theta.dtype.type
-    unit = direction.astype(theta.dtype)
-    noise = value_rounding_error(f, theta.dtype)
-    reach = max(1.0, norm(theta))
-    for sign in (1.0, -1.0):
-        for length in TRIAL_LENGTHS:
-            t = sign * length * reach
-            found = value(theta + kind(t) * unit)
-            if found < f - noise:
-                t, lowest = line_minimum(value, theta, kind(sign) * unit, f, length * reach)
-                best = (t * sign, lowest) if lowest < found else (sign * length * reach, found)
-                return theta + kind(best[0]) * unit, best[1]
-            if barrier and found > f + noise:
-                break
-    return None
-
-
-def appears_unbounded(
-    ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
-) -> bool:
-    """Return True if along the ray from theta in `direction` the value never increases over 40
-    doublings of the length, decreases over each of the first four, and the gradient norm never
-    grows. This is a measurement, not a proof.
-    """
-    size = norm(direction)
-    if not 0 < size < np.inf:
-        return False
-    v = (direction / size).astype(theta.dtype)
-    t, before = 0.1 * max(1.0, norm(theta)), f
-    slope = norm(ob.gradient(theta))
-    for i in range(40):
-        point = theta + theta.dtype.type(t) * v
-        here = value(point)
-        if not here <= before or (i < 4 and not here < before):
-            return False
-        g = norm(ob.gradient(point))
-        if not g <= slope:
-            return False
-        t, before, slope = 2 * t, here, g
-    return True
-
-
-# --------------------------------------------------------------------------------------------------
-# The last Newton steps: to a zero of the gradient in extended precision, as far as theta's own
-# rounding allows.
-#
-# Near a minimum, Newton steps with one fixed factorisation contract, and the rounding of the
-# gradient then limits the distance to the true critical point. So the gradient is the objective's
-# `precise_gradient` where it has one; a Hessian in float64 is accurate enough.
-
-MAX_REFINEMENT_STEPS = 20  # maximum number of Newton steps
-MAX_FACTORISATIONS = 3  # maximum number of Hessians computed and factorised
-# minimum number of parameters for which a Krylov solve is tried before all columns of H are
-# computed
-KRYLOV_SOLVE_MIN_N = 768
-MAX_SOLVE_KRYLOV_DIM = 400  # maximum dimension of the Krylov space of one solve
-
-Solve = Callable[[np.ndarray], np.ndarray | None]
-
-
-def refine_by_newton(
-    ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
-) -> tuple[np.ndarray, int, int, int]:
-    """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
-    the gradient norm without increasing the value by more than rounding.
-
-    Return the last point, and the numbers of steps, products and gradients. Return theta unchanged
-    if the Hessian is not positive semidefinite to rounding.
-
-    Parameters
-    ----------
-    ob : objective
-    theta : ndarray, shape (n,)
-        The start; not changed. The result has its dtype.
-    dense_below : int
-        For n below this, steps are computed from a Cholesky factor of H, at a cost of ``n``
-        products and ``n^3 / 3`` flops for each of at most three factors; otherwise in a Krylov
-        space. For n >= `KRYLOV_SOLVE_MIN_N` the Krylov space is tried first.
-    stop : callable
-        Ends the steps when it returns True.
-    """
-    here, n_products, n_gradients, n_steps = theta, 0, 1, 0
-    g, fine = (
-        gradient_and_error(ob, here.astype(np.float64))[0],
-        certificate_method(ob, "precise_gradient"),
-    )
-    ceiling = value_at(ob, here)
-    ceiling += value_rounding_error(ceiling, theta.dtype)
-    solvers: list[Callable[[Any], Solve | None]] = (
-        [_krylov_solve] if here.size >= KRYLOV_SOLVE_MIN_N else []
-    )
-    solvers += [_cholesky_solve if here.size < dense_below else _krylov_solve] * MAX_FACTORISATIONS
-    for solver in solvers:
-        if stop() or not np.any(g):
-            break
-        H = budgeted_hessian(ob, here.astype(np.float64))
-        solve = solver(H)
-        kept, close = 0, False
-        while n_steps < MAX_REFINEMENT_STEPS and solve is not None and not stop():
-            p = solve(g)
-            length = float(np.linalg.norm(here))
-            if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
-                break
-            trial = (here + p).astype(theta.dtype)
-            there, n_gradients = trial.astype(np.float64), n_gradients + 1
-            if fine and is_gradient_norm_above(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
-                break
-            g_trial = gradient_and_error(ob, there)[0]
-            if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
-                break
-            if not value_at(ob, trial) <= ceiling:
-                break
-            here, g, n_steps, kept = trial, g_trial, n_steps + 1, kept + 1
-            close = bool(np.linalg.norm(p) <= 1e-10 * length)
-        n_products += H.count
-        if close or not kept and solver is _cholesky_solve:
-            break
-    return here, n_steps, n_products, n_gradients
-
-
-def _cholesky_solve(H: Any) -> Solve | None:
-    """Return a function that maps a gradient to the Newton step, by a Cholesky factor of H. Return
-    None if H is zero, not finite, or not positive semidefinite up to rounding.
-
-    A shift of the size of the rounding error makes the factorisation possible along symmetry
-    directions, where H is singular and the gradient is 0.
-    """
-    A = counted_matrix(H).A.copy()
-    size = float(np.abs(A).sum(axis=1).max(initial=0.0))
-    if not 0 < size < np.inf:
-        return None
-    A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
-    solve = cholesky_solver(A)
-    return None if solve is None else lambda g: -solve(g)
-
-
-def _krylov_solve(H: Any) -> Solve:
-    """Return a function that maps a gradient to an approximate Newton step in its Krylov space. The
-    function returns None if H has negative curvature there or the gradient is 0.
-    """
-    space = KrylovSpace(H.n, np.dtype(np.float64), MAX_SOLVE_KRYLOV_DIM + 2)
-
-    def product(v: np.ndarray, out: np.ndarray) -> None:
-        out[:] = H(v)
-
-    def solve(g: np.ndarray) -> np.ndarray | None:
-        space.start(product, g.astype(np.float64))
-        # y remains None if the gradient is 0 up to rounding.
-        y = None
-        while not space.exhausted and space.m < MAX_SOLVE_KRYLOV_DIM:
-            space.extend()
-            if space.m % 20 and not space.exhausted:
-                continue
-            values, vectors = space.ritz_pairs()
-            if values[0] < -1e-8 * abs(values[-1]):
-                return None
-            y = vectors @ shifted_solve(values, space.linear_term(), 0.0)
-            if space.residual_norm(y) <= 1e-3 * space.gamma:
-                break
-        return None if y is None else space.combine(y)
-
-    return solve
-
-
-# --------------------------------------------------------------------------------------------------
-# Minima on relu kinks, at which a run has stalled: their position and their active kinks.
-#
-# Minima of relu networks with l2 lie on kinks, where the gradient is not small and second-order
-# steps on the loss do not converge. So the kinks are smoothed over a shrinking width; at each
-# width's minimum, slopes strictly between the two one-sided ones show which kinks are active.
-# Newton's method in (theta, slopes) follows, with an active set that kinks enter and leave by their
-# signs and slopes, and then the proof.
-
-# widths over which kinks are smoothed, in units of the pre-activations, each a quarter of the
-# previous
-SMOOTHING_WIDTHS = [0.03 * 0.25**i for i in range(9)]
-MAX_STEPS_PER_SMOOTHING_WIDTH = 200  # maximum number of steps at each width
-DESCENT_GRADIENT_TOL = 1e-9  # gradient norm at which the descent at one width ends
-EPS = float(np.finfo(np.float64).eps)
-
-
-def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint | None:
-    """Find the minimum at active kinks near theta. Return None if none is found or the objective
-    has no kinks.
-
-    Parameters
-    ----------
-    ob : objective
-        The objective. If its certificates have no method `relu_rows`, None is returned.
-    theta : ndarray, shape (n,)
-        The point at which a run has stalled.
-    stop : callable
-        Ends the search when it returns True.
-    """
-    rows = small_relu_data(ob)
-    if rows is None:
-        return None
-    here = np.asarray(theta, dtype=float)
-    best = find_kink_point(ob, here)
-    if best is not None and not (
-        best.certified and is_value_no_higher(lambda at: float(ob.value(at)), best.theta, here)
-    ):
-        best = None
-    for i, width in enumerate(SMOOTHING_WIDTHS):
-        if stop() or best is not None and best.certified:
-            break
-        smooth = rows.smooth_kinks(width)
-        here = _minimise_smoothed_loss(smooth, here, stop)
-        if i < 2 or stop():
-            continue
-        found = run_newton_on_kinks(rows, here, smooth.slopes(here))
-        if found is not None and (best is None or found.certified):
-            best = found
-    return best
-
-
-def _minimise_smoothed_loss(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
-    """Return the point that trust-region steps on the smoothed objective `smooth` reach from theta.
-    The steps are computed from all eigenpairs of the Hessian, which is fast enough for small
-    networks.
-    """
-    f, g = smooth.value_and_gradient(theta)
-    radius, fresh = initial_trust_radius(theta), True
-    for _ in range(MAX_STEPS_PER_SMOOTHING_WIDTH):
-        if fresh:
-            values, vectors, _ = eigh(smooth.hessian(theta))
-        y, _ = solve_trust_region(values, vectors.T @ g, radius)
-        predicted = -float((vectors.T @ g) @ y + 0.5 * (y @ (values * y)))
-        there = theta + vectors @ y
-        f_there, g_there = smooth.value_and_gradient(there)
-        ratio = reduction_ratio(f, f_there, predicted, EPS)
-        length = float(np.linalg.norm(y))
-        radius = next_radius(radius, ratio, length, length > 0.9 * radius)
-        fresh = ratio > 1e-4
-        if fresh:
-            theta, f, g = there, f_there, g_there
-        if (
-            stop()
-            or np.linalg.norm(g) <= DESCENT_GRADIENT_TOL
-            or length <= 1e-15 * np.linalg.norm(theta)
-        ):
-            break
-    return theta
-
-
-# --------------------------------------------------------------------------------------------------
-# The verdict of `minimize` on its last point.
-
 # If n is too large to compute all eigenvalues, curvature above -CURVATURE_TOL * (lambda_max -
 # lambda_min) counts as nonnegative.
 CURVATURE_TOL = 1e-4
@@ -455,7 +140,9 @@ class StationaryPointExaminer:
     def __init__(
         self, run: Run, gradient_tol: float | None, maker: type[Method], options: dict[str, Any]
     ) -> None:
-        self.run, self.gradient_tol, self.maker = run, gradient_tol, maker
+        self.run = run
+        self.gradient_tol = gradient_tol
+        self.maker = maker
         self.options = {name: value for name, value in options.items() if name != "sample"}
         self.spent = 0.0
         self.started: float | None = None
@@ -469,7 +156,8 @@ class StationaryPointExaminer:
         try:
             yield
         finally:
-            self.spent, self.started = self.checking_seconds(), None
+            self.spent = self.checking_seconds()
+            self.started = None
 
     def checking_seconds(self) -> float:
         """Return the seconds of the run spent on checks, including the current check."""
@@ -501,7 +189,8 @@ class StationaryPointExaminer:
         """Return the number of parameters below which all eigenvalues are computed, or None if
         there is no time for a verdict.
         """
-        n, price = self.run.theta.size, self.product_seconds()
+        n = self.run.theta.size
+        price = self.product_seconds()
         seconds = n * price + SECONDS_PER_N_CUBED * n**3
         always = n <= CHECK_ALWAYS_DENSE_MAX_N and self.run.max_time is None
         if always or (n <= CHECK_DENSE_MAX_N and seconds <= self.seconds_left(MIN_PROOF_SECONDS)):
@@ -597,7 +286,8 @@ class StationaryPointExaminer:
         """End the run at the nearest critical point that `classify` reached by Newton steps, if it
         is a certified minimum with no higher loss. Otherwise return None.
         """
-        there, x = at.report.nearest_verdict, at.report.nearest_point
+        there = at.report.nearest_verdict
+        x = at.report.nearest_point
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
         if not (exact and is_value_no_higher(self.run.value, x, at.theta)):
@@ -634,7 +324,8 @@ class StationaryPointExaminer:
         """
         if at.report.certified:
             return None
-        f, flat = self.run.value(at.theta), np.zeros((at.theta.size, 0))
+        f = self.run.value(at.theta)
+        flat = np.zeros((at.theta.size, 0))
         for v in trial_directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
             found = find_lower_point(self.run.value, at.theta, f, v, barrier=True)
             if found is not None:
@@ -646,11 +337,15 @@ class StationaryPointExaminer:
         may differ by the rounding of the value or of the residuals, or by `ZERO_LOSS_TOL` times the
         excess over the bound at the start or, if that is smaller, at theta = 0.
         """
-        ob, theta, f = self.run.ob, at.theta, self.run.value(at.theta)
-        c, here = value_lower_bound(ob), theta.astype(np.float64)
+        ob = self.run.ob
+        theta = at.theta
+        f = self.run.value(at.theta)
+        c = value_lower_bound(ob)
+        here = theta.astype(np.float64)
         if c == -np.inf or not certificate_method(ob, "attains_lower_bound", True):
             return None
-        least, far = value_rounding_error(c, theta.dtype), max(0.0, self.run.f0 - c)
+        least = value_rounding_error(c, theta.dtype)
+        far = max(0.0, self.run.f0 - c)
         residuals = call_certificate(ob, "residual_bounds", here, 0.0)
         # `residuals.error` is a bound for float64, and is scaled to the precision of the objective.
         if residuals is not None:
@@ -693,7 +388,8 @@ class StationaryPointExaminer:
         """
         if not at.moves or at.report.escape_direction is None:
             return None
-        f, kind = self.run.value(at.theta), at.theta.dtype.type
+        f = self.run.value(at.theta)
+        kind = at.theta.dtype.type
         unit = np.asarray(at.report.escape_direction, dtype=at.theta.dtype)
         t, lowest = line_minimum(self.run.value, at.theta, unit, f, initial_trial_length(at.theta))
         if not lowest < f - value_rounding_error(f, at.theta.dtype) or not self._count_move(
@@ -713,7 +409,9 @@ class StationaryPointExaminer:
             and not self.is_out_of_time()
         ):
             return None
-        run, theta, f = self.run, at.theta, self.run.value(at.theta)
+        run = self.run
+        theta = at.theta
+        f = self.run.value(at.theta)
         flat, spent = flat_directions(run.ob, theta, self.dense_below() or 0)
         run.n_products += spent
         tried = list(trial_directions(run.ob, theta, flat, np.random.default_rng(0)))
@@ -721,7 +419,8 @@ class StationaryPointExaminer:
             found = None if self.is_out_of_time() else find_lower_point(run.value, theta, f, v)
             if found is not None:
                 return self._move_lower(at, found, f)
-        noise, reach = value_rounding_error(f, theta.dtype), max(1.0, norm(theta))
+        noise = value_rounding_error(f, theta.dtype)
+        reach = max(1.0, norm(theta))
         for i, v in enumerate(tried[:N_RESTARTS]):
             if self.is_out_of_time():
                 break
@@ -734,7 +433,8 @@ class StationaryPointExaminer:
         """Take a few steps of this run's method from the point `start`, and return the lowest point
         reached and its value. The run itself does not move.
         """
-        run, curvature = self.run, self.maker.curvature
+        run = self.run
+        curvature = self.maker.curvature
         side = Run(
             run.ob,
             start.copy(),
@@ -767,7 +467,8 @@ class StationaryPointExaminer:
         """Continue from the same point with a smaller tolerance of the gradient if the default was
         too large for a proof or a verdict and the gradient can be reduced, else return None.
         """
-        r, size = at.report, at.theta.size
+        r = at.report
+        size = at.theta.size
         if r.kind == "minimum":
             bounded = certificate_method(self.run.ob, "third_bound") is not None
             wide = not r.certified and bounded and size <= CHECK_DENSE_MAX_N

@@ -21,14 +21,15 @@ from fastcurv.optimize.finish import (
     MIN_PROOF_SECONDS,
     StationaryPoint,
     StationaryPointExaminer,
-    _cholesky_solve,
+)
+from fastcurv.optimize.lower_points import (
     appears_unbounded,
     find_lower_point,
     flat_directions,
-    refine_by_newton,
     trial_directions,
-)  # fmt: skip
+)
 from fastcurv.optimize.minimize import METHODS
+from fastcurv.optimize.refine import _cholesky_solve, refine_by_newton
 from fastcurv.optimize.run import STATUS_CODES, Run
 from fastcurv.testing import FunctionObjective as function
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled

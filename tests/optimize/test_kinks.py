@@ -15,7 +15,7 @@ import fastcurv as fc
 from fastcurv.certify.kinks import SmoothFunction
 from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_kink_minimum
-from fastcurv.optimize.finish import find_kink_minimum
+from fastcurv.optimize.kink_search import find_kink_minimum
 
 from ..nets import no_point_nearby_is_lower
 

@@ -6,7 +6,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.krylov.solvers import CGWorkspace, capped_cg
-from fastcurv.optimize.finish import _krylov_solve
+from fastcurv.optimize.refine import _krylov_solve
 from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 

@@ -33,19 +33,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
-from ..structure.parameters import (
-    divisor_of,
-    is_batch_normalised,
-    layers_of,
-    merge_equal_rows,
-)
+from ..structure.parameters import divisor_of, is_batch_normalised, layers_of, merge_equal_rows
 from ..structure.tables import activation_spec, loss_spec, sigmoid_derivative
-from .arithmetic import (
-    MIN_NORMAL,
-    NORM_ROUND_UP_FACTOR,
-    norm,
-    row_norms,
-)
+from .arithmetic import MIN_NORMAL, NORM_ROUND_UP_FACTOR, norm, row_norms
 from .passes import Passes, State, passes_at, round_to_model_dtype
 
 CROSS_TERM_FACTOR = 2 / math.sqrt(3)  # 3 times the maximum of x^2 y for x^2 + y^2 = 1

@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
-from ..structure.parameters import (
-    has_kinks,
-    is_batch_normalised,
-)
+from ..structure.parameters import has_kinks, is_batch_normalised
 from ..structure.tables import activation_spec
 from .majorants import propagate_majorants
 from .passes import Passes, State, passes_at, round_to_model_dtype

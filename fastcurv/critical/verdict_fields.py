@@ -11,9 +11,7 @@ import numpy as np
 
 from ..common.objectives import PRODUCT_ERROR_EPS, call_certificate, why_unproved
 from ..common.protocols import NOT_OFFERED_REASON
-from ..common.sentences import (
-    REASONS,
-)
+from ..common.sentences import REASONS
 from ..common.vectors import safe_norm
 from ..spectrum.results import format_number
 from .decide import Decision, Evidence, Reason

@@ -15,11 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import eigh
-from ..common.objectives import (
-    budgeted_hessian,
-    certificate_start_vectors,
-    value_rounding_error,
-)
+from ..common.objectives import budgeted_hessian, certificate_start_vectors, value_rounding_error
 from ..common.vectors import norm
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, line_minimum

@@ -13,12 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.objectives import (
-    budgeted_hessian,
-    certificate_method,
-    value_at,
-    value_rounding_error,
-)
+from ..common.objectives import budgeted_hessian, certificate_method, value_at, value_rounding_error
 from ..critical.dense import cholesky_solver
 from ..critical.nearness import gradient_and_error, is_gradient_norm_above
 from ..krylov.trust_region import KrylovSpace, shifted_solve

@@ -13,10 +13,7 @@ from numpy.typing import ArrayLike
 
 from ..common.checks import as_rng, check_vector
 from ..common.protocols import Floats
-from .parameters import (
-    batch_norm_params,
-    layers_of,
-)
+from .parameters import batch_norm_params, layers_of
 
 
 def curvature_probes(

@@ -12,9 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.checks import check_vector
 from ..common.protocols import Floats
-from .parameters import (
-    nonzero_weight_rows,
-)
+from .parameters import nonzero_weight_rows
 from .tables import activation_spec, loss_spec
 
 

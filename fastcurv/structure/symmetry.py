@@ -13,11 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.checks import as_numpy, check_positive, check_vector, short_repr
 from ..common.errors import require_attrs
-from .parameters import (
-    batch_norm_params,
-    feeds_skip_connection,
-    layers_of,
-)
+from .parameters import batch_norm_params, feeds_skip_connection, layers_of
 from .tables import activation_spec
 
 

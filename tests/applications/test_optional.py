@@ -21,6 +21,8 @@ AVAILABLE_MODULES = (
 # Imports that run only if the package is installed, with the reason.
 UNGUARDED_IMPORTS = {
     "fastcurv/applications/estimators/base.py": "__init__.py imports scikit-learn first",
+    "fastcurv/applications/estimators/fit_warnings.py": "__init__.py imports scikit-learn first",
+    "fastcurv/applications/estimators/rows.py": "__init__.py imports scikit-learn first",
     "fastcurv/applications/estimators/classifier.py": "__init__.py imports scikit-learn first",
     "fastcurv/applications/estimators/regressor.py": "__init__.py imports scikit-learn first",
     "fastcurv/applications/cli/demo.py: report_on_fit": "the command imports the package first",

@@ -25,7 +25,7 @@ TUNED = {
     "common/checks.py": {"MAX_ROW_BLOCK_ENTRIES"},
     "distributed.py": {"MAX_STATES_PER_SHARD", "WORKER_POLL_SECONDS", "SEPARATE_TASK_MIN_BYTES"},
     "common/linalg.py": {"N_COLUMNS_PER_CHECK", "LONG_EIGENSYSTEM_MIN_N"},
-    "applications/estimators/base.py": {"ONE_THREAD", "FLOAT32_MIN_FLOPS"},
+    "applications/estimators/sizes.py": {"FLOAT32_MIN_FLOPS"},
     "common/files.py": {"MAX_IO_PIECE_BYTES"},
     "krylov/lanczos.py": {
         "MAX_BLOCK_BYTES",

@@ -16,7 +16,9 @@ from ...common.checks import is_sparse, short_repr
 from ...common.protocols import Solver
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName
 from ...structure.user_functions import Loss
-from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
+from .base import BaseMLP, supports_partial_fit
+from .parameters import check_parameters
+from .rows import sanitise, scored_rows
 
 PARAMETERS_DOC = """
     Parameters

@@ -17,9 +17,11 @@ from ...network.objective import Objective
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName, check_loss, loss_spec
 from ...structure.user_functions import Loss
 from ..uncertainty.left_out import Interval, leave_one_out_of_fit
-from .base import BaseMLP, check_parameters, sanitise, scored_rows, supports_partial_fit
+from .base import BaseMLP, supports_partial_fit
 from .classifier import PARAMETERS_DOC
 from .evidence import posterior_of_fit
+from .parameters import check_parameters
+from .rows import sanitise, scored_rows
 
 LOSS_DOC = """    loss : str or fastcurv.Loss
         ``squared_error``; ``poisson`` and ``gamma``, half the deviance with `predict` the

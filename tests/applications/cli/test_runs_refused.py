@@ -17,7 +17,7 @@ from fastcurv.applications.cli.output import check_output_path  # noqa: E402
 from fastcurv.applications.cli.parser import main  # noqa: E402
 from fastcurv.applications.cli.recipe import check_saved_size, load_run  # noqa: E402
 from fastcurv.applications.cli.report import Report  # noqa: E402
-from fastcurv.applications.estimators.base import SpectrumCheck  # noqa: E402
+from fastcurv.applications.estimators.spectrum_check import SpectrumCheck  # noqa: E402
 from fastcurv.critical.decide import Reason
 from fastcurv.spectrum.results import to_json_value  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402

@@ -357,7 +357,7 @@ def test_an_interrupted_check_leaves_no_curvature_of_an_earlier_fit(monkeypatch)
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=500, tol=1e-2).fit(X, y)
     before = net.theta_
-    monkeypatch.setattr("fastcurv.applications.estimators.base.classify", interrupted)
+    monkeypatch.setattr("fastcurv.applications.estimators.solver_runs.classify", interrupted)
     with pytest.raises(KeyboardInterrupt):
         net.set_params(verdict=True, random_state=1).fit(X, y)
     assert net.curvature_ is None and not np.array_equal(net.theta_, before)

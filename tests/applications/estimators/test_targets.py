@@ -13,12 +13,12 @@ from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.applications.cli.data import column_means_and_scales  # noqa: E402
-from fastcurv.applications.estimators.base import (  # noqa: E402
+from fastcurv.applications.estimators.sizes import (  # noqa: E402
     can_search_in_float32,
-    check_spectrum,
     default_n_pairs,
     default_n_threads,
 )
+from fastcurv.applications.estimators.spectrum_check import check_spectrum  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 RNG = np.random.default_rng(0)
@@ -221,16 +221,16 @@ def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
     """A fit ends at the point whose gradient is within tol, even if `minimize` returns an earlier
     point as the result.
     """
-    from fastcurv.applications.estimators import base
+    from fastcurv.applications.estimators import solver_runs
 
-    run_on = base.minimize
+    run_on = solver_runs.minimize
 
     def run_with_start_as_result(ob, theta, *args, **options):
         run = run_on(ob, theta, *args, **options)
         run.x = np.array(theta)
         return run
 
-    monkeypatch.setattr(base, "minimize", run_with_start_as_result)
+    monkeypatch.setattr(solver_runs, "minimize", run_with_start_as_result)
     net = fc.MLPRegressor((3,), "tanh", alpha=1.0, solver="lbfgs", random_state=0).fit(X, X[:, 0])
     assert net.stopped_ == "callback" and net.curvature_.gradient_norm <= 1e-4
 

@@ -10,6 +10,7 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.applications.estimators import solver_runs  # noqa: E402
 
 A = np.linspace(-1, 1, 120)[:, None]
 Y = np.sin(3 * A[:, 0])
@@ -162,13 +163,13 @@ def test_early_stopping_trains_on_the_only_row_of_a_class():
 def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
     """The verdict of a fit gets a positive time limit of at most max_time."""
     limits = []
-    original = fc.estimators.base.classify
+    original = solver_runs.classify
 
     def classify(*args, **words):
         limits.append(words["max_time"])
         return original(*args, **words)
 
-    monkeypatch.setattr("fastcurv.applications.estimators.base.classify", classify)
+    monkeypatch.setattr(solver_runs, "classify", classify)
     net = fc.MLPRegressor((3,), random_state=0, max_time=5.0, verdict=True)
     with_warnings(lambda: net.fit(A, Y))
     assert 0 < limits[0] <= 5.0

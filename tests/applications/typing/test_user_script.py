@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 import fastcurv
-from fastcurv.applications.estimators.base import SOLVER_NAMES
+from fastcurv.applications.estimators.parameters import SOLVER_NAMES
 from fastcurv.common import protocols
 from fastcurv.network.mlp import INIT_SCHEMES
 from fastcurv.optimize.minimize import METHOD_ALIASES, METHODS

@@ -1,0 +1,48 @@
+"""Rows, targets and weights as scikit-learn and the estimators exchange them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+
+from ...common.checks import as_numpy, is_sparse
+from ...network.arguments import as_owned_csr
+
+
+def sanitise(x: Any, name: str) -> Any:
+    """Return `x`, the argument `name`, in a form that scikit-learn can safely read: masked values
+    raise an error, and the indices of sparse matrices are checked.
+    """
+    hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
+    if is_sparse(x):
+        return as_owned_csr(x, name)
+    return as_numpy(x, name) if hidden else x
+
+
+def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return the rows of X with the given indices or mask, their targets and weights."""
+    return X[rows], y[rows], None if weight is None else weight[rows]
+
+
+def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
+    """Return the rows of positive weight, with targets and weights. Raise ValueError for none."""
+    kept = weight > 0
+    if not kept.any():
+        raise ValueError(
+            "sample_weight must be positive for at least one row, got zero for all rows."
+        )
+    return (X, y, weight) if kept.all() else select_rows(kept, X, y, weight)
+
+
+def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return the rows to score, without those of weight 0, with their targets and weights."""
+    w = None if weight is None else np.asarray(weight)
+    if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
+        return X, y, weight
+    if not len(w) == _num_samples(X) == _num_samples(y):
+        return X, y, weight  # scikit-learn raises an error for these lengths
+    kept = np.flatnonzero(w)
+    return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]

@@ -120,6 +120,7 @@ const numerics = (() => {
     const promised = (s) => (s > 0 ? 1 : 0) * s * s;
     const decrement = sizes.reduce((sum, x, i) => sum + promised(Math.abs(slopes[i]) - slack[i]) / x / 2, 0);
     const stored = 0.5 * (8 * EPS) ** 2 * theta.reduce((sum, w, i) => sum + Math.abs(w) * moved[i], 0);
+    if (!Number.isFinite(decrement)) return { loss, kind: "not_critical", values: [], finite: false };
     const threshold = Math.max(1e-8 * loss, stored, Number.MIN_VALUE);
     const near = decrement <= threshold;
     // The toy does not change along (c w1, w2 / c): the eigenvalue of that direction counts as 0 near a critical point.
@@ -139,18 +140,19 @@ const numerics = (() => {
   function sentence(m) {
     const below = "the gradient norm is below its tolerance";
     const aside = m.explained ? " except one, which is zero because w\u2081c and w\u2082/c give the same network" : "";
-    if (!m.finite) return "Not critical: the loss is not finite. Choose a new start.";
+    if (!m.finite) return "Not critical: the loss or a derivative is not finite. Choose a new start.";
     switch (m.kind) {
       case "minimum": return `Minimum: ${below} and all eigenvalues are positive${aside}. Training has probably converged.`;
       case "maximum": return `Maximum: ${below} and all eigenvalues are negative${aside}. Step along the lowest eigenvector to leave it.`;
       case "saddle": return `Saddle: ${below} and the Hessian has eigenvalues of both signs. Step along the lowest eigenvector to leave it.`;
       case "degenerate": return `Degenerate: ${below}, but ${m.zero - m.explained} of the eigenvalues count as zero, so the kind is unknown.`;
-      default: return `Not critical: a Newton step is predicted to change the loss by ${short(100 * m.decrement / m.loss)}% of its value.`;
+      default: return `Not critical: a Newton step is predicted to change the loss by ${short(m.decrement)}, ${short(100 * m.decrement / m.loss)}% of its value.`;
     }
   }
 
   const short = (x) => {
     const size = Math.abs(x);
+    if (!Number.isFinite(x)) return "infinity";
     const text = size >= 1e6 || (x && size < 1e-3) ? (+x.toPrecision(2)).toExponential() : String(+x.toPrecision(3));
     return text.replace("e+", "e").replaceAll("-", "\u2212");
   };
@@ -438,9 +440,10 @@ if (typeof document !== "undefined") (() => {
     if (done !== undefined) byId("done").textContent = done;
     byId("words").dataset.kind = m.kind;
     byId("plane").setAttribute("aria-label", p.linear
-      ? `Surface of the loss over both weights; the point is at ${theta.map(N.short).join(", ")}`
+      ? `Surface of the loss over both weights; the point is at ${theta.map((w) => N.short(w)).join(", ")}`
       : `Decision boundary of the network and its ${p.X.length} samples, ${facts.right} on their side`);
-    byId("widen").disabled = p.linear || p.hidden >= MAX_UNITS;
+    for (const id of ["train", "one", "escape", "permute", "perturb"]) byId(id).disabled = !m.finite;
+    byId("widen").disabled = !m.finite || p.linear || p.hidden >= MAX_UNITS;
     for (const k of [0, 1]) if (p.linear) byId(`w${k + 1}`).value = theta[k];
   }
 
@@ -523,11 +526,10 @@ if (typeof document !== "undefined") (() => {
     },
     one: () => {
       stop();
-      const before = m.loss, moved = m.finite && step();
+      const before = m.loss, moved = step();
       show(moved ? `One step of ${byId("method").value}: the loss went from ${N.short(before)} to ${N.short(N.value(p, theta))}.` : "The step is 0.");
     },
     escape: () => {
-      if (!m.finite) return;
       const t = N.lowest(p, theta, m.vectors[0]), before = m.loss, named = `the eigenvector of eigenvalue ${N.short(m.values[0])}`;
       if (!t) return show(`The loss is not lower anywhere along ${named}.`);
       const next = N.add(theta, m.vectors[0], t);
@@ -567,7 +569,9 @@ if (typeof document !== "undefined") (() => {
     showRate();
   };
   const showRate = () => {
-    byId("rate-value").textContent = byId("rate").disabled ? "\u2013" : N.short(10 ** Number(byId("rate").value));
+    const words = byId("rate").disabled ? "\u2013" : N.short(10 ** Number(byId("rate").value));
+    byId("rate-value").textContent = words;
+    byId("rate").setAttribute("aria-valuetext", byId("rate").disabled ? "not used by this method" : words);
     show();
   };
 
@@ -583,7 +587,7 @@ if (typeof document !== "undefined") (() => {
     byId("method").addEventListener("change", usualRate);
     byId("rate").addEventListener("input", showRate);
     for (const k of [0, 1]) byId(`w${k + 1}`).addEventListener("input", (event) =>
-      jump(theta.map((w, j) => (j === k ? Number(event.target.value) : w)), ""));
+      jump(theta.map((w, j) => (j === k ? Number(event.target.value) : Number.isFinite(w) ? w : 0)), ""));
     byId("plane").addEventListener("pointerdown", (event) => {
       if (!p.linear) return;
       const r = byId("plane").getBoundingClientRect(), w = r.width - FRAME.l - FRAME.r, h = r.height - FRAME.t - FRAME.b;

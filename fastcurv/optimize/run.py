@@ -631,7 +631,7 @@ class Method(CheckpointedState):
         "max_cg": check_positive_int,
         "memory": check_positive_int,
         "delta": check_positive,
-        "hold": check_positive,
+        "hold": check_positive_int,
         "record_every": check_positive_int,
         "momentum": check_fraction,
         "rho": check_fraction,

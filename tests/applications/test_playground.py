@@ -284,14 +284,15 @@ def test_every_control_of_the_playground_works_by_keyboard_at_both_widths(page, 
 CLICKS = """
 const byId = (id) => document.getElementById(id), { uniform } = numerics.random(SEED);
 const pick = (list) => list[Math.floor(uniform() * list.length)];
-const pickId = (list) => pick(list.filter((id) => byId(id).getClientRects().length && !byId(id).disabled));
+const usable = (id) => byId(id).getClientRects().length && !byId(id).disabled;
+const pickId = (list) => pick(list.filter(usable));
 const actions = ["train", "train", "one", "escape", "widen", "permute", "perturb", "restart"];
 const set = (box, value, event) => {
   box.value = value;
   box.dispatchEvent(new Event(event));
 };
 const spoken = () => [...document.querySelectorAll("[aria-label], [aria-valuetext]")]
-  .map((box) => `${box.ariaLabel} ${box.ariaValueText}`).join(" ") + byId("all").parentNode.innerText;
+  .map((box) => `${box.ariaLabel} ${box.ariaValueText}`).join(" ") + document.body.innerText;
 (async () => {
   const wrong = [];
   byId("all").open = true;
@@ -312,7 +313,8 @@ const spoken = () => [...document.querySelectorAll("[aria-label], [aria-valuetex
       byId("plane").dispatchEvent(new PointerEvent("pointerdown", at));
     }
     for (let wait = 0; wait < 3; wait++) await new Promise((done) => requestAnimationFrame(done));
-    if (/NaN|Infinity|undefined/.test(spoken())) wrong.push([k, did, spoken().match(/.{40}(NaN|Infinity|undefined)/s)[0]]);
+    const found = spoken().match(/.{0,40}(NaN|Infinity|undefined)/s);
+    if (found) wrong.push([k, did, found[0]]);
   }
   report(wrong);
 })();

@@ -151,6 +151,12 @@ def test_schedules_have_the_rates_of_their_formulas():
     ]:
         rate = as_schedule(name, 0.3, **numbers)
         assert all(rate(t) == same(t) for t in (1, 2, 7, 1500))
+    ob, held = QuadraticObjective(np.eye(2)), {"schedule": "constant_then_decay", "hold": 2}
+    by_name = minimize(ob, np.ones(2), "sgd", max_iter=5, learning_rate=0.3, **held)
+    by_function = minimize(
+        ob, np.ones(2), "sgd", max_iter=5, learning_rate=constant_then_decay(0.3, 2)
+    )
+    assert np.array_equal(by_name.x, by_function.x)
 
 
 @pytest.mark.parametrize(

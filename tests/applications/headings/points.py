@@ -21,43 +21,55 @@ MLP = fc.MLP
 # What a critical point is.
 
 
+def recounted(facts, **changes):
+    """Return the numbers of `where_training_stops` for its table with some columns replaced."""
+    return example("where_training_stops").count_facts(facts["table"] | changes)
+
+
+def batches_exchanged(facts):
+    """Return the numbers of `where_training_stops` with the names of two trainings with
+    mini-batches and of two with all samples exchanged.
+    """
+    names = facts["table"]["training"]
+    for mini, full in (("Adam", "Adam, all samples"), ("SGD", "L-BFGS")):
+        names = exchange_labels(names, mini, full)
+    return recounted(facts, training=names)
+
+
 def where_descent_ends(facts):
     """Return the numbers of `where_training_stops` for the points at which descent ends, in place
-    of those at which training stops.
+    of those at which training stops, with half of the minima turned into saddles.
     """
-    table, module = facts["table"], example("where_training_stops")
-    ended = table | {
-        "gradient": table["end_gradient"],
-        "tolerance": table["end_tolerance"],
-        "negative": np.maximum(table["descent_index"], 0),
-    }
-    return module.count_facts(ended, module.nearest_points(table))
+    kinds = facts["table"]["down_kind"].copy()
+    kinds[::2] = "saddle"
+    return recounted(facts, kind=kinds, down_kind=kinds)
 
 
-def penalties_exchanged(facts):
-    """Return the counts of `where_training_stops` with the runs with and without weight decay
-    exchanged.
-    """
-    table = facts["table"]
-    decay = table["l2"] > 0
-    return {
-        "minima": int(np.sum(table["descent_kind"][~decay] == "minimum")),
-        "infinity": int(np.sum(table["stopped"][decay] == "infinity")),
-    }
-
-
-@heading(where_descent_ends=where_descent_ends, penalties_exchanged=penalties_exchanged)
+@heading(
+    penalties_exchanged=lambda facts: recounted(facts, l2=1e-3 - facts["table"]["l2"]),
+    batches_exchanged=batches_exchanged,
+    where_descent_ends=where_descent_ends,
+    random_weights_before_and_after=lambda facts: recounted(
+        facts, loss=facts["table"]["start_loss"]
+    ),
+)
 def where_training_stops(facts):
     return {
-        "none of 216 trainings ended at a critical point": facts["trainings"] == 216
-        and facts["critical"] == 0
-        and facts["least"] > 100,
-        "all but two had negative eigenvalues left": facts["with negative"]
-        == facts["trainings"] - 2,
-        "with weight decay a minimum lies further on": facts["minima"] == facts["penalised"]
-        and facts["apart"][0] > 0.05,
-        "without weight decay descent mostly leads to infinity": facts["infinity"]
-        >= 0.9 * facts["plain"],
+        "25 of 270 trainings ended at a minimum and none at a saddle": (
+            facts["trainings"],
+            facts["minima"],
+            facts["saddles"],
+        )
+        == (270, 25, 0),
+        "only with weight decay and all samples": facts["minima"]
+        == facts["minima in full batches"],
+        "with mini-batches Newton's step would gain more than 1%": facts["mini share"][0] > 0.01,
+        "with all samples and weight decay far less": facts["full share"][1] < 1e-4,
+        "with weight decay a minimum lies further on": facts["minima below"] == facts["penalised"],
+        "without weight decay none does": facts["minima below without"] == 0,
+        "there Newton's step gains about half of the loss": 0.5 < facts["plain share"] < 0.6,
+        "and only the loss tells trained from random weights": facts["losses"][2] < 0.2
+        and facts["random share"][0] < facts["plain share"],
     }
 
 

@@ -238,12 +238,13 @@ cdef class NewtonSteps:
         Returns
         -------
         str or None
-            Reason why no further step is possible, or None if a further step is possible.
+            Key in `fastcurv.common.sentences.CLAUSES["cause"]` of the reason why no further step
+            is possible, or None if a further step is possible.
         """
         cdef double *rows = <double *>pointer(record)
         cdef double before, norm_before, fallen
         cdef long long begin = now_ns()
-        run, self.parameter, sentence = self.run, parameter, None
+        run, self.parameter, cause = self.run, parameter, None
         self.points, self.n_steps, self.n_values, self.stop_condition_met = run.points, 0, 0, False
         self.value, self.gradient_norm, self.gradient = run.f, run.gnorm, run.g
         if self.points is not None:
@@ -252,9 +253,9 @@ cdef class NewtonSteps:
             before, norm_before = self.value, self.gradient_norm
             if not opened:
                 self.space.start(run.product, self.gradient)
-            sentence = self.take_step(problem, limit, scale)
+            cause = self.take_step(problem, limit, scale)
             if not self.ratio > MIN_ACCEPT_RATIO:
-                return sentence
+                return cause
             rows[0], rows[1], rows[2] = self.value, self.gradient_norm, (now_ns() - begin) * 1e-9
             rows[3], rows = run.n_products, rows + 4
             self.n_steps += 1
@@ -282,8 +283,8 @@ cdef class NewtonSteps:
         return None
 
     cdef object take_step(self, str problem, Py_ssize_t limit, scale):
-        """Take one step, after as many trial steps as needed. Return the reason if no step is
-        possible. If the budget ends first, return None with a `ratio` below MIN_ACCEPT_RATIO.
+        """Take one step, after as many trial steps as needed. Return the key of the reason if no
+        step is possible. If the budget ends first, return None with a `ratio` below MIN_ACCEPT_RATIO.
         """
         cdef double length, predicted, f
         cdef bint bounded
@@ -299,9 +300,7 @@ cdef class NewtonSteps:
             if scale is not None:
                 np.multiply(self.vector, scale, out=self.vector)
             if not (predicted > 0 and isfinite(length)):
-                return (
-                    "the model promises no reduction: the gradient is within rounding of zero"
-                )
+                return "no_reduction"
             f = self.evaluate_trial()
             self.ratio = reduction_ratio(self.value, f, predicted, run.eps)
             self.parameter = next_regularisation(
@@ -311,10 +310,10 @@ cdef class NewtonSteps:
                 self.move_to()
                 return None
             if self.is_negligible_step():
-                return "steps are no longer than rounding errors and do not lower the loss"
+                return "tiny_steps"
             if run.cut is not None:
                 return None
-        return "a hundred trial steps in a row were refused"
+        return "refused_steps"
 
     cdef double evaluate_trial(self) except? -1:
         """Return the loss at the trial point, current point plus `vector`."""

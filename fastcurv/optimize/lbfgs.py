@@ -103,7 +103,7 @@ class LBFGS(Method):
         self.taken += 1
         if moved or run.cut:
             return None
-        return "the line search found no lower loss along the negative gradient"
+        return "no_lower_loss"
 
     def _step_in_python(self) -> bool:
         """Take one step, with values and gradients from calls of the objective. Return False if the

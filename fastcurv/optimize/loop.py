@@ -200,7 +200,7 @@ class MinimizeLoop:
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store the name of the rule in `why`."""
-        # `known` is the reason, returned with the last steps, why no further step is possible.
+        # `known` is the cause, returned with the last steps, why no further step is possible.
         run, known = self.run, None
         while True:
             self.why = self.stopping_reason()
@@ -242,10 +242,11 @@ class MinimizeLoop:
 
     def _stall_notes(self, cause: str) -> tuple[Note, ...]:
         """Return the notes on a run that stalled because of `cause`."""
+        stalled = Note("stalled", {"cause": cause})
         if cause == "not_convex":
-            return (Note("not_convex"), Note("newton_methods"))
+            return (stalled, Note("newton_methods"))
         if not self.rounded:
-            return (Note("stalled", {"cause": cause}),)
+            return (stalled,)
         single = (Note("float64"),) * (self.run.theta.dtype == np.float32)
         return (Note("rounded", {"cause": cause}), *single)
 

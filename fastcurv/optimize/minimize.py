@@ -290,7 +290,8 @@ def minimize(
           loss within 1e-4 of its lower bound (relative to the loss at the start and at theta = 0),
           it is also ``slow`` if they do not lower the loss by a millionth of that scale.
         * ``notes``: the facts that `message` states, as pairs of a key of
-          `fastcurv.common.sentences.ENDINGS` and a dict of numbers.
+          `fastcurv.common.sentences.ENDINGS` and a dict of numbers. For a run that stalled, the
+          entry ``cause`` of this dict is a key of ``CLAUSES["cause"]`` there.
         * ``track``: with `track`, the Tracker with its records.
         * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
           `history` are those of the run that continues from the chosen start.

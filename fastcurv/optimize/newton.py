@@ -134,7 +134,8 @@ class _KrylovMethod(Method):
 
     def step(self) -> str | None:
         """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the
-        loss. Return None, or the reason why no further step was possible.
+        loss. Return None, or the key in `CLAUSES["cause"]` of the reason why no further step was
+        possible.
         """
         run, engine, whole = self.run, self.krylov_steps, False
         opened = self.precondition or self.warm_start
@@ -146,7 +147,7 @@ class _KrylovMethod(Method):
         engine.cost_weight = current_cost_weight(self)
         scale = self.scale if self.precondition else None
         try:
-            sentence = engine.take_steps(
+            cause = engine.take_steps(
                 self.problem,
                 parameter,
                 self.max_krylov_dim,
@@ -157,10 +158,7 @@ class _KrylovMethod(Method):
             )
             whole = True
         except NotFiniteError:
-            sentence = (
-                "products with the curvature matrix overflow. Use a smaller theta0, or scale "
-                "inputs and targets"
-            )
+            cause = "overflow"
             whole = True
         finally:
             # After Ctrl-C, all steps taken so far are complete.
@@ -173,7 +171,7 @@ class _KrylovMethod(Method):
                     run.record_engine_steps(record[: engine.n_steps], begun, None, whole)
         if self.warm_start and engine.n_steps:
             self.last = engine.vector.copy()
-        return sentence
+        return cause
 
 
 class TrustRegion(_KrylovMethod):
@@ -257,10 +255,10 @@ class GaussNewton(SaddleFreeNewton):
             self._set_curvature("hessian")
 
     def step(self) -> str | None:
-        sentence = super().step()
+        cause = super().step()
         if self.krylov_steps.stop_condition_met:
             self._set_curvature("ggn" if self.exact else "hessian")
-        return sentence
+        return cause
 
     def _set_curvature(self, curvature: str) -> None:
         """From the next step on, use the curvature matrix of the given name, ``hessian`` or
@@ -288,7 +286,7 @@ class Newton(_KrylovMethod):
         stop, price, weight = run.is_out_of_budget, run.step_cost(), self.cost_weight
         space.solve("shifted", self.damping, wanted, self.max_krylov_dim, stop, weight, price, step)
         if not np.isfinite(run.try_step(step)):
-            return "the Newton step leads to a loss that is not finite"
+            return "not_finite"
         run.accept_trial_point()
         return None
 
@@ -329,7 +327,8 @@ class NewtonCG(Method):
 
     def step(self) -> str | None:
         """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the
-        loss. Return None, or the reason why no further step was possible.
+        loss. Return None, or the key in `CLAUSES["cause"]` of the reason why no further step was
+        possible.
         """
         run, rows, whole, here = self.run, [], False, self.run.theta
         begun, count = (
@@ -337,7 +336,7 @@ class NewtonCG(Method):
             min(run.ahead, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1,
         )
         try:
-            while (sentence := self._take_step()) is None:
+            while (cause := self._take_step()) is None:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
                 here = run.theta
                 on = run.enough < run.gnorm < np.inf and run.f > run.fun_target and not run.cut
@@ -351,10 +350,10 @@ class NewtonCG(Method):
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
             if rows:
                 run.record_engine_steps(np.array(rows), begun, None, whole)
-        return sentence
+        return cause
 
     def _take_step(self) -> str | None:
-        """Take one step and return None, or return the reason why there is no step."""
+        """Take one step and return None, or return the key of the reason why there is no step."""
         run = self.run
         weight = self._initial_weight() if self.weight is None else self.weight
         eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
@@ -373,10 +372,7 @@ class NewtonCG(Method):
         if not moved:
             down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
             if self._backtrack(down) is None:
-                return (
-                    "the line search found no lower loss, neither along the Newton-CG step nor "
-                    "along the negative gradient"
-                )
+                return "no_lower_loss"
         run.accept_trial_point()
         return None
 
@@ -467,15 +463,12 @@ class NewtonMR(_KrylovMethod):
         )
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
-            return (
-                "no step lowers the gradient norm: the gradient is orthogonal to the range of the "
-                "Hessian"
-            )
+            return "orthogonal_gradient"
         found = reduce_gradient_norm(
             lambda theta: run.value_and_gradient(theta)[1], run.theta, run.gnorm, steps
         )
         if found is None:
-            return "the line search found no smaller gradient along the Newton-MR step"
+            return "no_smaller_gradient"
         np.copyto(run.spare, found[0])
         run.accept_trial_point()
         return None

@@ -660,5 +660,7 @@ class Method(CheckpointedState):
         def __getattr__(self, name: str) -> Any: ...
 
     def step(self) -> str | None:
-        """Move the run and return None, or return the reason why no step was possible."""
+        """Move the run and return None, or return the key in `CLAUSES["cause"]` of the reason why
+        no step was possible.
+        """
         raise NotImplementedError

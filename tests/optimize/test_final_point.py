@@ -191,7 +191,7 @@ def test_products_that_overflow_end_a_run(method):
         start = np.full(2, 0.08, "float32")
         run = fc.minimize(ob, start, method, max_iter=5)
         assert not run.success and run.fun <= ob.value(start)
-        assert run.fun < 0.1 * ob.value(start) or "overflow" in run.notes[0].numbers["cause"]
+        assert run.fun < 0.1 * ob.value(start) or run.notes[0].numbers["cause"] == "overflow"
 
 
 def test_the_message_names_separable_classes_without_l2():
@@ -464,7 +464,7 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
         start = ob.model.init(seed=seed) * 0.3
         run = fc.minimize(ob, start, method, seed=0, max_iter=200)
         assert run.fun <= ob.value(start) and np.isfinite(run.fun)
-        met += run.notes[0].key == "not_convex"
+        met += run.notes[0].numbers.get("cause") == "not_convex"
     assert met
 
 
@@ -472,21 +472,18 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
 
 
 @pytest.mark.parametrize(
-    "method, words",
+    "method, cause",
     [
-        ("newton-cg", "no lower loss, neither along the Newton-CG step"),
-        ("trust-region", "no longer than rounding errors and do not lower the loss"),
-        ("l-bfgs", "no lower loss along the negative gradient"),
-        ("newton-mr", "no smaller gradient along the Newton-MR step"),
+        ("newton-cg", "no_lower_loss"),
+        ("trust-region", "tiny_steps"),
+        ("l-bfgs", "no_lower_loss"),
+        ("newton-mr", "no_smaller_gradient"),
     ],
 )
-def test_a_wrong_gradient_stalls_the_run_at_its_start(method, words):
+def test_a_wrong_gradient_stalls_the_run_at_its_start(method, cause):
     found = fc.minimize(line(abs), np.zeros(1), method, max_iter=50, verdict=False)
-    assert (
-        not found.success
-        and found.stopped == "stalled"
-        and words in found.notes[0].numbers["cause"]
-    )
+    assert not found.success and found.stopped == "stalled"
+    assert found.notes[0].numbers["cause"] == cause
     assert np.array_equal(found.x, [0.0]) and found.fun == 0
 
 
@@ -500,7 +497,7 @@ def test_a_run_that_stalls_by_rounding_advises_float64_only_in_float32(dtype):
 
 def test_newton_mr_reports_a_slope_without_curvature():
     found = fc.minimize(line(lambda x: x, curvature=0.0), np.zeros(1), "newton-mr", verdict=False)
-    assert not found.success and "orthogonal" in found.notes[0].numbers["cause"]
+    assert not found.success and found.notes[0].numbers["cause"] == "orthogonal_gradient"
 
 
 def test_a_newton_step_to_an_infinite_loss_stalls_the_run():
@@ -511,7 +508,7 @@ def test_a_newton_step_to_an_infinite_loss_stalls_the_run():
         lambda x: np.diag(1 / x**2),
     )
     found = fc.minimize(wall, np.full(1, 3.0), "newton", max_iter=5, verdict=False)
-    assert found.stopped == "stalled" and "not finite" in found.notes[0].numbers["cause"]
+    assert found.stopped == "stalled" and found.notes[0].numbers["cause"] == "not_finite"
     assert np.array_equal(found.x, [3.0])
 
 

@@ -18,8 +18,10 @@ _CLAUSE_PATTERN = re.compile(r"<(\w+)>")
 # --------------------------------------------------------------------------------------------------
 # Verdicts: the sentence, which states the kind.
 
+_OPEN_KIND = "Whether theta is an extremum or a saddle is unknown."
 STATEMENTS = {
-    "proved": "Proved {kind}: <subject> has a local {kind} {place}<along_symmetry>.<converged>",
+    "proved": "Proved {kind}: <subject> has a local {kind} {place}.<along_symmetry><converged>",
+    "zero_loss": "Proved global minimum: <subject> reaches its minimum 0 {place}.<converged>",
     "measured": "{Kind}, not proved: every eigenvalue of the Hessian at theta is {sign}"
     "<except_symmetries>.<converged>",
     "risk": "{Kind}, with an error probability of {failure_probability}: no eigenvalue at theta "
@@ -28,13 +30,12 @@ STATEMENTS = {
     "saddle": "<certainty>: the Hessian has eigenvalues of both signs.",
     "one_sided_saddle": "<certainty>: theta lies at kinks, and the one-sided Hessian there has "
     "eigenvalues of both signs.",
-    "zero_hessian": "Degenerate: all computed products with the Hessian are zero, so the kind is "
-    "unknown.",
-    "symmetric_zeros": "Degenerate: every eigenvalue is zero by symmetry, so the kind is unknown.",
-    "zeros": "Degenerate: zero eigenvalues that no known symmetry explains ({n_unexplained} of "
-    "{n}) leave the kind unknown.",
-    "unexplained_zero": "Degenerate: a zero eigenvalue that no known symmetry explains leaves the "
-    "kind unknown.",
+    "zero_hessian": f"Degenerate: all computed products with the Hessian are zero. {_OPEN_KIND}",
+    "symmetric_zeros": f"Degenerate: every eigenvalue is zero by symmetry. {_OPEN_KIND}",
+    "zeros": "Degenerate: of {n} eigenvalues, {n_unexplained} may be zero without a known symmetry "
+    f"that explains this. {_OPEN_KIND}",
+    "unexplained_zero": "Degenerate: an eigenvalue may be zero without a known symmetry that "
+    f"explains this. {_OPEN_KIND}",
     "infinity": "Not critical: the loss is proved to decrease without end from here, towards an "
     "infimum that no point attains.",
     "not_finite": "Not critical: the loss at theta is not finite.",
@@ -58,7 +59,7 @@ _THEOREM = "The proof is by the Newton-Kantorovich theorem<of_residuals> with h 
 _THEOREM += "1/2 is needed."
 _SMALLEST = "the smallest magnitude of the nonzero eigenvalues is {smallest_magnitude}, with an "
 _SMALLEST += "error below {smallest_magnitude_error}."
-_FLOOR = "At theta, no eigenvalue lies below {curvature_floor}. <curvature_floor>"
+_FLOOR = "At theta, no eigenvalue of the Hessian lies below {curvature_floor}. <curvature_floor>"
 _UNPROVED = "The verdict is not proved, since <missing>."
 _ONE_SIGN = "<one_sign> have the same sign"
 
@@ -66,8 +67,8 @@ REASONS = {
     "infimum_at_infinity": "No point has the lowest loss, since {no_minimum_reason}.<plateau>",
     "gradient_above_tol": "<above_tolerance><newton_change>",
     "on_plateau": "<above_tolerance><newton_change><plateau>",
-    "distance_unknown": "||g|| = {gradient_norm}. The limit of {limit} is too small to estimate "
-    "the distance to a critical point.",
+    "distance_unknown": "The gradient norm is {gradient_norm}. The limit of {limit} is too small "
+    "to estimate the distance to a critical point.",
     "maybe_kink_minimum": "<above_tolerance><newton_change><kinks> The loss was not found to "
     "decrease along -g, where g is the gradient on this side of the kinks. So theta may be a "
     "minimum at kinks.",
@@ -82,21 +83,21 @@ REASONS = {
     "curvature_floor": f"A critical point is proved to lie {{place}}. {_FLOOR} {_THEOREM}",
     "one_sided_saddle": "<stationary>.<kinks> On this side of the kinks, curvature of both signs, "
     f"{_RANGE}, is <proved>. The loss was found to decrease along escape_direction or its "
-    "opposite.",
+    "opposite. The saddle is not proved, since the curvature beyond the kinks is not known.",
     "one_sided_hessian": "<stationary>.<kinks> On this side of the kinks, <signs>. The curvature "
     "on the other side is not known.",
     "no_error_bound": "<stationary>. No bound on the errors of the eigenvalues is known, so their "
     "signs are not known either.",
     "zero_hessian": "<stationary>. All computed products with the Hessian H are zero.",
     "asymmetric_products": "<stationary>. The Hessian-vector products are not those of a symmetric "
-    "matrix. This implies errors up to {smallest_magnitude_error}, within which the sign of "
-    "{n_zero} of {n} eigenvalues is unknown.",
+    "matrix. So the eigenvalues may be wrong by {smallest_magnitude_error}, and the signs of "
+    "{n_zero} of them ({n} in all) are unknown.",
     "zero_eigenvalues": "<stationary>. Of {n} eigenvalues of the Hessian, {n_zero} are zero within "
-    "the error {smallest_magnitude_error}, and known symmetries explain {n_symmetry} of them."
+    "their error, {smallest_magnitude_error}. Known symmetries explain {n_symmetry} of these."
     "<no_minimum>",
-    "unstable_signs": "<stationary>. Of {n} eigenvalues of the Hessian, {n_zero} count as zero: "
-    "{n_symmetry} by symmetry, {n_within_error} within the error, and {n_unstable_signs} because "
-    "the sign may change between theta and the nearby critical point.<no_minimum>",
+    "unstable_signs": "<stationary>. Of {n} eigenvalues of the Hessian, {n_zero} may be zero: "
+    "{n_symmetry} by symmetry, {n_within_error} within their error, and {n_unstable_signs} because "
+    "their sign may change between theta and the nearby critical point.<no_minimum>",
     "gradient_not_reduced": "<stationary>. At theta, <signs>. A Newton step does not reduce the "
     "gradient enough to confirm a critical point nearby.",
     "measured_signs": "<stationary>. At theta, <signs>. <units>"
@@ -107,8 +108,8 @@ REASONS = {
     "check that the signs stay the same up to the nearby critical point.",
     "curvature_floor_at_theta": f"<stationary>. {_FLOOR} The bound is not proved up to the nearby "
     "critical point, since <missing>.",
-    "unstable_curvature": f"<stationary>. The curvature found at theta ranges {_RANGE}. This "
-    "curvature was not found to keep its sign and size up to the nearby critical point.",
+    "unstable_curvature": f"<stationary>. The curvature found at theta ranges {_RANGE}. Its signs "
+    "were not found to stay the same up to the nearby critical point.",
     "below_product_error": "<stationary>. <ritz_values> Their magnitudes are smaller than the "
     "error of the products, so the signs of the eigenvalues are not known.",
     "no_accepted_risk": f"<stationary>. <ritz_values> {_ONE_SIGN}, but eigenvalues of the other "
@@ -122,9 +123,9 @@ REASONS = {
     f"theta lies {{side}}{_WIDTH}<except_symmetries>. The estimates of the extreme eigenvalues "
     "(Ritz values)<outside_symmetries> are {ritz_low} and {ritz_high}.<stable_signs> Zero "
     "eigenvalues, and {other_sign} eigenvalues nearer zero than this bound, are not excluded.",
-    "kink_minimum": "A <strict>local minimum is proved {place}. Pre-activations that are 0 at a "
-    "kink there: {n_active_kinks}; units with only zero weights: {n_collapsed}; units that are "
-    f"copies of others: {{n_copies}}.<at_kinks><collapsed> {_THEOREM}",
+    "kink_minimum": "A <strict>local minimum is proved to lie {place}. Pre-activations exactly at "
+    "a kink there: {n_active_kinks}; units with only zero weights: {n_collapsed}; copies of other "
+    f"units: {{n_copies}}.<at_kinks><collapsed> {_THEOREM}",
 }
 # appended to the reason of any verdict that it applies to
 REASON_ENDINGS = "<complement><kinks_of_verdict><time_limit><newton_steps>"
@@ -134,7 +135,7 @@ CLAUSES: dict[str, dict[Any, str]] = {
         "network": "the loss of this network on these samples",
         "function": "this function",
     },
-    "along_symmetry": {True: "; moving along a symmetry leaves it unchanged"},
+    "along_symmetry": {True: " Symmetries leave the loss unchanged, so the point is not isolated."},
     "converged": {
         "proved": " Training has converged.",
         "measured": " Training has probably converged.",
@@ -148,27 +149,27 @@ CLAUSES: dict[str, dict[Any, str]] = {
     "proved": {True: "proved", False: "measured"},
     "stationary": {
         True: "The gradient is exactly 0",
-        False: "||g|| = {gradient_norm} is within its tolerance {gradient_tol}",
+        False: "The gradient norm, {gradient_norm}, is within its tolerance {gradient_tol}",
     },
     "above_tolerance": {
         "not_finite": "The loss at theta is not finite.",
-        "above": "||g|| = {gradient_norm} is above its tolerance {gradient_tol}.",
+        "above": "The gradient norm, {gradient_norm}, is above its tolerance {gradient_tol}.",
     },
     "newton_change": {
-        True: " A Newton step is predicted to change the loss by {decrement}, where at most "
-        "{threshold} is allowed.",
+        True: " A Newton step is predicted to change the loss by {change}. At a point that counts "
+        "as critical, this change is at most {allowed_change}.",
     },
     "plateau": {
         "all": " At theta the loss has a plateau: the curvature along the gradient g is small, and "
-        "a component of g of norm {gradient_residual} ||g|| lies outside the range of the Hessian "
-        "H.<saturation>",
+        "the part of g outside the range of the Hessian has the norm {gradient_residual} ||g||."
+        "<saturation>",
     },
     "saturation": {
-        True: " Of the unit outputs, {saturated} are saturated. Of {n_units} units, {dead_units} "
-        "are dead, that is, saturated on every sample.<certain>",
+        True: " Over all hidden units and samples, {saturated} of the outputs are saturated. Of "
+        "{n_units} units, {dead_units} are dead, that is, saturated on every sample.<certain>",
     },
     "certain": {
-        True: " The network is nearly certain of the class of {certain} of the samples.",
+        True: " For {certain} of the samples, the network gives one class a probability near 1.",
     },
     "of_residuals": {True: " for the residuals"},
     "zero_loss_family": {
@@ -181,11 +182,10 @@ CLAUSES: dict[str, dict[Any, str]] = {
     "two_vector_region": {
         "everywhere": "everywhere, so no point is a minimum or a maximum.",
         "ball": "at every point within {two_vector_radius} of theta, so no minimum or maximum lies "
-        "within this radius. The Newton step, of length {newton_length}, is shorter than this "
-        "radius.",
+        "within this radius. The Newton step, of length {newton_length}, ends within it.",
         "scaled": "at every point within {two_vector_radius} of theta, so no minimum or maximum "
-        "lies within this radius. The Newton step, of length {newton_length}, is shorter than this "
-        "radius. Both lengths are for parameters rescaled so that the rows of the Hessian are of "
+        "lies within this radius. The Newton step, of length {newton_length}, ends within it. Both "
+        "lengths are for parameters rescaled so that the rows of the Hessian are of "
         "similar size.",
     },
     "two_vector_signs": {
@@ -203,8 +203,9 @@ CLAUSES: dict[str, dict[Any, str]] = {
         "that depends on the residuals.",
     },
     "kinks": {
-        True: " Within rounding, pre-activations lie at a kink ({n_kinks} in all), such as that of "
-        "relu at 0. There the Hessian H describes the loss on one side only.",
+        True: " Up to rounding, inputs of activation functions (pre-activations) lie at a kink, "
+        "such as that of relu at 0 ({n_kinks} in all). There the Hessian describes the loss on one "
+        "side only.",
     },
     "signs": {
         "inertia": "the Hessian is <proved> to have {signs}",
@@ -215,13 +216,14 @@ CLAUSES: dict[str, dict[Any, str]] = {
         "theta is no minimum.",
     },
     "assumed_error": {
-        True: " This assumes that products with H have errors of at most {assumed_eps} eps ||H||.",
+        True: " This assumes that products with the Hessian H have errors of at most {assumed_eps} "
+        "||H|| times the machine epsilon.",
     },
     "stable_signs": {
         True: " The signs were checked numerically, but not proved, at several multiples of the "
         "Newton step.",
     },
-    "smaller_gradient": {True: " After this step the gradient was smaller, up to rounding."},
+    "smaller_gradient": {True: " After a Newton step the gradient was smaller, up to rounding."},
     "range": {
         "inertia": "The eigenvalues range",
         "estimates": "The eigenvalue estimates (Ritz values) range",
@@ -234,12 +236,15 @@ CLAUSES: dict[str, dict[Any, str]] = {
         True: "Apart from those that count as zero, these estimates",
         False: "All these estimates",
     },
-    "risk": {True: "is at most {risk}", False: "has no known bound below 1"},
+    "risk": {
+        "above": "is at most {risk}, which is more than the accepted {accepted_risk}",
+        "unknown": "has no known bound below 1",
+    },
     "outside_symmetries": {True: " outside the symmetry directions"},
     "strict": {True: "strict ", False: ""},
     "at_kinks": {
-        True: " The loss rises on both sides of each kink, and along the kinks the curvature is "
-        "positive.",
+        True: " The loss rises on both sides of each kink. In the directions that stay on all "
+        "kinks, the curvature is positive.",
     },
     "collapsed": {True: " If the zero weights of a unit grow, the loss rises."},
     "complement": {
@@ -278,15 +283,32 @@ CLAUSES: dict[str, dict[Any, str]] = {
         "product of bounds on the inverse Hessian, the Newton step and the third derivative",
         "orbit": "the symmetry directions are not proved to stay linearly independent near theta",
     },
+    # Why a method of `minimize` can take no further step.
+    "cause": {
+        "no_reduction": "the gradient is so small that no step is predicted to lower the loss by "
+        "more than rounding errors",
+        "tiny_steps": "steps so short that they change theta only by rounding errors do not lower "
+        "the loss",
+        "refused_steps": "a hundred trial steps in a row did not lower the loss enough",
+        "no_lower_loss": "the line search found no lower loss along the negative gradient",
+        "no_smaller_gradient": "the line search found no smaller gradient along the step",
+        "orthogonal_gradient": "no step is predicted to lower the gradient norm, since the "
+        "gradient is orthogonal to the range of the Hessian",
+        "not_finite": "the loss is not finite after the Newton step",
+        "overflow": "products with the curvature matrix overflow. Use a smaller theta0, or scale "
+        "inputs and targets",
+        "not_convex": "the Gauss-Newton matrix has negative curvature at the next point, since the "
+        "loss is concave in the outputs of some samples",
+    },
     "wanted": {
-        "index": "a critical point of index {index}, its number of negative eigenvalues,",
+        "index": "a critical point of index {index} (the number of negative eigenvalues)",
         "any": "a critical point",
     },
     # Why a minimum at active kinks is not proved.
     "kink_missing": {
         "not_finite": "the curvature is not finite",
-        "zero": "the curvature along the kinks may be 0",
-        "negative": "the curvature along the kinks is not positive",
+        "zero": "in a direction that stays on all kinks the curvature may be 0",
+        "negative": "in a direction that stays on all kinks the curvature is not positive",
         "h": "h = {h}, where the Newton-Kantorovich theorem needs h < 1/2",
         "signs": "another pre-activation is not proved to keep its sign within {radius} of theta",
         "slopes": "the gradient is 0 only for a certain slope of the activation at a kink, and "
@@ -301,6 +323,7 @@ CLAUSES: dict[str, dict[Any, str]] = {
 # Endings of runs of `minimize` and of searches, each with the numbers of a `Note`.
 
 _CONTINUES = "fastcurv.minimize(ob, result.x)"
+_NOT_FOUND = "<wanted> was found. The smallest gradient norm found is {gradient_norm}."
 ENDINGS = {
     "max_iter": "The limit of iterations was reached.",
     "max_time": "The limit of time was reached.",
@@ -310,10 +333,8 @@ ENDINGS = {
     "diverged": "Diverged: in the last step the loss or its gradient was not finite.",
     "interrupted": "Interrupted from the keyboard.",
     "unbounded": "The loss appears to be unbounded below (not proved).",
-    "stalled": "No further step is possible: {cause}.",
-    "rounded": "Rounding errors limit further progress: {cause}.",
-    "not_convex": "No further step is possible: the Gauss-Newton matrix has negative curvature at "
-    "the next point, since the loss is concave in the outputs of some samples.",
+    "stalled": "No further step is possible, because <cause>.",
+    "rounded": "Rounding errors limit further progress: <cause>.",
     "patience": "The {watched} has not decreased in the last {n_records} records of the history "
     "(patience = {patience}).",
     "slow": "Slow progress: the loss decreased only from {before} to {after} in {n_iterations} "
@@ -322,8 +343,9 @@ ENDINGS = {
     "iterations.",
     "idle": "Slow progress: in {n_iterations} iterations the loss did not decrease by a fraction "
     "{fraction} of its value, and the gradient norm was not halved.",
-    "jump": "Over a distance of {distance} the gradient changes by {ratio} times its norm, as at a "
-    "kink such as that of relu at 0. At a kink the Hessian describes the loss on one side only.",
+    "jump": "Over a distance of {distance} the change of the gradient is {ratio} times as long as "
+    "the gradient, as at a kink such as that of relu at 0. At a kink the Hessian describes the "
+    "loss on one side only.",
     "verdict": "{statement} {reason}",
     "no_minimum": "No point has the lowest loss, since {no_minimum_reason}.",
     "no_time": "No time was left for a verdict.",
@@ -334,9 +356,9 @@ ENDINGS = {
     "at_lower_bound": "The loss equals its lower bound {lower_bound}.",
     "infinity": "The infimum appears to be at infinity (not proved): along a ray from the returned "
     "point, neither the loss nor the gradient norm increased in 40 doublings of the distance.",
-    "no_lower_point": "No lower point was found.",
-    "no_lower_point_nearby": "No lower point was found along null vectors or by minimizing from "
-    "points nearby.",
+    "no_lower_point": "No point of lower loss was found.",
+    "no_lower_point_nearby": "No point of lower loss was found along null vectors of the Hessian "
+    "or by minimizing from points nearby.",
     "moved_lower": "The run converged at a loss of {loss}. A search from there found the returned "
     "point, with a lower loss of {lowest}.",
     "small_gradient": "The gradient norm is {gradient_norm}.",
@@ -346,43 +368,42 @@ ENDINGS = {
     "large_gradient": "At the returned point the gradient norm is {gradient_norm}, above the "
     "tolerance {gradient_tol}.",
     # searches for critical points
-    "within_tolerance": "||g|| = {gradient_norm} is within its tolerance {gradient_tol}.",
-    "limit": "The limit {limit} was reached at ||g|| = {gradient_norm}.",
-    "limit_within_tolerance": "The limit {limit} was reached at ||g|| = {gradient_norm}, within "
-    "the tolerance {gradient_tol}, but the Newton step is predicted to lower the loss further.",
-    "limit_above_tolerance": "The limit {limit} was reached at ||g|| = {gradient_norm}, above the "
-    "tolerance {gradient_tol}.",
-    "limit_without_point": "The limit {limit} was reached before <wanted> was found. The smallest "
-    "||g|| found is {gradient_norm}.",
-    "tries_without_point": "All tries ended before <wanted> was found. The smallest ||g|| found is "
-    "{gradient_norm}.",
-    "diverged_without_point": "The search diverged before <wanted> was found. The smallest ||g|| "
-    "found is {gradient_norm}.",
+    "within_tolerance": "The gradient norm, {gradient_norm}, is within its tolerance "
+    "{gradient_tol}.",
+    "limit": "The limit {limit} was reached at a gradient norm of {gradient_norm}.",
+    "limit_within_tolerance": "The limit {limit} was reached at a gradient norm of "
+    "{gradient_norm}, within the tolerance {gradient_tol}, but the Newton step is predicted to "
+    "lower the loss further.",
+    "limit_above_tolerance": "The limit {limit} was reached at a gradient norm of {gradient_norm}, "
+    "above the tolerance {gradient_tol}.",
+    "limit_without_point": f"The limit {{limit}} was reached before {_NOT_FOUND}",
+    "tries_without_point": f"All tries ended before {_NOT_FOUND}",
+    "diverged_without_point": f"The search diverged before {_NOT_FOUND}",
     "other_index": "The search ended at a critical point of index {n_negative} instead of {index}. "
-    "The index is the number of negative eigenvalues, without those of symmetries.",
+    "The index is the number of negative eigenvalues.",
     "hessian_not_finite": "The Hessian is not finite at this point. Use a start nearer to 0.",
-    "no_critical_point": "||g|| = {gradient_norm}, but the loss has no minimum, since "
+    "no_critical_point": "The gradient norm is {gradient_norm}, but the loss has no minimum, since "
     "{no_minimum_reason}.",
-    "plateau": "A plateau, not a critical point: ||g|| = {gradient_norm}, and the curvature along "
-    "g is small, since ||Hg|| = {flat_ratio} ||H|| ||g||.",
-    "no_smaller_gradient": "No step decreased ||g|| = {gradient_norm}. The returned point is that "
-    "before the last line search.",
+    "plateau": "A plateau, not a critical point: the norm of the gradient g is {gradient_norm}, "
+    "and the curvature along g is small, since ||Hg|| = {flat_ratio} ||H|| ||g|| for the Hessian "
+    "H.",
+    "no_smaller_gradient": "No step decreased the gradient norm, {gradient_norm}. The returned "
+    "point is that before the last line search.",
     # escapes from saddles
     "no_negative_curvature": "No negative curvature was found with {n_products} Hessian-vector "
     "products: the lowest curvature found is {curvature}, with a rounding error of about "
     "{rounding}.",
     "escaped": "The loss fell from {loss} to {lowest} over a step of length {length} along a "
     "direction of curvature {curvature}.",
-    "slope_only": "Along the direction the loss falls by {gain}, no more than the slope and "
-    "rounding explain. This decrease does not show negative curvature. The curvature along this "
-    "line is {curvature}.",
+    "slope_only": "Along the direction the loss falls by {gain}, which the slope and rounding "
+    "errors explain without negative curvature. The curvature along this line is {curvature}.",
     "no_lower_on_line": "No lower loss was found along the direction or its opposite. The "
     "curvature along this line is {curvature}.",
     # advice
     "increase_limit": "Increase this limit.",
     "float64": "For smaller rounding errors, continue in float64.",
     "newton_methods": 'Use the method "newton-cg" or "trust-region".',
-    "l2": "To give the loss a minimum, use l2 on all parameters.",
+    "l2": "To give the loss a minimum, use weight decay, l2 > 0, on all parameters.",
     "penalty": "To give the loss a minimum, add a penalty, such as l2, on all parameters.",
     "continue": f"To continue, call {_CONTINUES} with the same or another method.",
     "classify": "The returned point has no verdict yet; call fastcurv.classify(ob, result.x).",
@@ -403,7 +424,7 @@ VERDICT_ADVICE = {
     "kinks": "Use fastcurv.minimize({at}) to search for a minimum at kinks.",
     "reduce": "Use fastcurv.find_critical_point({at}) to reduce the gradient.",
     "check": "Use fastcurv.check_gradient({at}) to test the products.",
-    "l2": "Use l2 on all parameters.",
+    "l2": "Use weight decay, l2 > 0, on all parameters.",
     "bounds": "For a verdict, ob.hessian(theta) must supply finite bounds on the errors of its "
     "products.",
     "max_time": "Increase max_time.",

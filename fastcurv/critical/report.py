@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from math import ceil, log10
+from math import ceil, inf, log10
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,13 @@ ADVICE_BY_REASON = {
     Reason.UNSTABLE_CURVATURE: "reduce",
     Reason.RISK_TOO_LARGE: "risk_steps",
 }
+
+
+def place_of_radius(radius: float) -> str:
+    """Return the phrase for the place of a certified critical point relative to theta, with the
+    radius rounded up to a power of ten.
+    """
+    return f"within 1e{ceil(log10(radius)):+03d} of theta" if 0 < radius < inf else "at theta"
 
 
 def verdict_noun_phrase(point: CriticalPoint) -> str:
@@ -236,7 +243,7 @@ class CriticalPoint(FrozenRecord):
         numbers = self._numbers | {
             "kind": self.kind,
             "Kind": self.kind.capitalize(),
-            "place": f"within 1e{ceil(log10(radius)):+03d} of theta" if radius else "at theta",
+            "place": place_of_radius(radius or 0.0),
             "sign": sign,
             "other_sign": other,
             "side": "below -" if minimum else "above ",
@@ -246,7 +253,7 @@ class CriticalPoint(FrozenRecord):
             "gradient_tol": float(self.gradient_tol),
             "n": self.n_params,
             "n_unexplained": self._n_unexplained,
-            "change": self._predicted_change,
+            "change": self._share_of_loss("decrement"),
         }
         clauses = {
             "subject": self._clauses.get("subject", "function"),
@@ -261,20 +268,25 @@ class CriticalPoint(FrozenRecord):
     def _n_unexplained(self) -> int:
         return (self.n_zero or 0) - (self.n_symmetry or 0)
 
-    @property
-    def _predicted_change(self) -> str:
-        """The change of the loss that Newton's step predicts, as a share of the loss."""
-        decrement, loss = (self._numbers.get(name, np.nan) for name in ("decrement", "loss"))
-        share = decrement / abs(loss) if loss else np.nan
-        if not share < np.inf:
-            return format_number(decrement)
-        if share >= 1:
-            return f"more than its whole value, {format_number(loss)}"
-        return f"{100 * share:.2g}% of its value" if share >= 1e-3 else f"{share:.1g} of its value"
+    def _share_of_loss(self, name: str) -> str:
+        """Return a change of the loss, by its name in `_numbers`, as a percentage of the loss, or
+        as a number if there is no loss to compare it with.
+        """
+        change, loss = (self._numbers.get(key, np.nan) for key in (name, "loss"))
+        share = change / abs(loss) if loss else np.nan
+        if not share < inf:
+            return format_number(change)
+        return (
+            f"{100 * share:.2g}%"
+            if share < 1
+            else f"more than its whole value, {format_number(loss)}"
+        )
 
     @property
     def _statement_key(self) -> str:
         """The key of the sentence in `STATEMENTS`."""
+        if self.rule is Reason.INTERPOLATION:
+            return "zero_loss"
         if self.kind in ("minimum", "maximum"):
             at_risk = self.rule is Reason.WITHIN_ACCEPTED_RISK
             return "proved" if self.certified else "risk" if at_risk else "measured"
@@ -342,6 +354,8 @@ class CriticalPoint(FrozenRecord):
             "n_newton_steps": self.n_newton_steps,
             "nearest": "" if at is None else verdict_noun_phrase(at),
             "nearest_distance": self.nearest_distance,
+            "change": self._share_of_loss("decrement"),
+            "allowed_change": self._share_of_loss("threshold"),
         }
         clauses = self._clauses | {
             "newton_steps": self.newton_steps,
@@ -453,8 +467,6 @@ class CriticalPoint(FrozenRecord):
             f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
             f"zero{explained}; fraction positive {format_number(self.minimum_ratio or 0.0)}"
         )
-
-
 def for_audience(point: CriticalPoint, audience: Audience) -> CriticalPoint:
     """Return the verdict with its advice in the words for `audience`."""
     there = None if point.nearest_verdict is None else for_audience(point.nearest_verdict, audience)

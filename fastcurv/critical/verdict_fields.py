@@ -16,6 +16,7 @@ from ..common.vectors import safe_norm
 from ..spectrum.results import format_number
 from .decide import Decision, Evidence, Reason
 from .evidence import ClassifyOptions, third_bound, why_no_minimum
+from .report import place_of_radius
 from .theorem import EPS
 
 # smallest failure probability that advice suggests
@@ -53,17 +54,20 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
     )
     low, high = s.complement_ends or (s.low, s.high)
     inertia = f"{s.n_positive} positive, {s.n_negative} negative and {zero} zero eigenvalues"
+    radius = outcome.radius or 0.0
+    rounding = EPS * safe_norm(ask.theta)
+    place = place_of_radius(radius)
     numbers = {
         "n": n,
         "loss": near.loss,
         "decrement": near.decrement,
         "threshold": near.threshold,
         "gradient_residual": near.residual,
-        "place": _place(outcome.radius or 0.0, ask.theta),
+        "place": place + " and within the rounding error of theta" * (0 < radius <= rounding),
         "h": theorem.h,
-        "inertia": inertia + f", {symmetric} of them by symmetry" * (symmetric > 0),
-        "signs": f"{s.n_positive} positive and {s.n_negative} negative eigenvalues of {n}"
-        + f", with {symmetric} zero by symmetry" * (symmetric > 0),
+        "inertia": inertia + f" ({symmetric} by symmetry)" * (symmetric > 0),
+        "signs": f"{s.n_positive} positive and {s.n_negative} negative eigenvalues, {n} in all"
+        + f"; zero by symmetry: {symmetric}" * (symmetric > 0),
         "n_positive": s.n_positive,
         "n_negative": s.n_negative,
         "n_negative_low": s.n_negative_bounds[0],
@@ -91,7 +95,7 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
         "n_products": found.n_products,
         "limit": f"{format_number(ask.max_time or 0.0)} s"
         if limit == "max_time"
-        else f"{ask.max_products} products",
+        else f"{ask.max_products} Hessian-vector products",
         "max_time": ask.max_time,
         "unproved_reason": unproved,
     }
@@ -138,7 +142,7 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
         "outside_symmetries": symmetric > 0,
         "ritz_values": True,
         "one_sign": s.low * s.high < 0,
-        "risk": s.risk < 1,
+        "risk": "above" if s.risk < 1 else "unknown",
         "complement": in_range,
     }
     if in_range:
@@ -190,14 +194,6 @@ def _limit_name(ask: ClassifyOptions, found: Evidence) -> str | None:
     if ask.max_time is not None and found.n_products < (ask.max_products or inf):
         return "max_time"
     return None if ask.max_products is None else "max_products"
-
-
-def _place(radius: float, theta: np.ndarray) -> str:
-    """Return the phrase for the place of a certified critical point relative to theta."""
-    if radius == 0:
-        return "at theta"
-    last = ", less than the rounding error of theta" if radius <= EPS * safe_norm(theta) else ""
-    return f"within {format_number(radius)} of theta{last}"
 
 
 def _round_up_to_two_digits(x: float) -> float:

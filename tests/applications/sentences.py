@@ -50,25 +50,26 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?(?!\w
 NUMBERS: dict[str, Any] = {
     "n": 12, "n_unexplained": 2, "loss": 6e-21, "decrement": 5e-21, "threshold": 6e-29,
     "gradient_norm": 1e-9, "gradient_tol": 1e-6, "gradient_residual": 0.97, "place":
-    "within 3e-10 of theta", "h": 2e-4, "inertia": "9 positive, 1 negative and 2 zero eigenvalues",
-    "signs": "9 positive and 1 negative eigenvalues of 12",
+    "within 1e-09 of theta", "h": 2e-4, "inertia": "9 positive, 1 negative and 2 zero eigenvalues",
+    "signs": "9 positive and 1 negative eigenvalues, 12 in all",
     "n_positive": 9, "n_negative": 1, "n_negative_low": 1, "n_zero": 2, "n_symmetry": 1,
     "n_unstable_signs": 1, "n_within_error": 0, "n_residuals": 4, "low": -0.5, "high": 8.0,
     "smallest_magnitude": 0.02, "smallest_magnitude_error": 1e-13, "curvature_floor": 1e-3,
     "l2": 1e-2, "two_vector_radius": 1e-5, "newton_length": 1e-8, "assumed_eps": 64, "risk": 4e-3,
     "accepted_risk": 1e-3, "n_steps_needed": 446, "ritz_low": 0.03, "ritz_high": 8.0,
-    "side": "below -", "other_sign": "negative", "n_products": 40, "limit": "9 products",
-    "max_time": 0.5, "unproved_reason": "Loss(squares) was given without third_bound",
+    "side": "below -", "other_sign": "negative", "n_products": 40,
+    "limit": "9 Hessian-vector products", "max_time": 0.5,
+    "unproved_reason": "Loss(squares) was given without third_bound",
     "suggested_risk": "0.01", "no_minimum_reason": "every sample has label 1 at output 0",
     "curvature_tol": 1e-4, "n_kinks": 3, "n_newton_steps": 4, "nearest": "a certified minimum",
     "nearest_distance": 2e-3, "saturated": "80%", "certain": "60%", "n_units": 8, "dead_units": 5,
     "n_complement": 7, "complement_eigenvalue": 0.01, "range_dim": 5, "n_active_kinks": 2,
     "n_collapsed": 1, "n_copies": 0, "failure_probability": 4e-3, "radius": 3e-10, "index": 1,
-    "kind": "minimum",
+    "kind": "minimum", "change": "83%", "allowed_change": "1e-06%",
 }  # fmt: skip
 # The numbers of the notes on runs and searches.
 NOTE_NUMBERS = NUMBERS | {
-    "cause": "steps are no longer than rounding errors and do not lower the loss",
+    "cause": "tiny_steps",
     "watched": "validation loss", "n_records": 5, "patience": 5, "before": "0.12346", "after":
     "0.12345", "n_iterations": 50, "fraction": 1e-8, "distance": "1e-8", "ratio": "0.8",
     "statement": "<the verdict>", "reason": "<its evidence>", "excess": "1e-25", "lower_bound": "0",
@@ -88,7 +89,7 @@ def verdict_lines() -> Iterator[str]:
         "plateau": "all", "saturation": True, "certain": True, "above_tolerance": "above",
         "newton_change": True, "stationary": False, "of_residuals": False, "complement": None,
         "kinks_of_verdict": None, "time_limit": None, "units": False, "assumed_error": None,
-        "two_vector_region": "ball", "one_sign": False,
+        "two_vector_region": "ball", "one_sign": False, "no_minimum": False,
     }  # fmt: skip
     shown = {
         "kind": "undecided", "certified": False, "failure_probability": np.nan, "radius": None,
@@ -97,11 +98,12 @@ def verdict_lines() -> Iterator[str]:
     }  # fmt: skip
     far = {"kind": "not_critical", "gradient_norm": 1e-3}
     proved = {"certified": True, "failure_probability": 0.0, "radius": 3e-10}
-    missing = {"missing_hypothesis": "h"}
+    missing = {"missing_hypothesis": "h", "_numbers": NUMBERS | {"h": 0.8}}
     positive = NUMBERS | {
-        "inertia": "11 positive, 0 negative and 1 zero eigenvalues, 1 of them by symmetry",
-        "signs": "11 positive and 0 negative eigenvalues of 12, with 1 zero by symmetry",
-    }
+        "inertia": "11 positive, 0 negative and 1 zero eigenvalues (1 by symmetry)",
+        "signs": "11 positive and 0 negative eigenvalues, 12 in all; zero by symmetry: 1",
+        "h": 0.8, "low": 0.02, "n_negative": 0,
+    }  # fmt: skip
     cases: dict[str, dict[str, Any]] = {
         "INFIMUM_AT_INFINITY": far | {"plateau": True},
         "GRADIENT_ABOVE_TOL": far | {"newton_steps": "diverged"},
@@ -109,19 +111,24 @@ def verdict_lines() -> Iterator[str]:
         "DISTANCE_UNKNOWN": {"limit": "max_products", "gradient_norm": 1e-3},
         "MAYBE_KINK_MINIMUM": {"gradient_norm": 1e-3},
         "INTERPOLATION": proved | {"kind": "minimum", "_clauses": every | {"of_residuals": True}},
-        "KANTOROVICH": proved | {"kind": "minimum", "n_symmetry": 1, "_numbers": positive},
+        "KANTOROVICH": proved
+        | {"kind": "minimum", "n_symmetry": 1, "_numbers": positive | {"h": 2e-4}},
         "KANTOROVICH_SADDLE": proved | {"kind": "saddle"},
         "TWO_VECTOR_SADDLE": proved | {"kind": "saddle"},
         "CURVATURE_FLOOR": proved | {"kind": "minimum"},
         "ONE_SIDED_SADDLE": {"kind": "saddle"},
         "ZERO_HESSIAN": {"kind": "degenerate"},
-        "ZERO_EIGENVALUES": {"kind": "degenerate", "n_zero": 2},
-        "UNSTABLE_SIGNS": {"kind": "degenerate", "n_zero": 12, "n_symmetry": 12},
+        "ONE_SIDED_HESSIAN": {"_numbers": positive},
+        "ZERO_EIGENVALUES": {"kind": "degenerate", "n_zero": 2, "n_symmetry": 1},
+        "UNSTABLE_SIGNS": {"kind": "degenerate", "n_zero": 2, "n_symmetry": 1},
+        "GRADIENT_NOT_REDUCED": {"_numbers": positive},
         "MEASURED_SIGNS": missing | {"kind": "minimum", "n_symmetry": 1, "_numbers": positive},
         "MEASURED_SADDLE": missing | {"kind": "saddle"},
-        "STABILITY_UNKNOWN": {"limit": "max_time"},
+        "STABILITY_UNKNOWN": {"limit": "max_time", "_numbers": NUMBERS | {"limit": "0.5 s"}},
         "CURVATURE_FLOOR_AT_THETA": missing,
-        "RISK_TOO_LARGE": {"limit": "max_products"},
+        "BELOW_PRODUCT_ERROR": {"_numbers": NUMBERS | {"low": -3e-16, "high": 8e-16}},
+        "NO_ACCEPTED_RISK": {"_numbers": positive},
+        "RISK_TOO_LARGE": {"limit": "max_products", "_numbers": positive},
         "UNEXPLAINED_ZERO": {"kind": "degenerate"},
         "WITHIN_ACCEPTED_RISK": {"kind": "minimum", "failure_probability": 4e-3},
         "KINK_MINIMUM": proved | {"kind": "minimum"},
@@ -152,7 +159,10 @@ def clause_lines() -> Iterator[str]:
 
 def ending_lines() -> Iterator[str]:
     """Yield the sentence of every note on the end of a run or a search."""
-    return (f"{key}: {render_notes([Note(key, NOTE_NUMBERS)])}" for key in ENDINGS)
+    special = {"no_negative_curvature": {"curvature": -1e-16}, "slope_only": {"curvature": 0.2}}
+    for key in ENDINGS:
+        numbers = NOTE_NUMBERS | special.get(key, {})
+        yield f"{key}: {render_notes([Note(key, numbers)])}"
 
 
 def advice_lines() -> Iterator[str]:
@@ -180,7 +190,9 @@ def cause_lines() -> Iterator[str]:
     ob = fc.Objective(fc.MLP([3, 4, 4, 1], "relu"), X, X[:, :1], loss="mse", l2=0.5)
     facts = SimpleNamespace(
         ob=ob, values=np.arange(4), smallest_column_rms=0.01, largest_column_rms=900.0, offset=12.0,
-        max_stable_learning_rate=0.2, steps=SimpleNamespace(batch=8),
+        max_stable_learning_rate=0.2, steps=SimpleNamespace(
+            batch=8, method="sgd", rate=0.9, norms=(), has_adaptive_steps=False
+        ),
     )  # fmt: skip
     commands = ShellCommands(TrainingRecipe("data.csv", (4, 4), "relu", loss="mse", l2=0.5))
     for cause in CAUSES:

@@ -110,7 +110,9 @@ class ShellCommands:
             "raw": False if "standardized" in (change.inputs, change.targets) else None,
         }
         changes = {name: value for name, value in changes.items() if value is not None}
-        return self.retraining_command(replace(self.recipe, **changes), epochs=0)
+        # Without epochs, only the second method trains, which has no learning rate.
+        options = change.run_options or {"epochs": 0}
+        return self.retraining_command(replace(self.recipe, **changes), **options)
 
 
 def _training_options(given: dict[str, Any]) -> list[str]:

@@ -136,6 +136,8 @@ def train(args: Namespace, out: CommandOutput) -> int:
     first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.refine == "none"}
     if args.method in STOCHASTIC_METHODS:
         first["batch_size"] = args.batch_size
+    if args.learning_rate is not None:
+        first["learning_rate"] = args.learning_rate
     common = {"max_time": args.max_time, "progress": args.progress, "callback": store_result}
     try:
         for method, options in ((args.method, first), (args.refine, {"max_iter": args.max_steps})):

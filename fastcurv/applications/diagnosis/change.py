@@ -67,6 +67,12 @@ class Change:
         The new weight decay, or None for that of the objective.
     l2_biases : bool or None
         Whether weight decay includes the biases, or None as in the objective.
+    method : str or None
+        The method of `minimize`, or None for its default.
+    learning_rate : float or None
+        The learning rate of `method`, or None for its default.
+    batch_size : int or None
+        The number of rows in a mini-batch of `method`, or None for all rows.
     action : str or None
         "escape" to leave the saddle at theta and continue, or "join_rows" to join X and y again,
         row by row, which no call does. None to train from a new start.
@@ -81,6 +87,8 @@ class Change:
     "fc.minimize(fc.Objective(ob.model, ob.X, ob.y, 'mse', 0.0001), seed=0)"
     >>> change.apply(ob, ob.model.init(seed=0)).kind
     'minimum'
+    >>> Change(method="sgd", learning_rate=0.1).python_call(ob)
+    "fc.minimize(ob, method='sgd', learning_rate=0.1, seed=0)"
     """
 
     sizes: tuple[int, ...] | None = None
@@ -91,12 +99,21 @@ class Change:
     loss: str | None = None
     l2: float | None = None
     l2_biases: bool | None = None
+    method: str | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
     action: str | None = None
 
     @property
     def makes_objective(self) -> bool:
         """True if the network, the data, the loss or the weight decay changes."""
-        return self.action is None and self != Change()
+        return self.action is None and self != Change(**self.run_options)
+
+    @property
+    def run_options(self) -> dict[str, Any]:
+        """The options of `minimize` that change."""
+        names = "method", "learning_rate", "batch_size"
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def makes_network(self) -> bool:
@@ -131,7 +148,8 @@ class Change:
             raise ValueError("X and y must be joined again, row by row, which no call can do.")
         if self.action == "escape":
             return minimize(ob, escape(ob, theta).x)
-        return minimize(self.new_objective(ob) if self.makes_objective else ob, seed=0)
+        new = self.new_objective(ob) if self.makes_objective else ob
+        return minimize(new, **self.run_options, seed=0)
 
     def new_objective(self, ob: Objective) -> Objective:
         """Return the objective after the change."""
@@ -164,8 +182,9 @@ class Change:
             return "fc.Objective(ob.model, X, y, ob.loss)  # rows of X and y in the same order"
         if self.action == "escape":
             return "fc.minimize(ob, fc.escape(ob, theta).x)"
+        options = "".join(f", {name}={value!r}" for name, value in self.run_options.items())
         if not self.makes_objective:
-            return "fc.minimize(ob, seed=0)"
+            return f"fc.minimize(ob{options}, seed=0)"
         used = "" if self._all_rows_count(ob) else "[ob.sample_weight > 0]"
         data = [
             DATA_EXPRESSIONS[how].format(name=name, rows=f"ob.{name}{used}")
@@ -177,7 +196,7 @@ class Change:
         parts += [repr(loss) if isinstance(loss, str) else "ob.loss", f"{l2:.3g}"]
         parts += ["ob.sample_weight"] * (ob.sample_weight is not None)
         parts += ["l2_biases=False"] * (not (ob.l2_biases if self.l2_biases is None else True))
-        return f"fc.minimize(fc.Objective({', '.join(parts)}), seed=0)"
+        return f"fc.minimize(fc.Objective({', '.join(parts)}){options}, seed=0)"
 
     def _network_expression(self, model: MLP) -> str:
         if not self.makes_network:

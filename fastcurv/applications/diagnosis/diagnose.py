@@ -26,6 +26,7 @@ from ...common.html import html_table
 from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...critical.classify import classify
 from ...critical.report import CriticalPoint
+from ...optimize.minimize import STOCHASTIC_METHODS
 from ...spectrum.draw import new_pyplot_axes, plain_numbers
 from ...spectrum.results import format_number
 from ...structure.tables import MIN_NORMAL
@@ -42,6 +43,9 @@ from .facts import (
 # --------------------------------------------------------------------------------------------------
 # Causes: the evidence for each in the facts, and the call that corrects it.
 
+# learning rate of Adam and RMSProp, by which each weight changes in a step, relative to the typical
+# size of an initial weight
+ADAPTIVE_STEP_RATIO = 0.02
 PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
 Found = tuple[float, str] | None  # (number for the sentence, how the cause was established)
 
@@ -246,6 +250,22 @@ def _find_simpler_network(f: Facts) -> Found:
     return _finding_or_none(len(f.hidden_layers) > 0 and least <= f.loss, least)
 
 
+def _learning_rate_change(f: Facts) -> Change:
+    """Return the change to a suitable learning rate for the method of the run if this run used
+    mini-batches, and otherwise a new run of the default method, which has no learning rate.
+    """
+    s = f.steps
+    method = s.method or "sgd"
+    rate = 0.5 * f.max_stable_learning_rate
+    if s.has_adaptive_steps:
+        rate = ADAPTIVE_STEP_RATIO * f.initial_weight_size
+    elif len(s.norms) and 0 < s.norms[0] < math.inf:
+        rate = min(rate, 0.1 * f.initial_norm / s.norms[0])
+    if s.batch is None or method not in STOCHASTIC_METHODS or not rate < math.inf:
+        return Change()
+    return Change(method=method, learning_rate=float(f"{rate:.2g}"), batch_size=s.batch)
+
+
 def _numeric_loss_change(f: Facts) -> Change:
     return Change((*f.ob.model.sizes[:-1], 1), targets="standardized", loss="mse")
 
@@ -332,8 +352,8 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,
         _find_outliers,
-        "2% of the rows have {number}% of the squared deviations of the targets from their median, "
-        "so the loss {f.ob.loss} is mostly that of these rows",
+        "at most 2% of the rows have {number}% of the squared deviations of the targets from their "
+        "median, so the loss {f.ob.loss} is mostly that of these rows",
         lambda f: Change(targets="clipped"),
         poor=False,
     ),
@@ -388,6 +408,7 @@ CAUSES: tuple[Cause, ...] = (
         ),
         "the run diverged. Learning rates below {number} are stable in the direction of the "
         "largest curvature measured",
+        _learning_rate_change,
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -397,6 +418,7 @@ CAUSES: tuple[Cause, ...] = (
         ),
         "each step moves every weight by about the learning rate, which is {number} times the "
         "typical size of an initial weight",
+        _learning_rate_change,
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -404,12 +426,14 @@ CAUSES: tuple[Cause, ...] = (
         "losses of the history rise or are not finite. The learning rate is {number} times "
         "{f.max_stable_learning_rate:.3g}, the largest rate that is stable in the direction of the "
         "largest curvature",
+        _learning_rate_change,
     ),
     Cause(
         RATE_LARGE_CAUSE,
         _find_long_first_step,
         "the first step, the learning rate times the gradient, is {number} times as long as the "
         "vector of initial weights",
+        _learning_rate_change,
     ),
     Cause(
         RATE_LARGE_CAUSE,
@@ -455,7 +479,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         WEIGHTS_SMALL_CAUSE,
         _find_small_start_weights,
-        "the first loss and that of the best constant outputs differ by {number} times the latter. "
+        "the first loss equals that of the best constant outputs up to a fraction of {number}. "
         "This indicates a start near the saddle at zero weights, which training leaves slowly",
     ),
     Cause(
@@ -478,6 +502,7 @@ CAUSES: tuple[Cause, ...] = (
         "learning rate too small",
         _find_small_learning_rate,
         "the loss would still decrease with a learning rate about {number} times as large",
+        _learning_rate_change,
     ),
     Cause(
         "targets unscaled",

@@ -69,14 +69,14 @@ def eigenvalues(H):
     integers.
     """
     V, D = approximate_eigenpairs(H)
-    A = np.array([[x.m for x in row] for row in H], dtype=object)
+    A = np.array([[x.mid for x in row] for row in H], dtype=object)
     R = A.dot(V) - V * np.array(D, dtype=object)  # in units of 1 / (ONE SCALE)
     gram = V.T.dot(V) - identity(len(H), SCALE**2)  # in units of 1 / SCALE^2
 
     def length(entries, unit):
         return checker.ratio(math.isqrt(sum(int(x) ** 2 for x in np.ravel(entries))) + 1, unit)
 
-    radii = length([x.r for row in H for x in row], ONE)
+    radii = length([x.rad for row in H for x in row], ONE)
     e = length(gram, SCALE**2)
     largest = Ball(max(abs(x) for x in D))
     # H differs from its midpoints by at most `radii`, and ||V|| <= 2.
@@ -94,9 +94,9 @@ def approximate_eigenpairs(H):
     which doubles the digits. Within a cluster of eigenvalues, mpmath rotates the vectors.
     """
     n = len(H)
-    S = np.array([[x.m / ONE for x in row] for row in H])
+    S = np.array([[x.mid / ONE for x in row] for row in H])
     V = np.array([[int(x * SCALE) for x in row] for row in np.linalg.eigh(S)[1]], dtype=object)
-    A = np.array([[x.m >> BITS_LEFT_OUT for x in row] for row in H], dtype=object)
+    A = np.array([[x.mid >> BITS_LEFT_OUT for x in row] for row in H], dtype=object)
     for step in range(6):
         R = identity(n, SCALE) - V.T.dot(V) // SCALE
         S = V.T.dot(A.dot(V) // SCALE) // SCALE
@@ -207,8 +207,8 @@ def laplace_values(net, point):
         # log y! - y log y + y
         for _, y, _ in net.rows:
             for t in y:
-                count = t.m >> checker.BITS
-                assert count * ONE == t.m
+                count = t.mid >> checker.BITS
+                assert count * ONE == t.mid
                 factorial = checker.ratio(int(np.prod([*range(1, count + 1)], dtype=object) or 1))
                 constant = constant + checker.log(factorial) + t
                 constant = constant - (t * checker.log(t) if count else ZERO)
@@ -247,8 +247,10 @@ def left_out_losses(ob, net):
         slope = norm(point.gradient())
         r = Ball((slope / m).high * 2 + 4)
         mu = Ball((m + checker.lipschitz(point, r) * r).high)
-        assert checker.pivot_signs(point.hessian(), -mu)[1] == 0 and slope.high <= (m * r).low
-        near = [Ball(t.m, r.m) for t in at]
+        assert (
+            checker.eigenvalues_above(point.hessian(), mu) == len(at) and slope.high <= (m * r).low
+        )
+        near = [Ball(t.mid, r.mid) for t in at]
         losses.append(checker.Sample(other, other.layers(near), x, y, UNIT).value)
     return losses
 
@@ -259,12 +261,12 @@ def newton(ob, net, theta):
     """
     at, smallest = list(theta), -1.0
     for _ in range(14):
-        H = ob.hessian(np.array([t.m / ONE for t in at])).to_dense()
-        gradient = np.array([g.m / ONE for g in checker.Point(net, at).gradient()])
+        H = ob.hessian(np.array([t.mid / ONE for t in at])).to_dense()
+        gradient = np.array([g.mid / ONE for g in checker.Point(net, at).gradient()])
         step = np.linalg.solve(H, gradient)
         if np.linalg.norm(step) > 0.5:
             break
-        at = [Ball(t.m - checker.from_float(float(s)).m) for t, s in zip(at, step)]
+        at = [Ball(t.mid - checker.from_float(float(s)).mid) for t, s in zip(at, step)]
         if np.abs(step).max() < 1e-60:
             smallest = float(np.linalg.eigvalsh(H)[0])
             break
@@ -290,7 +292,7 @@ def values_of(document, ob):
     }
     plain = document["data"]["sample_weight"] is None
     if claim["kind"] == "minimum" and plain:
-        if net.l2.m and net.l2_biases:
+        if net.l2.mid and net.l2_biases:
             evidence, deviations = laplace_values(net, point)
             values["log_evidence"] = digits(evidence)
             values["standard_deviations"] = all_digits(deviations)

@@ -80,7 +80,9 @@ def certificate_of_values(ob, theta):
     document = save.problem_document(ob, theta)
     exact = save.ExactPoint(document, theta)
     values = exact.point.loss(), checker.norm(exact.point.gradient())
-    ends = [[(float(v.m / checker.ONE) * s).hex() for s in (1 - 1e-12, 1 + 1e-12)] for v in values]
+    ends = [
+        [(float(v.mid / checker.ONE) * s).hex() for s in (1 - 1e-12, 1 + 1e-12)] for v in values
+    ]
     claim = {"kind": "values", "loss": ends[0], "gradient_norm": ends[1]}
     return document | {"claim": claim, "correction": [(0.0).hex()] * len(theta)}
 
@@ -121,11 +123,11 @@ def test_ball_operations_contain_exact_results_at_their_ends():
         x, y = random_ball(rng), random_ball(rng)
         pairs = [
             (Fraction(a, checker.ONE), Fraction(b, checker.ONE))
-            for a in (x.low, x.m, x.high)
-            for b in (y.low, y.m, y.high)
+            for a in (x.low, x.mid, x.high)
+            for b in (y.low, y.mid, y.high)
         ]
         operations = {"add": x + y, "sub": x - y, "mul": x * y, "dot": checker.dot([x, y], [y, y])}
-        if abs(y.m) > y.r:
+        if abs(y.mid) > y.rad:
             operations["div"] = x / y
         for a, b in pairs:
             exact = {"add": a + b, "sub": a - b, "mul": a * b, "dot": a * b + b * b}
@@ -156,13 +158,13 @@ def test_elementary_functions_contain_exact_results(name, exact, low, high):
     for x in rng.uniform(low, high, 40):
         for radius in (0, 1 << 200):
             middle = checker.from_float(float(x))
-            argument = Ball(middle.m, radius if middle.m > radius or low < 0 else 0)
+            argument = Ball(middle.mid, radius if middle.mid > radius or low < 0 else 0)
             ball = getattr(checker, name)(argument)
-            for end in (argument.low, argument.m, argument.high):
+            for end in (argument.low, argument.mid, argument.high):
                 value = exact(mpf(end) / checker.ONE) * checker.ONE
                 assert ball.low <= value <= ball.high
-            if not argument.r:
-                assert ball.r <= max(abs(ball.m), checker.ONE) >> 200
+            if not argument.rad:
+                assert ball.rad <= max(abs(ball.mid), checker.ONE) >> 200
 
 
 # --- derivatives and majorants
@@ -183,8 +185,8 @@ def test_loss_and_derivatives_agree_with_differences_in_sixty_digits(activation,
     for i, row in enumerate(point.hessian()):
         pairs += [(x, H[i, j]) for j, x in enumerate(row)]
     for ball, value in pairs:
-        assert abs(mpf(ball.m) / checker.ONE - value) <= mpf(10) ** -54 * (1 + abs(value))
-        assert ball.r <= checker.ONE >> 220
+        assert abs(mpf(ball.mid) / checker.ONE - value) <= mpf(10) ** -54 * (1 + abs(value))
+        assert ball.rad <= checker.ONE >> 220
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -217,8 +219,8 @@ def test_bounds_on_derivatives_of_activations_and_losses_hold():
     for name, function in functions.items():
         for k, bound in enumerate(checker.ACTIVATIONS[name][1], start=1):
             most = max(abs(mp.diff(function, x / 20, k)) for x in range(-200, 200))
-            assert most <= mpf(bound.m) / checker.ONE * (1 + mpf(10) ** -12)
-            assert mpf(bound.m) / checker.ONE <= 1.01 * most
+            assert most <= mpf(bound.mid) / checker.ONE * (1 + mpf(10) ** -12)
+            assert mpf(bound.mid) / checker.ONE <= 1.01 * most
     rng, ratios = np.random.default_rng(0), []
     for _ in range(4000):
         p = rng.dirichlet(np.full(rng.integers(2, 5), 0.3))
@@ -446,6 +448,25 @@ def test_exchanged_directions_are_not_confirmed(certificates):
     names = "negative_direction", "positive_direction"
     claim.update(zip(names, [claim[name] for name in names[::-1]]))
     assert check(encode(document))[0] == 1
+
+
+def test_a_row_counts_whose_weight_is_below_the_resolution():
+    """A row of weight 2^-257 and target 2^100 moves the minimum from 0 to 8/9."""
+    one, huge, tiny, none = (float(x).hex() for x in (1, 2.0**100, 2.0**-257, 0))
+    weights = [(2.0**-60).hex(), tiny]
+    numbers = {"radius": (2.0**-20).hex(), "min_abs_eigenvalue": (2.0**-61).hex()}
+    document = {
+        "format": checker.FORMAT,
+        "network": {"sizes": [1, 1], "activations": [], "skips": [], "bias": False},
+        "loss": {"name": "mse", "l2": none, "l2_biases": True},
+        "data": {"X": [[one], [huge]], "y": [[none], [huge]], "sample_weight": weights},
+        "theta": [none],
+        "claim": {"kind": "minimum", "positive": 1, "negative": 0, **numbers},
+        "correction": [none],
+    }
+    assert check(encode(document))[0] == 1
+    weights[1] = none
+    assert check(encode(document))[0] == 0
 
 
 MALFORMED = {

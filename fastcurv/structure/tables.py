@@ -260,10 +260,11 @@ def loss_by_name(name: str) -> LossFunction:
         raise KeyError(name)
     try:
         numbers = [float(part) for part in rest.removesuffix(")").split(",")]
+    except ValueError:
+        raise KeyError(name) from None
+    try:
         made: LossFunction = getattr(Loss, head)(*numbers)
-    except (TypeError, ValueError) as error:
-        if str(error).startswith(("level", "width", "delta")):
-            raise
+    except TypeError:  # too many numbers
         raise KeyError(name) from None
     return made
 

@@ -30,6 +30,10 @@ from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, check_loss, loss_spec
 MAX_UNPACKED_RATIO = 64
 
 
+class FileError(ValueError):
+    """A defect of a file, with a message that names the file."""
+
+
 def max_unpacked_bytes(path: Path) -> int:
     """Return the number of bytes of memory that the arrays of an untrusted file may take."""
     return max(32 << 20, MAX_UNPACKED_RATIO * path.stat().st_size)
@@ -66,40 +70,42 @@ def read_npz(path: str | Path, names: Container[str] | None = None) -> dict[str,
                     found[name] = np.empty(0)
                     continue
                 with archive.open(entry) as file:
-                    _check_array_size(file, entry.file_size, room)
+                    _check_array_header(file, path, name, entry.file_size, room)
                 with archive.open(entry) as file:
                     found[name] = np.lib.format.read_array(file, allow_pickle=False)
                     file.read(1)  # Reading to the end makes zipfile compare the checksum.
                 room -= 8 * found[name].size
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except FileError:
+        raise
     except Exception as error:
         # NumPy and zipfile raise many kinds of errors for truncated, corrupt or foreign files.
-        if "Object arrays" in str(error):  # Only pickle could read an array of objects.
-            cast = f"{one_line(name)}.astype({'str' if name == 'y' else 'float'})"
-            raise ValueError(
-                f"{path}: {one_line(name)} must hold numbers or words, got Python objects. Convert "
-                f"them, for example with {cast}."
-            ) from None
         words = (one_line(error, 200) or type(error).__name__).rstrip(".")
         raise ValueError(f"{path} cannot be read as an .npz file: {words}.") from None
     return found
 
 
-def _check_array_size(file: IO[bytes], size: int, room: int) -> None:
-    """Raise ValueError if the array in an archive member of `size` bytes would take more than
-    `room` bytes, as stored or as float64. The shape and dtype are those of the header of the array.
-    Arrays of objects are not refused here.
+def _check_array_header(file: IO[bytes], path: Path, name: str, size: int, room: int) -> None:
+    """Raise FileError if the array `name`, in an archive member of `size` bytes, would take more
+    than `room` bytes, as stored or as float64, or holds Python objects, which only pickle could
+    read. The shape and dtype are those of the header of the array.
     """
     read = np.lib.format
     old = read.read_magic(file) == (1, 0)
     shape, _, dtype = (read.read_array_header_1_0 if old else read.read_array_header_2_0)(file)
     count = math.prod(shape)
     taken = max(size, count * dtype.itemsize, 8 * count)
-    if taken > room and not dtype.hasobject:
-        raise ValueError(
-            f"arrays must take at most {MAX_UNPACKED_RATIO} times the size of the file, got "
-            f"{taken} bytes. Write the file with np.savez instead of np.savez_compressed"
+    if dtype.hasobject:
+        cast = f"{one_line(name)}.astype({'str' if name == 'y' else 'float'})"
+        raise FileError(
+            f"{path}: {one_line(name)} must hold numbers or words, got Python objects. Convert "
+            f"them, for example with {cast}."
+        )
+    if taken > room:
+        raise FileError(
+            f"{path}: arrays must take at most {MAX_UNPACKED_RATIO} times the size of the file, "
+            f"got {taken} bytes. Write the file with np.savez instead of np.savez_compressed."
         )
 
 

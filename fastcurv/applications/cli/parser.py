@@ -163,9 +163,7 @@ def _parse_loss(text: str) -> str:
     try:
         check_loss(text)
     except ValueError as error:
-        said = str(error)
-        of = "" if said.startswith("loss ") else f"must be a valid loss, got {text!r}: "
-        raise argparse.ArgumentTypeError(of + said.removeprefix("loss ")) from None
+        raise argparse.ArgumentTypeError(f"must be a valid loss: {error}") from None
     return text
 
 
@@ -400,6 +398,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 type=_whole(1),
                 default=64,
                 help="samples per batch (default %(default)s)",
+            ),
+            pack_argument(
+                "--learning-rate",
+                type=_parse_positive,
+                help="learning rate of the first method (default: that of the method)",
             ),
             pack_argument(
                 "--refine",

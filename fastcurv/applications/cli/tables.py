@@ -40,6 +40,7 @@ from .cells import (
 from .data import (
     FRAME_ENGINES,
     WORKBOOK_ENGINES,
+    FileError,
     max_unpacked_bytes,
     resolve_existing_path,
 )
@@ -173,11 +174,9 @@ def open_table(
             lines = np.arange(1, 1 + len(columns[0]) if columns else 1)
         else:
             columns, lines, separator, notes = _read_text_table(path)
-    except (MemoryError, ImportError):
+    except (MemoryError, ImportError, FileError):
         raise
     except errors as error:
-        if str(error).startswith(str(path)):
-            raise ValueError(str(error)) from None
         words = (one_line(error, 200) or type(error).__name__).rstrip(".")
         raise ValueError(f"{path} cannot be read as a {kind} file: {words}.") from None
     filled = np.zeros(len(lines), bool)
@@ -280,7 +279,7 @@ FRAME_READERS = {
 def _check_unpacked_size(path: Path, n_bytes: int) -> None:
     limit = min(max_unpacked_bytes(path), MAX_SHEET_BYTES)
     if n_bytes > limit:
-        raise ValueError(
+        raise FileError(
             f"{path} must unpack to at most {limit} bytes, as its size permits, got more. Write "
             "the table as a .csv file."
         )
@@ -326,12 +325,12 @@ def _read_workbook(path: Path, kind: str, sheet: str | None) -> list[np.ndarray]
         names = list(map(str, book.sheet_names))
         listed = one_line(", ".join(names), 400)
         if sheet is None and len(names) > 1:
-            raise ValueError(f"{path} must have one sheet, got {listed}. Choose one with --sheet.")
+            raise FileError(f"{path} must have one sheet, got {listed}. Choose one with --sheet.")
         chosen = names[0] if sheet is None else sheet
         if chosen not in names and chosen in map(str, range(len(names))):
             chosen = names[int(chosen)]
         if chosen not in names:
-            raise ValueError(f"{path} must have the sheet {one_line(chosen)!r}, got {listed}.")
+            raise FileError(f"{path} must have the sheet {one_line(chosen)!r}, got {listed}.")
         frame = pd.read_excel(book, chosen, header=None, dtype=object, na_filter=False)
     return [_text_cells(frame[i].to_numpy(dtype=object)) for i in frame.columns]
 
@@ -360,7 +359,7 @@ def _check_sheet_area(path: Path, xml: bytes) -> None:
         for match in _REPEATED_PATTERN.finditer(xml)
     )
     if max(width * height, n_repeated) > max(len(xml), MIN_SHEET_CELLS):
-        raise ValueError(
+        raise FileError(
             f"{path} must have its cells side by side, got a sheet of {height} rows and {width} "
             f"columns and {n_repeated} repeated cells. Delete what only looks empty."
         )
@@ -389,21 +388,21 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from None
     if raw.startswith(GZIP_SIGNATURE):
         limit = min(max_unpacked_bytes(path), MAX_SHEET_BYTES)
         try:
             with gzip.open(io.BytesIO(raw)) as file:
                 raw = file.read(limit + 1)
         except (OSError, EOFError, zlib.error):
-            raise ValueError(
+            raise FileError(
                 f"{path} cannot be read, because its gzip data are damaged or truncated. Compress "
                 "the table again."
             ) from None
         _check_unpacked_size(path, len(raw))
     for start, what in FOREIGN_FILE_SIGNATURES.items():
         if raw.startswith(start):
-            raise ValueError(f"{path} must hold a table as text, got {what}.")
+            raise FileError(f"{path} must hold a table as text, got {what}.")
     notes: tuple[str, ...] = ()
     text = ""
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -418,7 +417,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(
+        raise FileError(
             f"{path}, line {line}, must be text, got a NUL byte. Save the table as 'CSV UTF-8'."
         )
     for pattern, what in (
@@ -426,7 +425,7 @@ def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
         (_HTML_START_PATTERN, "a page in HTML or XML"),
     ):
         if pattern.match(text):
-            raise ValueError(f"{path} must hold a table as text, got {what}. Write it as CSV.")
+            raise FileError(f"{path} must hold a table as text, got {what}. Write it as CSV.")
     return text, notes
 
 
@@ -447,7 +446,7 @@ def _decode_windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple
                 f"The table is not in UTF-8 and was read as Windows-1252 (Latin-1), with "
                 f"{text[place]!r} in line {line}. If that is wrong, save the table as 'CSV UTF-8'.",
             )
-    raise ValueError(
+    raise FileError(
         f"{path}, line {line}, must be text in UTF-8, got the byte 0x{raw[place]:02x}. "
         "Save the table as 'CSV UTF-8'."
     )
@@ -465,7 +464,7 @@ def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tup
     mark = marked[1] if marked else _detect_separator(text, path.name.lower().removesuffix(".gz"))
     lengths, lines, blank, comments, quoting = _measure_lines(path, text, mark, first)
     if blank.all():
-        raise ValueError(f"{path} must hold a table, got an empty file.")
+        raise FileError(f"{path} must hold a table, got an empty file.")
     usual = Counter(lengths[~blank].tolist()).most_common(1)[0][0]
     gone = comments & (lengths != usual)
     if gone.any():
@@ -479,7 +478,7 @@ def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tup
     shift = _check_line_lengths(path, lengths[kept], lines[kept], mark)
     width = int(lengths[kept].max())
     if width > MAX_COLUMNS:
-        raise ValueError(f"{path} must have at most {MAX_COLUMNS} columns, got {width}.")
+        raise FileError(f"{path} must have at most {MAX_COLUMNS} columns, got {width}.")
     frame = pd.read_csv(
         io.BytesIO(text.encode("utf-8", "surrogatepass")),
         sep=mark,
@@ -495,7 +494,7 @@ def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tup
         skiprows=np.flatnonzero(blank),
     )
     if frame.shape != (kept.sum(), width):
-        raise ValueError(
+        raise FileError(
             f"{path} must have {kept.sum()} rows of {width} cells, got {frame.shape}. Write the "
             "table again as 'CSV UTF-8'."
         )
@@ -529,7 +528,7 @@ def _measure_lines(
         odd = [*opening[~(opens | (before == ord('"')))[::2]], *opening[closing.size :]]
         odd += [*closing[~np.isin(raw[closing + 1], [*begins, ord('"')])]]
         if odd:
-            raise ValueError(
+            raise FileError(
                 f"{path}, line {first + np.searchsorted(newlines, min(odd))}, must have its double "
                 "quotes in pairs around whole cells. Write two within a cell."
             )
@@ -557,12 +556,12 @@ def _check_line_lengths(path: Path, lengths: np.ndarray, lines: np.ndarray, mark
         return True
     alike = len(lengths) > MIN_TABLE_ROWS and (lengths[MIN_TABLE_ROWS // 2 :] == lengths[-1]).all()
     if alike and lengths[-1] != width:
-        raise ValueError(
+        raise FileError(
             f"{path}, line {lines[0]}, must have a name for each of {lengths[-1]} columns, got "
             f"{width}. Remove the lines above the names."
         )
     i = int(np.argmax(lengths != width))
-    raise ValueError(
+    raise FileError(
         f"{path}, line {lines[i]}, must have {width} columns, as the first line has, got "
         f"{lengths[i]}. Put cells that contain {SEPARATOR_NAMES.get(mark, mark)} in double quotes."
     )

@@ -190,9 +190,7 @@ def cause_lines() -> Iterator[str]:
     ob = fc.Objective(fc.MLP([3, 4, 4, 1], "relu"), X, X[:, :1], loss="mse", l2=0.5)
     facts = SimpleNamespace(
         ob=ob, values=np.arange(4), smallest_column_rms=0.01, largest_column_rms=900.0, offset=12.0,
-        max_stable_learning_rate=0.2, steps=SimpleNamespace(
-            batch=8, method="sgd", rate=0.9, norms=(), has_adaptive_steps=False
-        ),
+        max_stable_learning_rate=0.2, initial_weight_size=0.4, steps=SimpleNamespace(batch=8),
     )  # fmt: skip
     commands = ShellCommands(TrainingRecipe("data.csv", (4, 4), "relu", loss="mse", l2=0.5))
     for cause in CAUSES:

@@ -155,7 +155,6 @@ def test_a_radius_that_underflows_is_not_reported_as_zero():
     ob = fc.Objective(fc.MLP([1, 2]), X, y, l2=1e100, sample_weight=np.full(3, 1e-250))
     said = fc.classify(ob, np.zeros(4))  # the minimum lies 1e-351 away
     assert said.kind == "minimum" and said.certified and 0 < said.radius < 1e-300
-    assert f"within {said.radius:.4g} of theta" in said.reason
 
 
 def test_a_zero_of_residuals_lies_within_the_radius():

@@ -237,10 +237,6 @@ def test_the_report_counts_its_products():
     report = classify(QuadraticObjective(H), np.zeros(40))
     assert report.n_products == H.n_products - 2  # gradient and value took one each
     assert report.wall_time > 0 and report.seed == 0
-    text = report.summary()
-    for word in ("saddle", "certified", "20 positive, 20 negative", "escape", "products"):
-        assert word in text
-    assert report.reason.count(".") >= 1 and "\n" not in report.reason
     assert report.index == 0.5 == report.minimum_ratio
     with pytest.raises(AttributeError):
         report.kind = "minimum"

@@ -179,7 +179,6 @@ def test_robbins_monro_reports_the_known_convergence_of_each_schedule(schedule, 
     found = robbins_monro(schedule)
     assert (found.sum_diverges, found.squares_converge) == (far, quiet)
     assert found.satisfied == (far and quiet) == bool(found)
-    assert found.reason.endswith(".") and ("diverges" in found.reason) == far
     slope = np.log(schedule(10**6) / schedule(10**12)) / np.log(10.0**6)
     assert slope == pytest.approx(found.exponent, abs=1e-3)
 
@@ -187,7 +186,7 @@ def test_robbins_monro_reports_the_known_convergence_of_each_schedule(schedule, 
 def test_robbins_monro_is_undecided_for_unknown_schedules():
     found = robbins_monro(lambda t: 0.1 / t**0.7)
     assert found.satisfied is None and found.exponent == pytest.approx(0.7)
-    assert found.reason.startswith("A finite number of rates does not") and not found
+    assert not found
 
 
 @pytest.mark.parametrize(

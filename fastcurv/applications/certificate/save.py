@@ -207,7 +207,7 @@ ZERO = (0.0).hex()
 
 def _rounded(ball: checker.Ball) -> float:
     try:
-        return ball.m / checker.ONE
+        return ball.mid / checker.ONE
     except OverflowError:
         return np.inf
 

@@ -26,7 +26,6 @@ from ...common.html import html_table
 from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...critical.classify import classify
 from ...critical.report import CriticalPoint
-from ...optimize.minimize import STOCHASTIC_METHODS
 from ...spectrum.draw import new_pyplot_axes, plain_numbers
 from ...spectrum.results import format_number
 from ...structure.tables import MIN_NORMAL
@@ -43,9 +42,9 @@ from .facts import (
 # --------------------------------------------------------------------------------------------------
 # Causes: the evidence for each in the facts, and the call that corrects it.
 
-# learning rate of Adam and RMSProp, by which each weight changes in a step, relative to the typical
-# size of an initial weight
-ADAPTIVE_STEP_RATIO = 0.02
+# advised learning rate of Adam, which is about the change of each weight in a step, relative to the
+# typical size of an initial weight
+ADAM_STEP_RATIO = 0.05
 PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
 Found = tuple[float, str] | None  # (number for the sentence, how the cause was established)
 
@@ -251,19 +250,13 @@ def _find_simpler_network(f: Facts) -> Found:
 
 
 def _learning_rate_change(f: Facts) -> Change:
-    """Return the change to a suitable learning rate for the method of the run if this run used
-    mini-batches, and otherwise a new run of the default method, which has no learning rate.
+    """Return the change to Adam with a learning rate in proportion to the initial weights if the
+    run used mini-batches, and otherwise to the default method, which has no learning rate.
     """
-    s = f.steps
-    method = s.method or "sgd"
-    rate = 0.5 * f.max_stable_learning_rate
-    if s.has_adaptive_steps:
-        rate = ADAPTIVE_STEP_RATIO * f.initial_weight_size
-    elif len(s.norms) and 0 < s.norms[0] < math.inf:
-        rate = min(rate, 0.1 * f.initial_norm / s.norms[0])
-    if s.batch is None or method not in STOCHASTIC_METHODS or not rate < math.inf:
+    if f.steps.batch is None:
         return Change()
-    return Change(method=method, learning_rate=float(f"{rate:.2g}"), batch_size=s.batch)
+    rate = float(f"{ADAM_STEP_RATIO * f.initial_weight_size:.2g}")
+    return Change(method="adam", learning_rate=rate, batch_size=f.steps.batch)
 
 
 def _numeric_loss_change(f: Facts) -> Change:
@@ -502,7 +495,6 @@ CAUSES: tuple[Cause, ...] = (
         "learning rate too small",
         _find_small_learning_rate,
         "the loss would still decrease with a learning rate about {number} times as large",
-        _learning_rate_change,
     ),
     Cause(
         "targets unscaled",

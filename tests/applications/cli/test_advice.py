@@ -131,7 +131,9 @@ def test_every_cause_of_a_failed_training_has_a_command():
         recipe = TrainingRecipe(
             "my data.csv", tuple(model.sizes[1:-1]), "relu", loss="mse", l2=0.5, raw=True
         )
-        facts = SimpleNamespace(ob=ob, values=np.arange(4))
+        facts = SimpleNamespace(
+            ob=ob, values=np.arange(4), initial_weight_size=0.4, steps=SimpleNamespace(batch=8)
+        )
         for cause in CAUSES:
             line = ShellCommands(recipe, "net.safetensors").command_for_change(cause.change(facts))
             if not line.startswith("fastcurv train"):
@@ -146,11 +148,12 @@ def test_every_cause_of_a_failed_training_has_a_command():
                     ("l2", 0.5),
                     ("raw", True),
                     ("residual", False),
+                    ("learning_rate", None),
                 )
                 if getattr(args, name) not in (usual, None)
             }
     assert changed >= {("loss", "pseudo_huber"), ("loss", "cross_entropy"), ("l2", "0.0001")}
-    assert changed >= {("raw", "False"), ("residual", "True")}
+    assert changed >= {("raw", "False"), ("residual", "True"), ("learning_rate", "0.02")}
 
 
 def test_training_continues_from_a_saved_network(folder, tmp_path, monkeypatch):

@@ -256,9 +256,7 @@ def test_an_omitted_keras_softmax_warns_unless_the_loss_includes_it(loss, warned
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             fc.from_keras(network)
-        assert [f"the {phi} of Dense (a) at the end" in str(one.message) for one in told] == [
-            True
-        ] * warned
+        assert len(told) == warned
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ def test_derivatives_of_the_engine_agree(activation, loss, rng):
     found = fc.check_gradient(ob, model.init(seed=0))
     assert found.gradient_agrees and found.hessian_agrees, found
     assert np.median(found.gradient_errors) < 1e-7
-    assert "does not agree" not in found.sentence
     single = fc.check_gradient(ob.astype("float32"), model.init(seed=0))
     assert single.gradient_agrees and np.median(single.gradient_errors) < 1e-6
 
@@ -48,12 +47,8 @@ def test_an_error_in_one_entry_is_found(size, rng):
     assert fc.check_gradient(Changed(), theta).hessian_agrees
     wrong = fc.check_gradient(Changed(gradient=size), theta)
     assert not wrong.gradient_agrees and wrong.hessian_agrees
-    assert "The gradient does not agree with finite differences of the loss" in wrong.sentence
-    assert "Correct ob.gradient(theta), " in wrong.sentence and "products" not in wrong.sentence
     bent = fc.check_gradient(Changed(hessian=size), theta)
     assert bent.gradient_agrees and not bent.hessian_agrees
-    assert "Correct the products of ob.hessian(theta), " in bent.sentence
-    assert "Correct ob.gradient" not in bent.sentence
 
 
 def test_infinite_values_and_missing_gradients_raise():

@@ -457,7 +457,7 @@ def made_of_data(rng):
     )
     far = y + 40 * (np.arange(120) % 60 == 0)
     parts = np.sort((far - np.median(far)) ** 2)
-    yield "2% of the rows", *trained_on(X, far), None, 100 * parts[-2:].sum() / parts.sum()
+    yield "at most 2% of the rows", *trained_on(X, far), None, 100 * parts[-2:].sum() / parts.sum()
     yield "kernel regressions predict little", *trained_on(X, rng.permutation(y)), None, (-4, 4)
     apart, at = trained_on(X, 1 * (X[:, 0] > 0), "cross_entropy", (2, 2))
     at = 5 * np.array([-1.0, 0, 1, 0, 0, 0])
@@ -511,7 +511,7 @@ def made_of_steps(rng):
     yield "the weights are {number} times smaller", ob, 0.01 * start, None, 100 / squeezed(m, start)
     flat = ob.y.var()
     left = {"loss": [1.001 * flat] * 5 + [0.5 * flat], "gradient_norm": [1e-3] * 5 + [1.0]}
-    yield "the first loss and that of", ob, fresh, left, 1e-3
+    yield "the first loss equals that of", ob, fresh, left, 1e-3
     yield "the weights are {number} times as large", ob, 20 * start, None, 20 * squeezed(m, start)
     pressed, at = trained_on(X, y, phi="sigmoid")
     pressed.model.unflatten(at)[0][1][:] = 25.0

@@ -292,7 +292,6 @@ def test_minima_that_classify_does_not_confirm_come_with_a_warning(rng):
             warnings.simplefilter("always")
             fc.leave_one_out(ob, theta)
         assert [w.filename for w in seen] == [__file__] * warned
-        assert not warned or "The Hessian at theta is nearly singular" in str(seen[0].message)
 
 
 def test_points_within_rounding_of_a_minimum_are_accepted():

@@ -467,6 +467,8 @@ class CriticalPoint(FrozenRecord):
             f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
             f"zero{explained}; fraction positive {format_number(self.minimum_ratio or 0.0)}"
         )
+
+
 def for_audience(point: CriticalPoint, audience: Audience) -> CriticalPoint:
     """Return the verdict with its advice in the words for `audience`."""
     there = None if point.nearest_verdict is None else for_audience(point.nearest_verdict, audience)

@@ -35,6 +35,22 @@ def test_the_checker_confirms_the_file(name):
     assert status == 0, sentence
 
 
+@pytest.mark.parametrize("name", ["three-layers", "skips"])
+def test_refits_without_a_row_that_leave_the_basin_are_exact(name):
+    """Losses of left-out rows equal the certified ones to 1e-9, also of rows whose refits end in
+    other basins.
+    """
+    net = reference["load"](name)
+    model = fc.MLP(net.sizes, net.activations, bias=net.bias, residual=any(net.skips))
+    ob = fc.Objective(model, net.X, net.y, net.loss, net.l2, l2_biases=net.l2_biases)
+    out = fc.leave_one_out(ob, net.theta, exact=True)
+    certified = ~np.isnan(net.leave_one_out)  # NaN where the refit was not certified
+    wanted = net.leave_one_out[certified]
+    gaps = np.abs(net.sizes[-1] * out.losses[certified] - wanted)
+    assert len(wanted) and not out.in_same_basin[certified].all()
+    assert (gaps <= 1e-9 * wanted).all()
+
+
 @pytest.mark.by_day(share=1 / 6)
 @every_network
 def test_the_values_are_those_of_the_library(name):

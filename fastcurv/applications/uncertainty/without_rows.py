@@ -145,7 +145,7 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
 
     L-BFGS iterations for all samples together start at the ends of the Newton steps with the
     coefficients a_i (N, d_out). The initial matrix is H at theta. If an iteration does not
-    converge, `minimize` is used from theta for this sample.
+    converge, Newton steps from theta are used for this sample.
     """
     ob, N = at.ob, at.ob.n_samples
     X, every = dense_rows(ob.model, ob.X), np.arange(N)
@@ -190,10 +190,7 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
     for i in every:
         without = objective_without_row(ob, i)
         if not done[i]:
-            run: Any = raise_if_interrupted(
-                minimize(without, at.theta, verdict=False, progress=False, seed=0)
-            )
-            thetas[i] = run.x
+            thetas[i] = _minimum_by_newton(without, at.theta)
         elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
             kept[i] = True
     return thetas, kept
@@ -225,8 +222,19 @@ def minima_without_groups(at: FactoredMinimum, groups: Any) -> tuple[Floats, Any
 
 
 def _minimum_by_newton(ob: Any, theta: Floats) -> Floats:
-    """Return the minimum (n,) that Newton steps with halving reach from theta, saddle-free where
-    the Hessian is not positive definite. If they do not converge, `minimize` continues.
+    """Return the minimum (n,) that Newton steps reach from theta. If they do not converge,
+    `minimize` is used from theta, and Newton steps refine its result.
+    """
+    end, converged = _take_newton_steps(ob, theta)
+    if converged:
+        return end
+    run: Any = raise_if_interrupted(minimize(ob, theta, verdict=False, progress=False, seed=0))
+    return _take_newton_steps(ob, run.x)[0]
+
+
+def _take_newton_steps(ob: Any, theta: Floats) -> tuple[Floats, bool]:
+    """Take Newton steps with halving from theta, saddle-free where the Hessian is not positive
+    definite. Return the end (n,), and True if the last step met `NEWTON_STEP_TOL`.
     """
     value = ob.value(theta)
     for _ in range(MAX_NEWTON_STEPS):
@@ -236,15 +244,14 @@ def _minimum_by_newton(ob: Any, theta: Floats) -> Floats:
         except NotPositiveDefiniteError:
             step = saddle_free_newton_step(H, H.gradient)
         if np.linalg.norm(step) <= NEWTON_STEP_TOL * np.linalg.norm(theta):
-            return np.asarray(theta + step)
+            return np.asarray(theta + step), True
         length = 1.0
         while length > MIN_NEWTON_LENGTH and not ob.value(theta + length * step) <= value:
             length *= 0.5
         # If no length lowers the value, the decrease is within its rounding error.
         theta = theta + (length if length > MIN_NEWTON_LENGTH else 1.0) * step
         value = ob.value(theta)
-    run: Any = raise_if_interrupted(minimize(ob, theta, verdict=False, progress=False, seed=0))
-    return np.asarray(run.x)
+    return theta, False
 
 
 def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:

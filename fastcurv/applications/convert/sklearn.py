@@ -491,11 +491,23 @@ def compose_affine_steps(
     cure = "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
     for name, step in steps:
         # The string is "passthrough".
-        if step is None or isinstance(step, str):
+        if step is None or isinstance(step, str) or _is_identity_transformer(step):
             continue
         A, c = scaler_as_affine(step, f"step {name!r} of the pipeline", cure)
         whole = (A, c) if whole is None else (A @ whole[0], A @ whole[1] + c)
     return whole
+
+
+def _is_identity_transformer(step: Any) -> bool:
+    """Return True if a step is scikit-learn's FunctionTransformer without a function."""
+    kind = next((b for b in sklearn_base_classes(step) if hasattr(b, "transform")), None)
+    own: Any = type(step)
+    return (
+        kind is not None
+        and kind.__name__ == "FunctionTransformer"
+        and own.transform is kind.transform
+        and step.func is None
+    )
 
 
 def sklearn_base_classes(x: Any) -> list[Any]:

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -56,7 +57,14 @@ FUNCTION_MODULES = {
     **dict.fromkeys(("threshold", "_threshold"), ("Threshold", ("threshold", "value"))),
     **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
+    **dict.fromkeys(("sub", "isub"), ("sub", ())),
+    **dict.fromkeys(("mul", "imul"), ("mul", ())),
+    **dict.fromkeys(("div", "truediv", "itruediv"), ("div", ())),
+    "getitem": ("getitem", ()),
+    "where": ("where", ()),
 }
+# functions that are supported only with certain arguments
+PARTIAL_FUNCTIONS = ("add", "sub", "mul", "div", "getitem", "where", "view")
 # defaults of functions in `FUNCTION_MODULES` that differ from those of the corresponding modules
 FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Dropout": {"p": 0.5, "training": True},
@@ -78,6 +86,9 @@ RELU_FUNCTIONS = {
 # Maximum relative difference of outputs in float64 that counts as equal. The limit is far above
 # rounding errors and far below the difference between two functions.
 SAME_OUTPUT_TOL = 1e-6
+# indices of the last axis that convert rows of shape (N, 1) to (N,)
+COLUMN_INDICES = tuple((rows, i) for rows in (slice(None), ...) for i in (0, -1))
+STATE_DICT_TEXT = "linear layers: a weight and its bias"
 DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
@@ -119,6 +130,11 @@ def _flatten_module(module: Any, name: str) -> list[ForwardStep]:
     """
     kind = _torch_class_name(module)
     said = f"{name} ({type(module).__name__})"
+    if any(base.__name__ == "ScriptModule" for base in type(module).__mro__):
+        raise ValueError(
+            f"{said} must be a module before torch.jit, got a compiled one. Pass the module that "
+            "was compiled, or its state dict with activation=..."
+        )
     _check_plain_forward(module, said, kind in WRAPPER_ATTRIBUTES)
     if kind in WRAPPER_ATTRIBUTES:
         return _flatten_module(getattr(module, WRAPPER_ATTRIBUTES[kind]), name)
@@ -201,7 +217,7 @@ def _trace_steps(module: Any, name: str) -> list[ForwardStep]:
     at = next(node for node in graph.nodes if node.op == "placeholder")
     saved: list[Any] = []
     while True:
-        readers = [node for node in at.users if not _reads_shape(node)]
+        readers = [n for n in at.users if not (_reads_shape(n) or _is_part_of_relu(n, at))]
         sums = [node for node in readers if _called_function(node)[0] == "add"]
         if len(readers) == 2 and len(sums) == 1 and not saved:
             steps.append(ForwardStep(f"{name} ({sums[0].name})", "fork", None))
@@ -228,6 +244,41 @@ def _reads_shape(node: Any) -> bool:
     if node.op == "call_method" and node.target == "size":
         return True
     return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
+
+
+def _is_part_of_relu(node: Any, at: Any) -> bool:
+    """Return True if a node is the condition or the zeros of ``torch.where(at > 0, at, 0)``."""
+    return any(
+        _called_function(user)[0] == "where" and _is_relu_by_where(user, at) and node in user.args
+        for user in node.users
+    )
+
+
+def _is_relu_by_where(node: Any, at: Any) -> bool:
+    """Return True if a call of ``where`` has the arguments ``at > 0``, `at` and 0, in which ``>=``
+    and ``zeros_like(at)`` are allowed.
+    """
+    if len(node.args) != 3 or node.kwargs or node.args[1] is not at:
+        return False
+    condition, _, zero = node.args
+    name = getattr(getattr(condition, "target", None), "__name__", "")
+    if getattr(zero, "op", "") == "call_function":
+        is_zero = zero.target.__name__ == "zeros_like" and zero.args == (at,) and not zero.kwargs
+    else:
+        is_zero = isinstance(zero, (int, float)) and zero == 0
+    return bool(is_zero and name in ("gt", "ge") and condition.args == (at, 0))
+
+
+def _affine_of_call(kind: str, args: tuple[Any, ...], at: Any) -> tuple[float, float] | None:
+    """Return the scale and the shift of an operation on the tensor `at` and a number, or None."""
+    if len(args) != 2 or not any(isinstance(x, (int, float)) for x in args):
+        return None
+    number = float(args[1] if args[0] is at else args[0])
+    if args[0] is not at:
+        return {"add": (1.0, number), "sub": (-1.0, number), "mul": (number, 0.0)}.get(kind)
+    if kind == "div":
+        return (1 / number, 0.0) if number else None
+    return {"add": (1.0, number), "sub": (1.0, -number), "mul": (number, 0.0)}.get(kind)
 
 
 def _is_row_count(x: Any) -> bool:
@@ -279,7 +330,14 @@ def _steps_of_node(
     if kind == "view" and rest and not node.kwargs:
         rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
         return [ForwardStep(said, kind, [0 if _is_row_count(x) else x or None for x in rest])]
-    if not kind or kind in ("add", "view") or rest is None:
+    affine = None if node.kwargs else _affine_of_call(kind, node.args, at)
+    if affine is not None:
+        return [ForwardStep(said, "affine", affine)]
+    if kind == "where" and _is_relu_by_where(node, at):
+        return [ForwardStep(said, "clamp_min", SimpleNamespace(min=0))]
+    if kind == "getitem" and rest and rest[0] in COLUMN_INDICES:
+        return [ForwardStep(said, "squeeze", SimpleNamespace(dim=1))]
+    if not kind or kind in PARTIAL_FUNCTIONS or rest is None:
         called = getattr(node.target, "__name__", node.target)
         raise unsupported_layer(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
@@ -354,6 +412,9 @@ def _add_step_to_stack(
         stack.add_linear(_parameter_array(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _read_batch_norm(stack, module, name, seen)
+    elif kind == "affine":
+        scale, shift = module
+        stack.add_affine(scale, shift, name, like=np.float32(0))
     elif kind in activations_in_library("torch"):
         wanted = activations_in_library("torch")[kind][1]
         stack.add_foreign_activation(
@@ -414,8 +475,10 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     ----------
     module : torch.nn.Module or a state dict
         A Sequential, nested or not, or a class with its own ``forward``, which is traced by
-        ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``),
-        ``x.view(x.size(0), -1)``, and ``x + f(x)`` around one hidden layer. Supported layers:
+        ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``,
+        ``torch.where(x > 0, x, 0)``), arithmetic with numbers (``x / 2 - 1``),
+        ``x.view(x.size(0), -1)``, ``x[:, 0]`` of one output, and ``x + f(x)`` around one hidden
+        layer. Supported layers:
         ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``clamp`` at 0,
         ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``,
         ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out. A warning is
@@ -427,7 +490,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         hidden ``Linear`` gives a model with ``batch_norm=True``, in which all linear layers have
         biases and all normalisations have scales and shifts, with a warning if the module has none.
         A state dict must hold the weights and biases of linear layers in the order of the forward
-        pass.
+        pass, or sorted by name if the names differ in a number only.
     activation : str or sequence of str, optional
         Activation of the hidden layers, by fastcurv's names. Required for a state dict with hidden
         layers, because a state dict does not contain activations. For a module, the default is the
@@ -479,7 +542,10 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     warn_about_omitted_activation(stack)
     if any(not _torch_class_name(part) for part in module.modules()):
         _check_equal_outputs(module, model, theta)
-    folded = [step.kind for step in steps].count("BatchNorm1d") > len(stack.norms)
+    kinds = [step.kind for step in steps]
+    folded = "arithmetic on tensors" * ("affine" in kinds)
+    if kinds.count("BatchNorm1d") > len(stack.norms):
+        folded = "batch normalisation in eval mode"
     _warn_if_theta_differs(module, folded, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
@@ -521,14 +587,15 @@ def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
         )
 
 
-def _warn_if_theta_differs(module: Any, folded: bool, theta: np.ndarray, read: list[Any]) -> None:
-    """Warn if theta differs from the module's own parameters, because batch normalisation is
-    `folded`, or because their number or order differs from that of the tensors `read`.
+def _warn_if_theta_differs(module: Any, folded: str, theta: np.ndarray, read: list[Any]) -> None:
+    """Warn if theta differs from the module's own parameters, because the steps that `folded` names
+    are part of linear layers, or because their number or order differs from that of the tensors
+    `read`.
     """
     own = list(module.parameters())
     n = sum(p.numel() for p in own)
     if folded:
-        what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
+        what, whose = f"{folded} is folded into the linear layers", "folded"
     elif n != theta.size:
         what, whose = f"the module has {n} parameters, unlike the model", "model's"
     elif len(own) != len(read) or any(p is not q for p, q in zip(own, read)):
@@ -547,7 +614,7 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
     """Return the model and theta from a state dict, which holds the weights and biases of linear
     layers by name.
     """
-    found: dict[str, list[Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
         if isinstance(tensor, Mapping):
@@ -556,25 +623,49 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
                 f"entry {key!r}."
             )
         raise_if_unsupported(
-            part not in ("weight", "bias") or (part == "bias" and layer not in found),
-            f"{key!r} in the state dict",
-            "linear layers: a weight, then its bias",
+            part not in ("weight", "bias"), f"{key!r} in the state dict", STATE_DICT_TEXT
         )
         value = _parameter_array(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
         raise_if_unsupported(
-            any(np.may_share_memory(value, before) for parts in found.values() for before in parts),
+            any(
+                np.may_share_memory(value, before)
+                for parts in found.values()
+                for before in parts.values()
+            ),
             f"{key!r} in the state dict, which shares memory with another entry,",
         )
         if value.ndim != (2 if part == "weight" else 1):
             normal = f"{layer}.running_var" in state
             what = f"{key!r} of shape {value.shape}"
             what += ", batch normalisation (pass the module itself in eval mode)," * normal
-            raise unsupported_layer(what, "linear layers: a weight, then its bias")
-        found.setdefault(layer, []).append(value)
-    layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
-    if not layers:
+            raise unsupported_layer(what, STATE_DICT_TEXT)
+        found.setdefault(layer, {})[part] = value
+    if not found:
         raise ValueError("module must hold weights of linear layers, got a state dict without any.")
-    return model_from_layers(layers, activation, [repr(name) for name in found])
+    names = _layers_in_order(list(map(str, state)), list(found))
+    for name in names:
+        raise_if_unsupported(
+            "weight" not in found[name], f"{name!r} in the state dict", STATE_DICT_TEXT
+        )
+    layers = [(found[name]["weight"], found[name].get("bias")) for name in names]
+    return model_from_layers(layers, activation, [repr(name) for name in names])
+
+
+def _layers_in_order(keys: list[str], names: list[str]) -> list[str]:
+    """Return the names of the layers in the order of the forward pass: that of the state dict or,
+    if its keys are sorted as text, as by safetensors, that of the numbers in the names. Raise
+    ValueError for sorted names that differ in more than a number.
+    """
+    if keys != sorted(keys) or len(names) == 1:
+        return names
+    if len({re.sub("[0-9]+", "0", name) for name in names}) == 1:
+        return sorted(names, key=lambda name: [int(x) for x in re.findall("[0-9]+", name)])
+    if any(key.endswith(".bias") for key in keys):
+        raise ValueError(
+            f"module must list its layers in the order of the forward pass, got {', '.join(names)} "
+            "sorted by name. Pass a dict in that order, or load it into the module first."
+        )
+    return names
 
 
 def to_torch(model: MLP, theta: Any) -> Any:

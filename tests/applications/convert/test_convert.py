@@ -281,13 +281,13 @@ def test_hidden_changes_of_a_forward_pass_are_rejected():
     around.register_forward_pre_hook(lambda module, given: None)
     patched = net(nn.Linear(4, 2))
     patched[0].forward = lambda x: x[:, :2]
-    named = net(type("Linear", (nn.Linear,), {"forward": lambda self, x: 2 * x})(4, 4))
+    named = net(type("Linear", (nn.Linear,), {"forward": lambda self, x: 2 / x})(4, 4))
     words = {
         "shares the bias of": tied,
         "module.0. .Linear. must have no forward hooks": hooked,
         "module .Sequential. must have no forward hooks": around,
         "Linear., whose forward is the instance's own": patched,
-        "module.0. .mul., call of a function mul, has no counterpart": named,
+        "module.0. .truediv., call of a function truediv, has no counterpart": named,
     }
     for match, module in words.items():
         with pytest.raises(ValueError, match=match.replace("module.0.", r"module\[0\]")):
@@ -379,7 +379,9 @@ def forward_of(forward, residual=False):
             lambda s, x: s.out(s.fc1(x)) if x.sum() > 0 else s.fc1(x),
             "without a graph at 'gt'.*state_dict",
         ),
-        (lambda s, x: 2 * s.fc1(x), r"module \(mul\), call of a function mul"),
+        (lambda s, x: 2 / s.fc1(x), r"module \(truediv\), call of a function truediv"),
+        (lambda s, x: s.fc1(x)[:, 0], "may join rows"),
+        (lambda s, x: s.fc1(x)[0], "call of a function getitem"),
         (lambda s, x: s.fc1(x) + torch.relu(s.fc1(x)), "read by 'fc1', 'fc1_1', in Own"),
         (lambda s, x: s.fc2(s.fc2(s.fc1(x))), r"module.fc2 \(Linear\), which shares the weight"),
         (lambda s, x: (s.fc1(x), x)[:1], "returns more than one tensor"),
@@ -446,6 +448,40 @@ def test_modules_that_override_computation_are_rejected():
         fc.from_torch(tied.state_dict(), "relu")
 
 
+def test_arithmetic_with_numbers_and_a_column_of_outputs_are_read():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 3), nn.Linear(3, 1)
+
+        def forward(self, x):
+            return (1 - 3 * self.b(torch.tanh(self.a(x / 2 - 1) + 0.5)))[:, 0]
+
+    class Column(Scaled):
+        def forward(self, x):
+            return self.b(torch.tanh(self.a(x)))[..., -1]
+
+    torch.manual_seed(0)
+    for module in (Scaled().double(), Column().double()):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model, theta = fc.from_torch(module)
+        assert np.allclose(model.predict(theta, X)[:, 0], logits(module, X), rtol=1e-12)
+        assert bool(caught) == (type(module) is Scaled)
+
+
+def test_compiled_scripts_are_rejected_and_averages_are_read():
+    module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripts = torch.jit.script(module), torch.jit.trace(module, torch.from_numpy(X))
+    for script in scripts:
+        with pytest.raises(ValueError, match="must be a module before torch.jit"):
+            fc.from_torch(script)
+    average = torch.optim.swa_utils.AveragedModel(module)
+    assert np.array_equal(fc.from_torch(average)[1], fc.from_torch(module)[1])
+
+
 def test_a_flattened_column_of_outputs_is_read():
     for end in (nn.Flatten(0), nn.Flatten(0, -1), nn.Sequential(nn.Flatten(0), nn.Sigmoid())):
         module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), end)
@@ -480,8 +516,12 @@ def test_every_form_of_relu_is_recognised_in_a_graph():
     relus = [lambda x: x.clamp(min=0), lambda x: torch.clamp(x, 0), lambda x: x.clamp_(0.0)]
     relus += [lambda x: x.clip(0, inf), lambda x: torch.clamp(x, min=0, max=None)]
     relus += [lambda x: x.clamp_min(0), torch.relu, lambda x: F.threshold(x, 0, 0)]
+    relus += [lambda x: torch.where(x > 0, x, 0), lambda x: torch.where(x >= 0, x, 0.0)]
+    relus += [lambda x: torch.where(x >= 0, x, torch.zeros_like(x))]
     relus += [lambda x: F.hardtanh(x, 0.0, inf), nn.Threshold(0, 0), nn.Hardtanh(0, inf)]
     others = [lambda x: x.clamp(max=0), lambda x: x.clamp(0, 6), lambda x: x.clamp(min=1e-3)]
+    others += [lambda x: torch.where(x > 1, x, 0), lambda x: torch.where(x > 0, 0.0, x)]
+    others += [lambda x: torch.where(x > 0, x, 1), lambda x: torch.where(x < 0, x, 0)]
     others += [lambda x: torch.clamp_min(x, -1), lambda x: F.threshold(x, 0, 1), F.hardtanh]
     others += [nn.Threshold(1, 0), nn.Threshold(0, 1), nn.Hardtanh(0, 6), nn.ReLU6(), F.relu6]
 

@@ -55,12 +55,16 @@ def test_a_scaler_is_folded_into_the_first_layer(name, options):
 
 def test_several_scalers_are_folded_into_the_first_layer():
     first, last = preprocessing.MinMaxScaler(), preprocessing.StandardScaler()
-    check_folded_scaler(*pipeline_of(first, "passthrough", decomposition.PCA(3), last))
+    same = preprocessing.FunctionTransformer()
+    check_folded_scaler(*pipeline_of(first, "passthrough", same, decomposition.PCA(3), last))
 
 
 def test_errors_for_pipelines_name_the_unsupported_step():
     pipe, _ = pipeline_of(preprocessing.PolynomialFeatures(2))
     with pytest.raises(ValueError, match=r"'polynomialfeatures'.*transform\(X\)"):
+        fc.from_sklearn(pipe)
+    pipe, _ = pipeline_of(preprocessing.FunctionTransformer(np.cbrt))
+    with pytest.raises(ValueError, match="'functiontransformer'"):
         fc.from_sklearn(pipe)
     pipe, _ = pipeline_of(preprocessing.MinMaxScaler(clip=True))
     with pytest.raises(ValueError, match="clip=True"):

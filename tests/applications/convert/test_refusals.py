@@ -61,15 +61,31 @@ def test_objects_that_resemble_keras_models_are_rejected():
     assert_rejected(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
 
 
-@pytest.mark.parametrize("name", ["0.running_mean", "0.bias"])
-def test_state_dicts_with_unsupported_entries_are_rejected(name):
-    """`from_torch` rejects state dicts with running statistics or with a bias before its matrix,
-    and the error names the entry.
+@pytest.mark.parametrize(
+    "layers, named", [(["0", "0.running_mean"], "0.running_mean"), (["b", "a"], "a, b sorted")]
+)
+def test_state_dicts_without_an_order_of_layers_are_rejected(layers, named):
+    """`from_torch` rejects state dicts with running statistics, and those sorted by names that do
+    not have the order of the forward pass.
     """
-    state = {"0.weight": np.ones((3, 2)), "0.bias": np.zeros(3), name: np.zeros(3)}
-    state = dict(sorted(state.items())) if name == "0.bias" else state
-    with pytest.raises(ValueError, match=f"'{name}' in the state dict"):
-        fc.from_torch(state, activation="tanh")
+    state = {}
+    for name in layers:
+        state |= {name: np.zeros(3)} if "." in name else {
+            f"{name}.weight": np.ones((3, 3)), f"{name}.bias": np.zeros(3)
+        }  # fmt: skip
+    with pytest.raises(ValueError, match=named):
+        fc.from_torch(dict(sorted(state.items())), activation="tanh")
+
+
+def test_a_state_dict_sorted_by_name_has_the_order_of_its_numbers():
+    sizes = [3, *range(4, 15), 1]
+    model = fc.MLP(sizes, "tanh")
+    theta = model.init(seed=0)
+    state = {}
+    for l, (W, b) in enumerate(model.unflatten(theta)):
+        state |= {f"{2 * l}.weight": W.copy(), f"{2 * l}.bias": b.copy()}
+    again, same = fc.from_torch(dict(sorted(state.items())), activation="tanh")
+    assert again == model and np.array_equal(same, theta)
 
 
 @pytest.mark.parametrize(

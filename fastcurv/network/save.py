@@ -48,7 +48,7 @@ LAYER_PARTS = ("weight", "bias", "gamma", "beta")
 RUN_KEY = "run"
 
 
-def _parameter_names(model: MLP) -> list[list[str]]:
+def parameter_names(model: MLP) -> list[list[str]]:
     """Return, for each layer, the names of its parameters in the file."""
     names = []
     for l in range(len(model.shapes)):
@@ -115,7 +115,7 @@ def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any
     why = "a function that a file cannot hold. Use numpy.save for theta alone"
     raise_if_user_activation(model, why, "activations given by name")
     arrays: dict[str, Any] = {}
-    for names, layer in zip(_parameter_names(model), model.unflatten(theta)):
+    for names, layer in zip(parameter_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
     return arrays, {
         "format": FORMAT_NAME,
@@ -230,7 +230,7 @@ def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[st
     model = _model_from_header(path, facts)
     if RUN_KEY in facts:
         arrays = {name: a for name, a in arrays.items() if not name.startswith("history.")}
-    names = _parameter_names(model)
+    names = parameter_names(model)
     if set(arrays) != {name for layer in names for name in layer}:
         wanted = sum(map(len, names))
         given = one_line(", ".join(sorted(arrays)), 200) or "none"

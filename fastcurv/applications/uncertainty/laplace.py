@@ -57,6 +57,7 @@ from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...network.factor import NotPositiveDefiniteError
 from ...network.mlp import MLP
 from ...network.objective import Objective
+from ...network.save import parameter_names
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import (
     forward,
@@ -109,6 +110,11 @@ MIN_NOISE_STD = 1e-140
 # maximum decrement of the log posterior at which theta is at most one standard deviation from the
 # mode
 MAX_NEWTON_DECREMENT = 0.5
+
+# a table of at most MAX_TABLE_ROWS parameters is complete; of more, the first N_FIRST_TABLE_ROWS
+MAX_TABLE_ROWS, N_FIRST_TABLE_ROWS = 20, 5
+NORMAL_975 = 1.959964  # quantile of the normal distribution for intervals of 95%
+PARAMETER_TABLE_HEAD = ("parameter", "estimate", "error", "95% interval")
 
 # Losses that are negative log likelihoods up to a function of y. Each value is this function, whose
 # value must be added to the loss of each entry of y.
@@ -337,6 +343,28 @@ class LaplacePosterior(FrozenRecord):
         """
         return np.asarray(self.leverage(X) <= self.leverage_limit)
 
+    @property
+    def standard_errors(self) -> Floats:
+        """The standard deviation (n,) of each parameter."""
+        return np.asarray(
+            np.sqrt(np.einsum("ij,ij->i", self.covariance_root, self.covariance_root))
+        )
+
+    @property
+    def dispersion(self) -> float:
+        """The dispersion of the targets: for ``gamma`` the sum of the squared relative residuals
+        over the degrees of freedom, as R and statsmodels estimate it, and 1 for other losses. The
+        posterior takes 1. Multiply `std` and `standard_errors` by the square root of the dispersion
+        to include it. NaN without degrees of freedom.
+        """
+        ob = self.objective
+        if ob.loss != "gamma":
+            return 1.0
+        weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+        residuals = ob.y * np.exp(-ob.model.predict(self.theta, ob.X)) - 1
+        left = weight.sum() * n_terms_per_row(ob) - self.n_effective
+        return float(weight @ (residuals**2).sum(axis=1) / left) if left > 0 else math.nan
+
     def sample(self, k: int = 1, seed: Any = 0, *, rng: Any = None) -> Floats:
         """Draw parameters from the posterior.
 
@@ -375,6 +403,8 @@ class LaplacePosterior(FrozenRecord):
         ]
         if self.noise_std is not None:
             rows.insert(2, ("noise", f"standard deviation {format_number(self.noise_std)}"))
+        if self.objective.loss == "gamma":
+            rows.insert(2, ("dispersion", f"1, estimated {format_number(self.dispersion)}"))
         if self.rows_per_parameter < MIN_ROWS_PER_PARAMETER:
             rows.append(("caution", "with fewer than 2, intervals tend to cover too little"))
         if self.n_undetermined:
@@ -386,8 +416,31 @@ class LaplacePosterior(FrozenRecord):
             rows.append(("caution", f"{gain}; train on to a minimum"))
         return rows
 
+    def _parameter_table(self) -> list[tuple[str, str, str, str]]:
+        """Return the rows (name, estimate, standard error, interval) of the first parameters."""
+        model, errors = self.objective.model, self.standard_errors
+        names = [
+            f"{name}[{', '.join(map(str, index))}]"
+            for layer, parts in zip(parameter_names(model), model.unflatten(self.theta))
+            for name, part in zip(layer, (part for part in parts if part is not None))
+            for index in np.ndindex(part.shape)
+        ]
+        n = len(names) if len(names) <= MAX_TABLE_ROWS else N_FIRST_TABLE_ROWS
+        low, high = self.theta - NORMAL_975 * errors, self.theta + NORMAL_975 * errors
+        return [
+            (name, f"{x:.5g}", f"{error:.3g}", f"{lower:.4g} to {upper:.4g}")
+            for name, x, error, lower, upper in zip(names[:n], self.theta, errors, low, high)
+        ]
+
+    def _more_parameters(self, n_shown: int) -> str:
+        """Return the line that follows a table of `n_shown` parameters, or "" if these are all."""
+        more = len(self.theta) - n_shown
+        return f"{more} more in theta and standard_errors" if more else ""
+
     def summary(self) -> str:
-        """Return the summary as a string of a few lines."""
+        """Return the summary as a string: the facts, and estimate, standard error and 95% interval
+        of each parameter, or of the first five if there are more than 20.
+        """
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -405,11 +458,21 @@ class LaplacePosterior(FrozenRecord):
         return f"LaplacePosterior: n = {len(self.theta)}, {self.objective.loss}, by the {matrix}"
 
     def __repr__(self) -> str:
-        rows = [f"  {name:<12} {value}" for name, value in self.facts()]
-        return "\n".join([self._title(), *rows])
+        facts = [f"  {name:<12} {value}" for name, value in self.facts()]
+        table = self._parameter_table()
+        width = max(map(len, next(zip(*table))))
+        rows = [
+            f"  {name:<{width}} {estimate:>11} {error:>9}  {interval}"
+            for name, estimate, error, interval in [PARAMETER_TABLE_HEAD, *table]
+        ]
+        more = self._more_parameters(len(table))
+        return "\n".join([self._title(), *facts, *rows, *[f"  {more}"] * bool(more)])
 
     def _repr_html_(self) -> str:
-        return html_table(self._title(), ["quantity", ""], self.facts())
+        table = self._parameter_table()
+        more = self._more_parameters(len(table))
+        html = html_table(self._title(), ["quantity", ""], self.facts())
+        return html + html_table(more, PARAMETER_TABLE_HEAD, table)
 
     def plot(self, ax: Any = None, *, output: int = 0) -> Any:
         """Plot an output of the network with a band of two standard deviations.
@@ -567,7 +630,7 @@ def laplace(
         which is assumed to be one. Its l2 is a Gaussian prior, and parameters without a penalty
         have a flat prior. A sample whose `sample_weight` is w counts as w samples. The dispersion
         of ``poisson`` and ``gamma`` is taken as 1 (for ``gamma``, exponentially distributed
-        targets), where R estimates that of ``gamma``.
+        targets); `dispersion` estimates that of ``gamma``.
     theta : array_like (n,)
         A minimum of the objective, or a point near a minimum.
     curvature : {"ggn", "hessian"}

@@ -483,3 +483,26 @@ def test_standard_deviations_and_evidence_match_laplace_torch(rng, request):
         _, variance = other._glm_predictive_distribution(torch.tensor(X))
         found = torch.diagonal(variance, dim1=1, dim2=2).sqrt().detach().numpy()
         assert np.abs(post.std(X) / found - 1).max() <= 1e-9
+
+
+def test_dispersion_and_errors_of_gamma_are_those_of_statsmodels(rng):
+    """The dispersion of a gamma regression equals Pearson's estimate, and the table of its summary
+    has the estimate, the standard error and the interval of each parameter.
+    """
+    sm = pytest.importorskip("statsmodels.api")
+    X = rng.uniform(-1, 1, (200, 2))
+    mean = np.exp(0.5 + X @ [1.0, -0.5])
+    y = rng.gamma(4.0, mean / 4)
+    weight = rng.integers(0, 3, 200).astype(float)
+    ob = fc.Objective(fc.MLP([2, 1]), X, y[:, None], "gamma", sample_weight=weight)
+    post = fc.laplace(ob, fc.minimize(ob, gradient_tol=1e-12, seed=0).x)
+    link = sm.families.links.Log()
+    model = sm.GLM(y, sm.add_constant(X), sm.families.Gamma(link), freq_weights=weight)
+    assert np.isclose(post.dispersion, model.fit().scale, rtol=1e-8)
+    errors = np.sqrt(np.diag(post.covariance))
+    assert np.allclose(post.standard_errors, errors, rtol=1e-12)
+    cells = post.summary().splitlines()[-3].split()
+    low, high = float(cells[-3]), float(cells[-1])
+    assert abs(low - (post.theta[0] - 1.96 * errors[0])) <= 1e-3
+    assert abs(high - (post.theta[0] + 1.96 * errors[0])) <= 1e-3
+    assert fc.laplace(fc.Objective(fc.MLP([2, 1]), X, y, "mse"), post.theta).dispersion == 1.0

@@ -265,6 +265,17 @@ class CriticalPoint(FrozenRecord):
         return render(STATEMENTS[self._statement_key], numbers, clauses)
 
     @property
+    def gain_left(self) -> float:
+        """The decrease of the loss f that Newton's step is predicted to give, ``g'|H|^-1 g / 2``,
+        over ``|f|``. Infinity on a plateau and where negative curvature was found, because the loss
+        may decrease by more. NaN if it was not computed, as for an objective without a value.
+        """
+        decrement, loss = (self._numbers.get(name, np.nan) for name in ("decrement", "loss"))
+        if self.plateau or self.escape_curvature is not None:
+            return float(np.inf)
+        return float(decrement / abs(loss) if loss else np.nan if decrement else 0.0)
+
+    @property
     def _n_unexplained(self) -> int:
         return (self.n_zero or 0) - (self.n_symmetry or 0)
 

@@ -277,6 +277,8 @@ def minimize(
           rounding or to 1e-24 of the loss at the start. Also True if `fun` is at most `fun_target`,
           and if the run stalled at the limit of rounding with a gradient within `gradient_tol`, no
           negative curvature and no plateau. False in all other cases.
+        * ``finished``: True if little is left to gain near x: `success`, or ``report.gain_left``,
+          the relative decrease of the loss predicted for Newton's step, is at most 1e-4.
         * ``history``: dict of the arrays ``iteration``, ``loss``, ``gradient_norm``, ``products``,
           ``time`` and, with `validation`, ``validation``.
         * ``stopped``: why the run ended: ``critical``, ``max_iter``, ``max_time``,

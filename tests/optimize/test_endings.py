@@ -253,3 +253,21 @@ def test_following_the_advice_of_fits_of_noise_has_an_effect():
     for seed in range(60):
         ob = noisy(seed // 10)
         advised(ob, fc.minimize(ob, seed=seed))
+
+
+def test_a_fit_without_a_gain_left_is_finished_without_success():
+    """A degenerate fit of noise is finished, and 1000 more steps lower its loss by less than 1e-4
+    of it. Unfinished runs, saddles and plateaus are not finished.
+    """
+    x = np.linspace(-1, 1, 100)[:, None]
+    y = np.sin(3 * x) + 0.1 * np.random.default_rng(0).standard_normal(x.shape)
+    ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, y, "mse")
+    run = fc.minimize(ob, seed=0)
+    assert run.finished and not run.success and run.report.gain_left <= 1e-4
+    later = fc.minimize(ob, run.x, "l-bfgs", gradient_tol=0, verdict=False)
+    assert run.fun - later.fun <= 1e-4 * run.fun
+    assert not fc.minimize(ob, seed=0, max_iter=5).finished
+    zero = fc.minimize(ob, np.zeros(ob.n_params), "newton", seed=0)
+    assert zero.kind == "saddle" and not zero.finished and zero.report.gain_left == np.inf
+    saturated = fc.minimize(ob, 60 * np.sign(ob.model.init(seed=1)), seed=0, max_iter=3)
+    assert saturated.fun > 2 * run.fun and not saturated.finished

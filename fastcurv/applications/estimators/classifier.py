@@ -37,16 +37,17 @@ PARAMETERS_DOC = """
         ``nesterov``, ``rmsprop`` and ``adam``.
     alpha : float, "auto" or "evidence"
         Weight decay: ``alpha / 2`` times the squares of the weights, without biases, divided by the
-        number of rows, as in scikit-learn, whose default is 1e-4. "auto": the value from 10 to 1e-4
-        with the lowest loss on a quarter of the rows, which are held out. For each value the other
-        rows are fitted until the held-out loss has not fallen for a while, for large data in
-        float32. Then all rows are fitted from the best point, down to the loss reached there
-        (``stopped_`` is "held_out"), or until the gradient vanishes if the held-out loss fell to
-        the end. Equal rows are held out together, and no random number is drawn. 1e-4 is used if no
-        rows are held out: with another `solver`, with `early_stopping`, or with fewer than about 40
-        distinct rows. "evidence": the value with the largest evidence of the Laplace approximation
-        (see `fastcurv.laplace`), on a path from large to small values. All rows are fitted, until
-        the gradient vanishes. This requires ``solver="auto"`` and at most 4096 parameters.
+        number of rows, as in scikit-learn, whose default is 1e-4. "auto": the value from 10 to
+        1e-4, for classes from 10 to 0.3, with the lowest loss on a quarter of the rows, which are
+        held out. For each value the other rows are fitted until the held-out loss has not fallen
+        for a while, for large data in float32. Then all rows are fitted from the best point, down
+        to the loss reached there (``stopped_`` is "held_out"), or until the gradient vanishes if
+        the held-out loss fell to the end. Equal rows are held out together, and no random number
+        is drawn. 1e-4 is used if no rows are held out: with another `solver`, with
+        `early_stopping`, or with fewer than about 40 distinct rows. "evidence": the value with the
+        largest evidence of the Laplace approximation (see `fastcurv.laplace`), on a path from large
+        to small values. All rows are fitted, until the gradient vanishes. This requires
+        ``solver="auto"`` and at most 4096 parameters.
     batch_size : int or "auto"
         Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional

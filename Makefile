@@ -12,7 +12,7 @@ LINT   := $(VENV)-lint/$(BIN)
 WANTED := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 MADE   := $(shell cat $(VENV)/.python 2>/dev/null)
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
-JS_FILES := fastcurv/applications/cli/chart.js examples/playground.js
+JS_FILES := fastcurv/applications/cli/page.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments notebooks sanitize tables coverage mutants soak valgrind neon windows clean always

@@ -19,7 +19,7 @@ from sklearn.preprocessing import scale
 import fastcurv as fc
 
 PICTURE = Path(__file__).resolve().with_name("report.png")
-SIZE = "860,530"  # of the window, in pixels of the page
+SIZE = "1100,560"  # of the window, in pixels of the page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = page().write(Path(folder) / "report.html")
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        options += [f"--user-data-dir={folder}", "--force-device-scale-factor=1.5"]
+        options += [f"--user-data-dir={folder}", "--force-device-scale-factor=1.1"]
         options += [f"--window-size={SIZE}", f"--screenshot={PICTURE}", path.as_uri()]
         subprocess.run([browser, *options], check=True, capture_output=True, timeout=120)
 

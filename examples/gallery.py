@@ -35,9 +35,6 @@ FOLDER = Path(__file__).parent
 # Networks this small gain nothing from a second thread, and waiting threads take time of their own.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "FASTCURV_NUM_THREADS": "1"}
 CONTENTS = "<!-- contents -->"
-STYLE = """<style>a { color: var(--accent); } h3 { font-size: 1.1rem; margin: 2.2rem 0 .3rem; }
-nav b { display: block; margin-top: .8rem; }
-.lecture { color: var(--soft); font-size: .85rem; margin-top: .2rem; }</style>"""
 
 
 class Lectures(Report):
@@ -48,15 +45,14 @@ class Lectures(Report):
     def __init__(self, title):
         super().__init__(title)
         self.listed = []  # lines of the list of contents
-        self._add(STYLE)
 
     def contents(self):
-        return self._add(CONTENTS)
+        return self.add_markup(CONTENTS)
 
     def chapter(self, heading):
         words = html.escape(heading, quote=False)
         self.listed.append(f"<li><b>{words}</b></li>")
-        self._add(f"<h2>{words}</h2>")
+        self.add_markup(f"<h2>{words}</h2>")
         if heading in notebooks.CHAPTERS:
             self.link(f"{notebooks.file_name(heading)}.ipynb", notebooks.INVITATION)
         return self
@@ -65,28 +61,28 @@ class Lectures(Report):
         """Add the claim of an example as a heading, whose address is the name of the example."""
         words, at = to_html_text(claim(name)), anchor(name)
         self.listed.append(f'<li><a href="#{at}">{words}</a></li>')
-        self._add(f'<h3 id="{at}">{words}</h3>')
+        self.add_markup(f'<h3 id="{at}">{words}</h3>')
         for lecture in lectures(name):
-            self._add(f'<p class="lecture">Lecture: {html.escape(lecture)}</p>')
+            self.add_markup(f'<p class="lecture">Lecture: {html.escape(lecture)}</p>')
         return self
 
     def correction(self, name, words):
         link = f'<a href="#{anchor(name)}">The picture</a>'
-        return self._add(f"<p>{to_html_text(words)} {link}</p>")
+        return self.add_markup(f"<p>{to_html_text(words)} {link}</p>")
 
     def link(self, target, words):
-        return self._add(f'<p><a href="{target}">{html.escape(words)}</a></p>')
+        return self.add_markup(f'<p><a href="{target}">{html.escape(words)}</a></p>')
 
     def picture(self, path, caption):
         data, name = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
         shown = f'<img alt="{name}" src="data:image/png;base64,{data}">'
         text = f"<figcaption>{html.escape(caption, quote=False)}</figcaption>"
-        return self._add(f'<figure class="image">{shown}{text}</figure>')
+        return self.add_markup(f'<figure class="image">{shown}{text}</figure>')
 
-    def add_code(self, path, seconds):
+    def add_source(self, path, seconds):
         words = f"<code>examples/{path.name}</code>, {seconds:.0f} s of a processor"
         source = html.escape(path.read_text(), quote=False)
-        return self._add(f"<details><summary>{words}</summary><pre>{source}</pre></details>")
+        return self.add_markup(f"<details><summary>{words}</summary><pre>{source}</pre></details>")
 
     def to_html(self):
         return super().to_html().replace(CONTENTS, f"<nav><ul>{''.join(self.listed)}</ul></nav>")
@@ -157,7 +153,7 @@ def add_example(page, name, picture, sentence, seconds):
     page.example(name).picture(picture, sentence)
     for paragraph in docstring(name)[1:]:
         page.add_text(paragraph)
-    page.add_code(FOLDER / f"{name}.py", seconds)
+    page.add_source(FOLDER / f"{name}.py", seconds)
 
 
 def processor_time():

@@ -14,6 +14,7 @@ INSTALL_HINTS = {
     "onnx": ("onnx", "fastcurv[onnx]"),
     "torch": ("torch", "fastcurv[torch]"),
     "pandas": ("pandas", "fastcurv[report]"),
+    "jinja2": ("jinja2", "fastcurv[report]"),
     "openpyxl": ("openpyxl", "fastcurv[report]"),
     "odf": ("odfpy", "odfpy"),
     "pyreadstat": ("pyreadstat", "pyreadstat"),

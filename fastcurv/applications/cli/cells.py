@@ -736,7 +736,7 @@ def _repetition_notes(name: str, n_different: int, n_present: int) -> list[str]:
     return [
         f"Column {one_line(name)!r} has {n_different} different values in {n_present} rows. If "
         "each value is one person or thing, its rows are not independent, and scores of rows left "
-        "out are too high for new ones."
+        f"out are too high for new ones. `--groups {one_line(name)}` leaves them out together."
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 import time
 from argparse import Namespace
@@ -33,6 +34,7 @@ from ..plots.spectrum import (
     extreme_eigenpairs,
     select_extreme_pairs,
 )
+from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION
 from .advice import ShellCommands
 from .data import DATA_SOURCES, DataCoding, Dataset, is_table, resolve_source
 from .models import cluster_objective, is_model_file, open_model, read_model
@@ -66,6 +68,7 @@ from .recipe import (
 )
 
 CERTIFICATE_SUFFIXES = (".json",)
+DEFAULT_SAVE_SUFFIX = ".npz"  # of the network that `report` saves beside its page
 # fields of a `TrainingRecipe` that describe the network
 NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
@@ -424,7 +427,9 @@ def report(args: Namespace, out: CommandOutput) -> int:
     proved.
     """
     from .page import build_report
+    from .report import check_report_packages
 
+    check_report_packages()
     check_output_path(args.out, kinds=PAGE_SUFFIXES)
     if args.theta == "-":
         raise ValueError(
@@ -444,7 +449,7 @@ def report(args: Namespace, out: CommandOutput) -> int:
 
 
 # options of `report` that apply only to a table, and those that apply only to a saved network
-TABLE_ONLY_OPTIONS = ("hidden", "alpha", "save")
+TABLE_ONLY_OPTIONS = ("hidden", "alpha", "save", "groups", "network")
 NETWORK_ONLY_OPTIONS = ("data", "activation", "dtype", "l2", "gradient_tol", "failure_probability",
                "max_products")  # fmt: skip
 
@@ -463,10 +468,13 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
     """Train a network on a table, and write the page on how far the network can be trusted. Return
     1 if a proof was required and the verdict is not proved.
     """
+    from .fit_numbers import errors_to_save
     from .fit_report import build_page
-    from .fit_table import DEFAULT_HIDDEN, fit_table
+    from .fit_table import DEFAULT_HIDDEN, choose_model, fit_table
 
     check_output_path(args.save, "save", RUN_SUFFIXES)
+    save = args.save or unused_path(str(Path(args.out).with_suffix(DEFAULT_SAVE_SUFFIX)))
+    began = time.monotonic()
 
     def note(text: str) -> None:
         if args.progress:
@@ -484,18 +492,26 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         options=reading_options(args),
         note=note,
         save=args.save,
+        groups=args.groups,
     )
     out.working = True
+    left = math.inf if args.max_time is None else args.max_time - (time.monotonic() - began)
+    fit, found = choose_model(
+        fit,
+        keep_network=bool(args.network),
+        keep_decay=args.alpha is not None,
+        max_seconds=left,
+        note=note,
+    )
     out.print_text(describe_objective(fit.ob, fit.data))
     for sentence in fit.notes:
         out.print_text(sentence)
     failure = None
-    if args.save is not None:
-        try:
-            out.add_facts(out=fit.save(args.save))
-            out.print_text(f"saved {args.save}")
-        except (ValueError, OSError) as error:
-            failure = error  # raised after the page is written
+    try:
+        out.add_facts(out=fit.save(save, errors_to_save(found)))
+        out.print_text(f"saved {save}")
+    except (ValueError, OSError) as error:
+        failure = error  # raised after the page is written
     page, facts = build_page(
         fit.trained_network,
         fit.data.X,
@@ -508,12 +524,17 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         seed=args.seed,
         table=(fit.table.names, fit.table.values, fit.table.places),
         n_columns=fit.n_columns(),
+        found=found,
+        commands=_next_commands(args, fit, save),
+        made=[("table", str(args.theta)), ("command", shlex.join(["fastcurv", *args.argv]))],
     )
     path = page.write(args.out)
     scores = {"left_out_score": "rows left out", "training_score": "rows fitted"}
     known = [f"{facts[name]:.3f} on {rows}" for name, rows in scores.items()]
-    if "linear_score" in facts:
-        known.append(f"{facts['linear_score']:.3f} by a linear model")
+    other = next((name for name in ("network_score", "linear_score") if name in facts), None)
+    if other is not None:
+        kind = "a linear model" if other == "linear_score" else "a network"
+        known.append(f"{facts[other]:.3f} by {kind}")
     out.print_text(f"{fit.data.score_name}: {', '.join(known)}")
     for sentence in facts["warnings"]:
         out.print_text(sentence)
@@ -522,6 +543,32 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
     if failure is not None:
         raise failure
     return int(args.certified and not facts["certified"])
+
+
+def _next_commands(args: Namespace, fit: Any, save: str) -> list[tuple[str, str]]:
+    """Return what a reader of a page on a table can do next, with the command for each."""
+    predict = ["fastcurv", "predict", save, "new.csv"]
+    if not fit.coding.classes:
+        predict += ["--interval", f"{0.95:g}"]
+        predict += ["--domain"] if fit.ob.loss in LOSSES_OF_KNOWN_INFORMATION else []
+    else:
+        predict += ["--probabilities"]
+    again = [
+        "fastcurv",
+        "report",
+        str(args.theta),
+        "--target",
+        fit.table.target,
+        "--out",
+        "again.html",
+    ]
+    return [
+        ("Predict new rows, in a table with the same columns:", shlex.join(predict)),
+        (
+            "Fit again, with more rows, or without a column:",
+            shlex.join([*again, "--ignore", fit.table.names[0]]),
+        ),
+    ]
 
 
 def bench(args: Namespace, out: CommandOutput) -> None:

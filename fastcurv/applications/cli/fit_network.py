@@ -19,7 +19,10 @@ from ...network.objective import Objective
 from ...structure.tables import loss_spec
 from ..uncertainty.path import with_l2
 from .span import minimize_in_row_space
+from .tables import MIN_TABLE_ROWS
 
+# maximum relative difference of the loss of the given rows from that of the fit
+MAX_LOSS_CHANGE = 1e-3
 # minimum probability whose logarithm is taken; smaller ones are replaced by this one
 MIN_PROBABILITY = 1e-15
 # minimum of max_iter for the refit that records the validation loss of each iteration
@@ -45,6 +48,8 @@ class TrainedNetwork:
         Seed for the starts of refits.
     seconds : float
         Processor time of the fit in seconds, including the choice of its penalty.
+    groups : ndarray (N,) of int, optional
+        Number of the group of each row, from 0. The rows of a group are left out together.
     """
 
     ob: Objective
@@ -54,6 +59,7 @@ class TrainedNetwork:
     classes: Any = None
     seed: int = 0
     seconds: float = 0.0
+    groups: Any = None
 
 
 class NetworkFit:
@@ -75,11 +81,13 @@ class NetworkFit:
     classes: Any
     numbers: bool
     exponential: bool
+    groups: Any = None
 
     def __init__(self, trained: Any, X: Any, y: Any) -> None:
         self.est, self.X, self.given = trained, X, np.asarray(y)
         self.ob, self.theta = trained.ob, np.asarray(trained.theta)
         self.shift, self.scale = float(trained.shift), float(trained.scale)
+        self.groups = trained.groups
         self.classes = None if trained.classes is None else np.asarray(trained.classes)
         self._check_targets()
 
@@ -113,6 +121,12 @@ class NetworkFit:
     @property
     def n_rows(self) -> int:
         return len(self.y)
+
+    @property
+    def alpha(self) -> float:
+        """The weight decay as scikit-learn counts it."""
+        n_terms = loss_spec(self.ob.loss).sklearn[1](self.ob.model.sizes[-1])
+        return float(np.max(self.ob.l2) * self.ob.n_samples * n_terms)
 
     def outputs_to_predictions(self, z: Any) -> Floats:
         """Convert outputs (..., d_out) of the network to predictions (...,) in the units of the
@@ -228,12 +242,7 @@ from fastcurv.applications.cli.span import minimize_in_row_space
 def again(rows, others, ratio=1):
     _, end = minimize_in_row_space(some(rows, ratio), seed=net.seed, verdict=False)
     z = ob.model.predict(end, ob.X[others])
-    return {units}
-def evidence(rows, ratio):
-    part = some(rows, ratio)
-    _, end = minimize_in_row_space(part, seed=net.seed, verdict=False)
-    end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
-    return fc.laplace(part, end).log_evidence"""
+    return {units}"""
     watched_fit_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
 watched, _ = minimize_in_row_space(some(most), seed=net.seed, verdict=False, validation=held)
 curve = watched.history["validation"]"""
@@ -278,6 +287,10 @@ class EstimatorFit(NetworkFit):
         self.classes = getattr(est, "classes_", None)
         self._check_targets()
 
+    @property
+    def alpha(self) -> float:
+        return float(self.est.alpha_)
+
     def refit_rows(self, rows: Indices, ratio: float = 1.0) -> NetworkFit:
         X, y = self.X[rows], self.given[rows]
         return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_ * ratio), X, y)
@@ -312,12 +325,7 @@ class EstimatorFit(NetworkFit):
     again_code = """def fitted(rows, ratio=1):
     return clone(est).set_params(alpha=est.alpha_ * ratio).fit(X[rows], y[rows])
 def again(rows, others, ratio=1):
-    return fitted(rows, ratio).{predict}(X[others])
-def evidence(rows, ratio):
-    part = fitted(rows, ratio).objective(X[rows], y[rows])
-    end = fitted(rows, ratio).theta_
-    end = fc.minimize(part, end, seed=0, max_iter=100, verdict=False).x
-    return fc.laplace(part, end).log_evidence"""
+    return fitted(rows, ratio).{predict}(X[others])"""
 
     @property
     def watched_fit_code(self) -> str:  # type: ignore[override]
@@ -332,6 +340,37 @@ def evidence(rows, ratio):
     @property
     def fitted_score_code(self) -> str:
         return "est.score(X, y)"
+
+
+def fit_of(estimator: Any, X: Any, y: Any) -> NetworkFit:
+    """Return the fit of an estimator or a `TrainedNetwork`, after checking its rows."""
+    bare = isinstance(estimator, TrainedNetwork)
+    fit: NetworkFit = NetworkFit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
+    _check_rows(fit)
+    return fit
+
+
+def _check_rows(fit: NetworkFit) -> None:
+    """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
+    if fit.n_rows < MIN_TABLE_ROWS:
+        raise ValueError(
+            f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n_rows}."
+        )
+    if (fit.y == fit.y[0]).all():
+        raise ValueError(
+            f"y must hold different values for a report, got {fit.given.tolist()[0]!r} in each row."
+        )
+    known = getattr(fit.est, "loss_", None)
+    # Early stopping holds rows out, so that the losses of fit and page differ.
+    if known is None or getattr(fit.est, "early_stopping", False):
+        return
+    per_output = loss_spec(fit.ob.loss).sklearn[1](fit.ob.model.sizes[-1])
+    loss = fit.ob.value(fit.theta) * per_output
+    if abs(loss - known) > MAX_LOSS_CHANGE * max(abs(known), abs(loss)):
+        raise ValueError(
+            f"X and y must be all rows of the fit, without sample_weight, got rows with a loss of "
+            f"{loss:.4g} where estimator.loss_ is {known:.4g}. Call fit on these rows first."
+        )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,12 +27,14 @@ from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
 from ...structure.parameters import has_kinks
-from ..uncertainty.laplace import MAX_NEWTON_DECREMENT, laplace
 from ..uncertainty.left_out import LeftOut, leave_one_out
 from ..uncertainty.path import without_inactive_units
 from .fit_network import NetworkFit, suppress_warnings
 
 N_SCORE_FOLDS = 10  # number of folds into which the rows are divided
+N_DECAY_FOLDS = 3  # number of these folds for which other penalties are tried
+DECAY_STEP = 10**0.5  # ratio of each penalty that is tried to the previous one
+MAX_DECAY_STEPS = 2  # maximum number of penalties that are tried in each direction
 # maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
 # minus the scatter of scores from ten folds, which is about 0.01 for 600 rows
 MAX_SCORE_GAP = 0.02
@@ -50,7 +53,6 @@ MAX_LINEAR_PARAMS = 1000  # maximum number of parameters of a linear model that 
 # maximum number of flops for the Hessian of a linear model; up to ten models are fitted, which then
 # takes about five seconds
 MAX_LINEAR_FLOPS = 1e10
-MAX_PAGE_EVIDENCE_PARAMS = 1500  # maximum number of parameters for which the evidence is computed
 # maximum number of flops for the Hessian; if more are needed, refits by folds replace the
 # leave-one-out approximation
 MAX_HESSIAN_FLOPS = 2e11
@@ -127,7 +129,13 @@ class FitMeasurements:
     n_folds: int = 0
     fit_seconds: float = 0.0
     linear: Any = None
+    rival: FitMeasurements | None = None  # those of the network, if the linear model is better
+    # predictions of the rows of the first folds with other penalties, by the ratio of the penalty
+    # to that of the fit
+    decays: dict[float, Any] = field(default_factory=dict)
+    decay_rows: Any = None  # rows (M,) of these folds
     setup: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)  # warnings during the measurements
 
     @property
     def max_seconds(self) -> float:
@@ -143,13 +151,18 @@ class FitMeasurements:
         return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_FRACTION * self.max_seconds
 
 
-def fold_order(fit: NetworkFit) -> Indices:
-    """Return the indices of all rows in an order such that the entries i, i + 10, i + 20, ...
-    belong to fold i. The order follows the targets, so that these have similar distributions in all
-    folds.
+def fold_rows(fit: NetworkFit) -> list[Indices]:
+    """Return the rows of each fold. The folds follow the targets, so that these have similar
+    distributions in all folds. If the rows have groups, each group lies in one fold.
     """
-    order = np.random.default_rng(0).permutation(fit.n_rows)
-    return np.asarray(order[np.argsort(fit.y[order], kind="stable")])
+    rng = np.random.default_rng(0)
+    if fit.groups is not None:
+        order = rng.permutation(int(fit.groups.max()) + 1)
+        parts = [order[i::N_SCORE_FOLDS] for i in range(min(N_SCORE_FOLDS, len(order)))]
+        return [np.flatnonzero(np.isin(fit.groups, some)) for some in parts]
+    order = rng.permutation(fit.n_rows)
+    order = order[np.argsort(fit.y[order], kind="stable")]
+    return [order[i::N_SCORE_FOLDS] for i in range(min(N_SCORE_FOLDS, fit.n_rows))]
 
 
 def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements:
@@ -160,31 +173,86 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
     found = FitMeasurements(fit, time.process_time())
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
     found.folds, found.seen = empty, np.zeros(fit.n_rows, bool)
-    note("a fold")
-    _refit_without_next_fold(found)
-    note("the minimum")
-    _find_minimum(found)
-    note("folds")
-    n_folds = min(N_SCORE_FOLDS, fit.n_rows)
-    while found.n_folds < n_folds and found.has_time_for(PLOTS_TO_FIT_TIME_RATIO + 1):
-        _refit_without_next_fold(found)
-    _choose_left_out_method(found)
-    note("a linear model")
-    found.linear = linear_model(fit)
+    folds = fold_rows(fit)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        note("a fold")
+        _refit_without_fold(found, folds[0])
+        note("the minimum")
+        _find_minimum(found)
+        note("folds")
+        for held in folds[1:]:
+            if found.has_time_for(PLOTS_TO_FIT_TIME_RATIO + 1):
+                _refit_without_fold(found, held)
+        _choose_left_out_method(found)
+        note("other penalties")
+        _try_decays(found, folds[:N_DECAY_FOLDS])
+        note("a linear model")
+        found.linear = linear_model(fit)
+    found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
     _write_setup(found)
     return found
 
 
-def _refit_without_next_fold(found: FitMeasurements) -> None:
-    """Refit the network without the next fold, and store the predictions of this fold."""
-    fit, began = found.fit, time.process_time()
-    order = fold_order(fit)
-    held = order[found.n_folds :: N_SCORE_FOLDS]
-    again = fit.refit_rows(np.setdiff1d(order, held))
-    found.folds[held] = fit.align_classes(again.predict(fit.ob.X[held]), again.classes)
+def _predict_fold(fit: NetworkFit, held: Indices, ratio: float = 1.0) -> Floats:
+    """Return the predictions of the rows `held` by a network that is refitted to all others, with
+    `ratio` times the penalty of the fit.
+    """
+    again = fit.refit_rows(np.setdiff1d(np.arange(fit.n_rows), held), ratio)
+    return fit.align_classes(again.predict(fit.ob.X[held]), again.classes)
+
+
+def _refit_without_fold(found: FitMeasurements, held: Indices) -> None:
+    """Refit the network without the rows of a fold, and store the predictions of these rows."""
+    began = time.process_time()
+    found.folds[held] = _predict_fold(found.fit, held)
     found.seen[held] = True
     found.n_folds += 1
     found.fit_seconds = max(found.fit_seconds, time.process_time() - began)
+
+
+def _try_decays(found: FitMeasurements, folds: Sequence[Indices]) -> None:
+    """Refit the network without each of some folds with larger penalties, and with smaller ones as
+    long as the loss of the rows left out decreases, and store the predictions.
+    """
+    fit = found.fit
+    is_linear = len(fit.ob.model.sizes) == 2  # its penalty was chosen among all
+    if found.n_folds < len(folds) or is_linear or not float(np.max(fit.ob.l2)) > 0:
+        return
+    rows = np.concatenate(folds)
+    found.decay_rows = rows
+    found.decays = {1.0: found.folds[rows]}
+    for step in (DECAY_STEP, 1 / DECAY_STEP):
+        lowest = decay_losses(found, 1.0).mean()
+        for k in range(1, MAX_DECAY_STEPS + 1):
+            if not found.has_time_for(len(folds)):
+                return
+            ratio = step**k
+            found.decays[ratio] = np.concatenate(
+                [_predict_fold(fit, rows, ratio) for rows in folds]
+            )
+            loss = decay_losses(found, ratio).mean()
+            if step < 1 and not loss < lowest:
+                break
+            lowest = loss
+
+
+def decay_losses(found: FitMeasurements, ratio: float) -> Floats:
+    """Return the losses (M,) of `found.decay_rows`, left out, with a penalty that was tried."""
+    fit = found.fit
+    return fit.row_losses_for_targets(fit.y[found.decay_rows], found.decays[ratio])
+
+
+def better_decay(found: FitMeasurements) -> float | None:
+    """Return the ratio, to the penalty of the fit, of the penalty with the lowest loss of rows left
+    out. Return None if it is lower by less than its standard error, or if none was tried.
+    """
+    if len(found.decays) < 2:
+        return None
+    best = min(found.decays, key=lambda ratio: decay_losses(found, ratio).mean())
+    gain = decay_losses(found, 1.0) - decay_losses(found, best)
+    clear = gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain))
+    return best if clear else None
 
 
 def _find_minimum(found: FitMeasurements) -> None:
@@ -259,6 +327,9 @@ def _choose_left_out_method(found: FitMeasurements) -> None:
     found.left_out, found.rows = found.folds, found.seen
     if out is None:
         return
+    if fit.groups is not None:
+        found.why = "rows of one group are left out together"
+        return
     there = fit.outputs_to_predictions(found.ob.model.predict(found.theta, found.ob.X))
     found.moved = abs(fit.score(there) - fit.score(fit.predictions())) > MAX_SCORE_CHANGE
     if np.isnan(out.losses).any():
@@ -313,6 +384,8 @@ def linear_model(
     Hessian costs more than `MAX_LINEAR_FLOPS`, or if `leave_one_out` fails for all tried penalties.
     """
     ob = fit.ob
+    if len(ob.model.sizes) == 2:
+        return None  # the fit is a linear model
     model = MLP([ob.model.sizes[0], ob.model.sizes[-1]], dtype=ob.model.dtype)
     flops = float(model.n_params) ** 2 * ob.n_samples * model.sizes[-1]
     if model.n_params > MAX_LINEAR_PARAMS or flops > MAX_LINEAR_FLOPS:
@@ -355,22 +428,32 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
     return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
-def log_evidence(fit: NetworkFit) -> float:
-    """Return the logarithm of the evidence, by the Laplace approximation at the minimum near the
-    end of a fit. Return NaN if `laplace` fails, if no minimum is near, or if there are more than
-    `MAX_PAGE_EVIDENCE_PARAMS` parameters.
+def conformal_place(n_errors: int, level: float) -> int:
+    """Return the place, from 0, of the error of a row left out, in increasing order, that bounds
+    the error of a new row with a probability of at least `level`, by exchangeability.
     """
-    if fit.ob.n_params > MAX_PAGE_EVIDENCE_PARAMS:
-        return math.nan
-    try:
-        with suppress_warnings():
-            end = raise_if_interrupted(
-                minimize(fit.ob, fit.theta, seed=0, max_iter=100, verdict=False, progress=False)
-            ).x
-            found = laplace(fit.ob, end)
-    except ValueError:
-        return math.nan
-    return found.log_evidence if found.decrement <= MAX_NEWTON_DECREMENT else math.nan
+    return math.ceil(level * (n_errors + 1)) - 1
+
+
+def conformal_width(errors: Floats, level: float) -> float:
+    """Return the error at `conformal_place`, or infinity if there are too few errors."""
+    place = conformal_place(len(errors), level)
+    return float(np.sort(errors)[place]) if place < len(errors) else math.inf
+
+
+def errors_to_save(found: FitMeasurements) -> Floats | None:
+    """Return the absolute errors of rows left out, from which intervals of new rows are computed.
+    Return None for classes, and if the minimum of the fit gives these intervals.
+    """
+    fit = found.fit
+    if not fit.numbers or (found.closed and not found.n_inactive):
+        return None
+    return np.asarray(np.abs(fit.y - found.left_out)[found.rows])
+
+
+def is_linear_better(found: FitMeasurements) -> bool:
+    """Return True if the loss of rows left out of the linear model is below that of the network."""
+    return found.linear is not None and loss_difference(found)[0] < 0
 
 
 def constant_losses(fit: NetworkFit) -> Floats:
@@ -441,12 +524,10 @@ def _write_setup(found: FitMeasurements) -> None:
         if fit.numbers
         else "    return np.mean(p.argmax(axis=1) == codes[rows])",
         fit.again_code.format(predict=predict, units=fit.predictions_code("z")),
-        "order = np.random.default_rng(0).permutation(len(X))",
-        f'order = order[np.argsort({key}[order], kind="stable")]',
+        *_fold_code(fit, key),
         f"folds = np.full({shape}, np.nan)",
-        f"for i in range({found.n_folds}):",
-        f"    held = order[i::{N_SCORE_FOLDS}]",
-        "    folds[held] = again(np.setdiff1d(order, held), held)",
+        f"for held in held_rows[:{found.n_folds}]:",
+        "    folds[held] = again(np.setdiff1d(np.arange(len(X)), held), held)",
     ]
     if found.closed:
         lines.append(f"left_out = {fit.predictions_code('out.predictions')}")
@@ -463,3 +544,18 @@ def _write_setup(found: FitMeasurements) -> None:
             f"np.zeros({ob.n_params}), verdict=False{tol}).x)",
         ]
     found.setup = lines
+
+
+def _fold_code(fit: NetworkFit, key: str) -> list[str]:
+    """Return the lines of code that define the list ``held_rows`` of the rows of each fold."""
+    if fit.groups is not None:
+        return [
+            "order = np.random.default_rng(0).permutation(groups.max() + 1)",
+            f"parts = [order[i::{N_SCORE_FOLDS}] for i in range({N_SCORE_FOLDS})]",
+            "held_rows = [np.flatnonzero(np.isin(groups, some)) for some in parts]",
+        ]
+    return [
+        "order = np.random.default_rng(0).permutation(len(X))",
+        f'order = order[np.argsort({key}[order], kind="stable")]',
+        f"held_rows = [order[i::{N_SCORE_FOLDS}] for i in range({N_SCORE_FOLDS})]",
+    ]

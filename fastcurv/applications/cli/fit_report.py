@@ -4,7 +4,6 @@ rows and inputs, and the point where training stopped.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -14,37 +13,28 @@ import numpy as np
 
 from ...common.checks import integer_seed, is_iterable, is_sparse, resolve_seed
 from ...common.errors import one_line, type_phrase
-from ...common.runtime import serial_blas_context
-from ...structure.tables import loss_spec
-from . import fit_rows
-from .fit_network import EstimatorFit, NetworkFit, TrainedNetwork, suppress_warnings
-from .fit_numbers import (
-    CONFIDENCE_LEVEL,
-    FitMeasurements,
-    beats_constant_prediction,
-    loss_difference,
-    measure_fit,
-)
-from .fit_pictures import (
+from ...common.runtime import serial_blas_context, show_versions
+from .fit_network import fit_of, suppress_warnings
+from .fit_numbers import FitMeasurements, measure_fit
+from .fit_rows import defect_sentences
+from .fit_sections import (
+    MAX_LEADS,
     FitPage,
-    add_calibration_plot,
-    add_confusion_matrix,
-    add_influence_plot,
-    add_influential_row_tables,
-    add_interval_plot,
+    add_comparison,
+    add_curvature,
+    add_domain,
+    add_first_picture,
+    add_influence,
+    add_interval_width,
     add_learning_curve,
-    add_slope_tables,
-    add_validation_curve,
-    add_verdict_and_loss_curves,
+    add_rival,
+    add_score,
+    add_slopes,
+    add_trust,
     choose_shown_rows,
 )
-from .report import Report
-from .tables import MIN_TABLE_ROWS
+from .report import Report, check_report_packages, paragraph
 
-# maximum relative difference of the loss of the given rows from that of the fit
-MAX_LOSS_CHANGE = 1e-3
-# maximum difference from the score of a linear model at which the network counts as unnecessary
-MAX_LINEAR_SCORE_GAP = 0.05
 MAX_NAME_CHARACTERS = 40  # maximum length of column names on the page; longer names are cut
 # maximum number of entries of a sparse X that is converted to a dense array
 MAX_PAGE_DENSE_ENTRIES = 20_000_000
@@ -63,6 +53,9 @@ def build_page(
     seed: int = 0,
     table: tuple[Sequence[str], Any, Sequence[str]] | None = None,
     n_columns: tuple[int, str] | None = None,
+    found: FitMeasurements | None = None,
+    commands: Sequence[tuple[str, str]] = (),
+    made: Sequence[tuple[str, str]] = (),
 ) -> tuple[Report, dict[str, Any]]:
     """Build the HTML report on a fitted network.
 
@@ -94,6 +87,12 @@ def build_page(
         default those of X.
     n_columns : (int, str), optional
         The number of columns of `table` that the fit uses, and the code that returns this number.
+    found : FitMeasurements, optional
+        The result of `measure_fit` for this fit, if it was computed before.
+    commands : sequence of (str, str)
+        What a reader can do next, in a few words, and the command; by default calls in Python.
+    made : sequence of (str, str)
+        How the fit was made: names and values, after those that the page knows.
 
     Returns
     -------
@@ -118,30 +117,52 @@ def build_page(
             )
         X = X.toarray()
     X = np.asarray(X)
-    bare = isinstance(estimator, TrainedNetwork)
-    fit: NetworkFit = NetworkFit(estimator, X, y) if bare else EstimatorFit(estimator, X, y)
-    _check_rows(fit)
+    check_report_packages()
     columns = [f"x{i}" for i in range(X.shape[1])] if names is None else _shorten_names(names)
     _check_names(columns, X)
     target = one_line(target or "y", MAX_NAME_CHARACTERS)
     with serial_blas_context():  # The matrices are small, and waiting threads take processor time.
+        if found is None:
+            found = measure_fit(fit_of(estimator, X, y), note)
+        page = FitPage(Report(f"{target}: how far can the predictions be trusted?"), found, columns,
+                       target, seed)  # fmt: skip
+        if table is not None:
+            page.table = _shorten_names(table[0]), np.asarray(table[1], dtype=object)
+            page.places = table[2]
+        note("pictures")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            found = measure_fit(fit, note)
-            title = f"A network for {target}: how far can it be trusted?"
-            page = FitPage(Report(title), found, columns, target, seed)
-            if table is not None:
-                page.table = _shorten_names(table[0]), np.asarray(table[1], dtype=object)
-                page.places = table[2]
-            note("pictures")
             choose_shown_rows(page)
-            add_summary(page, n_columns or (X.shape[1], "X.shape[1]"))
-        doubts = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
-        page.facts["warnings"] = list(doubts)
-        for sentence in (*doubts, *notes):
-            page.report.add_text(sentence)
-        with suppress_warnings():  # suppresses warnings about fits to some of the rows
-            add_plots(page)
+            _describe_rows(page, *(n_columns or (X.shape[1], "X.shape[1]")))
+            add_score(page)
+            add_comparison(page)
+            if page.fit.numbers:
+                add_interval_width(page)
+        doubts = [str(w.message) for w in caught if w.category is UserWarning]
+        with suppress_warnings():  # about fits to some of the rows, and of matplotlib
+            add_first_picture(page)
+            for sentence in notes:
+                if "--groups" in sentence:
+                    page.add_lead(21, sentence)
+            for sentence, calls in defect_sentences(page):
+                page.add_lead(22, sentence, calls)
+            add_trust(page)
+            trust = page.report.sections[-1]
+            add_learning_curve(page)
+            add_slopes(page)
+            add_influence(page)
+            add_domain(page)
+            _add_next_steps(page, commands)
+            _add_making(page, notes, made)
+            add_curvature(page)
+            add_rival(page)
+    page.facts["warnings"] = list(dict.fromkeys((*found.doubts, *doubts)))
+    leads = [sentence for _, sentence in sorted(page.leads, key=lambda lead: lead[0])]
+    leads += page.facts["warnings"]
+    page.report.first_screen.leads += leads[:MAX_LEADS]
+    page.facts["first_screen"] = leads[:MAX_LEADS]
+    for sentence in leads[MAX_LEADS:]:
+        trust.words.insert(0, paragraph(sentence))
     _add_code(page, source)
     page.facts |= {"calls": page.calls, "setup": "\n".join(found.setup)}
     return page.report, page.facts
@@ -159,249 +180,68 @@ def _check_names(names: Sequence[str], X: Any) -> None:
         )
 
 
-def _check_rows(fit: NetworkFit) -> None:
-    """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
-    if fit.n_rows < MIN_TABLE_ROWS:
-        raise ValueError(
-            f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n_rows}."
-        )
-    if (fit.y == fit.y[0]).all():
-        raise ValueError(
-            f"y must hold different values for a report, got {fit.given.tolist()[0]!r} in each row."
-        )
-    known = getattr(fit.est, "loss_", None)
-    # Early stopping holds rows out, so that the losses of fit and page differ.
-    if known is None or getattr(fit.est, "early_stopping", False):
-        return
-    per_output = loss_spec(fit.ob.loss).sklearn[1](fit.ob.model.sizes[-1])
-    loss = fit.ob.value(fit.theta) * per_output
-    if abs(loss - known) > MAX_LOSS_CHANGE * max(abs(known), abs(loss)):
-        raise ValueError(
-            f"X and y must be all rows of the fit, without sample_weight, got rows with a loss of "
-            f"{loss:.4g} where estimator.loss_ is {known:.4g}. Call fit on these rows first."
-        )
-
-
-def add_plots(page: FitPage) -> None:
-    """Add all plots to the report, in the order in which a reader needs the plots."""
-    if page.fit.numbers:
-        add_interval_plot(page)
-    else:
-        add_calibration_plot(page)
-        add_confusion_matrix(page)
-    add_influence_plot(page)
-    add_influential_row_tables(page)
-    add_slope_tables(page)
-    add_learning_curve(page)
-    add_validation_curve(page)
-    add_verdict_and_loss_curves(page)
-
-
-# --------------------------------------------------------------------------------------------------
-# The first screen.
-
-
-def add_summary(page: FitPage, n_columns: tuple[int, str]) -> None:
-    """Add the summary of the fit in sentences to the report, with Python code for each number.
-    `n_columns` holds the number of columns of the user's table that the fit uses, and the code that
-    returns this number.
+def _describe_rows(page: FitPage, n_columns: int, code: str) -> None:
+    """Add the numbers of rows, columns and inputs below the title. `n_columns` is the number of
+    columns that the fit uses, and `code` the Python expression that returns it.
     """
-    found, fit, report = page.found, page.fit, page.report
-    _add_table_size(page, *n_columns)
-    _add_verdict_sentence(page)
-    _add_score(page)
-    _add_linear_comparison(page)
-    if fit.numbers:
-        _add_interval_sentence(page)
-    if found.out is not None and not found.moved:
-        _add_effective_parameters(page)
-    for sentence, calls in fit_rows.defect_sentences(page):
-        _add_sentence(page, sentence, calls)
-    if found.why:
-        report.add_text(
-            f"The rows left out come from {_folds_phrase(found)}, because {found.why}. Each was "
-            "predicted "
-            "by a network fitted again, from its own start, to the rows of the other folds."
-        )
-
-
-def _add_sentence(page: FitPage, sentence: str, calls: Sequence[tuple[str, str]]) -> None:
-    page.report.add_lead(sentence).add_calls(calls)
-    page.facts.setdefault("first_screen", []).append(sentence)
-
-
-def _folds_phrase(found: FitMeasurements) -> str:
-    return "10 folds" if found.n_folds == 10 else f"{found.n_folds} of 10 folds"
-
-
-def _add_table_size(page: FitPage, count: int, code: str) -> None:
-    """Add the numbers of rows and columns to the report. Add also the number of inputs if that of
-    columns differs, as for columns of words. `count` is the number of columns, and `code` the
-    Python expression that returns it.
-    """
-    n, k = page.fit.X.shape
-    sentence = f"{n} rows, {count} column{'s' * (count > 1)}"
-    calls = [page.record_call("shape", [n, count], f"(len(X), {code})", str((n, count)))]
-    page.facts["n_inputs"] = k
-    if count != k:
-        sentence += f", from which {k} input{'s are' if k > 1 else ' is'} made"
-        calls.append(page.record_call("n_inputs", k, "X.shape[1]", str(k)))
-    _add_sentence(page, sentence + ".", calls)
-
-
-def _add_verdict_sentence(page: FitPage) -> None:
-    found, point = page.found, page.found.point
-    assert point is not None
-    what = f"no proved minimum: {point.kind.replace('_', ' ')}"
-    if point.kind == "minimum":
-        certainty = "proved" if point.certified else "unproved"
-        what = f"{certainty} minimum of the loss on these rows"
-    if found.n_inactive:
-        what += f", of the network without its units of zero weights ({found.n_inactive})"
-    lead = "The fit has not converged. Where further training leads: "
-    sentence = f"{lead}{what}." if found.moved else f"{what[0].upper()}{what[1:]}."
-    page.facts |= {"kind": point.kind, "certified": bool(point.certified)}
-    _add_sentence(
-        page,
-        sentence,
-        [page.record_call("verdict", point.sentence, "point.sentence", point.sentence)],
-    )
-
-
-def _add_score(page: FitPage) -> None:
-    """Add the score of left-out rows, and that of the rows of the fit, to the report."""
-    found, fit = page.found, page.fit
-    count = int(found.rows.sum())
-    score, fitted = fit.score(found.left_out, found.rows), fit.score(fit.predictions())
-    which = f"all {count} of them" if count == fit.n_rows else f"{count} of {fit.n_rows}"
-    source = "" if found.closed else f", in {_folds_phrase(found)}"
-    early = getattr(fit.est, "early_stopping", False)
-    known = "all rows, some of which stopped the fit" if early else "the rows it was fitted to"
-    sentence = (
-        f"{page.score_name} on rows left out, {which}{source}: {page.format_score(score)} (on "
-        f"{known}: "
-        f"{page.format_score(fitted)})."
-    )
-    code = "out.score" if _is_score_of_loss(fit) else "score(left_out, slice(None))"
-    if not found.closed:
-        code = "score(left_out[seen], seen)"
+    n_rows, n_inputs = page.fit.X.shape
     calls = [
-        page.record_call("left_out_score", score, code, page.format_score(score)),
         page.record_call(
-            "training_score", fitted, fit.fitted_score_code, page.format_score(fitted)
-        ),
+            "shape", [n_rows, n_columns], f"(len(X), {code})", str((n_rows, n_columns))
+        )
     ]
-    if found.closed:
-        again = fit.score(found.folds, found.seen)
-        page.facts["folds_score"], page.facts["n_folds"] = again, found.n_folds
-    if not fit.numbers:
-        loss = float(fit.row_losses(found.left_out)[found.rows].mean())
-        sentence += f" Log loss: {loss:.3f}."
-        code = (
-            "out.losses.mean()"
-            if found.closed
-            else ("-np.nanmean(np.log(np.maximum(left_out[np.arange(len(y)), codes], 1e-15)))")
+    page.facts["n_inputs"] = n_inputs
+    sentence = f"{n_rows} rows, {n_columns} column{'s' * (n_columns > 1)}"
+    if n_columns != n_inputs:
+        sentence += f" as {n_inputs} inputs"
+        calls.append(page.record_call("n_inputs", n_inputs, "X.shape[1]", str(n_inputs)))
+    _, *hidden, _ = page.fit.ob.model.sizes
+    units = " and ".join(map(str, hidden))
+    kind = f"a network with {units} hidden units" if hidden else "a linear model"
+    page.report.subtitle = f"{sentence}; {kind}."
+    page.report.add_calls(calls)
+
+
+def _add_next_steps(page: FitPage, commands: Sequence[tuple[str, str]]) -> None:
+    """Add a section with what a reader can do next."""
+    page.report.add_section("What now")
+    if not commands:
+        name = page.fit.name
+        more = (
+            f"{name}.predict_interval(X_new, 0.95)"
+            if page.fit.numbers
+            else f"{name}.predict_proba(X_new)"
         )
-        calls.append(page.record_call("left_out_log_loss", loss, code, f"{loss:.3f}"))
-        share = float(np.bincount(fit.y).max() / fit.n_rows)
-        sentence += f" The most frequent class alone: {page.format_score(share)}."
-        code = "np.bincount(codes).max() / len(codes)"
-        calls.append(page.record_call("most_frequent_class", share, code, page.format_score(share)))
-    page.facts["left_out_by"] = "rows" if found.closed else "folds"
-    page.facts["left_out_rows"] = count
-    _add_sentence(page, sentence, calls)
-
-
-def _is_score_of_loss(fit: NetworkFit) -> bool:
-    """Return True if the score on the page is that of `LeftOut.score`. This is so for
-    classification, and for regression with the mse loss.
-    """
-    return not fit.numbers or fit.ob.loss == "mse"
-
-
-def _add_linear_comparison(page: FitPage) -> None:
-    """Add a comparison with a linear model, by the losses of left-out rows, to the report."""
-    found, fit = page.found, page.fit
-    if found.linear is None:
-        return
-    gain, error = loss_difference(found)
-    score = found.linear.score
-    useful = beats_constant_prediction(found, found.left_out)
-    if not useful and not beats_constant_prediction(found, found.linear.left_out):
-        constant = "the mean of the targets" if fit.numbers else "the shares of the classes"
-        then = f". Neither predicts better than {constant}, so the network is not needed here"
-    elif gain > 2 * error:
-        then = ", so the network predicts better, by more than two standard errors"
-    elif gain < -2 * error:
-        then = ", which predicts better: the network is not needed here"
-    elif fit.score(found.left_out, found.rows) > score + MAX_LINEAR_SCORE_GAP:
-        then = (
-            ". The difference is within two standard errors, so these rows do not show that the "
-            "network is needed"
+        commands = (
+            ("Predict new rows:", f"{name}.predict(X_new)\n{more}"),
+            (
+                "Fit again with another weight decay:",
+                f"{name}.set_params(alpha={page.fit.alpha:.3g}).fit(X, y)",
+            ),
         )
-    else:
-        then = ", so the network is not needed here"
-    page.facts["network_needed"] = useful and gain > 2 * error
-    page.facts["loss_difference"], page.facts["loss_difference_error"] = gain, error
-    line = fit.predictions_code("line.predictions")
-    code = "line.score" if _is_score_of_loss(fit) else f"score({line}, slice(None))"
-    calls = [page.record_call("linear_score", score, code, page.format_score(score))]
-    sentence = f"A linear model: {page.format_score(score)}"
-    if not fit.numbers:
-        loss = float(found.linear.out.losses.mean())
-        sentence += f", log loss {loss:.3f}"
-        calls.append(page.record_call("linear_log_loss", loss, "line.losses.mean()", f"{loss:.3f}"))
-    _add_sentence(page, sentence + then + ".", calls)
+    for words, command in commands:
+        page.report.add_text(words).add_code(command)
 
 
-def _add_interval_sentence(page: FitPage) -> None:
-    """Add a sentence to the report: the distance from the prediction within which 95% of the
-    targets of new rows lie.
-    """
-    found, fit = page.found, page.fit
-    if found.closed:
-        out = found.out
-        assert out is not None
-        low, high = out.interval(fit.ob.X[page.some], CONFIDENCE_LEVEL)
-        width = float(np.median(high - low)) / 2 * fit.scale
-        found.setup.append(
-            f"low, high = (b[:, 0] * {fit.scale_code} for b in out.interval(X[shown], "
-            f"{CONFIDENCE_LEVEL}))"
-        )
-        code = "np.median(high - low) / 2"
-        source = "jackknife+"
-    else:
-        errors = np.sort(np.abs(fit.y - found.left_out)[found.rows])
-        # By exchangeability, the ceil(level (N + 1))-th smallest error bounds the error of a new
-        # row with the probability `level` (conformal prediction).
-        place = math.ceil(CONFIDENCE_LEVEL * (len(errors) + 1)) - 1
-        width = float(errors[place]) if place < len(errors) else math.inf
-        code = f"np.sort(np.abs(y - left_out))[{place}]"
-        source = _folds_phrase(found)
-    if not math.isfinite(width):
-        count = int(found.rows.sum())
-        _add_sentence(
-            page, f"{count} rows are too few for intervals that hold 95% of new rows.", []
-        )
-        return
-    sentence = (
-        f"A new prediction is within {width:.3g} of the truth for 95% of new rows ({source}, "
-        "estimated)."
-    )
-    _add_sentence(page, sentence, [page.record_call("half_width", width, code, f"{width:.3g}")])
-
-
-def _add_effective_parameters(page: FitPage) -> None:
-    out = page.found.out
-    assert out is not None
-    effective, n = float(out.hat_matrix_diag.sum()), page.fit.ob.n_params
-    page.facts["n_params"] = n
-    # Losses that are not convex may give a number of effective parameters out of range.
-    if not 0 <= effective <= n:
-        return
-    code = "out.hat_matrix_diag.sum()"
-    call = page.record_call("effective_parameters", effective, code, f"{effective:.3g}")
-    _add_sentence(page, f"{effective:.3g} effective parameters of {n}.", [call])
+def _add_making(page: FitPage, notes: Sequence[str], made: Sequence[tuple[str, str]]) -> None:
+    """Add a section on how the fit was made: data, coding, weight decay, seed and versions."""
+    fit, report = page.fit, page.report.add_section("How it was made")
+    for sentence in notes:
+        report.add_text(sentence)
+    sizes = ", ".join(map(str, fit.ob.model.sizes))
+    _, *hidden, _ = fit.ob.model.sizes
+    activations = ", ".join(dict.fromkeys(map(str, fit.ob.model.activation))) if hidden else "none"
+    known = [
+        ("units of each layer", sizes),
+        ("activation", activations),
+        ("loss", str(fit.ob.loss)),
+        ("weight decay, alpha", f"{fit.alpha:.3g}"),
+        ("seed of the rows drawn", str(page.seed)),
+    ]
+    report.add_table(["", ""], [*made, *known])
+    versions = show_versions("dict")
+    names = ("fastcurv", "numpy", "python", "machine")
+    report.add_text("; ".join(f"{name} {versions[name]}" for name in names) + ".")
 
 
 def _add_code(page: FitPage, source: str) -> None:
@@ -415,7 +255,7 @@ def _add_code(page: FitPage, source: str) -> None:
     if source:
         known = " `pipe` is the pipeline, `X` and `y` are its rows." * source.startswith("est, ")
     page.report.add_text(f"Calls on this page use what these lines define.{known}")
-    page.report.add_code("\n".join([*lines, *page.found.setup]))
+    page.report.add_code("\n".join([*lines, *page.found.setup]), folded=True)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ mislead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from ...common.protocols import Floats
-from .fit_pictures import FitPage
+from .fit_network import NetworkFit
+from .fit_sections import FitPage
 
 # minimum fraction of the variance of the target, of the variance of a column, and of the sum of
 # squared errors at which a single row is reported
@@ -23,8 +25,9 @@ MIN_TARGET_VARIANCE_FRACTION, MIN_COLUMN_VARIANCE_FRACTION, MIN_SQUARED_ERROR_FR
 # minimum number of left-out rows at which the row with the largest error is compared with the
 # others
 MIN_ERROR_ROWS = 20
-# minimum absolute correlation with the target at which a column is reported
-MIN_TARGET_CORRELATION = 0.9999
+# minimum score of a single column at which it is reported, for targets of which the mean, or the
+# most frequent class, explains nothing
+MIN_SCORE_ALONE = 0.97
 # minimum fraction of exact copies among the rows at which copies are reported
 MIN_EXACT_COPY_FRACTION = 0.05
 # maximum ratio of the distances to the nearest and to the `N_NEIGHBOURS`-th neighbour at which the
@@ -57,9 +60,9 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
                 "target_share", share_of_row, _duplicate_fraction_code("y"), shown
             )
             yield (
-                f"{page.row_name(row)} alone, with {page.target} = {fit.y[row]:.6g}, makes up "
-                f"{shown} of the variance of {page.target}: scores and intervals show little but "
-                "this row.",
+                f"{page.place_at_start(row)} alone, with {page.target} = {fit.y[row]:.6g}, "
+                f"makes up {shown} of the variance of {page.target}: scores and intervals show "
+                "little but this row.",
                 [call],
             )
         elif found := _largest_error_sentence(page):
@@ -74,16 +77,14 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
                 f"share_{j}", share, _duplicate_fraction_code(f"X[:, {j}]"), f"{share:.0%}"
             )
             yield (
-                f"{page.row_name(row)} alone makes up {share:.0%} of the variance of {name}, so "
-                "that the others hardly differ in it.",
+                f"{page.place_at_start(row)} alone makes up {share:.0%} of the variance of {name}, "
+                "so that the others hardly differ in it.",
                 [call],
             )
-    if (
-        fit.numbers
-        and share_of_row <= MIN_TARGET_VARIANCE_FRACTION
-        and (found := _target_correlation_sentence(page, X))
+    if share_of_row <= MIN_TARGET_VARIANCE_FRACTION and (
+        sentence := _revealing_column_sentence(page)
     ):
-        yield found
+        yield sentence, []
     rows = np.column_stack([X, fit.y])
     count = len(rows) - len(np.unique(rows, axis=0))
     if count > MIN_EXACT_COPY_FRACTION * len(rows):
@@ -97,7 +98,7 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
         yield (
             f"{near:.0%} of the rows have another one that is far nearer than all others. If such "
             "rows belong together, as of one person, place or run, scores are too high for new "
-            "ones.",
+            "ones: `--groups COLUMN` leaves them out together.",
             [],
         )
 
@@ -118,8 +119,8 @@ def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
     code = "np.nanmax(np.square(y - left_out)) / np.nansum(np.square(y - left_out))"
     rows = f"np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [{row}])"
     return (
-        f"{page.row_name(row)} alone makes up {share:.0%} of the squared errors of rows left out. "
-        f"Without it their {page.score_name} is {page.format_score(score)}.",
+        f"{page.place_at_start(row)} alone makes up {share:.0%} of the squared errors of rows "
+        f"left out. Without it their {page.score_name} is {page.format_score(score)}.",
         [
             page.record_call("error_share", share, code, f"{share:.0%}"),
             page.record_call(
@@ -132,23 +133,42 @@ def _largest_error_sentence(page: FitPage) -> tuple[str, list[Call]] | None:
     )
 
 
-def _target_correlation_sentence(page: FitPage, X: Floats) -> tuple[str, list[Call]] | None:
-    """Return a sentence on the column of X with the largest absolute correlation with the target,
-    and its calls. Return None if this correlation is below `MIN_TARGET_CORRELATION`.
+def _revealing_column_sentence(page: FitPage) -> str | None:
+    """Return a sentence on the column of the user's table that alone predicts the target best.
+    Return None if its score is below `MIN_SCORE_ALONE`, or the majority class has that score.
     """
-    Z, y = X - X.mean(axis=0), page.fit.y - page.fit.y.mean()
-    norms = np.linalg.norm(Z, axis=0) * np.linalg.norm(y)
-    r = np.divide(y @ Z, norms, out=np.zeros(len(norms)), where=norms > 0)
-    j = int(np.argmax(np.abs(r)))
-    if abs(r[j]) < MIN_TARGET_CORRELATION:
+    fit, (names, values) = page.fit, page.table
+    scores = [score_alone(fit, np.asarray(values)[:, j]) for j in range(len(names))]
+    page.facts["scores_alone"] = dict(zip(names, scores))
+    best = int(np.argmax(scores))
+    rest = 1.0 if fit.numbers else 1 - float(np.bincount(fit.y).max() / fit.n_rows)
+    if scores[best] < 1 - (1 - MIN_SCORE_ALONE) * rest:
         return None
-    code = f"np.corrcoef(X[:, {j}], y)[0, 1]"
-    call = page.record_call("correlation", float(r[j]), code, f"{r[j]:.4f}")
     return (
-        f"{page.names[j]} alone gives {page.target} nearly exactly, with a correlation of "
-        f"{r[j]:.4f}. If it is not known before {page.target}, leave it out.",
-        [call],
+        f"{names[best]} alone gives {page.target} away: interpolation between the neighbours in "
+        f"this column has an {page.score_name} of {page.format_score(scores[best])}. If it is not "
+        f"known before {page.target}, leave it out."
     )
+
+
+def score_alone(fit: NetworkFit, column: Any) -> float:
+    """Return the score of predictions of each row by linear interpolation between its neighbours in
+    one column, without the row itself.
+    """
+    values: Any = list(column)
+    if any(isinstance(value, str) for value in values):
+        values = np.unique(list(map(str, values)), return_inverse=True)[1]
+    x = np.nan_to_num(np.asarray(values, float))
+    shuffled = np.random.default_rng(0).permutation(fit.n_rows)  # equal values in random order
+    order = shuffled[np.argsort(x[shuffled], kind="stable")]
+    x, y = x[order], (fit.y if fit.numbers else np.eye(len(fit.classes))[fit.y])[order]
+    gaps = x[2:] - x[:-2]
+    with np.errstate(all="ignore"):
+        share = np.where(gaps > 0, (x[1:-1] - x[:-2]) / gaps, 0.5)
+    inner = y[:-2].T + (y[2:] - y[:-2]).T * share
+    predictions = np.empty(y.shape)
+    predictions[order] = np.concatenate([y[1:2], inner.T, y[-2:-1]])
+    return fit.score(predictions)
 
 
 def dominant_row(values: Floats) -> tuple[int, float]:

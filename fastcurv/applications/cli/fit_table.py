@@ -11,6 +11,7 @@ penalty includes the biases, because the biases of unused units would otherwise 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.runtime import raise_if_interrupted
+from ...common.runtime import raise_if_interrupted, serial_blas_context
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
 from ...structure.tables import loss_spec
@@ -38,7 +39,14 @@ from ..uncertainty.path import (
 from .cells import NO_OPTIONS, ReadingOptions
 from .data import DataCoding, Dataset, resolve_source
 from .encode import Table, load_table_dataset
-from .fit_network import TrainedNetwork
+from .fit_network import TrainedNetwork, fit_of
+from .fit_numbers import (
+    FitMeasurements,
+    LinearModel,
+    better_decay,
+    is_linear_better,
+    measure_fit,
+)
 from .recipe import TrainingRecipe, check_saved_size, save_run
 from .span import (
     change_input_basis,
@@ -56,6 +64,7 @@ MAX_PATH_FLOPS = 1e10
 # maximum number of parameters for which factorisations of the matrix, and a verdict, take no longer
 # than the fits
 MAX_PATH_PARAMS = 2000
+MAX_DECAY_CHANGES = 3  # maximum number of times that folds replace the weight decay
 N_DECAY_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
 # maximum number of successive decays without a better score of left-out rows
 MAX_IDLE_DECAYS = 3
@@ -92,6 +101,8 @@ class TableFit:
         Processor time of the training in seconds, including the choice of alpha.
     source : str
         Code that repeats this fit and defines ``net``, ``X`` and ``y``.
+    groups : ndarray (N,) of int, optional
+        Number of the group of each row.
     """
 
     table: Table
@@ -104,6 +115,7 @@ class TableFit:
     notes: tuple[str, ...]
     seconds: float
     source: str
+    groups: Any = None
 
     @property
     def coding(self) -> DataCoding:
@@ -121,7 +133,9 @@ class TableFit:
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed
-        return TrainedNetwork(self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds)
+        return TrainedNetwork(
+            self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds, self.groups
+        )
 
     def n_columns(self) -> tuple[int, str]:
         """Return the number of columns that the fit uses, and the Python expression that counts
@@ -130,11 +144,50 @@ class TableFit:
         used = sum(meaning.coding.kind != "left out" for meaning in self.table.meanings)
         return used, 'sum(m.coding.kind != "left out" for m in fit.table.meanings)'
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, errors: Any = None) -> Path:
         """Write the network and its coding to the file `path`, which `fastcurv predict` and the
-        other commands can read. Return the absolute path.
+        other commands can read, with the errors of rows left out if intervals come from these.
+        Return the absolute path.
         """
-        return save_run(path, self.recipe, self.ob.model, self.theta, coding=self.coding)
+        parts = path, self.recipe, self.ob.model, self.theta
+        return save_run(*parts, coding=self.coding, errors=errors)
+
+    def with_decay(self, ratio: float) -> TableFit:
+        """Fit the network again, from its start, with `ratio` times the weight decay."""
+        ob = with_l2(self.ob, float(self.ob.l2) * ratio)
+        small = ob.n_params <= MAX_PATH_PARAMS
+        run, theta = minimize_in_row_space(ob, seed=self.recipe.seed, verdict=small)
+        alpha = self.alpha * ratio
+        return replace(
+            self,
+            ob=ob,
+            theta=theta,
+            alpha=alpha,
+            recipe=replace(self.recipe, l2=float(ob.l2)),
+            message=str(run.message),
+            source=self.source.replace("\nnet,", f"\nfit = fit.with_decay({ratio!r})\nnet,"),
+        )
+
+    def with_linear_model(self, linear: LinearModel) -> TableFit:
+        """Return the linear model as a fit to the table."""
+        recipe = replace(self.recipe, hidden=(), l2=float(linear.ob.l2), l2_biases=False)
+        n_terms = linear.ob.n_samples * loss_spec(linear.ob.loss).sklearn[1](
+            linear.ob.model.sizes[-1]
+        )
+        lines = (
+            "from fastcurv.applications.cli.fit_numbers import linear_model\n"
+            "from fastcurv.applications.cli.fit_network import NetworkFit\n"
+            "fit = fit.with_linear_model(linear_model(NetworkFit(fit.trained_network, fit.data.X, "
+            "fit.table.y)))\n"
+        )
+        return replace(
+            self,
+            ob=linear.ob,
+            theta=linear.theta,
+            alpha=float(linear.ob.l2) * n_terms,
+            recipe=recipe,
+            source=self.source.replace("\nnet,", f"\n{lines}net,"),
+        )
 
 
 def fit_table(
@@ -150,6 +203,7 @@ def fit_table(
     options: ReadingOptions = NO_OPTIONS,
     note: Callable[[str], None] = lambda text: None,
     save: str | None = None,
+    groups: str | None = None,
 ) -> TableFit:
     """Read a table and train a tanh network on all of its rows, to a minimum.
 
@@ -178,6 +232,9 @@ def fit_table(
         Called with a few words before each step.
     save : str, optional
         The path that `TableFit.save` will write, to check the size of the file before training.
+    groups : str, optional
+        A column, by name or by number from 0, whose cells name the group of each row. It is no
+        input, and the rows of a group are left out together.
 
     Returns
     -------
@@ -207,6 +264,8 @@ def fit_table(
     name = str(source) if isinstance(source, (str, PathLike)) else ""
     code = _source_code(name, target, changed, options)
     note("reading the table")
+    if groups is not None:
+        options = replace(options, ignore=(*options.ignore, groups))
     data, table = load_table_dataset(source, target, loss, options=options)
     check_saved_size(save, data.coding)
     recipe = TrainingRecipe(
@@ -241,7 +300,75 @@ def fit_table(
     run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
-    return TableFit(*found, time.process_time() - started, code)
+    codes = None if groups is None else _group_codes(table, groups)
+    return TableFit(*found, time.process_time() - started, code, codes)
+
+
+def _group_codes(table: Table, name: str) -> np.ndarray:
+    """Return the number of the group of each row, in a column of the table."""
+    column = table.sheet.columns[table.sheet.find_column(name, "groups")]
+    used, codes = np.unique(column.codes, return_inverse=True)
+    if len(used) < 2:
+        raise ValueError(
+            f"{column.place()} must hold at least two different values for groups, got {len(used)}."
+        )
+    return codes
+
+
+def choose_model(
+    fit: TableFit,
+    *,
+    keep_network: bool = False,
+    keep_decay: bool = False,
+    max_seconds: float = math.inf,
+    note: Callable[[str], None] = lambda text: None,
+) -> tuple[TableFit, FitMeasurements]:
+    """Return the fit that predicts rows left out best, with its measurements: the given network,
+    the network with another weight decay, or a linear model.
+
+    Parameters
+    ----------
+    fit : TableFit
+    keep_network : bool
+        True to return a network even if a linear model is better.
+    keep_decay : bool
+        True to keep the weight decay of the fit. Otherwise another is tried if folds show that it
+        predicts better, by more than the standard error of the difference.
+    max_seconds : float
+        Seconds after which no further weight decay is tried.
+    note : callable
+        Called with a few words before each step.
+    """
+    began, first = time.monotonic(), fit
+
+    def measure(fit: TableFit) -> FitMeasurements:
+        with serial_blas_context():
+            return measure_fit(fit_of(fit.trained_network, fit.data.X, fit.table.y), note)
+
+    found = measure(fit)
+    before = found
+    for _ in range(0 if keep_decay else MAX_DECAY_CHANGES):
+        ratio = better_decay(found)
+        if ratio is None or time.monotonic() - began > max_seconds:
+            break
+        fit = fit.with_decay(ratio)
+        found = measure(fit)
+    if fit is not first:
+        name = "R\u00b2" if found.fit.numbers else "accuracy"
+        scores = [one.fit.score(one.left_out, one.rows) for one in (found, before)]
+        sentence = (
+            f"The weight decay, alpha = {fit.alpha:.3g}, predicts rows left out best, with "
+            f"an {name} of {scores[0]:.3f}; alpha = "
+            f"{first.alpha:.3g}, which has the largest evidence (the probability of the rows under "
+            f"the model), gives {scores[1]:.3f}."
+        )
+        fit = replace(fit, notes=(*first.notes[:-1], sentence))
+    if not keep_network and is_linear_better(found):
+        rival = found
+        fit = fit.with_linear_model(found.linear)
+        found = measure(fit)
+        found.rival = rival
+    return fit, found
 
 
 def _source_code(

@@ -11,18 +11,26 @@ import numpy as np
 import fastcurv as fc
 
 from ...common.runtime import raise_if_interrupted
-from ...spectrum.draw import BAND_STANDARD_ERRORS, reflect_density_at_bounds
+from ...spectrum.draw import BAND_STANDARD_ERRORS
 from ...spectrum.results import missed_clause
 from ..diagnosis.diagnose import Diagnosis, diagnose_with_verdict
 from ..plots.landscape import LandscapeDisplay
-from ..plots.spectrum import all_eigenpairs, extreme_eigenpairs, select_extreme_pairs
+from ..plots.spectrum import (
+    SpectrumDisplay,
+    all_eigenpairs,
+    extreme_eigenpairs,
+    select_extreme_pairs,
+)
+from ..plots.style import new_axes
 from .advice import ShellCommands
+from .fit_pictures import draw_lines
 from .output import describe_objective, point_facts
 from .recipe import SavedRun
 from .report import Report
 
 # maximum number of parameters for which all eigenvalues are computed, which takes seconds
 PAGE_DENSE_MAX_N = 1500
+PICTURE_INCHES = (5.2, 3.6)  # size of the picture of the spectrum
 
 
 def build_report(
@@ -76,22 +84,18 @@ def _add_training(page: Report, saved: SavedRun) -> None:
     history = saved.history
     if not history or not len(history["loss"]):
         return
-    lines: dict[str, list[dict[str, Any]]] = {"loss": [], "gradient_norm": []}
-    begin = 0
-    for name, count in saved.phases or (("training", len(history["loss"])),):
-        part = slice(max(0, begin - 1), begin + count)
-        for what in lines:
-            seconds, values = history["time"][part], history[what][part]
-            lines[what].append({"name": name, "x": seconds, "y": values})
-        begin += count
     page.add_section("Training")
+    phases = saved.phases or (("training", len(history["loss"])),)
     for what, label in (("loss", "loss"), ("gradient_norm", "gradient norm")):
-        positive = all(np.all(np.asarray(line["y"]) > 0) for line in lines[what])
-        view = {"lines": lines[what], "x": "linear", "y": "log" if positive else "linear"}
-        page.add_chart(
-            [{**view, "xlabel": "seconds", "ylabel": label}],
-            f"The {label} during training, at every record.",
-        )
+        lines: dict[str, Any] = {}
+        begin = 0
+        for name, count in phases:
+            part = slice(max(0, begin - 1), begin + count)
+            lines[name] = history["time"][part], history[what][part], None
+            begin += count
+        positive = all(np.all(np.asarray(y) > 0) for _, y, _ in lines.values())
+        picture = draw_lines(lines, "seconds", label, logy=positive, markers=False)
+        page.add_figure(picture, f"The {label} during training, at every record.")
 
 
 def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[list[Any]]:
@@ -107,27 +111,9 @@ def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> li
     pairs, ticks = select_extreme_pairs(known, 5) if dense else known, known.values
     proved = point.kind == "minimum" and point.certified
     low = max(0.0, float(point.lambda_min_bounds[0])) if proved else -np.inf
-    views = []
-    for axis, other in (("log", "logarithmic axis"), ("linear", "linear axis")):
-        d = reflect_density_at_bounds(density.regrid(axis=axis), low)
-        every = max(1, len(d.grid) // 800)
-        x, y, band = d.grid[::every], d.density[::every], BAND_STANDARD_ERRORS * d.stderr[::every]
-        line = {"name": "density", "x": x, "y": y}
-        if np.isfinite(band).all():
-            line |= {"low": np.maximum(y - band, 0), "high": y + band}
-        views.append(
-            {
-                "name": other,
-                "lines": [line],
-                "x": "asinh" if axis == "log" else "linear",
-                "y": "log",
-                "width": d.linear_below,
-                "xlabel": "eigenvalue",
-                "ylabel": "density per decade" if axis == "log" else "density",
-                "ticks": ticks,
-                "floor": 0.1 / n / d.width,
-            }
-        )
+    shown = density.regrid(axis="log")
+    picture = SpectrumDisplay(shown, eigenvalues=ticks, bounds=(low, np.inf))
+    picture.plot(new_axes(figsize=PICTURE_INCHES))
     marked = f"all {n} eigenvalues" if dense else f"the {len(ticks)} outermost eigenvalues"
     made = (
         ""
@@ -137,8 +123,8 @@ def _add_spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> li
             f"errors of {density.n_probes} probes"
         )
     )
-    page.add_section("Spectrum").add_chart(
-        views,
+    page.add_section("Spectrum").add_figure(
+        picture.figure_,
         f"Density of the Hessian's {n} eigenvalues{made}; marks on the axis: {marked}."
         + (" All are proved positive: nothing lies at or below 0." if low > 0 else ""),
     )
@@ -156,27 +142,25 @@ def _add_landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -
     page.add_section("Landscape")
     fine = {"n_grid": 61}
     scaled = LandscapeDisplay.slice(objective, theta, directions="random", seed=seed, **fine)
-    page.add_chart(
-        [_slice_view([scaled], scaled.names, "steps, as long as each unit's weights")],
+    page.add_figure(
+        draw_lines(
+            {scaled.names[0]: (scaled.steps, scaled.losses, None)},
+            "steps, as long as each unit's weights", "loss", markers=False,
+        ),
         "The loss along a random direction, scaled unit by unit to the weights. A single random "
         "direction rarely shows a descent direction.",
-    )
+    )  # fmt: skip
     plane = LandscapeDisplay.slice(
         objective, theta, directions="eigenvectors", n_dims=2, n_grid=3, seed=seed
     )
-    lines = [
-        LandscapeDisplay.slice(objective, theta, directions=d, **fine) for d in plane.directions
-    ]
-    page.add_chart(
-        [_slice_view(lines, plane.names, "distance")],
+    lines = {}
+    for name, direction in zip(plane.names, plane.directions):
+        line = LandscapeDisplay.slice(objective, theta, directions=direction, **fine)
+        lines[name] = line.steps, line.losses, None
+    page.add_figure(
+        draw_lines(lines, "distance", "loss", markers=False),
         "The loss along the eigenvectors of the lowest and the highest eigenvalue.",
     )
-
-
-def _slice_view(slices: list[Any], names: tuple[str, ...], xlabel: str) -> dict[str, Any]:
-    lines = [{"name": name, "x": s.steps, "y": s.losses} for s, name in zip(slices, names)]
-    view = {"lines": lines, "x": "linear", "y": "linear"}
-    return {**view, "xlabel": xlabel, "ylabel": "loss"}
 
 
 def _add_layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, seed: int) -> None:

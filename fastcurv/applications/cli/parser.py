@@ -574,8 +574,20 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 "--save",
                 default=None,
                 metavar="FILE",
-                help="for a table: also write the network, .safetensors or .npz, for 'fastcurv "
-                "predict'",
+                help="for a table: file of the network for 'fastcurv predict', .safetensors or "
+                ".npz (default: beside the page)",
+            ),
+            pack_argument(
+                "--network",
+                action="store_true",
+                default=None,
+                help="for a table: keep the network where a linear model predicts better",
+            ),
+            pack_argument(
+                "--groups",
+                default=None,
+                metavar="COLUMN",
+                help="for a table: leave out rows with the same cell in this column together",
             ),
             *VERDICT_OPTIONS,
             pack_argument(
@@ -663,6 +675,7 @@ def main(argv: list[str] | None = None) -> int:
     Errors are reported in one line on standard error.
     """
     args = build_parser().parse_args(_replace_help_words(sys.argv[1:] if argv is None else argv))
+    args.argv = sys.argv[1:] if argv is None else argv
     args.progress = not getattr(args, "quiet", True) and is_stream_terminal("stderr")
     out = CommandOutput(args.json)
     status, words = 0, ""

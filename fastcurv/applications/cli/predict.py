@@ -21,6 +21,7 @@ from ..uncertainty.requirements import check_no_batch_norm
 from .cells import ReadingOptions
 from .data import DataCoding, is_table, read_features
 from .encode import numeric_column_codings, read_scaled_inputs, scale_inputs
+from .fit_numbers import conformal_width
 from .models import is_model_file, read_model
 from .output import check_inputs_kept
 from .recipe import SavedRun, load_run, reading_options
@@ -93,7 +94,8 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
         for values in found.values():
             _check_finite(values, args.samples)
     if args.interval:
-        found |= (bounds := _interval_bounds(args, saved, coding, name, X))
+        predictions = next(iter(found.values()))
+        found |= (bounds := _interval_bounds(args, saved, coding, name, X, predictions))
         if any(np.isinf(values).any() for values in bounds.values()):
             wide = f"Bounds that hold {args.interval:.6g} of new targets are infinite"
             notes += (f"{wide}, because the training table has too few rows for them.",)
@@ -170,11 +172,15 @@ def _training_objective(
 
 
 def _interval_bounds(
-    args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any
+    args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any, predictions: Any
 ) -> Columns:
-    """Return the lower and upper bounds of jackknife+ intervals for the rows of X, as columns named
-    after `name`.
+    """Return the lower and upper bounds of intervals for the rows of X, as columns named after
+    `name`. They are as wide as the errors that the file has of rows left out, or else those of
+    jackknife+.
     """
+    if saved.errors is not None:
+        width = conformal_width(saved.errors, args.interval)
+        return {f"{name} lower": predictions - width, f"{name} upper": predictions + width}
     ob = _training_objective(args, saved, coding, "--interval")
     low, high = leave_one_out_of_fit(ob, saved.theta).interval(X, args.interval)
     shift, scale = np.array(coding.y_shift or (0.0,)), np.array(coding.y_scale or (1.0,))

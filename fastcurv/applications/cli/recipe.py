@@ -34,6 +34,7 @@ from .data import COLUMN_KINDS, ColumnCoding, DataCoding, Dataset, read_npz
 from .encode import load_dataset, load_table_dataset
 
 RUN_SUFFIXES = (".npz", ".safetensors")
+ERRORS_KEY = "history.left_out_errors"  # name of the array `SavedRun.errors` in a file
 # fields of a `TrainingRecipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
 SAVED_RECORD_FIELDS = ("loss", "gradient_norm", "time")
@@ -135,6 +136,8 @@ class SavedRun:
 
     ``history`` holds the arrays ``loss``, ``gradient_norm`` and ``time`` of equal length, or is
     empty if nothing was recorded. ``phases`` lists pairs of a method and its number of records.
+    ``errors`` (N,) are the absolute errors of rows left out by folds, in the units of the targets,
+    if intervals are computed from them, or None.
     ``recipe`` is None for a network from another program. ``model`` is None if the recipe alone
     describes the network. ``coding`` is None if the file does not state how its data were scaled.
     """
@@ -145,6 +148,7 @@ class SavedRun:
     phases: tuple[tuple[str, int], ...] = ()
     model: MLP | None = None
     coding: DataCoding | None = None
+    errors: np.ndarray | None = None
 
     def __iter__(self) -> Any:
         return iter((self.recipe, self.theta))
@@ -181,14 +185,17 @@ def save_run(
     phases: tuple[tuple[str, int], ...] = (),
     *,
     coding: DataCoding | None = None,
+    errors: np.ndarray | None = None,
 ) -> Path:
-    """Write parameters and recipe atomically, and return the path. `history`, `phases` and
-    `coding` are those of `SavedRun`.
+    """Write parameters and recipe atomically, and return the path. `history`, `phases`, `coding`
+    and `errors` are those of `SavedRun`.
 
     A .safetensors file has the contents that `fastcurv.save` writes and also the recipe, so that
     `fastcurv.load` can read the network from it.
     """
     records = {f"history.{name}": values for name, values in (history or {}).items()}
+    if errors is not None:
+        records[ERRORS_KEY] = errors
     if Path(path).suffix.lower() == ".safetensors":
         path = expand_home(path).absolute()
         make_folder_of(path)
@@ -260,6 +267,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
             )
         recipe = _read_recipe(facts, instead)
         coding = None if more.get("coding") is None else _read_coding(more["coding"])
+        errors = _check_errors(arrays.pop(ERRORS_KEY, None))
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
         counted = _check_and_count_records(history, more.get("phases", ()))
     except Exception as error:
@@ -277,7 +285,20 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         model = None
     elif model is not None and recipe.dtype != model.dtype.name:
         model = model.astype(recipe.dtype)
-    return SavedRun(recipe, theta, history, counted, model, coding)
+    return SavedRun(recipe, theta, history, counted, model, coding, errors)
+
+
+def _check_errors(values: Any) -> np.ndarray | None:
+    """Return the errors of rows left out in a file, after checking that they are numbers >= 0."""
+    if values is None:
+        return None
+    errors: np.ndarray = np.asarray(values)
+    if errors.ndim != 1 or errors.dtype.kind != "f" or not (errors >= 0).all():
+        raise ValueError(
+            f"the errors of rows left out must be a vector of floats >= 0, got {errors.dtype} of "
+            f"shape {errors.shape}."
+        )
+    return errors
 
 
 def _read_run_file(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str, Any]]:

@@ -1,12 +1,22 @@
-"""Reports as one self-contained HTML file: inline pictures, light and dark mode, printable."""
+"""Reports as one self-contained HTML file, from a template of jinja2 and figures of matplotlib.
+
+A figure is drawn by matplotlib as SVG and edited: its styles become attributes, which the content
+policy of the page allows, its colours become variables of the style sheet, which has light and dark
+values, and its dots become circles with a title each.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import io
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,133 +29,68 @@ from ...common.optional import optional_import
 from ...critical.report import CriticalPoint
 from ...spectrum.results import to_json_value
 
-# maximum number of characters in a table's line that fit on a screen of 390 pixels
-NARROW_SCREEN_CHARACTERS = 44
 FRAME_HEIGHT_PIXELS = 720  # height of the page in a notebook, in pixels
+DOTS = "dots"  # `gid` of the markers that become circles with titles
+FOLDER = Path(__file__).parent
 _CODE_PATTERN = re.compile("`([^`\n]+)`")
-_CHART_SCRIPT_PATH = Path(__file__).with_name("chart.js")
-_PAGE_TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-{script}</body>
-</html>
-"""
-_STYLE_SHEET = """
-:root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4;
-        --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2;
-        --c1: #b87400; --c2: #009e73; --c3: #d55e00; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42;
-          --page: #15171a; --card: #1e2126; --accent: #56b4e9; --c1: #e69f00; }
+_SVG = "{http://www.w3.org/2000/svg}"
+# colours of figures, and the variables of the style sheet that take their place
+_COLOR_VARIABLES = {
+    "#000000": "ink",
+    "#5c6470": "soft",
+    "#6e6e6e": "soft",
+    "#dcdfe4": "rule",
+    "#ffffff": "page",
+    "#0072b2": "blue",
+    "#e69f00": "orange",
+    "#009e73": "green",
+    "#d55e00": "red",
 }
-body { margin: 0; overflow-wrap: break-word; background: var(--page); color: var(--ink);
-       font: 17px/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
-main { max-width: 46rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.01em; }
-h2 { font-size: 1.3rem; margin: 2.6rem 0 .4rem; padding-top: 1.1rem;
-     border-top: 1px solid var(--rule); }
-p { margin: .7rem 0; }
-code, pre, table { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
-                   font-size: .82rem; }
-pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto;
-      line-height: 1.4; }
-table { border-collapse: collapse; min-width: min(100%, 22rem); margin: 1rem 0;
-        font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; }
-th { text-align: left; color: var(--soft); font-weight: 600; }
-td + td { overflow-wrap: anywhere; }
-th, td { padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
-td.number, th.number { text-align: right; }
-td.number { white-space: nowrap; }
-figure { margin: 1.4rem 0; }
-figure svg, figure img { display: block; width: 100%; height: auto; }
-figure:not(.chart) svg { max-width: 34rem; }
-figure img { background: #fff; border-radius: 6px; }
-.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr)); gap: .5rem; }
-.row figcaption { grid-column: 1 / -1; }
-figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
-.verdict { border-left: 4px solid var(--accent); background: var(--card); padding: .7rem 1rem;
-           border-radius: 0 6px 6px 0; margin: 1rem 0; }
-.verdict b { font-size: 1.1rem; }
-.chart svg { touch-action: none; cursor: grab; max-width: 100%; display: block; filter: none; }
-.chart text { font: 11px ui-monospace, Menlo, Consolas, monospace; fill: var(--soft); }
-.chart .name { fill: var(--ink); }
-.chart .grid { stroke: var(--rule); stroke-width: 1; }
-.chart .zero { stroke: var(--soft); stroke-width: 1; }
-.chart .frame { fill: none; stroke: var(--rule); }
-.chart .line { fill: none; stroke-width: 1.6; }
-.chart .band { opacity: .22; stroke: none; }
-.chart .tick { stroke: var(--ink); stroke-width: 1; }
-.chart .tick.below { stroke: var(--c3); stroke-width: 1.5; }
-.chart .line.c0, .key.c0 { stroke: var(--accent); color: var(--accent); }
-.chart .line.c1, .key.c1 { stroke: var(--c1); color: var(--c1); }
-.chart .line.c2, .key.c2 { stroke: var(--c2); color: var(--c2); }
-.chart .line.c3, .key.c3 { stroke: var(--c3); color: var(--c3); }
-.chart .dot.c0, .chart .band.c0 { fill: var(--accent); }
-.chart .dot.c1, .chart .band.c1 { fill: var(--c1); }
-.chart .dot.c2, .chart .band.c2 { fill: var(--c2); }
-.bar { display: flex; flex-wrap: wrap; gap: .3rem; margin: .3rem 0; }
-.bar button { font: .8rem ui-monospace, Menlo, Consolas, monospace; padding: .35rem .55rem;
-              border-radius: 5px; border: 1px solid var(--rule); background: var(--card);
-              color: var(--ink); min-width: 2.4rem; }
-.bar button:hover { border-color: var(--accent); }
-.key { font-weight: 700; }
-.first { font-size: 1.12rem; }
-.calls { display: flex; flex-wrap: wrap; gap: 0 1.6rem; margin: -.55rem 0 .6rem; }
-.call { display: flex; align-items: baseline; flex-wrap: wrap; gap: .15rem .5rem; margin: .1rem 0;
-        color: var(--soft); font-size: .85rem; }
-.call code { overflow-wrap: anywhere; }
-.copy { font: .72rem ui-monospace, Menlo, Consolas, monospace; padding: .1rem .4rem;
-        border-radius: 4px; border: 1px solid var(--rule); background: none; color: var(--soft);
-        cursor: pointer; }
-.copy:hover, .copy:focus-visible { border-color: var(--accent); color: var(--ink); }
-.scatter svg { cursor: pointer; touch-action: auto; }
-.chart .interval { stroke: var(--soft); stroke-width: 1; opacity: .16; }
-.chart .interval.few { opacity: .7; stroke-width: 1.5; }
-.chart .spot { fill: var(--accent); opacity: .55; }
-.chart .spot.out { fill: var(--c3); opacity: .9; }
-.chart .spot.up { fill: var(--c1); opacity: 1; }
-.chart .spot.down { fill: var(--c2); opacity: 1; }
-.chart .ring { fill: none; stroke: var(--ink); stroke-width: 2; }
-.chart .diagonal { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 5 4; }
-.mark { font-weight: 700; white-space: nowrap; }
-.mark.up { color: var(--c1); } .mark.down { color: var(--c2); }
-td.range { width: 45%; min-width: 7rem; vertical-align: middle; }
-.span { position: relative; height: .9rem; background: var(--card); border-radius: 3px; }
-.span i { position: absolute; top: .3rem; height: .3rem; border-radius: 2px;
-  background: var(--accent); opacity: .55; }
-.span b { position: absolute; top: .05rem; width: 3px; margin-left: -1px; height: .8rem;
-  background: var(--accent); }
-.span u { position: absolute; top: 0; width: 1px; height: .9rem; background: var(--soft); }
-nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { color: var(--accent); }
-@media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
-  body { font-size: 16px; } table { font-size: .76rem; } th, td { padding-right: .8rem; }
-  .stacked thead { display: none; } .stacked tr { display: block; padding: .4rem 0;
-    border-bottom: 1px solid var(--rule); }
-  .stacked td, .stacked td.number { display: grid; grid-template-columns: 8.5rem 1fr; gap: .6rem;
-    border: 0; text-align: left; padding: .15rem 0; white-space: normal; }
-  .stacked td::before { content: attr(data-label); color: var(--soft); font-weight: 600; }
-  .image { overflow-x: auto; } .image img { width: 32rem; max-width: none; } }
-@media print { .bar { display: none; } main { max-width: none; }
-  h2, figure { break-inside: avoid; } }
-"""
+
+
+def check_report_packages() -> None:
+    """Raise ImportError, in one sentence, if a package that writes reports is not installed."""
+    with optional_import("reports", "report"):
+        import jinja2  # noqa: F401
+        import matplotlib.figure  # noqa: F401
+
+
+@dataclass
+class Section:
+    """A part of a page: pictures, and the words next to them.
+
+    Attributes
+    ----------
+    heading : str or None
+        None for the first screen, which has none.
+    numbers : list of (str, str)
+        Pairs (name, value), shown in large type.
+    leads : list of str
+        Sentences in larger type.
+    pictures, words, tables : list
+        Parts of the page, as markup. Tables are next to the words if there are no pictures.
+    calls : list of (str, str)
+        Pairs of a number as it is shown, and Python code that returns it.
+    """
+
+    heading: str | None = None
+    numbers: list[tuple[str, str]] = field(default_factory=list)
+    leads: list[str] = field(default_factory=list)
+    pictures: list[Any] = field(default_factory=list)
+    words: list[Any] = field(default_factory=list)
+    tables: list[Any] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        parts = self.numbers, self.leads, self.pictures, self.words, self.tables, self.calls
+        return self.heading is not None or any(parts)
 
 
 class Report:
     r"""Report of text, tables, pictures and verdicts, written as one HTML file.
 
-    Methods that add a part to the report return the report, so that calls can be chained.
+    Methods that add a part add it to the last section and return the report, so that calls can be
+    chained. Parts that are added before the first section are the first screen.
 
     Parameters
     ----------
@@ -162,7 +107,7 @@ class Report:
     >>> from fastcurv.applications.cli.report import Report
     >>> page = Report("Two numbers")
     >>> page.add_section("Sizes").add_table(["name", "value"], [["n", 12], ["loss", 0.25]])
-    <Report 'Two numbers', 2 parts>
+    <Report 'Two numbers', 1 section>
     >>> "<td class=\"number\">0.25</td>" in page.to_html()
     True
     """
@@ -171,191 +116,127 @@ class Report:
 
     def __init__(self, title: str) -> None:
         self.facts = {}
-        self.title = str(title)
-        self._parts: list[str] = []
-        self._charts = False
-        self._headings: list[str] = []
+        self.title = escape_unprintable(title)
+        self.subtitle = ""
+        self.sections = [Section()]
+        self._n_figures = 0
 
     def __repr__(self) -> str:
-        return f"<Report {self.title!r}, {len(self._parts)} parts>"
+        n = len(self.sections) - 1
+        return f"<Report {self.title!r}, {n} section{'s' * (n != 1)}>"
 
     def _repr_html_(self) -> str:
         """Return the page in a separate frame, for notebooks."""
         page = html.escape(self.to_html(), quote=True)
         style = f"width:100%;height:{FRAME_HEIGHT_PIXELS}px;border:0"
         title = html.escape(self.title, quote=True)
-        return f'<iframe title="{title}" style="{style}" srcdoc="{page}"></iframe>'
+        return (
+            f'<iframe title="{title}" style="{style}" sandbox="allow-scripts" '
+            f'allow="clipboard-write" srcdoc="{page}"></iframe>'
+        )
+
+    @property
+    def first_screen(self) -> Section:
+        return self.sections[0]
 
     def add_section(self, heading: str) -> Report:
-        """Append the heading of a new section to this report, and return this report."""
-        self._headings.append(_escape_markup(heading))
-        return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
+        """Begin a new section of this report, and return this report."""
+        self.sections.append(Section(heading))
+        return self
 
     def add_text(self, sentence: str) -> Report:
         """Append a paragraph of plain text to this report, and return this report. Text between
         backticks is set as code.
         """
-        return self._add(f"<p>{_escape_markup(sentence)}</p>")
+        return self.add_markup(paragraph(sentence))
 
-    def add_table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
-        """Append a table to this report, and return this report. Numbers are aligned right, with at
-        most six digits. On narrow screens, the cells of a row of a wide table are placed below each
-        other, each with its heading.
+    def add_table(
+        self, header: Sequence[str], rows: Iterable[Iterable[Any]], caption: str = ""
+    ) -> Report:
+        """Append a table, with a sentence above it, to this report, and return this report. Numbers
+        are aligned right, with at most six digits.
         """
         cells = [list(row) for row in rows]
         numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
-        widths = [max(len(_to_json_value(c)) for c in column) for column in zip(header, *cells)]
-        stacked = len(header) > 2 and sum(widths) > NARROW_SCREEN_CHARACTERS
-        css_class = "wide stacked" if stacked else "wide"
-        labels = header if stacked else [""] * len(header)
-        head = "".join(_table_cell("th", name, right) for name, right in zip(header, numeric))
-        body = "".join(
-            "<tr>"
-            + "".join(_table_cell("td", *cell) for cell in zip(row, numeric, labels))
-            + "</tr>\n"
+        lines = [
+            "<tr>" + "".join(_table_cell("td", *cell) for cell in zip(row, numeric)) + "</tr>"
             for row in cells
+        ]
+        head = "".join(_table_cell("th", name, right) for name, right in zip(header, numeric))
+        body = "\n".join(lines)
+        above = paragraph(caption) if caption else ""
+        self.sections[-1].tables.append(
+            _Markup(
+                f'{above}<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}'
+                "\n</tbody></table></div>"
+            )
         )
-        return self._add(
-            f'<div class="{css_class}"><table><thead><tr>{head}</tr></thead>\n'
-            f"<tbody>\n{body}</tbody></table></div>"
-        )
+        return self
 
-    def add_figure(self, figure: Any, caption: str) -> Report:
-        """Append a Matplotlib figure, inline as SVG, to this report, and return this report."""
-        picture = _render_svg(figure, len(self._parts), caption)
-        return self._add(
-            f"<figure>{picture}<figcaption>{_escape_html(caption)}</figcaption></figure>"
-        )
+    def add_figure(
+        self,
+        figure: Any,
+        caption: str,
+        *,
+        dots: Sequence[tuple[str, str]] = (),
+        choice: dict[str, Any] | None = None,
+    ) -> Report:
+        """Append a Matplotlib figure, inline as SVG, to this report, and return this report.
+
+        Parameters
+        ----------
+        figure : Figure or Axes
+        caption : str
+            The text below the figure.
+        dots : sequence of (str, str)
+            A title and classes of the style sheet for each marker of the line whose gid is `DOTS`.
+        choice : dict, optional
+            Data with which a reader can choose a dot and see rows of a table that belong to it:
+            ``rows`` (M,) are the rows of the dots, ``others`` (M, k) the rows listed for each dot,
+            and ``effects`` (M, k) the number shown for each of these. ``cells`` has the cells of
+            each listed row, the first of which names it, and ``header`` their names. ``sentence``
+            is shown above the list, and ``chosen`` is the dot that is chosen first.
+        """
+        label = caption + " Arrow keys choose a dot." * (choice is not None)
+        picture = self._svg(figure, label, dots, "application" if choice else "img")
+        text = f"<figcaption>{_escape_html(caption)}</figcaption>"
+        if choice is not None:
+            data = json.dumps(to_json_value(choice), allow_nan=False, separators=(",", ":"))
+            text += '<div aria-live="polite"></div><script type="application/json">'
+            text += data.replace("<", "\\u003c") + "</script>"
+        css_class = ' class="choice"' if choice is not None else ""
+        self.sections[-1].pictures.append(_Markup(f"<figure{css_class}>{picture}{text}</figure>"))
+        return self
 
     def add_figure_row(self, figures: dict[str, Any], caption: str) -> Report:
         """Append named Matplotlib figures to this report, and return this report. The figures are
         placed side by side, or one below the other if there is no space.
         """
-        pictures = "".join(
-            _render_svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
-            for name, figure in figures.items()
-        )
+        pictures = "".join(self._svg(f, f"{name}: {caption}") for name, f in figures.items())
         text = f"<figcaption>{_escape_html(caption)}</figcaption>"
-        return self._add(f'<figure class="row">{pictures}{text}</figure>')
-
-    def add_chart(
-        self, views: Sequence[dict[str, Any]], caption: str, *, still: bool = False
-    ) -> Report:
-        """Append a line chart to this report, and return this report.
-
-        Parameters
-        ----------
-        views : list of dict
-            Views between which the reader can switch. ``lines`` is a list of dicts with the keys
-            ``name``, ``x`` and ``y``, optionally ``low`` and ``high`` for a band, and ``dots`` for
-            markers. ``x`` and ``y`` are the scales: "linear", "log" or "asinh" (linear below
-            ``width``). ``name``, ``xlabel`` and ``ylabel`` are the labels of the view and its
-            axes. ``ticks`` are values marked on the x axis, and ``floor`` is the lower end of the
-            y axis.
-        caption : str
-            The text below the chart.
-        still : bool
-            True to show the chart without zoom and pan; by default both axes have them.
-        """
-        data: dict[str, Any] = {"label": caption, "still": still}
-        data["views"] = [{"width": 1.0} | to_json_value(view) for view in views]
-        text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-        keys = "".join(
-            f'<span class="key c{i}">\u2014 {_escape_html(line["name"])}</span> '
-            for i, line in enumerate(views[0]["lines"])
-        )
-        if still and len(views[0]["lines"]) == 1:
-            keys = ""
-        self._charts = True
-        return self._add(
-            f'<figure class="chart"><script type="application/json">{text}</script>'
-            f"<figcaption>{keys}{'<br>' * bool(keys)}{_escape_html(caption)}</figcaption></figure>"
-        )
+        self.sections[-1].pictures.append(_Markup(f'<figure class="row">{pictures}{text}</figure>'))
+        return self
 
     def add_calls(self, calls: Iterable[tuple[str, str]]) -> Report:
         """Append numbers, each with Python code that returns the number, to this report, and return
-        this report. `calls` holds pairs of strings: a number as it is shown, and its code. A button
-        next to each number copies the code.
+        this report. `calls` holds pairs of strings: a number as it is shown, and its code. They are
+        folded away at the end of the section, with a button that copies the code.
         """
-        self._charts = True
-        lines = "\n".join(_format_call(shown, code) for shown, code in calls)
-        return self._add(f'<div class="calls">{lines}</div>')
+        self.sections[-1].calls.extend(calls)
+        return self
 
-    def add_code(self, text: str) -> Report:
-        """Append lines of code to this report, with a button that copies these lines. Return this
-        report.
+    def add_code(self, text: str, *, folded: bool = False) -> Report:
+        """Append lines of code to this report, with a button that copies these lines. If `folded`
+        is True, the reader has to unfold them. Return this report.
         """
-        self._charts = True
-        return self._add(
-            f'<div class="call">{_copy_button(text)}</div><pre>{html.escape(text)}</pre>'
+        button = (
+            f'<button type="button" class="copy" data-code="{html.escape(text, quote=True)}" '
+            'aria-label="copy the code">copy</button>'
         )
-
-    def add_lead(self, sentence: str) -> Report:
-        """Append a paragraph in larger letters, for the top of the page, to this report. Return
-        this report.
-        """
-        return self._add(f'<p class="first">{_escape_markup(sentence)}</p>')
-
-    def add_scatter(self, view: dict[str, Any], caption: str) -> Report:
-        """Append dots, from which the reader chooses one by a click or by the arrow keys, to this
-        report. Return this report.
-
-        Parameters
-        ----------
-        view : dict
-            ``x`` and ``y`` (M,) are the places of the dots, and ``names`` (M,) their names.
-            ``low`` and ``high`` (M,) are the ends of a bar through each dot, and ``out`` (M,) marks
-            dots in another colour. If ``diagonal`` is True, the line on which x and y are equal is
-            drawn. ``axes`` holds ``xlabel`` and ``ylabel``.
-            If a list of rows is shown for the chosen dot, further keys are needed. ``rows`` holds
-            the cells of each row by row index, and ``columns`` the header of the list. ``others``
-            (M, 10) are the row indices listed for each dot, and ``effects`` (M, 10) the number
-            shown for each of these rows. ``about`` (M,) are words on each dot, and ``change`` is a
-            sentence after these words.
-        caption : str
-            The text below the dots.
-        """
-        data = {"label": caption, "scatter": to_json_value(view)}
-        text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-        self._charts = True
-        return self._add(
-            f'<figure class="chart scatter"><script type="application/json">{text}</script>'
-            f"<figcaption>{_escape_html(caption)}</figcaption></figure>"
-        )
-
-    def add_ranges(
-        self, header: Sequence[str], rows: Sequence[tuple[str, Any, Any, Any]]
-    ) -> Report:
-        """Append a table with the columns name, low, middle and high, and a bar for each range, to
-        this report. All bars have one scale, which includes 0. Return this report.
-        """
-        numbers = np.array([row[1:] for row in rows], float)
-        finite = numbers[np.isfinite(numbers)]
-        low, high = finite.min(initial=0.0), finite.max(initial=0.0)
-        share = 100 / ((high - low) or 1.0)
-        body = []
-        for (name, *_), (a, b, c) in zip(rows, numbers):
-            left, middle, right = np.clip((a, b, c), low, high)
-            bar = (
-                f'<div class="span" aria-hidden="true"><u style="left:{-low * share:.1f}%"></u>'
-                f'<i style="left:{(left - low) * share:.1f}%;width:{(right - left) * share:.1f}%">'
-                f'</i><b style="left:{(middle - low) * share:.1f}%"></b></div>'
-            )
-            cells = "".join(_table_cell("td", f"{x:.3g}", True) for x in (a, b, c))
-            body.append(
-                f'<tr>{_table_cell("td", name, False)}<td class="range">{bar}</td>{cells}</tr>'
-            )
-        first, *rest = header
-        head = (
-            _table_cell("th", first, False)
-            + "<th></th>"
-            + "".join(_table_cell("th", h, True) for h in rest)
-        )
-        return self._add(
-            f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
-            + "\n".join(body)
-            + "</tbody></table></div>"
-        )
+        code = f"<pre>{html.escape(text)}</pre>{button}"
+        if folded:
+            code = f"<details><summary>Show the code</summary>{code}</details>"
+        return self.add_markup(code)
 
     def add_verdict(self, point: CriticalPoint) -> Report:
         """Append a verdict of `fastcurv.classify` to this report: a summary, its reason and a table
@@ -369,17 +250,27 @@ class Report:
         proved, and what to do next. Return this report.
         """
         kind = point.kind.replace("_", " ")
-        return self._add(
+        return self.add_markup(
             f'<div class="verdict"><b>{_escape_html(kind)}</b><br>'
             f"{_escape_markup(point.sentence)}</div>"
         )
 
+    def add_markup(self, markup: str) -> Report:
+        """Append HTML, in which all text is escaped, to this report. Return this report."""
+        self.sections[-1].words.append(_Markup(markup))
+        return self
+
     def to_html(self) -> str:
         """Return the page as one string."""
-        script = f"<script>\n{_CHART_SCRIPT_PATH.read_text()}</script>\n" if self._charts else ""
-        body = "\n".join(self._parts)
-        return _PAGE_TEMPLATE.format(
-            title=_escape_html(self.title), style=_STYLE_SHEET, body=body, script=script
+        style, script = ((FOLDER / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+        policy = (
+            f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+            "img-src data:; base-uri 'none'; form-action 'none'"
+        )
+        return str(
+            _template().render(
+                report=self, style=_Markup(style), script=_Markup(script), policy=policy
+            )
         )
 
     def write(self, path: str | PathLike[str]) -> Path:
@@ -393,61 +284,133 @@ class Report:
         """
         return write_atomically(path, self.to_html().encode())
 
-    def _add(self, part: str) -> Report:
-        self._parts.append(part)
-        return self
+    def _svg(
+        self, figure: Any, label: str, dots: Sequence[tuple[str, str]] = (), role: str = "img"
+    ) -> str:
+        self._n_figures += 1
+        return svg_markup(figure, label, dots, role, salt=str(self._n_figures))
 
 
-def _render_svg(figure: Any, salt: Any, caption: str) -> str:
-    """Return a figure as SVG, with its caption as accessible label.
+def paragraph(sentence: str) -> _Markup:
+    """Return a paragraph of plain text, with text between backticks as code, for a section."""
+    return _Markup(f"<p>{_escape_markup(sentence)}</p>")
 
-    `salt` makes the internal ids of the picture differ from those of the other pictures on the
-    page. Black becomes the text colour of the page, in light and dark mode, and blue becomes its
-    accent colour.
+
+class _Markup(str):
+    """Text that the template does not escape."""
+
+    def __html__(self) -> str:
+        return str(self)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Any:
+    """Return the template of the page."""
+    with optional_import("reports", "report"):
+        import jinja2
+
+    loader = jinja2.FileSystemLoader(FOLDER)
+    options: Any = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
+    environment.filters["marked"] = lambda text: _Markup(_escape_markup(text))
+    return environment.get_template("page.html")
+
+
+def _digest(text: str) -> str:
+    """Return the source of a content policy that allows the element with this text."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def svg_markup(
+    figure: Any,
+    label: str,
+    dots: Sequence[tuple[str, str]] = (),
+    role: str = "img",
+    *,
+    salt: str = "",
+) -> str:
+    """Return a figure as SVG for a page. `label` is its text for screen readers, and `salt` makes
+    the ids of its elements differ from those of other figures. `dots` are as in
+    `Report.add_figure`.
     """
-    with optional_import("plots"):
+    with optional_import("reports", "report"):
         import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(salt)}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         # The argument may be an Axes. Its figure is then rendered.
         figure = getattr(figure, "figure", figure)
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text, name = file.getvalue(), html.escape(escape_unprintable(caption), quote=True)
-    text = text.replace("#000000", "currentColor").replace("#0072b2", "var(--accent)")
-    return (
-        f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
-    )
+    ElementTree.register_namespace("", _SVG[1:-1])
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    tree = ElementTree.fromstring(file.getvalue())
+    for parent in tree.iter():
+        for child in list(parent):
+            if child.tag.endswith("metadata") or child.tag == f"{_SVG}style":
+                parent.remove(child)
+    for group in tree.iter(f"{_SVG}g"):
+        if group.attrib.pop("id", None) == DOTS:  # other ids are those of all figures
+            _make_circles(group, dots)
+    for element in tree.iter():
+        _make_attributes(element)
+    for name in ("width", "height", "version"):
+        tree.attrib.pop(name, None)
+    tree.attrib |= {"role": role, "aria-label": escape_unprintable(label), "fill": "currentColor"}
+    if role == "application":
+        tree.set("tabindex", "0")
+    text = ElementTree.tostring(tree, encoding="unicode", short_empty_elements=True)
+    return re.sub(r"\n\s*", "\n", text)
 
 
-def _copy_button(code: str) -> str:
-    return (
-        f'<button type="button" class="copy" data-code="{html.escape(code, quote=True)}" '
-        'aria-label="copy the call">copy</button>'
-    )
+def _make_circles(group: Any, dots: Sequence[tuple[str, str]]) -> None:
+    """Replace the markers of a group by circles, each with its title and classes."""
+    places = [(use.get("x"), use.get("y")) for use in group.iter(f"{_SVG}use")]
+    for child in list(group):
+        group.remove(child)
+    for (x, y), (title, classes) in zip(places, dots, strict=True):
+        circle = ElementTree.SubElement(group, f"{_SVG}circle", cx=x, cy=y, r="2.4")
+        circle.set("class", f"dot {classes}".rstrip())
+        ElementTree.SubElement(circle, f"{_SVG}title").text = escape_unprintable(title)
 
 
-def _format_call(shown: str, code: str) -> str:
-    return (
-        f'<div class="call"><span>{_escape_html(shown)} =</span><code>{_escape_html(code)}</code>'
-        f"{_copy_button(code)}</div>"
-    )
+def _make_attributes(element: Any) -> None:
+    """Replace the style of an element by attributes, its colours by variables of the style sheet,
+    and round its coordinates.
+    """
+    for item in filter(None, element.attrib.pop("style", "").split(";")):
+        name, _, value = (part.strip() for part in item.partition(":"))
+        if name == "font":
+            name, value = "font-size", value.partition("px")[0].rpartition(" ")[2]
+        if name != "font-family":  # the style sheet of the page has the family
+            element.set(name, value)
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+    for name in ("fill", "stroke"):
+        variable = _COLOR_VARIABLES.get(element.get(name, "").lower())
+        if variable is not None:
+            element.set(name, f"var(--{variable})")
+    for name in ("d", "x", "y", "cx", "cy"):
+        if name in element.attrib:
+            element.set(name, re.sub(r"-?\d+\.\d+", _round_coordinate, element.get(name)))
+
+
+def _round_coordinate(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.1f}".removesuffix(".0")
 
 
 def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-def _to_json_value(x: Any) -> str:
+def _cell_text(x: Any) -> str:
     if isinstance(x, tuple):
-        return " and ".join(map(_to_json_value, x))
+        return " and ".join(map(_cell_text, x))
     return f"{x:.6g}" if _is_number(x) else str(x)
 
 
-def _table_cell(tag: str, value: Any, right: bool, label: str = "") -> str:
+def _table_cell(tag: str, value: Any, right: bool) -> str:
     attributes = ' class="number"' if right else ""
-    attributes += f' data-label="{html.escape(label, quote=True)}"' if label else ""
-    return f"<{tag}{attributes}>{_escape_markup(_to_json_value(value))}</{tag}>"
+    return f"<{tag}{attributes}>{_escape_markup(_cell_text(value))}</{tag}>"
 
 
 def _escape_markup(text: Any) -> str:

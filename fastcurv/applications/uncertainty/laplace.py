@@ -107,6 +107,8 @@ MIN_DEGREES_OF_FREEDOM_RATIO = 1e-8
 # minimum standard deviation of the noise, so that its square and quotients by it do not underflow
 # or overflow
 MIN_NOISE_STD = 1e-140
+# maximum leverage with which the residual of a row left out is estimated
+MAX_LEVERAGE = 0.999
 # maximum decrement of the log posterior at which theta is at most one standard deviation from the
 # mode
 MAX_NEWTON_DECREMENT = 0.5
@@ -321,17 +323,27 @@ class LaplacePosterior(FrozenRecord):
         It is the quantile of the leverages that each known row would have without itself. These
         come from the linearised network, without refits, so 95% is nominal.
         """
-        ob = self.objective
-        weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
-        roots = np.concatenate(list(self.information_roots(ob.X)))
-        # eigenvalues (N, d_out) of the leverages by outputs, which are below 1 / weight
-        values = np.linalg.eigvalsh(roots @ roots.transpose(0, 2, 1))
-        remainder = 1 - weight[:, None] * values
-        with np.errstate(all="ignore"):
-            without = np.where(remainder > ZERO_EIGENVALUE_TOL, values / remainder, np.inf)
-        leverages = np.sort(without.sum(axis=1)[weight > 0])
+        leverages = np.sort(self.left_out_leverages()[self._weights > 0])
         rank = math.ceil(DOMAIN_QUANTILE * (len(leverages) + 1))
         return float(leverages[min(rank, len(leverages)) - 1])
+
+    @property
+    def _weights(self) -> Floats:
+        """The weight (N,) of each row of the fit."""
+        ob = self.objective
+        return np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+
+    def left_out_leverages(self) -> Floats:
+        """Return the leverage (N,) that each row of the fit would have without itself, by the
+        linearised network.
+        """
+        roots = np.concatenate(list(self.information_roots(self.objective.X)))
+        # eigenvalues (N, d_out) of the leverages by outputs, which are below 1 / weight
+        values = np.linalg.eigvalsh(roots @ roots.transpose(0, 2, 1))
+        remainder = 1 - self._weights[:, None] * values
+        with np.errstate(all="ignore"):
+            without = np.where(remainder > ZERO_EIGENVALUE_TOL, values / remainder, np.inf)
+        return np.asarray(without.sum(axis=1))
 
     def in_domain(self, X: Any) -> Any:
         """Return a mask (N,): True for rows of X (N, sizes[0]) inside the domain of the fit, whose
@@ -696,10 +708,12 @@ def laplace_posterior(
     *,
     count: float | None = None,
     warn: bool = False,
+    bound_noise: bool = False,
 ) -> LaplacePosterior:
     """Return the `LaplacePosterior` for the arguments of `laplace`. `count` is the number of
     samples if it is not the sum of their weights. If `warn` is True, warnings are issued as by
-    `laplace`.
+    `laplace`. If `bound_noise` is True, the noise is at least the root mean square residual of rows
+    left out, to first order.
     """
     ob, theta = _check_laplace_input(ob, theta, curvature)
     n, l2, total = len(theta), float(ob.l2), _sum_of_weights(ob)
@@ -727,6 +741,8 @@ def laplace_posterior(
         effective = _sum_of_leverages(ob, theta, root, effective)
     gamma = effective - (rank - k)
     noise = _noise_std(ob, noise_std, data, n_terms, effective)
+    if noise and bound_noise:
+        noise = max(noise, _left_out_noise(ob, theta, root * math.sqrt(2 / factor)))
     T = factor / (2 * noise**2) if noise else factor
     tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
@@ -898,6 +914,22 @@ def _noise_std(
             f"{found!r}. Rescale the targets."
         )
     return found
+
+
+def _left_out_noise(ob: Any, theta: Floats, root: Floats) -> float:
+    """Return the root mean square residual of rows left out from a fit with squared errors, by the
+    linearised network. `root` is a root of the covariance of the parameters for unit noise.
+    """
+    residuals, start, total = ob.model.predict(theta, ob.X) - ob.y, 0, 0.0
+    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+    for rows, spread in output_covariance_roots(ob.model, theta, root, ob.X):
+        some = slice(start, start + len(rows))
+        start += len(rows)
+        leverages, axes = np.linalg.eigh(spread @ spread.transpose(0, 2, 1))
+        remainder = 1 - np.minimum(weight[some, None] * leverages, MAX_LEVERAGE)
+        squares = (np.einsum("nji,nj->ni", axes, residuals[some]) / remainder) ** 2
+        total += float(weight[some] @ squares.sum(axis=1))
+    return math.sqrt(total / (weight.sum() * residuals.shape[1]))
 
 
 def _inverse_root(

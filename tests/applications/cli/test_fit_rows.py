@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.applications.cli.fit_network import NetworkFit
 from fastcurv.applications.cli.fit_report import build_page
-from fastcurv.applications.cli.fit_rows import dominant_row, near_duplicate_fraction
+from fastcurv.applications.cli.fit_rows import (
+    dominant_row,
+    near_duplicate_fraction,
+    score_alone,
+)
 
 
 def first_screen(X, y):
@@ -13,7 +18,7 @@ def first_screen(X, y):
     facts = build_page(est, X, y, names=["a", "b"], target="weight")[1]
     names = {"X": X, "y": y, "np": np}
     for call in facts["calls"]:
-        if call["name"] in ("target_share", "share_1", "copies", "correlation"):
+        if call["name"] in ("target_share", "share_1", "copies"):
             assert np.isclose(eval(call["call"], names), call["value"], rtol=1e-12)
     return facts["first_screen"]
 
@@ -52,10 +57,21 @@ def test_row_with_outlying_error_is_reported():
 def test_column_that_determines_the_target_is_reported(rng):
     X = rng.standard_normal((40, 2))
     said = first_screen(X, 3 - 2 * X[:, 1] + 1e-3 * rng.standard_normal(40))
-    assert any(s.startswith("b alone gives weight nearly exactly, with a corr") for s in said)
-    assert any("correlation of -1.0000. If it is not known before weight" in s for s in said)
-    said = first_screen(X, 3 - 2 * X[:, 1] + 0.1 * rng.standard_normal(40))
-    assert not any("nearly exactly" in s for s in said)
+    assert any(s.startswith("b alone gives weight away: ") for s in said)
+    said = first_screen(X, np.exp(3 - 0.2 * X[:, 1]))
+    assert any(s.startswith("b alone gives weight away: ") for s in said)
+    said = first_screen(X, 3 - 2 * X[:, 1] + rng.standard_normal(40))
+    assert not any("alone gives" in s for s in said)
+
+
+def test_columns_are_judged_alone_in_numbers_and_words(rng):
+    words, x = rng.choice(["a", "b", "c"], 90), rng.standard_normal(90)
+    fit = NetworkFit.__new__(NetworkFit)
+    fit.numbers, fit.classes = False, np.array(["a", "b", "c"])
+    fit.y = np.searchsorted(fit.classes, words)
+    assert score_alone(fit, words.astype(object)) > 0.95 > score_alone(fit, x)
+    fit.numbers, fit.y = True, np.tanh(x)
+    assert score_alone(fit, x) > 0.9 > 0.5 > score_alone(fit, words.astype(object))
 
 
 def test_duplicate_and_near_duplicate_rows_are_reported(rng):

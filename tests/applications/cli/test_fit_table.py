@@ -13,7 +13,9 @@ import fastcurv as fc
 from fastcurv.applications.cli import fit_table as module
 from fastcurv.applications.cli import span
 from fastcurv.applications.cli.encode import load_table_dataset
-from fastcurv.applications.cli.fit_table import choose_l2_by_evidence, fit_table
+from fastcurv.applications.cli.fit_network import fit_of
+from fastcurv.applications.cli.fit_numbers import better_decay, fold_rows
+from fastcurv.applications.cli.fit_table import choose_l2_by_evidence, choose_model, fit_table
 from fastcurv.applications.cli.parser import main
 from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
 
@@ -327,7 +329,7 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     assert facts["certified"] is True and facts["samples"] == N and note in facts["notes"]
     assert facts["report"] == str(page)
     row = facts["influential_rows"][0]
-    assert f"Row {row} (line {row + 2}) moves the fit most" in html.unescape(page.read_text())
+    assert f"Line {row + 2} moves the fit most" in html.unescape(page.read_text())
     assert main(["predict", str(net), str(mixed), "--interval", "0.5"]) == 0
 
 
@@ -366,18 +368,102 @@ def test_options_of_a_table_are_saved_with_the_network(mixed, tmp_path, capsys, 
 
 
 def test_interrupted_report_leaves_no_file(numbers, tmp_path, monkeypatch, capsys):
-    from fastcurv.applications.cli import fit_report
-
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fit_report, "measure_fit", interrupted)
+    monkeypatch.setattr(module, "measure_fit", interrupted)
     out = tmp_path / "r.html"
     how = ["--out", str(out), "--alpha", "1", "--save", str(tmp_path / "n.npz"), "--quiet"]
     assert main(["report", str(numbers), *how]) == 130
-    error = capsys.readouterr().err
-    assert error == f"fastcurv report: interrupted; saved {tmp_path / 'n.npz'}\n"
-    assert not out.exists() and load_run(tmp_path / "n.npz").recipe.table
+    assert capsys.readouterr().err == "fastcurv report: interrupted\n"
+    assert not list(tmp_path.glob("*.html")) and not (tmp_path / "n.npz").exists()
+
+
+def people(path, seed=3, n=90):
+    """Write a table in which three rows each belong to one person, whose level no column tells."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(n // 3), 3)
+    a, b = rng.standard_normal((2, n))
+    level = np.linspace(-2, 2, n // 3)[person]
+    y = 5 + 2 * a + level + 0.2 * rng.standard_normal(n)
+    lines = [f"p{p},{u:.4f},{v:.4f},{w:.4f}" for p, u, v, w in zip(person, a, b + level, y)]
+    path.write_text("\n".join(["person id,a,b,y", *lines]) + "\n")
+    return person, y
+
+
+def test_a_linear_model_that_predicts_better_is_reported_and_saved(tmp_path, monkeypatch, capsys):
+    """On a linear law the page, the saved network and its intervals are those of the linear model,
+    unless --network keeps the network. The network is saved beside the page, over no other file.
+    """
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3))
+    y = 3 + X @ [1.0, -2.0, 0.5] + 0.5 * rng.standard_normal(80)
+    table = np.column_stack([X, y])
+    np.savetxt("t.csv", table, delimiter=",", header="a,b,c,y", comments="", fmt="%.5f")
+    command = ["report", "t.csv", "--target", "y", "--out", "r.html", "--json"]
+    facts = {}
+    for more in ([], ["--network"]):
+        assert main([*command, *more]) == 0
+        facts[bool(more)] = json.loads(capsys.readouterr().out)
+    assert facts[False]["sizes"] == [3, 1] and facts[True]["sizes"] == [3, 10, 1]
+    assert facts[False]["linear_score"] == pytest.approx(facts[True]["linear_score"], abs=1e-6)
+    assert facts[False]["left_out_score"] == pytest.approx(facts[False]["linear_score"], abs=1e-6)
+    assert facts[True]["left_out_score"] < facts[False]["left_out_score"]
+    assert load_run("r.npz").recipe.hidden == () and load_run("r-2.npz").recipe.hidden == (10,)
+    assert main(["predict", "r.npz", "t.csv", "--interval", "0.95", "--json"]) == 0
+    columns = json.loads(capsys.readouterr().out)["predictions"]
+    at_least = np.linalg.lstsq(np.column_stack([np.ones(80), X]), y, rcond=None)[0]
+    assert columns["y"] == pytest.approx(np.column_stack([np.ones(80), X]) @ at_least, abs=0.05)
+    width = np.subtract(columns["y upper"], columns["y lower"])
+    assert np.median(width) / 2 == pytest.approx(facts[False]["half_width"], rel=1e-6)
+
+
+def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsys):
+    """With --groups a row is predicted without the rows of its group, so that the score is that of
+    new groups, and intervals of `predict` are as wide as those of the page.
+    """
+    path = tmp_path / "people.csv"
+    person, y = people(path)
+    words = ["report", str(path), "--target", "y", "--hidden", "3", "--quiet", "--network"]
+    words += ["--out", str(tmp_path / "r.html"), "--json"]
+    assert main(words) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert any("`--groups person id`" in note for note in rows["notes"])
+    assert any("--groups" in sentence for sentence in rows["first_screen"])
+    assert main([*words, "--groups", "person id"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (
+        facts["left_out_by"] == "folds" and facts["left_out_score"] < rows["left_out_score"] - 0.02
+    )
+    network = str(tmp_path / "r-2.npz")
+    errors = load_run(network).errors
+    assert np.sort(errors)[int(np.ceil(0.95 * 91)) - 1] == pytest.approx(facts["half_width"])
+    moved = path.rename(tmp_path / "moved.csv")  # the table of the fit is not needed
+    assert main(["predict", network, str(moved), "--interval", "0.95", "--json"]) == 0
+    columns = json.loads(capsys.readouterr().out)["predictions"]
+    width = np.subtract(columns["y upper"], columns["y lower"])
+    assert width / 2 == pytest.approx(np.full(90, facts["half_width"]))
+    net = fit_table(moved, "y", hidden=(2,), alpha=1.0, groups="person id")
+    folds = fold_rows(fit_of(net.trained_network, net.data.X, net.table.y))
+    assert sorted(np.concatenate(folds)) == list(range(90))
+    assert all(len(set(person[rows])) * 3 == len(rows) for rows in folds)
+
+
+def test_folds_replace_a_weight_decay_that_fits_noise(tmp_path):
+    """Where folds show that more decay predicts better, it is taken, and the notes say so."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((100, 5))
+    y = X[:, 0] + 0.5 * rng.standard_normal(100)
+    frame = pytest.importorskip("pandas").DataFrame(np.column_stack([X, y]), columns=list("abcdey"))
+    fit = fit_table(frame, "y", alpha=0.1)
+    kept, weak = choose_model(fit, keep_network=True, keep_decay=True)
+    assert kept is fit and better_decay(weak) > 1
+    chosen, found = choose_model(fit, keep_network=True)
+    assert chosen.alpha > 5 * fit.alpha and found.fit.ob.l2 == chosen.recipe.l2
+    best = found.fit.row_losses(found.left_out)[found.rows].mean()
+    assert best < weak.fit.row_losses(weak.left_out)[weak.rows].mean()
+    assert f"alpha = {chosen.alpha:.3g}, predicts rows left out best" in chosen.notes[-1]
 
 
 @pytest.mark.nightly

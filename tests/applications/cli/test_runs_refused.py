@@ -100,7 +100,7 @@ def test_a_report_is_written_although_its_network_cannot_be_saved(tmp_path, monk
     """The page is also written if its name is a link into a folder that does not exist."""
     from fastcurv.applications.cli.fit_table import TableFit
 
-    def save(fit, path):
+    def save(fit, *_):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(TableFit, "save", save)

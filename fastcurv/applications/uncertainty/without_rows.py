@@ -130,6 +130,7 @@ MAX_NEWTON_STEPS = 50  # maximum number of Newton steps to the minimum without a
 MIN_NEWTON_LENGTH = 1e-3  # minimum fraction of a Newton step
 NEWTON_STEP_TOL = 1e-9  # relative length of the last Newton step, which squares the error
 MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
+N_TRIAL_LINE_POINTS = 10  # number of points after which a line that is too long is given up
 # Allowances of the proofs for rounding errors in float64. They are CURVATURE_ERROR_RATIO times the
 # curvature at a point and GRADIENT_ERROR_RATIO times the mean norm of the gradients of the samples,
 # but at least CERTIFIED_ERROR_FACTOR times the certified errors at theta. All points lie near
@@ -347,13 +348,25 @@ def _is_in_same_basin(
     """
     d = end - theta
     length = safe_norm(d)
-    if not _has_minimum_near(without, end, length, bounds):
-        return False
+    # The line is first, because it costs less where it fails.
+    return _is_convex_on_line(without, theta, d, bounds) and _has_minimum_near(
+        without, end, length, bounds
+    )
+
+
+def _is_convex_on_line(without: Any, theta: Floats, d: Floats, bounds: _RemovalProofBounds) -> bool:
+    """Return True if `without` is proved to be strictly convex on the line from theta to theta +
+    d. Return False after `N_TRIAL_LINE_POINTS` points if they cover so little of the line that
+    `MAX_LINE_POINTS` would not cover half of it at that rate.
+    """
+    length = safe_norm(d)
     change = bounds.third_bound(length) * length**3 * (1 + CURVATURE_ERROR_RATIO)
     if not change < math.inf:
         return False
     at = covered = 0.0
-    for _ in range(MAX_LINE_POINTS):
+    for i in range(MAX_LINE_POINTS):
+        if i == N_TRIAL_LINE_POINTS and covered < 0.5 * i / MAX_LINE_POINTS:
+            return False
         curvature = float(without.hessian(theta + at * d).quadratic_form(d)) * (
             1 - CURVATURE_ERROR_RATIO
         )

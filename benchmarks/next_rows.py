@@ -196,7 +196,6 @@ def draw_figure(curves, path):
         ax.set_xlabel("rows")
     figure.axes[0].set_ylabel("error")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
     figure.savefig(path)
 
 

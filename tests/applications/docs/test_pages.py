@@ -97,6 +97,18 @@ def test_an_objective_has_at_most_30_public_names(kind):
     assert shown == names and len(names) <= 30
 
 
+def test_constants_have_the_values_in_the_sources():
+    """Each row of the page on constants has the value that one module assigns to this name."""
+    sources = "".join(path.read_text() for path in sorted((ROOT / "fastcurv").rglob("*.py")))
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| ([^|]+) \|", (ROOT / "docs/constants.md").read_text(), re.M
+    )
+    assert len(rows) > 30
+    for name, value in rows:
+        (assigned,) = re.findall(rf"^{name} = ([^#\n]+)", sources, re.M)
+        assert eval(assigned) == eval(value), name
+
+
 SESSIONS = [page for page in WRITTEN if "```pycon" in page.read_text()]
 
 

@@ -113,7 +113,7 @@ class RemoteShard(Shard):
 
     def __init__(self, recipe: ShardRecipe, *of_rows: Any) -> None:
         super().__init__(*of_rows)
-        vars(self)["recipe"] = recipe
+        self.recipe = recipe
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         if self.recipe.source is None:
@@ -178,7 +178,7 @@ __all__ = ["Objective"]
 
 
 @library_class
-class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
+class Objective(AnyObjective):
     """A `fastcurv.Objective` over shards of rows held by Dask workers.
 
     Parameters
@@ -244,7 +244,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
 
     client: Any
     kernels: tuple[str, ...]
-    frame: ShardSettings
+    _frame: ShardSettings
+    _read_only = AnyObjective._read_only | {"client", "kernels"}
     _by_blocks = True
 
     def __init__(
@@ -263,7 +264,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     ) -> None:
         self._check_settings(model, loss, l2, l2_biases, n_threads, None)
         sources = _check_shards(shards)
-        vars(self)["client"], self._own = _get_or_create_client(client)
+        self.client, self._own = _get_or_create_client(client)
         if self._own:
             weakref.finalize(self, self.client.close)
         recipes = [
@@ -295,7 +296,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         ]
         known = self.client.gather(self.client.map(row_count_and_arch, loaded, pure=False))
         self._unpin_tasks(loaded)
-        vars(self)["kernels"] = tuple(sorted({arch for _, arch in known}))
+        self.kernels = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warnings.warn(
                 f"workers should have the same kernels for reproducible results, got "
@@ -313,7 +314,8 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         """
         self._n_samples = sum(sizes)
         frame = replace(frame, n_samples=self._n_samples)
-        vars(self).update(n_shards=len(sizes), frame=frame)
+        self._n_shards = len(sizes)
+        self._frame = frame
         self._sizes, self._firsts = sizes, np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
@@ -370,7 +372,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
             self._shards[i] = self.client.submit(
                 rebuild_shard,
                 self._shards[i],
-                self.frame,
+                self._frame,
                 self._firsts[i],
                 pure=False,
                 workers=[home],
@@ -432,13 +434,13 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
     def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         other = self._copy_without_shards(model)
-        other._set_shards(self._shards, self._sizes, replace(self.frame, model=model))
+        other._set_shards(self._shards, self._sizes, replace(self._frame, model=model))
         return other
 
     def _copy_without_shards(self, model: MLP, **changed: Any) -> Objective:
-        other = object.__new__(Objective)
-        other.__dict__.update(self.__dict__, _shards=[], _sent=[], **changed)
-        vars(other)["model"], other._own = model, False
+        other: Objective = self._copy_without_row_state(
+            model=model, _shards=[], _sent=[], _own=False, **changed
+        )
         return other
 
     def batch(self, rows: Any) -> Objective:
@@ -455,7 +457,7 @@ class Objective(AnyObjective, made_by="fastcurv.distributed.Objective"):
         kept = np.array_equal(order, np.arange(len(order)))
         other = self._copy_without_shards(self.model, _order=None if kept else order)
         shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
-        other._set_shards(shards, sizes, self.frame, picked)
+        other._set_shards(shards, sizes, self._frame, picked)
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:

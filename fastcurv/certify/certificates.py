@@ -70,9 +70,10 @@ class Certificates(ReadOnlyMixin):
     growth = 1.0
 
     objective: Any
+    _read_only = frozenset(("objective", "growth"))
 
     def __init__(self, objective: Any) -> None:
-        vars(self)["objective"] = objective
+        self.objective = objective
 
     def _sum_over_shards(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
         """Return ``part(ob, theta, *more)``. A subclass for objectives whose rows are in shards
@@ -292,6 +293,17 @@ class ForwardCertificates(ReadOnlyMixin):
     probes: Any
     input_output_ranges: Any
     saturation: Any
+    _read_only = frozenset(
+        [
+            "objective",
+            "has_pure_methods",
+            "loss_lower_bound",
+            "kinks",
+            "probes",
+            "input_output_ranges",
+            "saturation",
+        ]
+    )
 
     def __init__(self, proofs: Certificates) -> None:
         self.objective = proofs.objective

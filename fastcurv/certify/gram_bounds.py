@@ -202,6 +202,20 @@ class ProvedRangeSpace(LayerwiseCoordinatesMixin, ReadOnlyMixin):
     n_complement: int
     complement_eigenvalue: float
     leak: float
+    _read_only = frozenset(
+        [
+            "space",
+            "whole",
+            "n",
+            "R",
+            "m",
+            "n_complement",
+            "complement_eigenvalue",
+            "leak",
+            "layers",
+            "cuts",
+        ]
+    )
 
     def __init__(self, H: Any) -> None:
         self.whole = H

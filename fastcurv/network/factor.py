@@ -38,7 +38,7 @@ class NotPositiveDefiniteError(ValueError):
         return type(self), (self.args[0], self.eigenvalue)
 
 
-class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
+class CholeskyFactor(ReadOnlyMixin):
     """The Cholesky factor of a positive definite matrix H ``(n, n)``, as returned by
     ``H.factor()``.
 
@@ -71,6 +71,9 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
     lower: Floats
     shape: tuple[int, int]
     logdet: float
+    _read_only = frozenset(
+        ("lower", "shape", "logdet", "inverse_lower", "inverse_diagonal", "n_threads")
+    )
 
     def __init__(self, op: Any) -> None:
         matrix = _float64_matrix(op)
@@ -81,8 +84,9 @@ class CholeskyFactor(ReadOnlyMixin, made_by="H.factor"):
             lower = cholesky(matrix) if (np.diagonal(matrix) > 0).all() else None
             if lower is None or not _estimate_condition(matrix, lower) * n * 2 * UNIT_ROUNDOFF < 1:
                 raise _not_positive_definite_error(matrix)
-        vars(self)["n_threads"] = getattr(op, "n_threads", None)
-        self.shape, self.lower = (n, n), lower
+        self.n_threads = getattr(op, "n_threads", None)
+        self.shape = n, n
+        self.lower = lower
         self.logdet = 2 * float(np.log(np.diagonal(lower)).sum())
 
     def __repr__(self) -> str:

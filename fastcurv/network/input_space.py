@@ -228,6 +228,8 @@ class InputSpaceOperator(CoordinateOperator):
     turn: InputRotation
     small: Any
 
+    _read_only = CoordinateOperator._read_only | {"turn", "small"}
+
     def __init__(self, whole: Any) -> None:
         why = no_input_space_reason(whole)
         if why:

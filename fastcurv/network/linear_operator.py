@@ -45,20 +45,17 @@ def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str,
     return given
 
 
-class Operator(
-    LinearOperator,
-    ReadOnlyMixin,
-    made_by="ob.hessian",
-    assignable=("n_products",),
-):
+class Operator(LinearOperator, ReadOnlyMixin):
     """A real `LinearOperator` that checks its arguments and raises descriptive errors.
 
     Vectors may be arrays, torch tensors on the CPU (the result is then a tensor), or anything that
     `fastcurv.common.checks.as_numpy` accepts.
     """
 
+    _read_only = frozenset(("dtype", "shape", "ndim"))
+
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
-        vars(self).update(_scipy_attributes(dtype, shape))
+        self.__dict__.update(_scipy_attributes(dtype, shape))
 
     @abstractmethod
     def __reduce__(self) -> tuple[Any, ...]:
@@ -327,10 +324,11 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
     """
 
     mu: float
+    _read_only = Operator._read_only | {"whole", "mu"}
 
     def __init__(self, whole: Any, mu: float) -> None:
-        mu = float(check_array(mu, "mu", np.float64).reshape(()))
-        vars(self).update(whole=whole, mu=mu)
+        self.whole = whole
+        self.mu = float(check_array(mu, "mu", np.float64).reshape(()))
         super().__init__(whole.dtype, whole.shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -402,9 +400,10 @@ class TransposedOperator(Operator):
     """Transpose of the operator `whole`, computed by the method ``_rmatvec`` of `whole`."""
 
     whole: Any
+    _read_only = Operator._read_only | {"whole"}
 
     def __init__(self, whole: Any) -> None:
-        vars(self)["whole"] = whole
+        self.whole = whole
         super().__init__(whole.dtype, whole.shape[::-1])
 
     def __reduce__(self) -> tuple[Any, ...]:

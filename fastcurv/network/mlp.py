@@ -38,7 +38,7 @@ INIT_SCHEMES = ("auto", "he", "xavier", "lecun")
 MAX_PREDICT_STATE_BYTES = 1 << 26  # maximum bytes of the state of a chunk of rows in `predict`
 
 
-class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
+class MLP(ReadOnlyMixin):
     """A multilayer perceptron of the given widths, with a linear last layer.
 
     Parameters
@@ -104,6 +104,19 @@ class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
     shapes: tuple[tuple[int, int], ...]
     starts: tuple[int, ...]
     n_params: int
+    _read_only = frozenset(
+        [
+            "sizes",
+            "activation",
+            "bias",
+            "residual",
+            "dtype",
+            "batch_norm",
+            "shapes",
+            "starts",
+            "n_params",
+        ]
+    )
 
     def __init__(
         self,
@@ -114,15 +127,16 @@ class MLP(ReadOnlyMixin, made_by="fastcurv.MLP"):
         dtype: DTypeLike = "float64",
         batch_norm: bool = False,
     ) -> None:
-        own = self.__dict__  # `__dict__` is faster than assigning attributes
-        own["sizes"] = sizes = check_sizes(sizes)
-        own["activation"] = check_activation(activation, len(sizes) - 2)
-        own["bias"], own["residual"] = check_bool(bias, "bias"), check_bool(residual, "residual")
-        own["dtype"], own["batch_norm"] = check_dtype(dtype), check_bool(batch_norm, "batch_norm")
-        own["shapes"] = tuple(zip(sizes[1:], sizes[:-1]))
+        self.sizes = check_sizes(sizes)
+        self.activation = check_activation(activation, len(self.sizes) - 2)
+        self.bias = check_bool(bias, "bias")
+        self.residual = check_bool(residual, "residual")
+        self.dtype = check_dtype(dtype)
+        self.batch_norm = check_bool(batch_norm, "batch_norm")
+        self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
         lengths = (sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes)))
-        starts = (0, *itertools.accumulate(lengths))
-        own["starts"], own["n_params"] = starts, starts[-1]
+        self.starts = (0, *itertools.accumulate(lengths))
+        self.n_params = self.starts[-1]
         if self.n_params * 8 >= 2**62:
             raise ValueError(
                 f"sizes must give fewer parameters than memory can hold, got {self.sizes} with "

@@ -24,19 +24,12 @@ from .operators import Curvature, Jacobian
 if TYPE_CHECKING:
     from ..structure.user_functions import Loss
 
-OBJECTIVE_NAME = "fastcurv.Objective"
-ASSIGNABLE_ATTRIBUTES = "n_passes", "n_rows_read"  # counters
 # minimum size of a gradient that is returned without a copy
 NO_COPY_MIN_BYTES = 1 << 20
 
 
 @library_class
-class Objective(
-    ObjectiveRows,
-    ReadOnlyMixin,
-    made_by=OBJECTIVE_NAME,
-    assignable=ASSIGNABLE_ATTRIBUTES,
-):
+class Objective(ObjectiveRows, ReadOnlyMixin):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squared norm of the weight matrices W alone (see `l2_biases`).
 
@@ -145,6 +138,7 @@ class Objective(
     True
     """
 
+    _read_only = frozenset(("model", "loss", "l2", "l2_biases", "n_threads", "memory"))
     _made: dict[int, Objective]  # {number of rows: last batch of `batches`, whose plan is reused}
 
     def __init__(
@@ -416,7 +410,8 @@ class Objective(
         Objective
             The objective on the rows of a batch, in memory.
         """
-        last_batches = self.__dict__.pop("_made", {})
+        last_batches = self._made
+        self._made = {}
         for rows in random_batches(self.n_samples, size, rng):
             batch = self._restrict_to_rows(rows)
             last = last_batches.pop(len(rows), None)

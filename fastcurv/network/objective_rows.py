@@ -38,9 +38,9 @@ class ObjectiveRows(ObjectivePlans):
 
     loss: LossName | Loss
     # `n_shards`, `n_passes` and `block_rows` belong to objectives by blocks only.
-    n_shards: int
     n_passes: int
-    block_rows: int
+    _n_shards: int
+    _block_rows: int
     _sparse: bool = False  # True if X is sparse
     # index in the caller's order of each row of the blocks, or None if the orders are equal
     _order: Any = None
@@ -109,6 +109,20 @@ class ObjectiveRows(ObjectivePlans):
         """The weights of the rows as a read-only array, or None."""
         return read_only_view(self._weight)
 
+    @property
+    def n_shards(self) -> int:
+        """The number of blocks of rows, of objectives by blocks."""
+        return self._n_shards
+
+    @property
+    def block_rows(self) -> int:
+        """The number of rows of a block, of objectives by blocks."""
+        return self._block_rows
+
+    def __dir__(self) -> list[str]:
+        hidden = () if self._by_blocks else ("block_rows", "n_shards")
+        return [name for name in super().__dir__() if name not in hidden]
+
     def _set_up_rows(self) -> None:
         """Set up the state for the rows of X, y and sample_weight."""
         self._determine_loss_properties()
@@ -122,8 +136,9 @@ class ObjectiveRows(ObjectivePlans):
         self._n_samples = self._X.shape[0]
         self._create_process_state()
         self._whole = self._shard_type(self._shard_settings(2), rows, self._y, self._weight)
-        size = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
-        vars(self).update(block_rows=size, n_shards=-(-self.n_samples // size), n_passes=0)
+        self._block_rows = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
+        self._n_shards = -(-self.n_samples // self._block_rows)
+        self.n_passes = 0
 
     def _adopt_rows(self, rows: Any) -> None:
         """Store the rows in the engine's form, `_engine.Rows`, and set up the process state."""
@@ -143,15 +158,16 @@ class ObjectiveRows(ObjectivePlans):
         plan = other._plan
         plan.replace_rows(*self._engine_arguments())
         self._adopt_rows(other._rows)
-        vars(self).update(_plan=plan, _theta=other._theta)
-        vars(other).update(_plan=None, _rows=None)
+        self._plan = plan
+        self._theta = other._theta
+        other._plan = None
+        other._rows = None
 
     def _zero_unused_rows(self) -> None:
         """Set entries of X in rows of weight 0 to 0 if they could make hidden units overflow."""
-        attributes = self.__dict__
         X = self._X if self._untamed is None else self._untamed
-        attributes["_X"] = zero_unused_large_entries(self.model, X, self._weight)
-        attributes["_untamed"] = None if attributes["_X"] is X else X
+        self._X = zero_unused_large_entries(self.model, X, self._weight)
+        self._untamed = None if self._X is X else X
 
     def _determine_loss_properties(self) -> None:
         """Determine the properties of a user-defined loss on which the layout of a plan depends."""
@@ -197,19 +213,20 @@ class ObjectiveRows(ObjectivePlans):
             )
         self._set_up_rows()
 
-    def _copy_without_row_state(self) -> Any:
-        """Return a copy that must be started (`_set_up_rows`) after it has been modified."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__getstate__())
+    def _copy_without_row_state(self, **changed: Any) -> Any:
+        """Return a copy with the attributes `changed`, for which the caller must call
+        `_set_up_rows`. The constructor would check all rows again.
+        """
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__getstate__() | changed)
         return other
 
     def _restrict_to_rows(self, rows: Any) -> Any:
         """Return the objective on a subset of the rows. The caller must call `_set_up_rows`."""
         y, X, weight, untamed = select_rows(rows, self._y, self._X, self._weight, self._untamed)
-        other = self._copy_without_row_state()
+        y = np.ascontiguousarray(y)
         weight = None if weight is None else np.ascontiguousarray(weight)
-        vars(other).update(_X=X, _y=np.ascontiguousarray(y), _weight=weight, _untamed=untamed)
-        return other
+        return self._copy_without_row_state(_X=X, _y=y, _weight=weight, _untamed=untamed)
 
     def sum_over_rows(self, part: Any, *arguments: Any) -> Any:
         """Return ``part(self, *arguments)`` or, if the rows come in blocks, the sum of

@@ -56,6 +56,7 @@ class QuadraticFormOperator(SymmetricOperator):
 
     objective: Any  # an Objective; the class is not imported, which would be a cycle
     kind: str
+    _read_only = SymmetricOperator._read_only | {"objective", "kind"}
 
     @property
     @abstractmethod
@@ -139,12 +140,18 @@ class Curvature(QuadraticFormOperator):
     _plan: Any
     fast_product: FastProduct
     _take: Any
+    _read_only = QuadraticFormOperator._read_only | {
+        "theta",
+        "fast_product",
+        "diagonal_cost",
+        "estimated_seconds",
+    }
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         n, plan = objective.n_params, objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
         times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
-        vars(self).update(
+        self.__dict__.update(  # faster than assignments to self
             objective=objective,
             kind=kind,
             theta=plan.theta,
@@ -492,23 +499,19 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
     value: float
     gradient: np.ndarray
     _active: np.ndarray
+    _read_only = QuadraticFormOperator._read_only | {"whole", "indices", "value", "gradient"}
 
     def __init__(self, whole: Curvature, indices: Indices) -> None:
         model, starts = whole.objective.model, whole.objective.model.starts
         active = np.zeros(len(model.shapes), np.int8)
         active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
-        gradient = whole.gradient[indices]
-        for own in (indices, gradient):
-            own.setflags(write=False)
-        vars(self).update(
-            whole=whole,
-            indices=indices,
-            kind=whole.kind,
-            objective=whole.objective,
-            value=whole.value,
-            gradient=gradient,
-            _active=active,
-        )
+        self.whole = whole
+        self.indices = indices
+        self.kind = whole.kind
+        self.objective = whole.objective
+        self.value = whole.value
+        self.gradient = whole.gradient[indices]
+        self._active = active
         super().__init__(whole.dtype, (len(indices), len(indices)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -612,11 +615,14 @@ class Jacobian(Operator):
     objective: Any
     theta: np.ndarray
     _plan: Any
+    _read_only = Operator._read_only | {"objective", "theta"}
 
     def __init__(self, objective: Any, theta: Any) -> None:
         plan = objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
-        vars(self).update(objective=objective, theta=plan.theta, _plan=plan)
+        self.objective = objective
+        self.theta = plan.theta
+        self._plan = plan
         super().__init__(
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )

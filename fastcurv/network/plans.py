@@ -97,6 +97,7 @@ class ObjectivePlans:
         attributes["_plan"] = None
         attributes["_spare"] = []
         attributes["_lock"] = _engine.Lock()
+        attributes["_made"] = {}
         _living.add(self)
 
     def _after_fork(self) -> None:

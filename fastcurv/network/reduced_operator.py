@@ -29,6 +29,7 @@ class ReducedOperator(SymmetricOperator):
     n_products: int
     space: str
     lowest = False
+    _read_only = SymmetricOperator._read_only | {"whole", "n", "n_complement", "space", "lowest"}
 
     @property
     def why_unproved(self) -> str:

@@ -30,9 +30,8 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
             f"{type(ob).__name__}. Create a new objective with sample_weight."
         )
     weight = check_sample_weight(sample_weight, ob.n_samples, ob.dtype)
-    other = ob._copy_without_row_state()
-    # The copy is needed because the caller may change the array in a loop.
-    vars(other)["_weight"] = None if weight is None else weight.copy()
+    # The weights are copied because the caller may change the array in a loop.
+    other = ob._copy_without_row_state(_weight=None if weight is None else weight.copy())
     other._zero_unused_rows()
     # X changes too, since rows of weight 0 are set to 0.
     if other._untamed is not ob._untamed:

@@ -274,6 +274,7 @@ class SampleSpaceOperator(RowPasses, CoordinateOperator):
     rotate: Any
     state: RowState
     M: MatrixPool
+    _read_only = CoordinateOperator._read_only | {"rotate", "state", "M", "layers", "cuts"}
 
     def __init__(
         self, whole: Any, rotate: Any = None, state: Any = None, dtype: Any = None

@@ -49,20 +49,27 @@ class Shard(Objective):
     def __init__(
         self, frame: ShardSettings, X: Any, y: Any, sample_weight: Any, first: int = 0
     ) -> None:
-        how = {"l2": 0.0, "l2_biases": True, "memory": None, "n_threads": frame.n_threads}
-        # `seen` is True if X was found finite while it was copied.
-        own = {"frame": frame, "first": first, "seen": False}
-        vars(self).update(how, model=frame.model, loss=frame.loss, **own)
+        self.frame = frame
+        self.model = frame.model
+        self.loss = frame.loss
+        self.l2 = 0.0
+        self.l2_biases = True
+        self.memory = None
+        self.n_threads = frame.n_threads
+        self.first = first
+        self.seen = False  # True if X was found finite while it was copied
         self._unbounded_reason = unbounded_reason(frame.loss, frame.model.activation)
-        vars(self).update(_X=X, _y=y, _weight=sample_weight)
+        self._X = X
+        self._y = y
+        self._weight = sample_weight
         self._set_up_rows()
-        n, d = frame.n_samples, self.model.sizes[-1]
-        self.divisor = n * n_terms_per_row(self)
-        # position of the shard's outputs among the outputs of all rows
-        outputs = slice(first * d, (first + self.n_samples) * d)
+        self.divisor = frame.n_samples * n_terms_per_row(self)
         # The engine multiplies the Fisher by the number of rows of this shard; fisher_scale
         # replaces this factor by the number of all rows.
-        vars(self).update(fisher_scale=n / self.n_samples, own_outputs=outputs)
+        self.fisher_scale = frame.n_samples / self.n_samples
+        # position of the shard's outputs among the outputs of all rows
+        d = self.model.sizes[-1]
+        self.own_outputs = slice(first * d, (first + self.n_samples) * d)
 
     def _set_up_rows(self) -> None:
         if isinstance(self._X, SparseRows):
@@ -71,8 +78,8 @@ class Shard(Objective):
             self._create_process_state()
         else:
             super()._set_up_rows()
-        # `bounds` holds the rounding bounds at the last theta.
-        vars(self).update(_plans=[], bounds=None)
+        self._plans = []
+        self.bounds = None  # rounding bounds at the last theta
 
     def _after_fork(self) -> None:
         """Drop unfinished plans in a child of `os.fork`, where the thread that was building them
@@ -80,7 +87,8 @@ class Shard(Objective):
         """
         super()._after_fork()
         if self._lock.lost:
-            vars(self).update(_plans=[], bounds=None)
+            self._plans = []
+            self.bounds = None
 
     def _new_plan(self) -> Any:
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
@@ -95,7 +103,7 @@ class Shard(Objective):
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
-            vars(other)["seen"] = plan.replace_rows(*other._engine_arguments())
+            other.seen = plan.replace_rows(*other._engine_arguments())
         if not (finite or other.seen):
             check_finite(X, "X")
         other._plans, self._plans = self._plans, []
@@ -111,8 +119,7 @@ class Shard(Objective):
             weight = None if self._weight is None else self._weight[rows]
             X = self._X.X[rows].toarray()
             piece = Shard(self.frame, X, self._y[rows], weight, self.first + start)
-            names, order = ("arch", "chunk", "panel", "groups", "rows"), ("numpy", n, 0, 0, n)
-            vars(piece)["layout"] = dict(zip(names, order))
+            piece.layout = {"arch": "numpy", "chunk": n, "panel": 0, "groups": 0, "rows": n}
             yield piece
 
     def _bind_plan(self, theta: Any, gradient: bool) -> Any:

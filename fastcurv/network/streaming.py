@@ -45,7 +45,7 @@ CheckedRows = tuple[Any, Any, Any]  # (X, y, sample_weight) in the form that the
 
 
 @library_class
-class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
+class StreamedObjective(Objective):
     """An `Objective` whose rows are read block by block in bounded memory. All functions accept a
     `StreamedObjective` in place of an `Objective`. Sums are equal up to rounding.
 
@@ -168,13 +168,13 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         self._determine_loss_properties()
         if block_rows is not None:
             block_rows = check_positive_int(block_rows, "block_rows")
-        vars(self)["block_rows"] = self._rows_per_block() if block_rows is None else block_rows
+        self._block_rows = self._rows_per_block() if block_rows is None else block_rows
         if source.n_rows is None:
             source.n_rows = sum(block[0].shape[0] for _, block, _ in self._iter_checked_blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
             raise ValueError("X must have at least one row, got 0.")
-        vars(self)["n_shards"] = -(-self._n_samples // self.block_rows)
+        self._n_shards = -(-self._n_samples // self.block_rows)
 
     def _determine_loss_properties(self) -> None:
         """Read a few rows to determine the properties of a user-defined loss that is used for the
@@ -397,8 +397,7 @@ class StreamedObjective(Objective, made_by="fastcurv.StreamedObjective"):
         return self._load_block(take_rows(block, back))
 
     def _from_source(self, source: Any, model: MLP | None = None) -> StreamedObjective:
-        other: StreamedObjective = self._copy_without_row_state()
-        vars(other)["model"] = model or self.model
+        other: StreamedObjective = self._copy_without_row_state(model=model or self.model)
         other._set_source(source, self.block_rows)
         return other
 

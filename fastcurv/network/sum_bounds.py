@@ -65,7 +65,7 @@ def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple
         if bounds is None or not np.array_equal(bounds.theta, theta):
             measured = shard.dtype == np.float32 and not shard.layout
             bounds = ErrorPass(shard, theta, _summation_layout(shard, theta), measured)
-            vars(shard)["bounds"] = bounds
+            shard.bounds = bounds
         if not shard.layout:
             plan = shard._bind_plan(theta, v is None)
             if v is None:

@@ -136,7 +136,7 @@ class LanczosRuns:
         return run
 
 
-class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
+class Krylov(ReadOnlyMixin):
     """Lanczos runs on one operator whose products are shared by eigenpairs, densities and verdicts.
 
     The first run starts from a random direction that is uniform on the sphere. The bounds on the
@@ -195,6 +195,7 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
     dtype: np.dtype[Any]
     reduction: Any
     max_bytes: int
+    _read_only = frozenset(("op", "name", "rng", "n", "dtype", "reduction", "max_bytes"))
 
     def __init__(
         self,
@@ -209,8 +210,13 @@ class Krylov(ReadOnlyMixin, made_by="fastcurv.spectrum.Krylov"):
         seed = resolve_seed(seed, rng, 0)
         self._runs = runs = LanczosRuns(op, name, seed, max_bytes, space)
         self._lock = Lock()
-        self.op, self.name, self.n, self.dtype = runs.op, runs.name, runs.n, runs.dtype
-        self.rng, self.reduction, self.max_bytes = runs.rng, runs.reduction, runs.max_bytes
+        self.op = runs.op
+        self.name = runs.name
+        self.n = runs.n
+        self.dtype = runs.dtype
+        self.rng = runs.rng
+        self.reduction = runs.reduction
+        self.max_bytes = runs.max_bytes
 
     def __repr__(self) -> str:
         steps = [run.m for run in self._runs.probes]

@@ -67,7 +67,7 @@ class SpectrumRecord:
     rounding: float = 0.0
 
 
-class Tracker(ReadOnlyMixin, made_by="fastcurv.spectrum.Tracker"):
+class Tracker(ReadOnlyMixin):
     """Track the lowest and the highest eigenvalue of the Hessian along a training run.
 
     A tracker is called with theta once in each step, by `minimize` or in any other training loop.

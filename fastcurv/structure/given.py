@@ -44,9 +44,12 @@ class UserFunction(ReadOnlyMixin):
     third_bound: float | Callable[..., Floats] | None
     error_ulps: float | None
     name: str
-    built_in: bool = False
+    built_in: bool
     parts: tuple[str, str, str]
     by_row: bool  # True if the function returns one value for each row
+    _read_only = frozenset(
+        ["function", "third_bound", "error_ulps", "name", "built_in", "parts", "by_row"]
+    )
 
     def __repr__(self) -> str:
         if self.built_in:
@@ -137,14 +140,40 @@ class LossFunction(UserFunction):
 
     parts = ("value", "first", "second")
     by_row = True
-    _coupled: bool | None = None  # value of `coupled`; None before the first call
-    convex: bool = False  # True if the loss is convex in the outputs
-    exponential: bool = False  # True if the mean is exp(z)
-    logarithmic: bool = False  # True if the loss is minus the logarithm of a density
-    per_target: int = 1  # number of outputs for each target, or 0 if targets may have any width
-    # infimum of the valid targets, and True if a target may equal it; None if any target is valid
-    least: tuple[float, bool] | None = None
-    lower_bound: float | None
+    _read_only = UserFunction._read_only | frozenset(
+        ["convex", "exponential", "logarithmic", "per_target", "least", "lower_bound"]
+    )
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Values],
+        third_bound: float | Callable[..., Floats] | None,
+        error_ulps: float | None,
+        lower_bound: float | None,
+        *,
+        built_in: bool = False,
+        convex: bool = False,
+        exponential: bool = False,
+        logarithmic: bool = False,
+        per_target: int = 1,
+        least: tuple[float, bool] | None = None,
+        coupled: bool | None = None,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.third_bound = third_bound
+        self.error_ulps = error_ulps
+        self.lower_bound = lower_bound
+        self.built_in = built_in
+        self.convex = convex  # True if the loss is convex in the outputs
+        self.exponential = exponential  # True if the mean is exp(z)
+        self.logarithmic = logarithmic  # True if the loss is minus the logarithm of a density
+        # number of outputs for each target, or 0 if targets may have any width
+        self.per_target = per_target
+        # infimum of the valid targets, and True if a target may equal it; None if all are valid
+        self.least = least
+        self._coupled = coupled  # value of the property `coupled`; None before the first call
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a built-in loss by its name, without parameters."""
@@ -197,7 +226,7 @@ class LossFunction(UserFunction):
         self._check_shape("second", second, [(N, d), (N, d, d)], z, y)
         coupled = second.ndim == 3
         if self._coupled is None:
-            vars(self)["_coupled"] = coupled
+            self._coupled = coupled
         if self._coupled != coupled:
             raise ValueError(
                 f"{self!r} must return second with the same number of axes in every call, got "
@@ -308,8 +337,10 @@ class ActivationFunction(UserFunction):
 
     parts = ("phi", "first", "second")
     by_row = False
+    built_in = False
     first_bound: float | None
     second_bound: float | None
+    _read_only = UserFunction._read_only | {"first_bound", "second_bound"}
 
     def _facts(self) -> tuple[Any, ...]:
         return self.function, self.first_bound, self.second_bound, self.third_bound, self.error_ulps
@@ -467,24 +498,18 @@ def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
     return np.asarray((e * (1.1548 * (1 + r) + 0.5 * r * r)).max(axis=1))
 
 
-def _built_in_loss(kind: type[Made], name: str, function: Any, third: Any, **facts: Any) -> Made:
+def _built_in_loss(
+    kind: Callable[..., Made], name: str, function: Any, third: Any, **properties: Any
+) -> Made:
     """Return a built-in loss of class `kind` with the given name, function and bound `third`. Its
-    error is at most 16 ulps. `facts` are further attributes of the loss.
+    error is at most 16 ulps. `properties` are further arguments of `LossFunction`.
     """
-    known = {
-        "name": name,
-        "function": function,
-        "third_bound": third,
-        "error_ulps": 16,
-        "built_in": True,
-    }
-    loss = object.__new__(kind)
-    vars(loss).update({"lower_bound": 0.0, "convex": True, "_coupled": False} | known | facts)
-    return loss
+    usual = {"lower_bound": 0.0, "convex": True, "coupled": False}
+    return kind(name, function, third, 16, built_in=True, **usual | properties)
 
 
 @cache
-def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
+def quantile_loss(level: float, width: float, kind: Callable[..., Made]) -> Made:
     """Return the loss of `fastcurv.Loss.quantile` as an object of class `kind`. Raise ValueError if
     `level` is not between 0 and 1.
     """
@@ -495,7 +520,7 @@ def quantile_loss(level: float, width: float, kind: type[Made]) -> Made:
 
 
 @cache
-def pseudo_huber_loss(delta: float, kind: type[Made]) -> Made:
+def pseudo_huber_loss(delta: float, kind: Callable[..., Made]) -> Made:
     """Return the loss of `fastcurv.Loss.pseudo_huber` as an object of class `kind`."""
     name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
     return _built_in_loss(kind, name, partial(_pseudo_huber_loss, delta=delta), third)
@@ -528,7 +553,7 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         "gaussian_nll",
         _gaussian_nll_loss,
         _gaussian_nll_third_bound,
-        _coupled=True,
+        coupled=True,
         per_target=2,
         convex=False,
         logarithmic=True,

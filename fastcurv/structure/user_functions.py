@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,9 @@ N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
 DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments of magnitude about 1
 
 
-def set_user_function(
-    own: UserFunction, function: Any, returns: str, third_bound: Any, error_ulps: Any
-) -> None:
-    """Store a function and its known properties in the new object `own`, after checking their
-    types. `returns` is the signature of the function, for the error message. Raise TypeError or
-    ValueError if an argument is invalid.
+def check_user_function(function: Any, returns: str, third_bound: Any, error_ulps: Any) -> str:
+    """Return the name of a user-defined function. Raise TypeError or ValueError if an argument is
+    invalid. `returns` is the signature of the function, for the error message.
     """
     if not callable(function):
         raise TypeError(f"function must be {returns}, got {type_phrase(function)}.")
@@ -46,8 +44,7 @@ def set_user_function(
         check_positive(third_bound, "third_bound", zero=True)
     if error_ulps is not None:
         check_positive(error_ulps, "error_ulps")
-    own.function, own.third_bound, own.error_ulps = function, third_bound, error_ulps
-    own.name = getattr(function, "__name__", type(function).__name__)
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def check_rows_independent(
@@ -115,7 +112,7 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
     return here
 
 
-class Loss(LossFunction, made_by="fastcurv.Loss"):
+class Loss(LossFunction):
     """A user-defined loss, given as a function of outputs and targets.
 
     The objective is the mean of the losses of the samples, as for ``cross_entropy``. Values,
@@ -199,24 +196,18 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         lower_bound: float | None = None,
         error_ulps: float | None = None,
     ) -> None:
-        set_user_function(
-            self, function, "function(z, y) -> (value, first, second)", third_bound, error_ulps
-        )
+        returns = "function(z, y) -> (value, first, second)"
+        name = check_user_function(function, returns, third_bound, error_ulps)
         wanted = "a finite number, or None if no lower bound is known"
         if lower_bound is not None:
             lower_bound = check_real_number(lower_bound, "lower_bound", wanted)
         if lower_bound is not None and not math.isfinite(lower_bound):
             raise ValueError(f"lower_bound must be {wanted}, got {lower_bound!r}.")
-        vars(self).update(lower_bound=lower_bound, per_target=0)
+        super().__init__(name, function, third_bound, error_ulps, lower_bound, per_target=0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle a built-in loss by its parameters, and other losses with their known
-        properties.
-        """
-        if not self.built_in:
-            return object.__reduce_ex__(self, protocol)
-        head, _, numbers = self.name.removesuffix(")").partition("(")
-        return getattr(Loss, head), tuple(float(number) for number in numbers.split(","))
+        """Pickle the function with its known properties."""
+        return object.__reduce_ex__(self, protocol)
 
     @staticmethod
     def quantile(level: float = 0.5, width: float = 0.05) -> Loss:
@@ -248,7 +239,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         Loss.quantile(0.9, 0.05)
         """
         level = check_real_number(level, "level", "a number between 0 and 1")
-        made: Loss = quantile_loss(level, check_positive(width, "width"), Loss)
+        made: Loss = quantile_loss(level, check_positive(width, "width"), BuiltInLoss)
         return made
 
     @staticmethod
@@ -273,7 +264,7 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
         >>> fc.Loss.pseudo_huber(0.5)
         Loss.pseudo_huber(0.5)
         """
-        made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), Loss)
+        made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), BuiltInLoss)
         return made
 
     def _check_on_sample(self, y: NDArray[Any], d: int) -> None:
@@ -297,7 +288,18 @@ class Loss(LossFunction, made_by="fastcurv.Loss"):
             )
 
 
-class Activation(ActivationFunction, made_by="fastcurv.Activation"):
+class BuiltInLoss(Loss):
+    """A built-in loss with parameters, as `Loss.quantile` and `Loss.pseudo_huber` return it."""
+
+    def __init__(self, name: str, *function: Any, **properties: Any) -> None:
+        LossFunction.__init__(self, name, *function, **properties)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        head, _, numbers = self.name.removesuffix(")").partition("(")
+        return getattr(Loss, head), tuple(float(number) for number in numbers.split(","))
+
+
+class Activation(ActivationFunction):
     """A user-defined activation, given as a function of the pre-activations z of a layer.
 
     Values, gradients, products with the Hessian and the GGN, spectra, `minimize`, verdicts, batch
@@ -371,21 +373,27 @@ class Activation(ActivationFunction, made_by="fastcurv.Activation"):
         third_bound: float | Callable[[Floats, Floats], Floats] | None = None,
         error_ulps: float | None = None,
     ) -> None:
-        set_user_function(
-            self, function, "function(z) -> (phi, first, second)", third_bound, error_ulps
-        )
+        returns = "function(z) -> (phi, first, second)"
+        self.name = check_user_function(function, returns, third_bound, error_ulps)
         for name, bound in (("first_bound", first_bound), ("second_bound", second_bound)):
             if bound is not None:
                 check_positive(bound, name, zero=True)
-        self.first_bound, self.second_bound = first_bound, second_bound
+        self.function = function
+        self.first_bound = first_bound
+        self.second_bound = second_bound
+        self.third_bound = third_bound
+        self.error_ulps = error_ulps
         self._check_on_sample()
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the known properties of the function, and check the function. A pickle stores the
-        function by its name, which may denote another function in another process.
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Create copies by the constructor, which checks the function. A pickle stores the function
+        by its name, which may denote another function in another process.
         """
-        vars(self).update(state)
-        self._check_on_sample()
+        bounds = {
+            name: getattr(self, name)
+            for name in ("first_bound", "second_bound", "third_bound", "error_ulps")
+        }
+        return partial(type(self), **bounds), (self.function,)
 
     def _check_on_sample(self) -> None:
         """Raise ValueError if the function returns NaN or infinity or mixes the entries of z at

@@ -78,6 +78,7 @@ class LinearAutoencoder(ReadOnlyMixin):
     U: np.ndarray
     X: np.ndarray
     objective: ReferenceObjective
+    _read_only = frozenset(("spectrum", "p", "U", "X", "objective"))
 
     def __init__(
         self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0, rng: Any = None

@@ -23,7 +23,7 @@ from ..network.arguments import check_dtype
 
 
 @library_class
-class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_products",)):
+class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin):
     """A symmetric operator with the given eigenvalues, in a random basis.
 
     The operator is ``P diag(values) P'``, where P is a product of Householder reflections. A
@@ -53,6 +53,7 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_prod
     values: Array
     reflection_vectors: Array
     n_products: int
+    _read_only = frozenset(("dtype", "shape", "ndim", "values", "reflection_vectors"))
 
     def __init__(
         self,
@@ -118,6 +119,7 @@ class QuadraticObjective(ReadOnlyMixin):
     n_params: int
     center: Array
     offset: float
+    _read_only = frozenset(("H", "n_params", "center", "offset"))
 
     def __init__(self, H: Any, center: Any = None, offset: float = 0.0) -> None:
         self.H = check_symmetric_operator(H)
@@ -169,6 +171,7 @@ class FunctionObjective(ReadOnlyMixin):
     """
 
     n_params: int
+    _read_only = frozenset(("n_params",))
 
     def __init__(
         self, n_params: int, value: Any, gradient: Any, hessian: Any, third_bound: Any = None

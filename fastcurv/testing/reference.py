@@ -63,6 +63,9 @@ class ReferenceModel(ReadOnlyMixin):
     residual: bool
     batch_norm: bool
     n_params: int
+    _read_only = frozenset(
+        ["dtype", "sizes", "activation", "bias", "residual", "batch_norm", "n_params"]
+    )
 
     def __init__(
         self,
@@ -218,6 +221,20 @@ class ReferenceObjective(ReadOnlyMixin):
     sample_weight: Floats | None
     n_params: int
     n_samples: int
+    _read_only = frozenset(
+        [
+            "dtype",
+            "model",
+            "loss",
+            "l2",
+            "l2_biases",
+            "X",
+            "y",
+            "sample_weight",
+            "n_params",
+            "n_samples",
+        ]
+    )
 
     def __init__(
         self,
@@ -288,7 +305,7 @@ class ReferenceObjective(ReadOnlyMixin):
 
 
 @library_class
-class ReferenceHessian(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_products",)):
+class ReferenceHessian(SelfAdjointOperator, ReadOnlyMixin):
     """The Hessian as an operator whose products are complex steps, ``H v = Im gradient(theta + i h
     v) / h``. There is no cancellation, since no difference is computed.
     """
@@ -298,6 +315,7 @@ class ReferenceHessian(SelfAdjointOperator, ReadOnlyMixin, assignable=("n_produc
     value: Any
     gradient: Any
     n_products: int
+    _read_only = frozenset(("dtype", "shape", "ndim", "objective", "theta", "value", "gradient"))
 
     def __init__(self, objective: ReferenceObjective, theta: Floats) -> None:
         super().__init__(float, (theta.size, theta.size))

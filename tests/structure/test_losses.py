@@ -448,7 +448,7 @@ def test_losses_have_names_and_copies():
         again = loss_by_name(str(one))
         assert again is one or (again.name == one.name and name in losses.BUILT_IN_LOSSES)
     for one in (Loss.quantile(), Loss.quantile(0.9), Loss.pseudo_huber(), Loss.pseudo_huber(2.0)):
-        assert type(one) is Loss and loss_by_name(str(one)) is one
+        assert isinstance(one, Loss) and loss_by_name(str(one)) is one
         assert pickle.loads(pickle.dumps(one)) is one and copy.deepcopy(one) is one
         assert fc.Objective(fc.MLP([1, 1]), [[1.0]], [[1.0]], str(one)).loss is one
     for unknown in ("cubic(3)", "quantiles(0.9)", "cubic"):

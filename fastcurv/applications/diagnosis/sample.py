@@ -114,6 +114,7 @@ class CriticalPointSample(ReadOnlyMixin):
     points: tuple[SampledPoint, ...]
     n_tries: int
     n_walks: int
+    _read_only = frozenset(("points", "n_tries", "n_walks"))
 
     def __init__(
         self, points: list[SampledPoint], n_tries: int, n_walks: int = 0, model: Any = None

@@ -120,6 +120,7 @@ class ConvergenceDisplay(Display):
     xlabel: Any
     ylabel: Any
     ends: Any
+    _read_only = frozenset(("curves", "xlabel", "ylabel", "ends"))
 
     def __init__(
         self,
@@ -134,7 +135,9 @@ class ConvergenceDisplay(Display):
                 f"curves must be a dict of a name to (x, y) each, got {type_phrase(curves)}."
             )
         self.curves = {name: _as_curve(name, curve) for name, curve in curves.items()}
-        self.xlabel, self.ylabel, self.ends = xlabel, ylabel, dict(ends or {})
+        self.xlabel = xlabel
+        self.ylabel = ylabel
+        self.ends = dict(ends or {})
 
     @classmethod
     def from_results(
@@ -363,6 +366,7 @@ class MinimumRatioDisplay(Display):
     kinds: Any
     trivial: Any
     quantity: Any
+    _read_only = frozenset(("losses", "ratios", "kinds", "trivial", "quantity"))
 
     def __init__(
         self,

@@ -164,6 +164,7 @@ class LandscapeDisplay(Display):
     directions: Any
     names: Any
     taylor: Any
+    _read_only = frozenset(("steps", "losses", "directions", "names", "taylor"))
 
     def __init__(
         self,
@@ -174,8 +175,11 @@ class LandscapeDisplay(Display):
         *,
         taylor: np.ndarray | None = None,
     ) -> None:
-        self.steps, self.losses, self.directions = steps, losses, directions
-        self.names, self.taylor = names, taylor
+        self.steps = steps
+        self.losses = losses
+        self.directions = directions
+        self.names = names
+        self.taylor = taylor
 
     @classmethod
     def from_objective(

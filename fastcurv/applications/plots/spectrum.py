@@ -67,6 +67,7 @@ class SpectrumDisplay(Display):
     density: Any
     eigenvalues: Any
     bounds: Any
+    _read_only = frozenset(("density", "eigenvalues", "bounds"))
 
     def __init__(
         self,

@@ -134,7 +134,7 @@ def _add_legend(ax: Any, label: str | None) -> Any:
 # The base class of all Displays: axes to draw on, and a PNG representation for notebooks.
 
 
-class Display(ReadOnlyMixin, assignable=("ax_", "figure_")):
+class Display(ReadOnlyMixin):
     """A plot that stores its data and is drawn by ``plot``, like scikit-learn's Displays.
 
     Attributes

@@ -272,13 +272,15 @@ $(VENV)/.python: $(if $(filter-out $(WANTED),$(MADE)),always)
 
 always:
 
-# One installation for each set of extras; the engine that the first of them compiles serves all.
+# One installation for each set of extras. All use the objects in build/objects, which are compiled once.
 $(VENV)/.demo: $(VENV)/.python $(SOURCE)
-	@echo "compiling the engine on all processors, and fetching scikit-learn and matplotlib"
+	$(PY) setup.py -q build_ext --inplace
+	@echo "fetching scikit-learn and matplotlib"
 	$(PY) -m pip install -q --no-build-isolation -e ".[demo]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.python $(SOURCE)
+	$(PY) setup.py -q build_ext --inplace
 	$(PY) -m pip install -q --no-build-isolation -e ".[test]"
 	touch $@
 

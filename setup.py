@@ -2,6 +2,8 @@
 pyproject.toml.
 """
 
+import gc
+import hashlib
 import os
 import re
 import shutil
@@ -10,7 +12,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from Cython import __version__ as cython_version
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -23,23 +24,32 @@ HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
+# Optimisation of what makes no products: the C of Cython, and kernels for CPUs that lack AVX2. GCC
+# contracts a * b + c only with -fexpensive-optimizations, which -O1 leaves out and FC_HOT turns on;
+# otherwise kernels differ in the last bit.
+LESS = ["-O1", "-fexpensive-optimizations"]
+# That warning takes a third of the compilation of a file of 200 000 lines.
+FLAGS_OF = {"core": [*LESS, "-Wno-misleading-indentation"], "baseline": LESS}
 # GCC's -O3 is worth 2% where products are made (FC_HOT, in kernels.inc), and 40 kB everywhere.
 # Functions aligned to cache lines are worth 1 to 3% of the products of the smallest networks,
 # which otherwise change by as much from one edit to the next.
-GNU_KERNELS = dict.fromkeys(("avx2", "avx512"), ["-fno-gcse", "-falign-functions=64", "-DFC_HOT"])
+GNU_FLAGS_OF = dict.fromkeys(("avx2", "avx512"), ["-fno-gcse", "-falign-functions=64", "-DFC_HOT"])
 # The kernels are written in vectors: what compilers add by themselves are copies of loops, for
 # cases that no product has. (Batch normalisation asks for it, in its file.)
 GNU = ("tree-vectorize", "unswitch-loops", "split-loops", "ipa-cp-clone", "peel-loops")
 GNU += ("predictive-commoning", "version-loops-for-strides")
 CLANG = ("vectorize", "slp-vectorize", "unroll-loops")
 
+
+def compile_seconds(source):
+    """Return the estimated processor time of one source, in seconds."""
+    return {"core": 25, "avx512": 35, "avx2": 18, "baseline": 12}.get(Path(source).stem, 1)
+
+
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
 )  # as if the compiler had no vectors
 sanitize = os.environ.get("FASTCURV_SANITIZE")
-# Optimisation of instrumented builds. GCC contracts a * b + c only with -fexpensive-optimizations,
-# which -O1 leaves out and FC_HOT turns on; otherwise kernels differ in the last bit.
-INSTRUMENTED_FLAGS = ["-O1", "-fexpensive-optimizations"]
 if sys.platform == "win32":
     compile_args, link_args, counters = ["/O2", "/std:c11"], [], []
 else:
@@ -53,51 +63,46 @@ else:
         "-ffp-contract=fast",
         "-pthread",
     ]
+    # Python's own flags ask for symbols, which take a third of the compilation.
+    compile_args += [] if "-g" in os.environ.get("CFLAGS", "").split() else ["-g0"]
     link_args = ["-pthread"]
     if sanitize:
         flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
-        compile_args += [*flags, *INSTRUMENTED_FLAGS]  # -O2 takes longer to build and finds less
+        compile_args += [*flags, *LESS]  # -O2 takes longer to build and finds less
         link_args += flags
     else:  # what writes past its end, or over the table of functions, ends the process
         compile_args += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
         link_args += ["-Wl,-z,relro,-z,now"] * (sys.platform == "linux")
     # counters in the C, not in what Cython makes
-    counters = ["--coverage", *INSTRUMENTED_FLAGS] if os.environ.get("FASTCURV_COVERAGE") else []
+    counters = ["--coverage", *LESS] if os.environ.get("FASTCURV_COVERAGE") else []
 
 
 class Build(build_ext):
-    """Sources are compiled side by side; what goes into a wheel names no folder and no symbol that
-    nobody asks for, so that two builds of one commit are the same bytes.
+    """Sources are compiled side by side, each to an object in a folder that is named by a hash of
+    what determines it, so that every installation in this checkout uses the same objects. What goes
+    into a wheel names no folder and no symbol that nobody asks for, so that two builds of one
+    commit are the same bytes.
     """
 
     def build_extensions(self):
         (extension,) = self.extensions
-        if self.compiler.compiler_type == "unix":
-            one_by_one = self.compiler.compile
-            version = subprocess.run(
-                [self.compiler.compiler_so[0], "--version"], capture_output=True, text=True
-            )
+        self.side_by_side = self.compiler.compiler_type == "unix"
+        if self.side_by_side:
+            command = self.compiler.compiler_so
+            version = subprocess.run([command[0], "--version"], capture_output=True, text=True)
+            self.compiler_text = repr([command, version.stdout])
             gnu = "Free Software Foundation" in version.stdout
-            flags = GNU_KERNELS if gnu else {}
-            plain = [f"-fno-{name}" for name in (GNU if gnu else CLANG)]
-
-            def compile(sources, **options):
-                def one(source):
-                    more = list(options.get("extra_postargs") or [])
-                    more += [] if sanitize else [*flags.get(Path(source).stem, []), *plain]
-                    more += counters * (source in C_SOURCES)
-                    return one_by_one([source], **{**options, "extra_postargs": more})
-
-                with ThreadPoolExecutor(os.cpu_count()) as pool:
-                    return [name for part in pool.map(one, sources) for name in part]
-
-            self.compiler.compile = compile
-        elif shutil.which("clang-cl"):  # cl itself knows no vector extensions
+            self.flags = [f"-fno-{name}" for name in (GNU if gnu else CLANG)]
+            self.flags_of = FLAGS_OF | (GNU_FLAGS_OF if gnu else {})
+        else:
             self.compiler.initialize()
-            self.compiler.cc = shutil.which("clang-cl")
-        for_wheel = "bdist_wheel" in self.distribution.command_obj
+            self.compiler_text = sys.version
+            self.flags, self.flags_of = [], {}
+            if shutil.which("clang-cl"):  # cl itself knows no vector extensions
+                self.compiler.cc = shutil.which("clang-cl")
+        for_wheel = "bdist_wheel" in self.distribution.command_obj and not self.editable_mode
         if for_wheel and sys.platform != "win32" and not sanitize:
-            extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
+            extension.extra_compile_args.append(f"-ffile-prefix-map={Path.cwd()}=.")
             extension.extra_link_args.append(
                 "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
             )
@@ -108,32 +113,50 @@ class Build(build_ext):
         super().build_extensions()
 
     def build_extension(self, extension):
-        """Compile, but for an editable install where the engine is in place, of the same texts and
-        made in the same way: the way is noted in the folder of builds.
-        """
-        made = Path(CORE).with_name(Path(self.get_ext_filename(extension.name)).name)
-        texts = [*extension.sources, *extension.depends, "setup.py", "pyproject.toml"]
-        flags = [
-            os.environ.get(name)
-            for name in ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "FASTCURV_SANITIZE")
-        ]
-        way = repr([sys.version, cython_version, macros, compile_args, link_args, counters, flags])
-        note = Path("build/cython") / (made.name + ".way")
-        known = made.exists() and note.exists() and note.read_text() == way
-        if (
-            self.editable_mode
-            and known
-            and all(Path(text).stat().st_mtime <= made.stat().st_mtime for text in texts)
-        ):
-            place = Path(self.get_ext_fullpath(extension.name))
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(made, place)
-            return
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.unlink(missing_ok=True)
+        """Compile the sources, and link their objects."""
+        texts = b"".join(Path(header).read_bytes() for header in HEADERS)
+        commands = [self.object_command(extension, source, texts) for source in extension.sources]
+        missing = [command for command in commands if not Path(command[2], "complete").exists()]
+        if missing:
+            missing.sort(key=lambda command: -compile_seconds(command[0]))
+            seconds = [compile_seconds(source) for source, *_ in missing]
+            n_processors = (os.cpu_count() or 1) if self.side_by_side else 1
+            estimate = max(seconds[0], sum(seconds) / n_processors)
+            print(
+                f"fastcurv: compiling {len(missing)} of {len(commands)} C files on {n_processors} "
+                f"processors, about {estimate:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            with ThreadPoolExecutor(n_processors) as pool:
+                list(pool.map(lambda command: self.compile_object(extension, *command), missing))
+        extension.sources, extension.extra_objects = [], [name for _, name, *_ in commands]
+        self.force = True  # to link takes less than a second
         super().build_extension(extension)
-        if self.editable_mode or "--inplace" in sys.argv:
-            note.write_text(way)
+
+    def object_command(self, extension, source, texts):
+        """Return (source, object, folder, flags)."""
+        stem = Path(source).stem
+        flags = [*extension.extra_compile_args]
+        if not sanitize:
+            flags += [*self.flags, *self.flags_of.get(stem, [])]
+        flags += counters * (source in C_SOURCES)
+        key = [self.compiler_text, extension.define_macros, flags]
+        key += [] if source in C_SOURCES else [sys.version]  # whose headers Cython's C includes
+        digest = hashlib.sha256(repr(key).encode() + texts + Path(source).read_bytes()).hexdigest()
+        folder = f"build/objects/{stem}-{digest[:16]}"
+        (name,) = self.compiler.object_filenames([source], output_dir=folder)
+        return source, name, folder, flags
+
+    def compile_object(self, extension, source, _, folder, flags):
+        self.compiler.compile(
+            [source],
+            output_dir=folder,
+            macros=extension.define_macros,
+            include_dirs=[*self.include_dirs, *extension.include_dirs],
+            extra_postargs=flags,
+        )
+        Path(folder, "complete").touch()
 
 
 core = Extension(
@@ -151,7 +174,9 @@ described = {"sdist", "egg_info", "dist_info"} & set(sys.argv)
 built = [word for word in sys.argv[1:] if word.startswith(("build", "bdist", "install"))]
 extensions = [core]
 if built or not described:
+    gc.disable()  # objects live until the end: collections take a quarter of Cython's time
     extensions = cythonize(extensions, language_level=3, build_dir="build/cython")
+    gc.enable()
 
 # An index of packages shows the README without the folder that its links and pictures lie in: there
 # they are words that say where.

@@ -175,6 +175,7 @@ cdef void copy_state_matrices(PlanS *P, bint back, char **out, Py_ssize_t ld) no
             copy_unpacked_pairs(P, y, r0, out[4 * l], out[4 * l + 1], ld)
             copy_state_rows(P, y, y.q, r0, out[4 * l + 2], ld)
             copy_state_rows(P, y, y.delta, r0, out[4 * l + 3], ld)
+        y = &P.layer[P.n_layers - 1]
         copy_state_rows(P, y, <char *>P.loss.h, r0, out[4 * P.n_layers], ld)
         if out[4 * P.n_layers + 1] != NULL:
             memcpy(

@@ -1,4 +1,5 @@
 """The method of conjugate gradients for (H + shift) y = -g, which detects negative curvature."""
+cimport cython
 import numpy as np
 
 from libc.math cimport INFINITY, fmax, frexp, ldexp, log, log1p, sqrt
@@ -25,6 +26,7 @@ cdef bint exceeds_convergence_bound(
     return fallen > 0 and log(fallen) > guaranteed
 
 
+@cython.final
 cdef class CGWorkspace:
     """Vectors of the method of conjugate gradients for (H + shift) y = -g, kept for a whole run,
     and the vector operations between two products.

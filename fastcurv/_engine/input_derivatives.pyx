@@ -250,6 +250,7 @@ cdef void propagate_tangents_forward(
             t.d_out
         )
     if t.jacobian != NULL and t.inputs:
+        D = <real *>room.D[t.n_layers - 1]
         copy_column_groups(
             D + rows, t.ldt, t.d_out, rows, t.d_in, <real *>t.jacobian + first * t.d_out * t.d_in,
             t.d_in, 1, t.d_out * t.d_in

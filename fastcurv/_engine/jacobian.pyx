@@ -96,6 +96,7 @@ cdef void write_jacobian_rows(
     is the width of the widest layer.
     """
     cdef real *E = D + P.d_out * ld
+    cdef const real *p
     cdef Py_ssize_t s, l
     for s in range(first, first + count):
         if (s - first) % 64 == 0 and fc_watch_poll():
@@ -110,10 +111,11 @@ cdef void write_jacobian_rows(
                     P, &P.layer[l], <const real *>a_[l] + s * P.layer[l].k, D, ld, out
                 )
             if l:
+                p = <const real *>p_[l - 1]
+                if p != NULL:
+                    p += s * P.layer[l].k
                 propagate_to_layer_below(
-                    P, l, <const real *>a_[l] + s * P.layer[l].k,
-                    NULL if p_[l - 1] == NULL else <const real *>p_[l - 1] + s * P.layer[l].k,
-                    D, E, ld
+                    P, l, <const real *>a_[l] + s * P.layer[l].k, p, D, E, ld
                 )
         out += P.d_out * P.n
 

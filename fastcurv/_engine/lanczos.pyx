@@ -553,7 +553,8 @@ cdef class LanczosRecurrence:
             here[j] = 1
             if j:
                 before[j - 1] = 1
-        here[-1] = here[end] = 0
+        here[end] = 0
+        (here - 1)[0] = 0
         for i in range(end):
             one = t[i * (ld + 1)] * here[i]
             if self.tridiagonal:

@@ -239,6 +239,7 @@ cdef void compute_direction_coefficients(Quasi *q) noexcept nogil:
     for i in range(k):
         a = (q.first + i) % m
         D[i] = q.cross[a * m + a]
+    a = (q.first + k - 1) % m
     q.c = D[k - 1] / q.inner[a * m + a]
     for i in range(k - 1, -1, -1):
         a = (q.first + i) % m
@@ -609,8 +610,8 @@ cdef class QuasiNewton:
             if ending[0] != NOT_ENDED:
                 break
             self.update_best_point()
+            rows[0], rows[1], rows[2] = q.f, q.gnorm, (self.looked - self.began) * 1e-9
             rows += 3
-            rows[-3], rows[-2], rows[-1] = q.f, q.gnorm, (self.looked - self.began) * 1e-9
             self.steps += 1
             if self.looked - self.began > PROGRESS_INTERVAL_NS:
                 break

@@ -6,11 +6,14 @@ Half-way between their ends the loss is that of a network that has learnt little
 point of a quadratic Bezier curve between the ends is moved, so that the mean loss on the curve
 falls: 200 steps of Adam. The plane through the three points shows one valley.
 
+Half right: that from a minimum there is no way to go, as a lecture says. There is none down, but a
+path of almost constant loss leads to another minimum.
+
 Paper: T. Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, NeurIPS
 2018.
 
-Not shown: that there is only one valley. Other paths may be as low, and narrow networks have
-minima that no path of this kind joins.
+Not shown: that there is only one valley. Other paths may be as low, and narrow networks have minima
+that no path of this kind joins.
 """
 
 import numpy as np

@@ -1,15 +1,15 @@
 """L11. Batch normalisation keeps the inputs of a layer centred and scaled while the layers before
-it learn, by construction; but the network without it ends at a lower loss.
+it learn, by construction; whether the loss ends lower depends on the rate and the activation.
 
-The same deep relu network is trained with and without `batch_norm=True`. After every epoch the
-inputs of the fifth layer's units are computed for all samples. In the plain network their means
-move and their spread grows sixfold. With batch normalisation both are constant, since the inputs
-are shown after normalisation.
+Left: the same deep relu network is trained with and without `batch_norm=True`. After every epoch
+the inputs of the fifth layer's units are computed for all samples. In the plain network their means
+move and their spread grows. With batch normalisation both are constant, since the inputs are shown
+after normalisation. Right: the loss at the end against the learning rate.
 
-Half right: that internal covariate shift slows training. The plain network, whose inputs move, has
-the lower loss after the same number of epochs.
+Half right: that internal covariate shift slows training. With relu the plain network, whose inputs
+move, ends lower at small rates, and fails at a rate of 1. With tanh it is the other way round.
 
-Not shown: other activations, whose means may move less, and other learning rates.
+Not shown: longer training, and rates that decay.
 """
 
 import numpy as np
@@ -18,17 +18,19 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
-MOVES = {"plain": "move", "batch norm": "do not"}
+NETWORKS = {"plain": False, "batch norm": True}
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 300, 1000, 1797))
     epochs = pick(scale, 15, 25, 60)
     sizes = [64] + [24] * 6 + [10]
-    figure = plots.new_figure((7.6, 3.8))
+    figure = plots.new_figure((8.4, 4.0))
     facts = {}
-    panels = figure.subplots(1, 2, sharey=True)
-    for ax, (name, normal) in zip(panels, {"plain": False, "batch norm": True}.items()):
+    *panels, right = figure.subplots(1, 3)
+    panels[1].sharey(panels[0])
+    for ax, (name, normal) in zip(panels, NETWORKS.items()):
         model = fc.MLP(sizes, activation="relu", batch_norm=normal)
         ob = fc.Objective(model, X, y, loss="cross_entropy")
         start, seen = model.init(seed=0), []
@@ -50,16 +52,63 @@ def main(scale="normal", out="pictures"):
             "spread": (float(np.mean(spread[0])), float(np.mean(spread[-1]))),
             "loss": float(run.fun),
         }
-        ax.set_title(f"{name}: inputs of layer 5\n{MOVES[name]}; final loss {run.fun:.4f}")
+        ax.set_title(f"{name}:\ninputs of layer 5")
         ax.set_xlabel("epoch")
         ax.legend(frameon=False)
-    panels[0].set_ylabel("mean and standard deviation over the samples")
+    panels[0].set_ylabel("mean and standard deviation")
+    rates = pick(scale, RATES[::2], RATES, RATES)
+    ends = losses_by_rate(X, y, sizes, epochs, rates, n_seeds=pick(scale, 1, 2, 5))
+    draw_losses(right, ends, rates)
     words = "; ".join(
         f"{name}: the means moved by {f['shift']:.2f}, the spread went from "
         f"{f['spread'][0]:.2f} to {f['spread'][1]:.2f}, and the loss ended at {f['loss']:.4f}"
         for name, f in facts.items()
     )
-    return Outcome(f"Over {epochs} epochs, {words}.", save(figure, __file__, out), facts)
+    lower = {
+        activation: [
+            f"{rate:g}" for rate in rates if ends[activation, rate][0] < ends[activation, rate][1]
+        ]
+        for activation in ("relu", "tanh")
+    }
+    return Outcome(
+        f"Over {epochs} epochs, {words}. The plain network ends lower at the rates "
+        f"{', '.join(lower['relu'])} with relu, and at {', '.join(lower['tanh'])} with tanh.",
+        save(figure, __file__, out),
+        facts | {"ends": ends},
+    )
+
+
+def losses_by_rate(X, y, sizes, epochs, rates, n_seeds):
+    """Return the median losses at the end, without and with batch normalisation, by activation and
+    learning rate.
+    """
+    ends = {}
+    for activation in ("relu", "tanh"):
+        for rate in rates:
+            losses = np.zeros((len(NETWORKS), n_seeds))
+            for row, normal in enumerate(NETWORKS.values()):
+                model = fc.MLP(sizes, activation=activation, batch_norm=normal)
+                ob = fc.Objective(model, X, y, loss="cross_entropy")
+                for seed in range(n_seeds):
+                    options = {"batch_size": 64, "seed": seed, "learning_rate": rate}
+                    run = fc.minimize(
+                        ob, model.init(seed=seed), "sgd", max_iter=epochs, verdict=False, **options
+                    )
+                    losses[row, seed] = run.fun
+            ends[activation, rate] = np.median(losses, axis=1).tolist()
+    return ends
+
+
+def draw_losses(ax, ends, rates):
+    """Draw the loss at the end against the learning rate, by activation and network."""
+    for activation, color in (("relu", plots.BLUE), ("tanh", plots.RED)):
+        losses = np.array([ends[activation, rate] for rate in rates])
+        for k, (name, style) in enumerate(zip(NETWORKS, ("-", "--"))):
+            ax.plot(rates, losses[:, k], style, color=color, marker="o", ms=4)
+            ax.plot([], [], style, color=color, label=f"{activation}, {name}")
+    ax.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="final loss")
+    ax.set_title("Which loss is lower\ndepends on the rate")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=9, ncols=2)
 
 
 def preactivations(ob, theta, layer=4):

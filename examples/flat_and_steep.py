@@ -1,12 +1,19 @@
-"""L18. Newton's method takes long steps where the loss is flat and short ones where it is steep;
-gradient descent does the opposite.
+"""L18. Newton's step is as long as the distance to the minimum, where the loss is flat as where it
+is steep; gradient descent takes short steps where it is flat and long ones where it is steep.
 
 Linear regression with two inputs, one twenty times as large as the other. Left: the path of
 gradient descent with the largest stable rate, which goes to and fro across the valley and creeps
 along it, and Newton's step, which ends at the minimum. Right: the first step of each along both
 eigenvectors of H, from the same distance.
 
-Not shown: losses that are not quadratic, for which one step of Newton's method does not suffice.
+Half right: that Newton's steps are longer where it is flat and shorter where it is steep. For the
+same gradient they are, because the gradient is divided by the curvature. From the same distance
+they are equally long.
+
+Not shown: losses that are not quadratic, for which one step of Newton's method does not suffice. On
+the plateaus of `plateaus`, whose curvature says little about the distance to a minimum, the
+trust-region method, which is built on Newton's step, needs more gradients than Adam does at its
+best rate.
 """
 
 import numpy as np
@@ -53,7 +60,7 @@ def main(scale="normal", out="pictures"):
         [0, 1], [f"flat,\n$\\lambda$ = {values[0]:.2f}", f"steep,\n$\\lambda$ = {values[1]:.0f}"]
     )
     right.set(yscale="log", ylabel="length of the first step")
-    right.set_title("Newton's step: longer where flat,\nshorter where steep")
+    right.set_title("Newton's step is as long\nwhere flat as where steep")
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=9)
     left_over = float(ob.value(path[-1]))
     return Outcome(

@@ -1,4 +1,4 @@
-"""Write a notebook for each chapter of the lectures: its examples in their quick form, and two
+"""Write a notebook for each chapter of the lectures: its examples in their quick form, and
 exercises. ``make notebooks`` does it.
 
 python examples/notebooks.py [--out notebooks]
@@ -20,7 +20,11 @@ from story import FOLDER, STORY, claim, docstring, lectures
 EXERCISES = FOLDER / "exercises"
 CELL_HEAD = re.compile(r"^# %% (.*)\n", re.MULTILINE)
 LOCAL_MODULES = ("common", "critical")  # modules of this folder, which a notebook brings along
-INVITATION = "This chapter as a notebook, with two exercises"
+SMALLER = (
+    "*The heading and the text are about the table that the gallery draws. The cell below runs a "
+    "smaller experiment, with fewer starts and settings, so the numbers it prints differ.*"
+)
+INVITATION = "This chapter as a notebook, with exercises"
 ADD_MODULE = """import sys
 import types
 
@@ -74,14 +78,15 @@ def notebook(chapter, *, answers):
     cells = [
         markdown(
             f"# {chapter}\n\nThe examples of this chapter of fastcurv's gallery, each in its quick "
-            "form, and two exercises. It needs fastcurv (`pip install -e .` in its repository), "
+            "form, and exercises. It needs fastcurv (`pip install -e .` in its repository), "
             "scikit-learn and matplotlib."
         ),
         code(helpers(names), hidden=True),
     ]
     for name in names:
         sources = [f"*Lecture: {lecture}*" for lecture in lectures(name)]
-        text = "\n\n".join([f"## {claim(name)}", *sources, *docstring(name)[1:]])
+        smaller = [SMALLER] if (FOLDER / "data" / f"{name}.csv").exists() else []
+        text = "\n\n".join([f"## {claim(name)}", *sources, *smaller, *docstring(name)[1:]])
         cells += [markdown(text), code(f'{body(name)}\n\n\nprint(main("quick").sentence)')]
     cells.append(markdown("## Exercises"))
     for exercise in exercises(chapter):

@@ -68,3 +68,42 @@ for rate, lam, sigma in ((0.1, 1.0, 1.0), (1.0, 1.0, 0.5), (0.5, 3.0, 2.0)):
 
 def variance(rate, lam, sigma):
     return rate * sigma**2 / (2 * lam)
+
+
+# %% [markdown]
+# **Exercise 3.** In a layer with weights $W$, sample $i$ has the inputs $a_i$ and the derivatives
+# $\delta_i$ of the loss by the outputs of the layer, so its gradient by $W$ is
+# $\delta_i a_i^\top$. The rows of `a` and `delta` are these vectors for all samples of a
+# mini-batch. Without a loop over the samples, define `layer_gradient(delta, a)`, the sum of their
+# gradients, as one product of matrices, and `gradient_norms(delta, a)`, the norm of each sample's
+# gradient, without computing these gradients.
+
+# %% answer
+# The sum of outer products is a product of matrices, and the norm of an outer product is the
+# product of the norms.
+
+
+def layer_gradient(delta, a):
+    return delta.T @ a
+
+
+def gradient_norms(delta, a):
+    return np.linalg.norm(delta, axis=1) * np.linalg.norm(a, axis=1)
+
+
+# %% check
+model = fc.MLP([5, 3])
+linear = fc.Objective(model, X, y, loss="cross_entropy")
+theta = model.init(seed=0)
+W, b = model.unflatten(theta)[0]
+odds = np.exp(X @ W.T + b)
+delta = (odds / odds.sum(axis=1, keepdims=True) - np.eye(3)[y]) / len(X)
+assert np.allclose(layer_gradient(delta, X), model.unflatten(linear.gradient(theta))[0][0])
+norms = [np.linalg.norm(np.outer(d, x)) for d, x in zip(delta, X)]
+assert np.allclose(gradient_norms(delta, X), norms)
+
+# %% wrong
+
+
+def layer_gradient(delta, a):
+    return delta.T @ a / len(a)

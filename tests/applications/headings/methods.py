@@ -101,34 +101,36 @@ def learning_rates(d):
     }
 
 
-def first_rates_exchanged(d):
-    """Return the gaps of `constant_rate` with the runs of the small and of the large first rate
-    exchanged.
+def panels_exchanged(one, other):
+    """Return a control that exchanges two panels of `constant_rate`, each a first rate and a batch
+    size.
     """
-    return {"gaps": {({0.05: 0.5, 0.5: 0.05}[at], name): x for (at, name), x in d["gaps"].items()}}
 
+    def control(d):
+        gaps = d["gaps"]
+        for name in ("constant", "1/t", "power 0.6"):
+            gaps = exchange(gaps, (*one, name), (*other, name))
+        return {"gaps": gaps}
 
-def all_samples_in_a_batch(d):
-    """Return the numbers that the example `constant_rate` computes with all samples in each batch,
-    for which gradients have no noise.
-    """
-    return vary("constant_rate", BATCH_SIZE=1000)
+    return control
 
 
 @heading(
-    first_rates_exchanged=first_rates_exchanged,
-    all_samples_in_a_batch=all_samples_in_a_batch,
+    first_rates_exchanged=panels_exchanged((0.05, 8), (0.5, 8)),
+    batch_sizes_exchanged=panels_exchanged((0.5, 8), (0.5, 128)),
 )
 def constant_rate(d):
-    gaps = d["gaps"]
+    def over_decaying(*panel):
+        return [d["gaps"][*panel, "constant"] / d["gaps"][*panel, name] for name in DECAYING]
+
     return {
-        "with a small first rate the constant one is lowest": all(
-            5 * gaps[0.05, "constant"] < gaps[0.05, name] for name in ("1/t", "power 0.6")
-        ),
-        "with a large first rate it is the highest": all(
-            2 * gaps[0.5, name] < gaps[0.5, "constant"] for name in ("1/t", "power 0.6")
-        ),
+        "with a small first rate the constant one is lowest": max(over_decaying(0.05, 8)) < 0.2,
+        "with a large one and small batches it is the highest": min(over_decaying(0.5, 8)) > 2,
+        "with large batches it is the lowest": max(over_decaying(0.5, 128)) < 1,
     }
+
+
+DECAYING = ("1/t", "power 0.6")
 
 
 def one_draw(scale, quick, *larger):
@@ -242,12 +244,18 @@ def equal_curvatures(d):
     return vary("flat_and_steep", SPREADS=(1.0, 1.0), RATE=0.9)
 
 
-@heading(equal_curvatures=equal_curvatures)
+@heading(
+    equal_curvatures=equal_curvatures,
+    methods_exchanged=lambda d: {"lengths": exchange(d["lengths"], "gradient descent", "Newton")},
+)
 def flat_and_steep(d):
-    flat, steep = zip(*d["lengths"].values())
+    descent, newton = d["lengths"]["gradient descent"], d["lengths"]["Newton"]
     return {
-        "where it is flat Newton's steps are longer": flat[1] > 100 * flat[0],
-        "where it is steep they are shorter": steep[1] < steep[0],
+        "Newton's step is as long where it is flat as where it is steep": abs(newton[0] - newton[1])
+        < 1e-6 * newton[1],
+        "gradient descent's is short where it is flat and long where it is steep": 100 * descent[0]
+        < descent[1]
+        and descent[0] < newton[0] < descent[1],
         "Newton's step ends at the minimum, gradient descent does not": d["newton"]
         < 1e-20
         < 0.01

@@ -79,6 +79,7 @@ def plateaus(d):
     perturbations_in_reverse_order=lambda d: {"drops": exchange(d["drops"], 1e-2, 1e-8)},
     theta_perturbed=lambda d: {"still": d["moved"], "batches": d["moved"]},
     gradients_exchanged=lambda d: {"check": dict(zip(d["check"], [*d["check"].values()][::-1]))},
+    no_noise=lambda d: {"other_saddle": (d["other_saddle"][0],) * 2},
 )
 def sudden_drop(d):
     drops = [d["drops"][size] for size in sorted(d["drops"], reverse=True)]
@@ -87,16 +88,27 @@ def sudden_drop(d):
         "the smaller the perturbation, the later the drop": 0 < drops[0] < drops[1] < drops[2],
         "without a perturbation there is none": d["kind"] == "saddle"
         and min(d["still"].min(), d["batches"].min()) > 0.9 * d["still"][0],
+        "from another saddle mini-batches lead away": d["other_saddle"][1]
+        < 0.999 * d["other_saddle"][0],
         "a gradient check tells a bug from a plateau": right < 1e-5 and wrong > 1e-3,
     }
 
 
 @heading(
     the_last_gradient_alone=lambda d: vary("running_average", DECAY=0.0),
+    components_exchanged=lambda d: {
+        name: exchange(d[name], "largest", "median") for name in ("late", "batches")
+    },
 )
 def running_average(d):
+    late, batches = d["late"], d["batches"]
     return {
-        "a running average is close to the true gradient": 2 * d["late"][0] < d["late"][1],
+        "a running average is less noisy than a mini-batch": all(
+            2 * late[name] < batches[name] for name in late
+        ),
+        "it is close to the true gradient in its largest component": late["largest"] < 0.25,
+        "the median component is noisier": late["median"] > 1.2 * late["largest"]
+        and batches["median"] > 3 * batches["largest"],
         "once its bias is corrected": d["early"][0] < 0.5 and abs(d["early"][1] - 1) < 0.3,
     }
 
@@ -385,13 +397,25 @@ def two_epochs(d):
     return vary("covariate_shift", pick=lambda scale, quick, *larger: {15: 2}.get(quick, quick))
 
 
-@heading(two_epochs=two_epochs)
+def networks_exchanged(d):
+    """Return the losses of `covariate_shift` with those of both networks exchanged."""
+    return {"ends": {where: ends[::-1] for where, ends in d["ends"].items()}}
+
+
+@heading(two_epochs=two_epochs, networks_exchanged=networks_exchanged)
 def covariate_shift(d):
     plain, norm = d["plain"], d["batch norm"]
     growth = [facts["spread"][1] / facts["spread"][0] for facts in (plain, norm)]
+    higher = {where: ends[0] > ends[1] for where, ends in d["ends"].items()}
     return {
         "batch normalisation keeps the inputs centred and scaled": plain["shift"]
         > 2 * norm["shift"]
         and growth[0] > 2 * growth[1],
-        "the network without it ends at a lower loss": plain["loss"] < norm["loss"],
+        "with relu the plain network ends lower, but not at the largest rate": (
+            higher["relu", 0.1],
+            higher["relu", 1.0],
+        )
+        == (False, True),
+        "with tanh it is the other way round": (higher["tanh", 0.1], higher["tanh", 1.0])
+        == (True, False),
     }

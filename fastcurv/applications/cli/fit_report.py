@@ -79,8 +79,6 @@ def build_page(
         Called with a few words before each step.
     seed : int
         Seed for the rows that are drawn for pictures and for fits to some of the rows.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     table : (sequence of str, array_like (N, K), sequence of str), optional
         Names and values of the columns of the user's table, for the rows that are shown, and the
         places of its rows, such as "line 9", or none; by
@@ -297,6 +295,8 @@ def report(
         The name of y.
     seed : int
         Seed for the rows that are drawn for pictures and for fits to some of the rows.
+    rng : None, int, SeedSequence, BitGenerator or Generator
+        Another name for `seed`, as in SciPy.
     sample_weight : array_like (N,), optional
         The weights of the fit, which must all be 1: scores and intervals of rows left out count
         each row once.

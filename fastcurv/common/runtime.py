@@ -174,6 +174,10 @@ def register_threadpoolctl() -> None:
     ImportError
         If threadpoolctl is not installed.
 
+    See Also
+    --------
+    show_versions : prints the number of threads.
+
     Examples
     --------
     >>> import numpy as np, fastcurv as fc

@@ -249,6 +249,7 @@ def main() -> None:
     pictures(objective, x)
     kernels: str = fc.show_versions("dict")["kernels"]
     assert kernels and fc.show_versions("dict")["numpy"] and fc.__version__
+    fc.register_threadpoolctl()
 
 
 if __name__ == "__main__":

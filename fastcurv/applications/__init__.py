@@ -9,7 +9,7 @@ Applications use the public names of `fastcurv`, and those without an underscore
 - numbers: ``_engine``, ``common.linalg``, ``common.vectors``, ``krylov.lanczos``;
 - networks and rows: ``structure.parameters``, ``structure.saturation``, ``structure.symmetry``,
   ``structure.tables``, ``structure.user_functions``, ``network.mlp``, ``network.objective``,
-  ``network.factor``, ``network.input_derivatives``, ``network.row_passes``, ``network.save``,
+  ``network.factor``, ``network.input_derivatives``, ``network.output_loss``, ``network.save``,
   ``distributed``;
 - objectives of any kind, and what is proved about them: ``common.objectives``,
   ``common.protocols``, ``certify.passes``;

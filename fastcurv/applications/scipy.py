@@ -69,7 +69,8 @@ def _minimize_for_scipy(
     hessp, bounds, constraints, callback and the options. Raise KeyboardInterrupt after Ctrl-C.
     """
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
-    bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
+    bounds = given.pop("bounds", None)
+    constraints = given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):
         name, value = ("constraints", constraints) if bounds is None else ("bounds", bounds)
         raise ValueError(

@@ -108,7 +108,8 @@ def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indi
     """Yield batches of `size` row indices that cover 0 to n - 1 once, in random order. The last
     batch may be smaller.
     """
-    size, order = check_positive_int(size, "size"), as_rng(rng).permutation(n)
+    size = check_positive_int(size, "size")
+    order = as_rng(rng).permutation(n)
     for begin in range(0, n, size):
         yield order[begin : begin + size]
 
@@ -480,7 +481,8 @@ class MatrixOperator(SelfAdjointOperator):
 
     def __init__(self, A: Any, exact: bool = False) -> None:
         super().__init__(A.dtype, A.shape)
-        self.A, self.exact = A, exact
+        self.A = A
+        self.exact = exact
 
     @property
     def fast_product(self) -> FastMatrixProduct | None:
@@ -566,7 +568,8 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
         if not np.isfinite(part.data if is_sparse(A) else part).all():
             raise NotFiniteError(f"{name} must hold finite numbers, got NaN or infinity.")
         with np.errstate(over="ignore", invalid="ignore"):
-            size, gap = max(size, abs(part).max()), np.fmax(gap, abs(part - mirrored).max())
+            size = max(size, abs(part).max())
+            gap = np.fmax(gap, abs(part - mirrored).max())
     if not gap <= 100 * np.finfo(A.dtype).eps * A.shape[0] ** 0.5 * size:
         raise ValueError(
             f"{name} must be symmetric, got entries that differ from their mirror images by up to "

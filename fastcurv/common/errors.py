@@ -250,7 +250,8 @@ def container_error_message(x: Any, name: str) -> str | None:
     elif hasattr(x, "shape"):  # a single tensor gets another message
         return None
     else:
-        root, what = converter_key(x), type_phrase(x)
+        root = converter_key(x)
+        what = type_phrase(x)
     if root not in CONVERTERS:
         return None
     return f"{name} must be one flat vector, got {what}. {CONVERTERS[root]}."

@@ -137,7 +137,8 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
         If `path` is a folder, a device or too long, or if the folder of `path` cannot be created or
         written to.
     """
-    text, made = path_as_text(path, name), []
+    text = path_as_text(path, name)
+    made = []
     called = f"'{one_line(text, 300)}'"
     target = expand_home(text) if folders else Path(text)
     try:
@@ -260,7 +261,8 @@ def write_tensors(
         _METADATA_KEY: json.dumps({} if facts is None else facts),
     }
     header: dict[str, Any] = {"__metadata__": known}
-    offset, ready = 0, []
+    offset = 0
+    ready = []
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
         array = np.asarray(arrays[name])
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
@@ -269,7 +271,8 @@ def write_tensors(
                 f"array {name!r} must have a dtype that safetensors supports, such as float64, got "
                 f"{array.dtype}. Convert it with astype."
             )
-        place, shape = [offset, offset + array.nbytes], list(array.shape)
+        place = [offset, offset + array.nbytes]
+        shape = list(array.shape)
         header[name] = {"dtype": _DTYPE_NAMES[array.dtype], "shape": shape, "data_offsets": place}
         ready.append(array)
         offset += array.nbytes
@@ -279,7 +282,8 @@ def write_tensors(
         raise ValueError(
             f"the header of {path} must take at most {MAX_HEADER_BYTES} bytes, got {len(text)}."
         )
-    head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256()
     with open_for_atomic_write(path) as out:
         for piece in itertools.chain([head], *map(_byte_pieces, ready)):
             data = bytes(piece)  # the copy protects against changes by another thread

@@ -43,7 +43,8 @@ UNIT_ROUNDOFF = float(np.finfo(np.float64).eps) / 2  # unit roundoff of float64,
 # bound on the effect of underflow for a matrix whose largest entry is near 1
 EIGENSYSTEM_UNDERFLOW_BOUND = 1e-290
 # length of inner slices, and number of columns checked together
-INNER_SLICE_LENGTH, N_COLUMNS_PER_CHECK = 128, 512
+INNER_SLICE_LENGTH = 128
+N_COLUMNS_PER_CHECK = 512
 # maximum number of rows up to which a proof of each eigenvector costs no more than a joint proof
 SEPARATE_PROOF_MAX_ROWS = 64
 # minimum number of rows of a matrix whose eigensystem takes more than some milliseconds
@@ -213,7 +214,8 @@ def eigvalsh(A: Floats) -> Floats:
     array([-1.e-300,  3.e-300])
     """
     S, exponent = _scaled_symmetric_part(A)
-    trace, squares = float(np.trace(S)), float(np.vdot(S, S))
+    trace = float(np.trace(S))
+    squares = float(np.vdot(S, S))
     for driver in LAPACK_DRIVERS:
         values = _try_driver(partial(_call_lapack, S, driver, only=True))
         if values is not None and _matches_moments(values, trace, squares):
@@ -283,7 +285,8 @@ def _eigh_selected(
     at = pick(values)
     if 2 * len(at) > form.n > SEPARATE_PROOF_MAX_ROWS:
         return None
-    rows, most = form.eigenvectors(at), MAX_RELATIVE_DRIVER_ERROR * max(-values[0], values[-1])
+    rows = form.eigenvectors(at)
+    most = MAX_RELATIVE_DRIVER_ERROR * max(-values[0], values[-1])
     return (values, at, rows.T) if (residual_norms(A, values[at], rows) <= most).all() else None
 
 
@@ -301,7 +304,8 @@ def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Fl
     size = max(float(np.abs(d).max(initial=0.0)), float(np.abs(e).max(initial=0.0)))
     _check_finite(size, "the tridiagonal matrix")
     exponent = int(np.frexp(size)[1])
-    d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
+    d = np.ldexp(d, -exponent)
+    e = np.ldexp(e, -exponent)
     # stemr is the LAPACK driver with the smallest residuals.
     options = {"lapack_driver": "stemr", "check_finite": False}
     found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **options))
@@ -418,13 +422,16 @@ def _joint_signs_error(A: Floats, values: Floats, V: Floats, beside: float) -> f
     more. The arguments are the scaled matrix, its computed eigenpairs, and a bound `beside` on the
     error of the matrix.
     """
-    n, sizes = len(A), np.abs(values)
+    n = len(A)
+    sizes = np.abs(values)
     gamma = rounding_gamma(n + 2)  # rounding factor of every sum below, in any order of summation
     open_ = sizes <= 1.01 * beside + 16 * gamma * float(sizes.sum())
     if n < 2 or open_.all() or open_.any() and not (sizes <= beside).any():
         return np.inf
-    weakest, largest_open = float(sizes[~open_].min()), float(sizes[open_].max(initial=0.0))
-    below, above = ~open_ & (values < 0), ~open_ & (values > 0)
+    weakest = float(sizes[~open_].min())
+    largest_open = float(sizes[open_].max(initial=0.0))
+    below = ~open_ & (values < 0)
+    above = ~open_ & (values > 0)
     sign, few, many = (1, below, above) if above.sum() > below.sum() else (-1, above, below)
     floor = np.inf
     if few.any():
@@ -474,7 +481,8 @@ def cholesky_eigenvalue_floor(A: Floats, shift: float) -> float:
     46, 2006).
     """
     # The largest diagonal entry bounds the rounding of the shift.
-    n, largest = len(A), float(np.diagonal(A).max(initial=0.0))
+    n = len(A)
+    largest = float(np.diagonal(A).max(initial=0.0))
     A[np.diag_indices(n)] -= shift
     diagonal = np.diagonal(A)
     if not shift > 0 or not (diagonal > 0).all() or cholesky(A) is None:
@@ -488,7 +496,8 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     """Return a bound on the distance of `value` to the nearest eigenvalue of A, the norm of ``A v -
     value v`` divided by that of v, including rounding errors.
     """
-    n, length = len(A), float(np.linalg.norm(v))
+    n = len(A)
+    length = float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
     gamma = rounding_gamma(n + 4)
     return (
@@ -512,8 +521,11 @@ def _eigenpair_error_bounds(A: Floats, values: Floats, V: Floats) -> Floats:
         return np.zeros(0)
     depth = min(INNER_SLICE_LENGTH, n) + -(-n // INNER_SLICE_LENGTH) + 4
     gamma = rounding_gamma(depth)
-    E, EL, R = 0.0, 0.0, 0.0
-    V, squares = np.ascontiguousarray(V), values**2
+    E = 0.0
+    EL = 0.0
+    R = 0.0
+    V = np.ascontiguousarray(V)
+    squares = values**2
     for start in range(0, count, N_COLUMNS_PER_CHECK):
         cut = slice(start, min(start + N_COLUMNS_PER_CHECK, count))
         width = cut.stop - start
@@ -552,7 +564,8 @@ def _matmul_sliced(A: Floats, B: Floats) -> Floats:
 
 def _spectral_norm_bound(A: Floats) -> float:
     """Return an upper bound on the 2-norm of ``|A|``, and so of A."""
-    rows, columns = 0.0, np.zeros(A.shape[1])
+    rows = 0.0
+    columns = np.zeros(A.shape[1])
     for cut in row_block_slices(*A.shape):
         size = np.abs(A[cut])
         rows = max(rows, float(size.sum(axis=1).max(initial=0.0)))

@@ -61,7 +61,8 @@ def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
     `certificates`. An attribute that is None claims nothing.
     """
     if states(ob, name):
-        found, why = getattr(ob, name), ""
+        found = getattr(ob, name)
+        why = ""
     else:
         why = missing_reason(ob, "certificates")
         found = None if why else getattr(ob.certificates, name, None)

@@ -34,7 +34,8 @@ class _TqdmBar:
     """
 
     def __init__(self, shown: Any, delay: float = 0.0) -> None:
-        self._shown, self._from = shown, time.monotonic() + delay
+        self._shown = shown
+        self._from = time.monotonic() + delay
 
     def update(self, n: int = 1) -> None:
         self._report_progress("update", n)

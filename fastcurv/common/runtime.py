@@ -308,7 +308,10 @@ class Budget:
         within: Budget | None = None,
         reserve: int = 0,
     ) -> None:
-        self.most, self.seconds, self.within, self.reserve = most, seconds, within, reserve
+        self.most = most
+        self.seconds = seconds
+        self.within = within
+        self.reserve = reserve
         self.count = 0  # number of products spent
         self.begun = time.perf_counter()
 

@@ -272,7 +272,8 @@ def classify(
         None if krylov is None else check_run(krylov, theta),
         None if max_time is None else check_positive(max_time, "max_time"),
     )
-    n, seconds = theta.size, SECONDS_PER_N_CUBED * float(theta.size) ** 3
+    n = theta.size
+    seconds = SECONDS_PER_N_CUBED * float(theta.size) ** 3
     with (
         np.errstate(all="ignore"),
         show_bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,
@@ -436,7 +437,9 @@ def _select_inertia_strategy(
     gradient, spectrum, kinks and, near a critical point, the proofs. If there is no proof, the
     evidence states whether the signs of curvature were measured to be stable.
     """
-    ob, theta, proof = ask.ob, ask.theta, CriticalPointProof()
+    ob = ask.ob
+    theta = ask.theta
+    proof = CriticalPointProof()
     inertia = inertia_by_matrix(ask, H) if ask.dense else InertiaByProducts(ask, H)
     n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
     theorem, distance = (
@@ -468,7 +471,8 @@ def _select_inertia_strategy(
             gradient_decreases,
             H.short,
         )
-    seen, g = inertia.spectrum_evidence(proof), inertia.gradient[0]
+    seen = inertia.spectrum_evidence(proof)
+    g = inertia.gradient[0]
     bounded = not all(
         missing_bound_reason(H.op, name) for name in ("rounding_bound", "column_error_bounds")
     )
@@ -498,7 +502,8 @@ def check_interpolation(
 
     Samples of weight 0 are left out, and equal samples count once.
     """
-    ob, theta = ask.ob, ask.theta
+    ob = ask.ob
+    theta = ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
     has_jacobian = hasattr(ob, "jacobian")
@@ -574,7 +579,9 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
     """Return the `CriticalPoint` of the verdict `outcome` on the evidence `found`, with 0 for the
     number of products and the time.
     """
-    near, seen, proved = found.gradient, found.spectrum, found.certificate
+    near = found.gradient
+    seen = found.spectrum
+    proved = found.certificate
     theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
     inside = seen.range_space if seen.has_inertia else None
     known = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE

@@ -348,8 +348,12 @@ def decide(found: Evidence) -> Decision:
     ... ).kind
     'minimum'
     """
-    g, s, c, kind = found.gradient, found.spectrum, found.certificate, found.spectrum.kind
-    opposed, theorem = s.negative and s.positive, g.strict and c.theorem.holds
+    g = found.gradient
+    s = found.spectrum
+    c = found.certificate
+    kind = found.spectrum.kind
+    opposed = s.negative and s.positive
+    theorem = g.strict and c.theorem.holds
     # number of zero eigenvalues that no proved symmetry explains
     unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
     explained = s.has_inertia and unexplained == 0 and kind != "degenerate"

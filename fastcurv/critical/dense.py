@@ -101,11 +101,12 @@ class DenseHessian:
     """
 
     def __init__(self, M: DenseMatrix) -> None:
-        self.M, self.A, self.n = M, M.A, len(M.A)
-        self.norm, self.error = (
-            estimate_spectral_norm(self.A),
-            M.error_bound(),
-        )  # `error` is a bound in the 2-norm
+        self.M = M
+        self.A = M.A
+        self.n = len(M.A)
+        # `error` is a bound in the 2-norm
+        self.norm = estimate_spectral_norm(self.A)
+        self.error = M.error_bound()
 
     @cached_property
     def balanced_units(self) -> list[Floats]:
@@ -130,7 +131,8 @@ class DenseHessian:
             return T
         found = []
         for d in self.balanced_units:
-            span, matrix = orthonormal_basis(T / d[:, None]), d[:, None] * self.A * d
+            span = orthonormal_basis(T / d[:, None])
+            matrix = d[:, None] * self.A * d
             most = ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
             found.append(d[:, None] * null_subspace_basis(matrix @ span, span, most))
         return max(found, key=lambda Q: int(Q.shape[1]))
@@ -250,7 +252,8 @@ def check_orbit_independence(
     linearly independent on the whole ball of the theorem. Otherwise return an outcome that does not
     hold, with ``missing_hypothesis="orbit"``.
     """
-    top, bottom = float(cut.c.max()), float(cut.c.min())
+    top = float(cut.c.max())
+    bottom = float(cut.c.min())
     near = symmetry_tangents(ob, theta, top * 2 * found.eta)
     # upper bound on the factor by which the units cut.c increase `near.change`, the rate at which
     # tangents change
@@ -301,13 +304,12 @@ class _ComplementReflections:
         n, s = self.raw.shape
         if s <= MAX_SINGLE_REFLECTIONS:
             return float(2 * (n + 10) * EPS * 2 * s)
-        V, total = np.tril(self.raw, -1), 0.0
+        V = np.tril(self.raw, -1)
+        total = 0.0
         V[np.diag_indices(s)] = 1.0
         for start in range(0, s, REFLECTION_BLOCK_SIZE):
-            part, tau = (
-                V[:, start : start + REFLECTION_BLOCK_SIZE],
-                self.tau[start : start + REFLECTION_BLOCK_SIZE],
-            )
+            part = V[:, start : start + REFLECTION_BLOCK_SIZE]
+            tau = self.tau[start : start + REFLECTION_BLOCK_SIZE]
             some = tau != 0  # LAPACK stores tau = 0 if no reflection is needed
             part = part[:, some]
             T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
@@ -318,7 +320,8 @@ class _ComplementReflections:
         """Return ``Z' M Z`` (n - s, n - s) for a symmetric M (n, n) and an orthonormal basis Z of
         the complement.
         """
-        s, one_by_one = len(self.tau), len(self.tau) <= MAX_SINGLE_REFLECTIONS
+        s = len(self.tau)
+        one_by_one = len(self.tau) <= MAX_SINGLE_REFLECTIONS
         turned = self._apply_reflections("L", "T", np.asfortranarray(M), one_by_one)
         turned = self._apply_reflections("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
@@ -363,11 +366,10 @@ def assess_nearness_at(ob: Any, theta: Floats, H: BudgetedOperator | None = None
     """
     with np.errstate(all="ignore"):
         H = budgeted_hessian(ob, theta) if H is None else H
-        gradient, full = finite_gradient_and_error(ob, theta, H), DenseHessian(counted_matrix(H))
-        best, reach = (
-            deflate_symmetries(full, symmetry_tangents(ob, theta)).best,
-            np.abs(full.A) @ np.abs(theta),
-        )
+        gradient = finite_gradient_and_error(ob, theta, H)
+        full = DenseHessian(counted_matrix(H))
+        best = deflate_symmetries(full, symmetry_tangents(ob, theta)).best
+        reach = np.abs(full.A) @ np.abs(theta)
         return assess_nearness(ob, theta, reach, best, gradient)
 
 
@@ -457,19 +459,26 @@ class InertiaByCholesky(InertiaStrategy):
         gradient: tuple[Floats, float],
         known: DefinitenessProof,
     ) -> None:
-        self.ask, self.H, self.gradient = ask, H, gradient
-        self.full, self.known = full, known
-        (g, off), theta, size = gradient, ask.theta, np.abs(full.A)
+        self.ask = ask
+        self.H = H
+        self.gradient = gradient
+        self.full = full
+        self.known = known
+        g, off = gradient
+        theta = ask.theta
+        size = np.abs(full.A)
         reach = size @ np.abs(theta)
         off = GRADIENT_ERROR_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
         x = -known.solve(g)
         # fraction of ||g|| that rounding errors do not explain
         rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0
-        whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
+        whole = 0.5 * max(0.0, -float(g @ x))
+        most = float(np.abs(theta) @ reach)
         self.near = assess_nearness_by_decrement(
             ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
         )
-        self.proof, self.length = UNTRIED_OUTCOME, np.inf
+        self.proof = UNTRIED_OUTCOME
+        self.length = np.inf
         if not (self.near.near and self.near.strict):
             return
         x -= known.solve(g + full.A @ x)
@@ -497,7 +506,9 @@ class InertiaByCholesky(InertiaStrategy):
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added. The fraction is computed from the Krylov space of g.
         """
-        (g, _), n, size = self.gradient, self.full.n, self.near.gradient_norm
+        g, _ = self.gradient
+        n = self.full.n
+        size = self.near.gradient_norm
         if not size > 0:
             return self.near
         run = Recurrence(check_symmetric_operator(self.full.A), MAX_GRADIENT_KRYLOV_DIM)
@@ -515,7 +526,8 @@ class InertiaByCholesky(InertiaStrategy):
         """Return the `SpectrumEvidence`, in which all eigenvalues are positive. The argument
         `proof` is not used.
         """
-        known, (high, off) = self.known, self.largest_eigenvalue
+        known = self.known
+        high, off = self.largest_eigenvalue
         return SpectrumEvidence(
             low=known.min_abs_eigenvalue_bound,
             low_bounds=(known.floor, known.min_abs_eigenvalue_bound + self.full.error),
@@ -554,9 +566,12 @@ class InertiaByEigenpairs(InertiaStrategy):
         view: DeflatedEigenpairs,
         gradient: tuple[Floats, float],
     ) -> None:
-        self.ask, self.H, self.gradient = ask, H, gradient
+        self.ask = ask
+        self.H = H
+        self.gradient = gradient
         H.norm = max(H.norm, float(np.abs(view.plain.values).max(initial=0.0)))
-        self.full, self.reach = full, np.abs(full.A) @ np.abs(ask.theta)
+        self.full = full
+        self.reach = np.abs(full.A) @ np.abs(ask.theta)
         self.near = assess_nearness(
             ask.ob, ask.theta, self.reach, view.best, gradient, ask.gradient_tol
         )
@@ -572,7 +587,8 @@ class InertiaByEigenpairs(InertiaStrategy):
         If the error of the whole matrix leaves the sign of the smallest or the largest eigenvalue
         unknown, a product with its eigenvector may prove the sign.
         """
-        cut, signs = view.best, eigenvalue_signs(view.best)
+        cut = view.best
+        signs = eigenvalue_signs(view.best)
         for i, sign in ((0, -1), (-1, 1)):
             open_ = cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0
             if open_ and self.H.allows(1):
@@ -587,7 +603,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         `KantorovichOutcome` and the length of Newton's step.
         """
         self.H.show_note("the theorem")
-        full, view, found = self.full, self.view, self._check_kantorovich_on_complement()
+        full = self.full
+        view = self.view
+        found = self._check_kantorovich_on_complement()
         # If the theorem holds in the units of theta, the signs are taken from these units too.
         if found[0].holds and (self.signs == 0).any():
             own = DeflatedEigenpairs(view.plain, view.plain, view.held)
@@ -617,12 +635,18 @@ class InertiaByEigenpairs(InertiaStrategy):
         Return the `KantorovichOutcome`, whose radius is in the coordinates of theta, and the length
         of Newton's step in these coordinates.
         """
-        (g, off), (ob, theta), full = self.gradient, (self.ask.ob, self.ask.theta), self.full
-        plain, best, tried = self.view.plain, self.view.best, []
+        g, off = self.gradient
+        ob = self.ask.ob
+        theta = self.ask.theta
+        full = self.full
+        plain = self.view.plain
+        best = self.view.best
+        tried = []
         for cut in (plain,) if best is plain else (plain, best):
             if cut.span.shape[1] != best.span.shape[1]:
                 continue
-            top, scaled = float(cut.c.max()), None if cut is plain else cut.c
+            top = float(cut.c.max())
+            scaled = None if cut is plain else cut.c
             assumed = GRADIENT_ERROR_EPS * EPS * self.reach
             g_error = safe_norm(cut.c * assumed) if np.isnan(off) else off * top
             beta, eta, x = newton_step_in_slice(
@@ -643,9 +667,12 @@ class InertiaByEigenpairs(InertiaStrategy):
         The rounding matters near a minimum at which the gradient adds curvature along the orbits.
         Only slopes of about the size of the rounding distinguish such a minimum from a saddle.
         """
-        (g, off), known, A = self.gradient, eigenvalue_signs(cut) != 0, self.full.A
+        g, off = self.gradient
+        known = eigenvalue_signs(cut) != 0
+        A = self.full.A
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
-        vectors, values = cut.vectors[:, known], cut.values[known]
+        vectors = cut.vectors[:, known]
+        values = cut.values[known]
         step = np.zeros(self.full.n)
         # Iterative refinement is needed because parts of opposite curvature may cancel.
         for _ in range(3):
@@ -658,7 +685,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         coordinates in which Newton's step is equally long in all layers. If none holds, return the
         `TwoSignProof` in the coordinates of theta. The argument `distance` is not used.
         """
-        full, view, low, high = self.full, self.view, self.low, self.high
+        full = self.full
+        view = self.view
+        low = self.low
+        high = self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         bound = radius_of_opposite_signs(
             low.quotient + low.error, high.quotient - high.error, third
@@ -666,8 +696,10 @@ class InertiaByEigenpairs(InertiaStrategy):
         plain = TwoSignProof(bound, self._newton_step(view.plain)[1])
         if plain.holds or view.best is view.plain:
             return plain
-        flat, layers = full.flat_columns(view.held.columns), full.M.layer_indices()
-        cut, step = view.best, np.zeros(self.full.n)
+        flat = full.flat_columns(view.held.columns)
+        layers = full.M.layer_indices()
+        cut = view.best
+        step = np.zeros(self.full.n)
         for evened in range(-len(full.balanced_units), N_BALANCING_STEPS):
             if evened < 0:
                 units = full.balanced_units[evened]
@@ -689,7 +721,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         eigenvalues have no known opposite signs, return an empty `TwoSignProof`, which does not
         hold.
         """
-        known, c, A = eigenvalue_signs(cut), cut.c, self.full.A
+        known = eigenvalue_signs(cut)
+        c = cut.c
+        A = self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
             return TwoSignProof()
         error = self.full.M.error_bound(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
@@ -715,7 +749,8 @@ class InertiaByEigenpairs(InertiaStrategy):
         used.
         """
         self.H.show_note("do signs last?")
-        (g, off), cut = self.gradient, self.cut
+        g, off = self.gradient
+        cut = self.cut
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
         slack = slack + np.inf if off == np.inf else slack
         # If the budget of products is used up, `H.short` reports this.
@@ -738,7 +773,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         `MAX_DECREMENT_RATIO_AFTER_STEP` times that at theta, or 0 at theta, beyond rounding. Both
         are computed on the eigenvectors of known sign.
         """
-        (g, off), known, cut = self.gradient, self.signs != 0, self.cut
+        g, off = self.gradient
+        known = self.signs != 0
+        cut = self.cut
         cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
         step = -cut.c * (cut.vectors @ (cut.vectors.T @ (cut.c * g) / cut.values))
         before, _ = newton_decrement(g, off, self.reach, cut)
@@ -753,24 +790,30 @@ class InertiaByEigenpairs(InertiaStrategy):
         """A pair for each end of the spectrum, ``(lambda, (low, high))``: the eigenvalue and an
         interval that contains an exact eigenvalue. The symmetry directions are included.
         """
-        plain, A = self.view.plain, self.full.A
-        values, error = plain.values, plain.ends
+        plain = self.view.plain
+        A = self.full.A
+        values = plain.values
+        error = plain.ends
         if plain.span.shape[1]:
             product = A @ plain.span
             values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])
             error += safe_norm(product)
-        low, high = float(values.min()), float(values.max())
+        low = float(values.min())
+        high = float(values.max())
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
     def nearness_with_flat_ratio(self) -> Nearness:
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added.
         """
-        near, full, plain = self.near, self.full, self.view.plain
+        near = self.near
+        full = self.full
+        plain = self.view.plain
         # If the curvature is below `reached`, no local model of the loss is valid along the whole
         # Newton step.
         reached = near.gradient_norm / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta))
-        flat_ratio, residual = None, 1.0 if near.gradient_norm > 0 else None
+        flat_ratio = None
+        residual = 1.0 if near.gradient_norm > 0 else None
         if near.gradient_norm > 0 and full.norm > 0:
             unit = self.gradient[0] / near.gradient_norm
             (low, _), (high, _) = self.extremes
@@ -786,7 +829,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         `proof` proves a point where all residuals vanish, the inertia is that of the minimum at
         this point.
         """
-        best, s, n = self.view.best, self.view.best.span.shape[1], self.full.n
+        best = self.view.best
+        s = self.view.best.span.shape[1]
+        n = self.full.n
         negative, positive = (
             end.vector is not None or proof.two_vectors.holds for end in (self.low, self.high)
         )
@@ -796,11 +841,13 @@ class InertiaByEigenpairs(InertiaStrategy):
         bounds = counts[1], counts[1] + counts[2] + s * (not proof.theorem.holds)
         counts[2] += s
         if proof.interpolation.holds:
-            counts, bounds = [proof.n_residuals, 0, n - proof.n_residuals], (0, 0)
+            counts = [proof.n_residuals, 0, n - proof.n_residuals]
+            bounds = (0, 0)
         bounded = bool(np.isfinite(best.error))
         # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
         # the products.
-        full, asymmetry = self.full, self.full.M.asymmetry_error()
+        full = self.full
+        asymmetry = self.full.M.asymmetry_error()
         # A matrix that is passed as exact has no rounding error, but rounding may have made it
         # asymmetric. The second term bounds this asymmetry.
         rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)
@@ -851,7 +898,8 @@ def _extreme_vectors(
             if known.size and known[i] == sign and found[sign].vector is None:
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
-                quotient, error = float(v @ (full.A @ v)), known_by
+                quotient = float(v @ (full.A @ v))
+                error = known_by
                 if not sign * quotient > error and H.allows(1):
                     quotient, error, _ = H.rayleigh_quotient_with_error(v)
                 if sign * quotient > error:

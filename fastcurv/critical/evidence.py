@@ -173,7 +173,8 @@ def row_norm_scale_factors(A: Floats, d: Floats) -> Floats:
 
     The exact scaling is unique, so ``d A d`` does not depend on the units of the parameters.
     """
-    squares, f = (d[:, None] * A * d) ** 2, np.ones(len(d))
+    squares = (d[:, None] * A * d) ** 2
+    f = np.ones(len(d))
     for _ in range(30):
         rows = (squares @ f) * f
         f /= np.sqrt(np.where(rows > 0, rows, 1.0))
@@ -427,20 +428,26 @@ def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
     run must be those of H, which is tested by one product with a random combination of the basis
     vectors.
     """
-    op, native, rng = run.op, H.native, np.random.default_rng(0)
+    op = run.op
+    native = H.native
+    rng = np.random.default_rng(0)
     if _is_same_curvature(op, native):
         return 0
-    spent, same = 0, True
+    spent = 0
+    same = True
     if op is not native:
-        v, other = rng.standard_normal(H.n), BudgetedOperator(op, np.float64)
-        mine, its = H(v), other(v)
+        v = rng.standard_normal(H.n)
+        other = BudgetedOperator(op, np.float64)
+        mine = H(v)
+        its = other(v)
         rounding = PRODUCT_ERROR_EPS * max(H.eps, other.eps)
         off = (
             H.product_error_bound(v)
             + other.product_error_bound(v)
             + rounding * (safe_norm(mine) + safe_norm(its))
         )
-        same, spent = bool(safe_norm(mine - its) <= off), 1
+        same = bool(safe_norm(mine - its) <= off)
+        spent = 1
     x, expected, size = _draw_run_combination(run, rng)
     if same and size > 0:
         found = H(x)
@@ -449,7 +456,8 @@ def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
             * float(np.finfo(run.dtype).eps) ** 0.5
             * max(size, safe_norm(found))
         )
-        same, spent = bool(safe_norm(found - expected) <= most), spent + 1
+        same = bool(safe_norm(found - expected) <= most)
+        spent = spent + 1
     if not same:
         raise ValueError(
             f"krylov must belong to ob.hessian(theta), got {_describe_operator(op)}, whose "
@@ -480,7 +488,9 @@ def _draw_run_combination(
     from the stored products, and an upper estimate of the norm of this product. All three are 0 for
     a run without products.
     """
-    x, product, size = np.zeros(run.n), np.zeros(run.n), 0.0
+    x = np.zeros(run.n)
+    product = np.zeros(run.n)
+    size = 0.0
     for start, one in run.by_start:
         y = rng.standard_normal(one.m)
         small = run.reduction if start is None else None

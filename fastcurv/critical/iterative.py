@@ -93,14 +93,16 @@ class InertiaSearch:
     """
 
     def __init__(self, ask: ClassifyOptions, H: BudgetedOperator) -> None:
-        self.ask, self.H = ask, H
+        self.ask = ask
+        self.H = H
         # The products for the proofs at the end are reserved.
         self.budget = Budget(within=H, reserve=N_PROOF_PRODUCTS)
         self.rng = as_rng(ask.seed)
         # operator whose rounding errors are in the Krylov bases
         self.made_by = H if H.native is H.op else BudgetedOperator(H.native)
         self.candidates: list[tuple[float, Floats]] = []  # pairs (Rayleigh quotient, unit vector)
-        self.n_negative, self.n_positive = 0, 0
+        self.n_negative = 0
+        self.n_positive = 0
         self.seen: set[int] = set()  # signs of curvature found above the threshold for zero
         # the Rayleigh quotient of one random vector, used for both ends of the spectrum if the
         # budget allows no more
@@ -135,7 +137,8 @@ class InertiaSearch:
         the parameters if `op` is ``d H d``. The run ends early if ``stop(run)`` is True, which is
         tested every 20 steps. The basis is kept orthogonal to the rows `against` (s, n).
         """
-        block, n = 1 if start is None else len(start), op.shape[0]
+        block = 1 if start is None else len(start)
+        n = op.shape[0]
         steps = int(min(steps, self.budget.products_left // block))
         most = max(2, MAX_VERDICT_BASIS_BYTES // (n * operator_dtype(op).itemsize) - 1)
         rows = int(min(most, (steps + 1) * block, n))
@@ -152,7 +155,8 @@ class InertiaSearch:
             and run.n_products < steps * block
             and not (run.m and is_time_up(step))
         ):
-            began, before = time.perf_counter(), run.n_products
+            began = time.perf_counter()
+            before = run.n_products
             run.step()
             step = time.perf_counter() - began
             # A block that has become narrower takes fewer products.
@@ -231,7 +235,8 @@ class InertiaSearch:
         given = self.ask.krylov
         if given is not None:
             return self.run_shared(given.n_steps_from(), lambda k: given.probe(0, k), steps, stop)
-        Q, op = self.symmetry, self.H.native if self.small is None else self.small
+        Q = self.symmetry
+        op = self.H.native if self.small is None else self.small
         # The projection of a zero mode of H is a zero mode of the smaller operator.
         if self.small is not None and Q.shape[1]:
             Q = orthonormal_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
@@ -291,7 +296,8 @@ class InertiaSearch:
         changes no eigenvalue by more than twice that norm. The bound on the risk allows for this
         change.
         """
-        ask, H = self.ask, self.H
+        ask = self.ask
+        H = self.H
         if not self.has_one_sign_only or not has_symmetry_certificate(ask.ob):
             return
         try:
@@ -356,7 +362,9 @@ class InertiaSearch:
         The mean square of ``H v`` over vectors v of random signs estimates the squared norm of
         every row. The asymmetry of the first products is recorded in `H.asymmetry`.
         """
-        H, n, d = self.H, self.H.n, np.ones(self.H.n)
+        H = self.H
+        n = self.H.n
+        d = np.ones(self.H.n)
         unit = 1.0  # scale factor that keeps squares of products within the floating-point range
         live = np.ones(n, dtype=bool)
         for first in (True, False):
@@ -437,10 +445,13 @@ class InertiaByProducts(InertiaStrategy):
             d = self.search.balancing_diagonal()
         else:
             self.search.estimate_norm()
-        self.ask, self.H, self.gradient = ask, H, _gradient_and_error(ask, H)
+        self.ask = ask
+        self.H = H
+        self.gradient = _gradient_and_error(ask, H)
         self.flat: float | None = None
         self.residual: float | None = None
-        self.step, self.left = np.zeros(H.n), 1.0
+        self.step = np.zeros(H.n)
+        self.left = 1.0
         decrement, least = self._search_gradient_krylov_space()
         self.near = self._assess_nearness(decrement)
         if not self.near.near and least is not None and ask.gradient_tol is None:
@@ -471,7 +482,10 @@ class InertiaByProducts(InertiaStrategy):
         Return the decrement, and a lower bound on it if the budget ended before it converged,
         otherwise None.
         """
-        ask, H, search, g = self.ask, self.H, self.search, self.gradient[0]
+        ask = self.ask
+        H = self.H
+        search = self.search
+        g = self.gradient[0]
         size = safe_norm(g)
         if size == 0:
             self.left = 0.0
@@ -502,8 +516,11 @@ class InertiaByProducts(InertiaStrategy):
         return decrement, decrement_lower_bound(size, self.flat) if short else None
 
     def _assess_nearness(self, whole: float) -> Nearness:
-        (g, off), theta, H = self.gradient, self.ask.theta, self.H
-        size, length = safe_norm(g), safe_norm(theta)
+        g, off = self.gradient
+        theta = self.ask.theta
+        H = self.H
+        size = safe_norm(g)
+        length = safe_norm(theta)
         off = assumed_gradient_error(H.norm, theta) if np.isnan(off) else off
         share = max(0.0, 1 - off / size) if size > off else 0.0
         decrement = whole * share**2 if share > 0 else 0.0
@@ -519,7 +536,10 @@ class InertiaByProducts(InertiaStrategy):
         `SpectrumEvidence`, with the risk of having missed curvature beyond these ends. `floor` is a
         lower bound on all eigenvalues, and `d` (n,) the scaling that balances the rows of H.
         """
-        ask, H, search, known = self.ask, self.H, self.search, self.known
+        ask = self.ask
+        H = self.H
+        search = self.search
+        known = self.known
         deep = self.near.near and not floor > 0 and known is None
         deflated = ask.krylov is None and search.symmetry.shape[1] > 0
         eps = ask.curvature_tol * (1 - 2 * MAX_SYMMETRY_COUPLING * deflated)
@@ -543,12 +563,15 @@ class InertiaByProducts(InertiaStrategy):
             risk = 1.0
         if deep and search.has_one_sign_only:
             _continue_curvature_search(search, main, goal, d)
-        low, high = search.prove_spectrum_end(-1), search.prove_spectrum_end(1)
-        negative, positive = low.quotient < -low.error, high.quotient > high.error
+        low = search.prove_spectrum_end(-1)
+        high = search.prove_spectrum_end(1)
+        negative = low.quotient < -low.error
+        positive = high.quotient > high.error
         weak_end = (low if not negative else high) if negative != positive else None
         lowest, highest = search.full_spectrum_ends(low, high)
         firm = floor if floor > 0 else -np.inf
-        (below, above), least = lowest.enclosure, max(firm, lowest.quotient)
+        below, above = lowest.enclosure
+        least = max(firm, lowest.quotient)
         bounds = (
             max(search.n_negative, int(negative)),
             H.n - max(search.n_positive, int(positive)),
@@ -581,18 +604,24 @@ class InertiaByProducts(InertiaStrategy):
         eigenvalues. Return the outcome, which is "untried" if no such bound is known, and the
         length of Newton's step, which is infinite if the step is not known.
         """
-        ask, H, (g, off), known = self.ask, self.H, self.gradient, self.known
+        ask = self.ask
+        H = self.H
+        g, off = self.gradient
+        known = self.known
         weakest = self.seen.curvature_floor if known is None else known.min_abs_eigenvalue_bound
         if known is not None and weakest > 0:
-            self.step, self.left = known.newton_step(H, g), 0.0
+            self.step = known.newton_step(H, g)
+            self.left = 0.0
         else:
             self.step, self.left = self._newton_step()
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.allows(1)):
             return UNTRIED_OUTCOME, distance
-        rest, beta = H(self.step) + g, SCALAR_ROUND_UP_FACTOR / weakest
+        rest = H(self.step) + g
+        beta = SCALAR_ROUND_UP_FACTOR / weakest
         if known is not None:
-            rest, beta = known.project_off_span(rest), beta * (1 + 8 * H.n * EPS)
+            rest = known.project_off_span(rest)
+            beta = beta * (1 + 8 * H.n * EPS)
         off = assumed_gradient_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.product_error_bound(self.step) + rounding
@@ -606,7 +635,10 @@ class InertiaByProducts(InertiaStrategy):
         """Return Newton's step (n,) and its residual divided by ``||g||``. The step comes from the
         Krylov space of g or, if the residual is then smaller, from MINRES.
         """
-        H, g, search, size = self.H, self.gradient[0], self.search, self.near.gradient_norm
+        H = self.H
+        g = self.gradient[0]
+        search = self.search
+        size = self.near.gradient_norm
         if size == 0 or self.left <= 1e-3 or search.budget.products_left < 20:
             return self.step, self.left
         room = int(min(MAX_SOLVE_STEPS, search.budget.products_left // 2))
@@ -619,7 +651,8 @@ class InertiaByProducts(InertiaStrategy):
         Newton step of length `distance`. If their curvatures have no known opposite signs, its
         radius is 0 and it does not hold.
         """
-        H, seen = self.H, self.seen
+        H = self.H
+        seen = self.seen
         if not (seen.negative and seen.positive):
             return TwoSignProof(distance=distance)
         dots = 2 * H.n * EPS * H.norm  # rounding error of the dot product v'Hv
@@ -658,7 +691,8 @@ class InertiaByProducts(InertiaStrategy):
         """Mark the sign at an end of the spectrum as unknown if the curvature at that end is too
         weak to be measured again.
         """
-        seen, zero = self.seen, self.H.zero_threshold
+        seen = self.seen
+        zero = self.H.zero_threshold
         negative = seen.negative and -seen.low > zero
         positive = seen.positive and seen.high > zero
         dropped = seen.negative != negative, seen.positive != positive
@@ -672,14 +706,17 @@ class InertiaByProducts(InertiaStrategy):
         """Return Rayleigh quotients (k,) and the vectors (n, k) as columns: first those of both
         ends of the spectrum, then those of the smallest curvatures found.
         """
-        main, values, rows = self.main, np.zeros(0), np.zeros((0, self.H.n))
+        main = self.main
+        values = np.zeros(0)
+        rows = np.zeros((0, self.H.n))
         if self.known is not None:
             values, columns = self.known.weakest_eigenpairs(N_TESTED_RITZ_VALUES)
             rows = columns.T
         elif main is not None and main.m > N_TESTED_RITZ_VALUES:
             ritz, S = ritz_decomposition(main)
             chosen = np.argsort(np.abs(ritz))[:N_TESTED_RITZ_VALUES]
-            values, rows = ritz[chosen], self.search.embed_run_vectors(main, S[:, chosen])
+            values = ritz[chosen]
+            rows = self.search.embed_run_vectors(main, S[:, chosen])
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
         return np.append([end.quotient for end in self.ends], values), columns
 
@@ -688,11 +725,15 @@ class InertiaByProducts(InertiaStrategy):
         both along Newton's step and along their own vectors. Curvature below the thresholds for
         zero is not tested.
         """
-        H, ob, theta, (g, off) = self.H, self.ask.ob, self.ask.theta, self.gradient
+        H = self.H
+        ob = self.ask.ob
+        theta = self.ask.theta
+        g, off = self.gradient
         off = assumed_gradient_error(H.norm, theta) if off != off else off
         quotients, U = self._weakest_pairs()
         known = np.abs(quotients) > max(H.zero_threshold, H.asymmetry)
-        quotients, U = quotients[known], U[:, known]
+        quotients = quotients[known]
+        U = U[:, known]
         H.show_note("do signs last?")
         if not stable_curvature_mask(ob, theta, self.step, U, quotients, H.reserve_products).all():
             return False
@@ -707,8 +748,10 @@ class InertiaByProducts(InertiaStrategy):
         step is at most `MAX_STEP_RESIDUAL` and the step reduces ||g|| to at most
         sqrt(`MAX_DECREMENT_RATIO_AFTER_STEP`) plus that residual, times ||g||.
         """
-        (g, off), theta = self.gradient, self.ask.theta
-        size, rounding = safe_norm(g), assumed_gradient_error(self.H.norm, theta)
+        g, off = self.gradient
+        theta = self.ask.theta
+        size = safe_norm(g)
+        rounding = assumed_gradient_error(self.H.norm, theta)
         if size <= max(rounding, off if off == off else 0.0):
             return True
         there = gradient_after_step(self.ask.ob, theta, self.step)
@@ -719,7 +762,9 @@ class InertiaByProducts(InertiaStrategy):
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added, from the Krylov space of g.
         """
-        flat, norm, size = self.flat, self.H.norm, self.near.gradient_norm
+        flat = self.flat
+        norm = self.H.norm
+        size = self.near.gradient_norm
         return replace(
             self.near,
             flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
@@ -769,7 +814,9 @@ class TimedOutInertia(InertiaByProducts):
 
     def __init__(self, ask: ClassifyOptions, H: BudgetedOperator) -> None:
         g = gradient_at(ask.ob, ask.theta, H)
-        self.ask, self.H, self.gradient = ask, H, (g, np.nan)
+        self.ask = ask
+        self.H = H
+        self.gradient = (g, np.nan)
         tol = np.nan if ask.gradient_tol is None else ask.gradient_tol
         self.near = Nearness(
             False, gradient_norm=safe_norm(g), gradient_tol=tol, budget_exhausted=True
@@ -787,7 +834,8 @@ def is_far_from_critical_point(ask: ClassifyOptions, H: BudgetedOperator) -> boo
     if not H.allows(2):
         return False
     g = gradient_at(ask.ob, ask.theta, H)
-    size, along = safe_norm(g), safe_norm(H(g))
+    size = safe_norm(g)
+    along = safe_norm(H(g))
     H(as_rng(NORM_PROBE_SEED).standard_normal(H.n))
     if not (0 < size < np.inf and along < np.inf and H.norm > 0):
         return False
@@ -839,7 +887,8 @@ def _continue_curvature_search(search: InertiaSearch, main: Any, goal: int, d: F
         search.add_candidate(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d.max() > 32 * d.min():
         # Scaling d to at most 1 keeps its squares within the range of float32.
-        steps, d = min(goal, MAX_BALANCED_STEPS), d / d.max()
+        steps = min(goal, MAX_BALANCED_STEPS)
+        d = d / d.max()
         D = d.astype(H.native_dtype)
         balanced = LinearOperator(
             (H.n, H.n), lambda v: D * checked_product(H.native, D * v.reshape(-1)), dtype=D.dtype

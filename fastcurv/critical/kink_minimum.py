@@ -157,17 +157,16 @@ def _check_hypotheses(
     # Scaling by the units of the slopes adds rounding errors.
     off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)
     error = float(errors.max(initial=0.0)) + off
-    cut, least = (
-        ComplementEigenpairs(values, vectors, error, c, K[:, :0]),
-        float(np.abs(values).min(initial=np.inf)),
-    )
+    cut = ComplementEigenpairs(values, vectors, error, c, K[:, :0])
+    least = float(np.abs(values).min(initial=np.inf))
     if not cut.min_abs_eigenvalue_bound > 0:
         return _kink_certificate(phi, "zero", least=least)
     if int((values < 0).sum()) != phi.n_slopes:
         return _kink_certificate(phi, "negative", least=least)
     beta, eta, _ = newton_step_in_slice(K, off, cut, g, safe_norm(c * g_errors))
     theorem = check_kantorovich(beta, eta, partial(phi.third_bound, point))
-    h, radius = theorem.h, theorem.radius
+    h = theorem.h
+    radius = theorem.radius
     if not theorem.holds:
         return _kink_certificate(phi, "h", h=h, least=least)
     margins = phi.hypothesis_margins(point, radius)
@@ -289,7 +288,8 @@ def run_newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) 
     set. `slopes` holds the slopes (N, units) of each hidden layer. Return the `KinkPoint` that is
     found, or None if the active set or the steps do not converge.
     """
-    gates, collapsed = [], []
+    gates = []
+    collapsed = []
     for s, leak in zip(slopes, rows.leaks):
         between = (s > leak + KINK_SLOPE_TOL) & (s < 1 - KINK_SLOPE_TOL)
         gone = between.all(axis=0)
@@ -307,10 +307,8 @@ def run_newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) 
         if solved is None:
             return None
         theta = phi.copies.split_copies(solved[: phi.n_theta], theta)
-        gates, collapsed = (
-            phi.copies.expand_columns(phi.gates),
-            phi.copies.expand_columns(phi.collapsed),
-        )
+        gates = phi.copies.expand_columns(phi.gates)
+        collapsed = phi.copies.expand_columns(phi.collapsed)
         slopes = phi.copies.expand_columns(phi.split_by_layer(solved[phi.n_theta :]))
         zs = phi.copies.expand_columns(phi.forward_backward(solved)[2][:-1])
         changed = _update_active_set(rows, gates, slopes, zs, collapsed)
@@ -353,7 +351,8 @@ def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
             step = np.linalg.solve(phi.hessian(point), -g)
         except np.linalg.LinAlgError:
             return None
-        size, length = float(np.linalg.norm(step)), float(np.linalg.norm(point))
+        size = float(np.linalg.norm(step))
+        length = float(np.linalg.norm(point))
         if not size <= 10 * max(1.0, length):
             return None
         point = point + step
@@ -374,13 +373,21 @@ def _update_active_set(
     """
     changed = False
     for l, effective in enumerate(rows.effective_unit_masks(gates)):
-        gate, leak, z, s = gates[l], rows.leaks[l], zs[l], slopes[l]
-        active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
-        above, beneath = active & (s >= 1), active & (s <= leak)
+        gate = gates[l]
+        leak = rows.leaks[l]
+        z = zs[l]
+        s = slopes[l]
+        active = np.isnan(gate)
+        side = np.where(z > 0, 1.0, leak)
+        above = active & (s >= 1)
+        beneath = active & (s <= leak)
         crossed = ~active & ~collapsed[l] & (gate != side)
         enter = crossed & effective
         idle = crossed & ~effective & (np.abs(z) > INEFFECTIVE_PREACTIVATION_TOL)
         changed |= bool((above | beneath | enter | idle).any())
-        gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
+        gate[above] = 1.0
+        gate[beneath] = leak
+        gate[enter] = np.nan
+        gate[idle] = side[idle]
         s[enter] = 0.5 * (1 + leak)
     return changed

@@ -178,7 +178,8 @@ def finite_gradient_and_error(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.nd
     if certificate_method(ob, "precise_gradient") is not None:
         g, error = gradient_and_error(ob, theta)
     else:
-        g, bound = gradient_at(ob, theta, H), gradient_error_bound(ob, theta, H)
+        g = gradient_at(ob, theta, H)
+        bound = gradient_error_bound(ob, theta, H)
         error = np.nan if bound is None else bound
     if not np.isfinite(g).all():
         raise NotFiniteError(
@@ -216,7 +217,8 @@ def newton_decrement(
     eigen : ComplementEigenpairs
         The eigenpairs of H.
     """
-    sizes, found = np.maximum(np.abs(eigen.values), eigen.error), []
+    sizes = np.maximum(np.abs(eigen.values), eigen.error)
+    found = []
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # The decrease predicted for each parameter alone, g_i^2 / |H|_ii, is at most g'|H|^-1 g by
@@ -281,7 +283,9 @@ class CurvatureCoordinates:
     """
 
     def __init__(self, cut: ComplementEigenpairs | None = None) -> None:
-        self.cut, self.stretch = cut, 1.0  # `stretch` is a bound on ``||S'||``
+        # `stretch` is a bound on ``||S'||``
+        self.cut = cut
+        self.stretch = 1.0
         if cut is not None:
             sizes = np.abs(cut.values)
             least = max(cut.error, 1e-10 * sizes.max(initial=0.0), np.finfo(float).tiny)
@@ -338,7 +342,9 @@ def follow_newton_steps(
     n_steps, n_products : int
         Numbers of steps and products.
     """
-    ob, here, spent = cast_to_float64(ob), theta, 0
+    ob = cast_to_float64(ob)
+    here = theta
+    spent = 0
     first = size = _norm(within.to_coordinates(g))
     fine = within.cut is None or certificate_method(ob, "precise_gradient") is not None
     if not 0 < size < np.inf:
@@ -372,7 +378,8 @@ def follow_newton_steps(
             return (here if now >= size else there), k + 1, spent
         if not now <= share * size:
             return None, k, spent
-        here, size = there, now
+        here = there
+        size = now
         if now <= GRADIENT_FLOOR_RATIO * first:
             return here, k + 1, spent
     return here, MAX_NEARNESS_STEPS, spent
@@ -598,7 +605,8 @@ def has_descent_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray)
     kinks, or if the loss cannot be evaluated. At a minimum at active kinks the loss increases along
     this direction, because it increases on the other side of the kinks.
     """
-    norm, length = safe_norm(gradient), augmented_norm(theta)
+    norm = safe_norm(gradient)
+    length = augmented_norm(theta)
     if not 0 < norm < np.inf or not hasattr(ob, "value"):
         # Without values of the loss, a decrease is assumed.
         return True

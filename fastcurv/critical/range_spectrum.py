@@ -50,8 +50,10 @@ class RangeSpectrum(ComplementEigenpairs):
         that symmetries explain is the number of symmetry directions that were projected out or, if
         the eigenvalue of the complement is 0, of all symmetry directions.
         """
-        signs, s = self.signs, seen.n_symmetry
-        rest, n = self.space.complement_eigenvalue, self.space.n_complement
+        signs = self.signs
+        s = seen.n_symmetry
+        rest = self.space.complement_eigenvalue
+        n = self.space.n_complement
         positive = int((signs == 1).sum()) + n * (rest > self.error)
         negative = int((signs == -1).sum())
         zero = self.space.n - positive - negative
@@ -108,7 +110,8 @@ class RangeSpectrum(ComplementEigenpairs):
         """Return a list of pairs (eigenvalue, eigenvector): the smallest and the largest eigenvalue
         in the range space, and that of the complement if it lies outside the interval of these two.
         """
-        inside, rest = self.values, self.space.complement_eigenvalue
+        inside = self.values
+        rest = self.space.complement_eigenvalue
         found = [
             (float(inside[i]), _embed_columns(self.space, self.vectors[:, [i]])[:, 0])
             for i in (0, -1)

@@ -192,7 +192,8 @@ def newton_step_in_slice(
         weights = np.where(cut.values != 0, 1 / cut.values, 0.0)
         x = -(cut.vectors @ (weights * (cut.vectors.T @ scaled)))
         residual = cut.project_off_span(cut.c * (g + A @ (cut.c * x)))
-        size, length = safe_norm(scaled), safe_norm(x)
+        size = safe_norm(scaled)
+        length = safe_norm(x)
         rounding = (2 * n + 16) * EPS * (safe_norm(cut.c[:, None] * A * cut.c) * length + size)
         off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.min_abs_eigenvalue_bound > 0:

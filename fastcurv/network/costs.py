@@ -30,7 +30,9 @@ def layer_product_flops(m: int, k: int, N: int, pairs: bool, rotated: bool) -> f
     """Return the flops of a product in a layer with weights (m, k), for N samples, with the vector
     operations of a Krylov method but without the products with W. `pairs` is False if ra is 0.
     """
-    r, s, size = min(k, N), min(m, N), n_layer_coordinates(m, k, N, pairs, rotated)
+    r = min(k, N)
+    s = min(m, N)
+    size = n_layer_coordinates(m, k, N, pairs, rotated)
     if not rotated:
         return (8.0 if pairs else 4.0) * N * m * k + FLOPS_PER_ENTRY * size
     flops = 4.0 * N * r * m

@@ -91,15 +91,19 @@ def _input_derivatives_numpy(
     `input_derivatives`, computed in NumPy for built-in and user-defined activations. The Hessian is
     propagated backward through the layers as in the engine.
     """
-    a, A = X, np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), *[X.shape[1]] * 2))
-    layers, kept = model.unflatten(theta), []
+    a = X
+    A = np.broadcast_to(np.eye(X.shape[1], dtype=X.dtype), (len(X), *[X.shape[1]] * 2))
+    layers = model.unflatten(theta)
+    kept = []
     for (W, b), phi, skip in zip(layers, model.activation, model.skips):
-        z, D = a @ W.T + (0 if b is None else b), W @ A
+        z = a @ W.T + (0 if b is None else b)
+        D = W @ A
         h, p, q = _activation_derivatives(phi, z)
         kept.append((D, p, q))
         a, A = (h + a, p[:, :, None] * D + A) if skip else (h, p[:, :, None] * D)
     W, b = layers[-1]
-    outputs, jacobian = a @ W.T + (0 if b is None else b), W @ A
+    outputs = a @ W.T + (0 if b is None else b)
+    jacobian = W @ A
     if order == 1:
         return outputs, jacobian, None
     e = np.broadcast_to(W, (len(X), *W.shape)) if weights is None else (weights @ W)[:, None]

@@ -25,7 +25,8 @@ from .._engine import MatrixMultiplier, default_n_threads
 from ..common.linalg import cholesky
 from ..common.protocols import Array
 from ..structure.tables import loss_spec
-from .row_passes import RowState, loss_curvature_factor
+from .output_loss import loss_curvature_factor
+from .row_passes import RowState
 
 # fraction of a factor's mean diagonal entry that is added to its diagonal
 DAMPING_FRACTION = 0.2
@@ -33,7 +34,8 @@ DAMPING_FRACTION = 0.2
 MAX_FACTOR_SIZE = 512
 # number of rows from which factors are computed: at least MIN_FACTOR_ROWS, and ROWS_PER_UNIT for
 # each unit of the widest layer whose factor is a full matrix
-MIN_FACTOR_ROWS, ROWS_PER_UNIT = 256, 10
+MIN_FACTOR_ROWS = 256
+ROWS_PER_UNIT = 10
 RANDOM_SIGNS_SEED = 5  # seed of the random signs
 
 
@@ -54,7 +56,8 @@ class KroneckerCoordinates:
     scale: float  # scalar factor of P
 
     def __init__(self, ob: Any) -> None:
-        self.model, self.l2 = ob.model, float(ob.l2)
+        self.model = ob.model
+        self.l2 = float(ob.l2)
         self.widest = min(MAX_FACTOR_SIZE, ob.n_samples // 2)
         near = [k for k in ob.model.sizes if k <= self.widest]
         count = max(MIN_FACTOR_ROWS, ROWS_PER_UNIT * max(near, default=0))
@@ -67,7 +70,8 @@ class KroneckerCoordinates:
         """Compute the matrix P of ``theta = P x`` from the Gauss-Newton matrix at theta (n,), with
         a scale of 1.
         """
-        self.factors, self.scale = [], 1.0
+        self.factors = []
+        self.scale = 1.0
         state = RowState(self.ob, theta, self.ob.hessian(theta)._plan)
         roots = self._weight_roots()
         for l, u in enumerate(self._outputs_by_layer(state)):
@@ -93,7 +97,8 @@ class KroneckerCoordinates:
         roots = loss_curvature_factor(state.loss, "ggn" if curved else "fisher")
         signs = np.random.default_rng(RANDOM_SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
-        found, e = [u], None
+        found = [u]
+        e = None
         for l in range(len(state.W) - 1, 0, -1):
             u, e = state.backpropagate(self.multiply, l, u, e)
             found.append(u)
@@ -195,11 +200,17 @@ class KroneckerCoordinates:
         factors are the transposed left root and the right root. If it is True, they are the left
         root and the transposed right root.
         """
-        out, starts, p = np.empty(V.shape, V.dtype), self.model.starts, V.size // V.shape[-1]
+        out = np.empty(V.shape, V.dtype)
+        starts = self.model.starts
+        p = V.size // V.shape[-1]
         for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):
-            here, wide, cut = slice(starts[l], starts[l + 1]), k + self.model.bias, m * k
-            left, right = sides[0][which], sides[1][which]
-            given, found = V[..., here].reshape(p, -1), out[..., here].reshape(p, -1)
+            here = slice(starts[l], starts[l + 1])
+            wide = k + self.model.bias
+            cut = m * k
+            left = sides[0][which]
+            right = sides[1][which]
+            given = V[..., here].reshape(p, -1)
+            found = out[..., here].reshape(p, -1)
             M = np.empty((p, m, wide), V.dtype)
             M[..., :k] = given[:, :cut].reshape(p, m, k)
             M[..., k:] = given[:, cut:].reshape(p, m, -1)

@@ -53,8 +53,9 @@ from ..common.runtime import with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..structure.tables import loss_spec
 from .arguments import as_vector, check_dtype
+from .output_loss import loss_curvature_factor
 from .reduced_operator import ReducedOperator
-from .row_passes import RowState, loss_curvature_factor
+from .row_passes import RowState
 
 MAX_GRAM_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
 D_ROWS_PER_PRODUCT = 512  # number of rows of D multiplied at a time
@@ -83,7 +84,8 @@ def no_output_space_reason(H: Any) -> str:
     """Return the reason why the curvature H has no representation in output space, as a phrase, or
     "" if it has one.
     """
-    ob, kind = H.objective, H.kind
+    ob = H.objective
+    kind = H.kind
     if kind == "hessian":
         return "a Hessian. Use 'samples', 'parameters' or a GGN"
     if ob.model.batch_norm:
@@ -93,7 +95,8 @@ def no_output_space_reason(H: Any) -> str:
     given = loss_spec(ob.loss).given
     if kind == "ggn" and given is not None and given.coupled:
         return "a loss that couples outputs. Use 'samples' or 'parameters'"
-    q, n = n_gram_rows(ob, kind), H.shape[0]
+    q = n_gram_rows(ob, kind)
+    n = H.shape[0]
     if not q:
         return "cross entropy of one class, which has no curvature. Use 'parameters'"
     if q >= n:
@@ -145,7 +148,8 @@ def _sum_gram_matrix(ob: Any, state: RowState, S: Array) -> Array:
     c, N, d = S.shape
     K = np.zeros((c, N, c, N), ob.dtype)
     D = np.asfortranarray(S.reshape(c * N, d))
-    step, e = max(1, D_ROWS_PER_PRODUCT // N), None
+    step = max(1, D_ROWS_PER_PRODUCT // N)
+    e = None
     scratch = np.empty(c * N * min(step, c) * N, ob.dtype)
     for l in range(len(state.W) - 1, -1, -1):
         a = state.a[l]
@@ -220,7 +224,9 @@ class OutputSpaceOperator(ReducedOperator):
         why = no_output_space_reason(whole)
         if why:
             raise ValueError(f"space must not be 'outputs' for {why}.")
-        self.whole, self.n, self.n_products = whole, whole.shape[0], 0
+        self.whole = whole
+        self.n = whole.shape[0]
+        self.n_products = 0
         self._made = _made_of(whole)
         dtype = whole.dtype if dtype is None else dtype
         self._K = self._made.K.astype(dtype, copy=False)
@@ -337,7 +343,8 @@ class OutputSpaceOperator(ReducedOperator):
 
     def _zero_threshold(self) -> float:
         """Return the threshold up to which eigenvalues of K count as zero."""
-        many, dtype = max(1.0, (self.shape[0] / ZERO_EIGENVALUE_MIN_ROWS) ** 0.5), self.whole.dtype
+        many = max(1.0, (self.shape[0] / ZERO_EIGENVALUE_MIN_ROWS) ** 0.5)
+        dtype = self.whole.dtype
         return float(ZERO_EIGENVALUE_EPS[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def lift_eigenpairs(self, X: Array, found: Any, rng: Any) -> LiftedEigenpairs:
@@ -378,7 +385,8 @@ class OutputSpaceOperator(ReducedOperator):
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
         multiplies by `complement_eigenvalue`.
         """
-        held, more = self._complement, stop - len(self._complement)
+        held = self._complement
+        more = stop - len(self._complement)
         if more > 0:
             nothing = self._zero_threshold()
             seeds = np.arange(len(held), stop)

@@ -1,8 +1,6 @@
 """The passes of a network over all rows at once, in NumPy with the engine's matrix products: the
-state at theta, the derivatives of the loss with respect to the outputs, and products with vectors.
-They serve sparse rows and operators in coordinates of smaller spaces.
-
-One layer's part of a vector in coordinates, and the operations of the passes on this part.
+state at theta, and products with vectors, layer by layer. They serve sparse rows and operators in
+coordinates of smaller spaces.
 
 A layer offers four operations, each in coordinates x of the layer: ``forward(x) = a V' + vb``,
 ``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
@@ -23,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..common.protocols import Array, Floats
-from ..structure.parameters import divisor_of, forward, layers_of
-from ..structure.tables import activation_spec, loss_spec, one_hot
+from ..common.protocols import Array
+from ..structure.parameters import forward, layers_of
+from ..structure.tables import activation_spec
+from .output_loss import OutputLossDerivatives
 
 
 class MatrixPool:
@@ -52,7 +51,8 @@ class MatrixPool:
     def empty_matrix(self, N: int, width: int) -> Array:
         """Return an uninitialised matrix (N, width) in Fortran order."""
         shape = N, width
-        kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
+        kept = self._kept.setdefault(shape, [])
+        at = self._taken.get(shape, 0)
         if at == len(kept):
             kept.append(np.empty((width, N), self.dtype).T)
         self._taken[shape] = at + 1
@@ -70,7 +70,9 @@ class LayerMap:
     """Coordinates of a layer's part (V, vb) of a vector: `weights` numbers for V, then vb."""
 
     def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
-        (self.out, self.width), self.weights, self.bias = shape, weights, bias
+        self.out, self.width = shape
+        self.weights = weights
+        self.bias = bias
         self.size = weights + self.out * bias
 
     def embed(self, x: Array, V: Array, vb: Array | None) -> None:
@@ -101,7 +103,8 @@ class UnrotatedLayerMap(LayerMap):
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
         super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
-        self.a, self.delta = a, delta
+        self.a = a
+        self.delta = delta
 
     def forward(self, M: MatrixPool, x: Array) -> Array:
         """Return ``a V' + vb`` (N, out) for coordinates x."""
@@ -132,131 +135,6 @@ class UnrotatedLayerMap(LayerMap):
             M(V, self.delta.T, ra, True)
 
 
-class OutputLossDerivatives:
-    """Value and derivatives of the loss with respect to the outputs z: ``delta = dL/dz`` of the
-    last layer, and ``rdelta = (d2L/dz2) rz``.
-
-    All numbers are in float64. For cross entropy, delta keeps its relative accuracy if a prediction
-    is nearly certain, because logits are taken relative to the largest one and delta of the largest
-    is computed from the other outputs.
-
-    Parameters
-    ----------
-    ob : Objective
-        The objective with the loss, targets, weights and divisor.
-    z : ndarray (N, d_out)
-        The outputs of all rows.
-    divisor : float, optional
-        A divisor that replaces that of the objective.
-    """
-
-    p: np.ndarray
-    p_top: Any
-
-    def __init__(self, ob: Any, z: Array, divisor: float | None = None) -> None:
-        z, y = z.astype(np.float64), ob.y
-        divisor = divisor_of(ob) if divisor is None else divisor
-        self.loss, self.dtype = ob.loss, ob.dtype
-        if ob.sample_weight is not None and loss_spec(ob.loss).given is None:
-            idle = ob.sample_weight == 0  # 0 times an overflowing loss would be NaN
-            z, y = (
-                np.where(idle[:, None], 0, z),
-                np.where(idle if y.ndim == 1 else idle[:, None], 0, y),
-            )
-        weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
-        self.f, self.n_samples = (weight / divisor)[:, None], len(z)
-        self.sums, self.top = None, np.zeros(len(z), int)
-        link = loss_spec(ob.loss).link
-        if link == "softmax":
-            self.delta = self._cross_entropy_delta(z, y)
-        elif link == "identity":
-            self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
-            self.value = float((self.f * (z - y) ** 2).sum())
-        elif link == "given":
-            loss: Any = loss_spec(ob.loss).given
-            found = loss.weighted_derivatives(divisor, np.dtype(float), z, y, ob.sample_weight)
-            self.value, self.delta, self.h = found
-        else:
-            small, above = np.exp(-np.abs(z)), z > 0
-            sure = np.where(above, (1 - y.astype(float)) * z, -y.astype(float) * z)
-            self.value = float((self.f * (sure + np.log1p(small))).sum())
-            small = small / (1 + small)
-            rest = np.where(above, 1 - y.astype(float), -y.astype(float))
-            self.delta = self.f * (rest - np.where(above, small, -small))
-            self.h = self.f * small * (1 - small)
-
-    def _cross_entropy_delta(self, z: Floats, y: Array) -> Floats:
-        """Return ``f (T p_j - y_j)``, with p = softmax(z), T = sum(y), f = weight / divisor."""
-        m = z.shape[1]
-        y = one_hot(y, m).astype(float)
-        self.top = z.argmax(axis=1)
-        first = np.arange(m) == self.top[:, None]
-        e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
-        S = e.sum(axis=1, keepdims=True)
-        self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)
-        self.p_top, self.h = 1 / (1 + S), self.f * T  # p of the largest logit, 0 in `p`
-        rest = y * (z.max(axis=1, keepdims=True) - z)
-        self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
-        others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
-        return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
-
-    def second_derivatives(self) -> Floats:
-        """Return d2L/dz2 of each sample: the diagonal (N, d_out) if each output has its own term,
-        otherwise (N, d_out, d_out).
-        """
-        N, d = self.delta.shape
-        if loss_spec(self.loss).link != "softmax":
-            return np.array(np.broadcast_to(self.h, (N, d) if self.h.ndim == 2 else self.h.shape))
-        each, others = np.arange(N), self.p.sum(axis=1)
-        p = self.p.copy()
-        p[each, self.top] = self.p_top[:, 0]
-        found = -p[:, :, None] * p[:, None]
-        found[:, np.arange(d), np.arange(d)] += p
-        found[each, self.top, self.top] = p[each, self.top] * others  # avoids cancellation in 1 - p
-        return np.asarray(self.h[:, :, None] * found)
-
-    def multiply_by_curvature(self, rz: Array, kind: str = "hessian") -> Array:
-        """Return ``(d2L/dz2) rz`` or, if `kind` is "fisher", ``N <delta, rz> delta``, per
-        sample.
-        """
-        if kind == "fisher":
-            along = (self.delta * rz).sum(axis=1, keepdims=True)
-            return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
-        if self.h.ndim == 3:
-            return np.asarray(np.einsum("ijk,ik->ij", self.h, rz), dtype=self.dtype)
-        if loss_spec(self.loss).per_entry:
-            return np.asarray(self.h * rz, dtype=self.dtype)
-        each = np.arange(len(rz))
-        U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]
-        mean = (self.p * U).sum(axis=1, keepdims=True)
-        out = self.p * (U - mean)
-        out[each, self.top] = (-self.p_top * mean)[:, 0]
-        return np.asarray(self.h * out, dtype=self.dtype)
-
-
-def loss_curvature_factor(loss: OutputLossDerivatives, kind: str) -> Floats:
-    """Return a factor S of the curvature of the loss in the outputs z, as an array ``(c, N,
-    d_out)`` in float64, with c columns per sample. For each sample, ``S S' = d2L/dz2``, or ``S S' =
-    N delta delta'`` with delta = dL/dz if `kind` is "fisher". The factors are derived in
-    `fastcurv.network.output_space`.
-    """
-    N, d = loss.delta.shape
-    if kind == "fisher":
-        return np.asarray(np.sqrt(float(N)) * loss.delta[None])
-    if loss_spec(loss.loss).per_entry:
-        roots = np.sqrt(np.broadcast_to(loss.h, (N, d)))
-        return np.ascontiguousarray(np.eye(d)[:, None, :] * roots)
-    at = np.arange(N)
-    root_p = np.sqrt(loss.p)
-    root_top = np.sqrt(loss.p_top)  # shape (N, 1)
-    others = np.arange(d - 1) + (np.arange(d - 1) >= loss.top[:, None])  # shape (N, d - 1)
-    factor = -(loss.p / (1 + root_top))[None] * root_p[at[:, None], others].T[:, :, None]
-    for j in range(d - 1):
-        factor[j, at, others[:, j]] += root_p[at, others[:, j]]
-        factor[j, at, loss.top] = -(root_top[:, 0] * root_p[at, others[:, j]])
-    return np.asarray(np.sqrt(loss.h) * factor)
-
-
 class RowState:
     """State at theta for every sample: the input a and delta of each layer, and phi' and e phi'' of
     each hidden layer. Here e is the derivative of the loss with respect to the layer's output.
@@ -274,7 +152,8 @@ class RowState:
 
     def __init__(self, ob: Any, theta: Array, plan: Any = None, multiply: Any = None) -> None:
         model = ob.model
-        self.dtype, self.skips = model.dtype, model.skips
+        self.dtype = model.dtype
+        self.skips = model.skips
         self.W, self.b = zip(*model.unflatten(theta))
         self.a: list[Any] = [ob.X]
         self.p: list[Any] = []
@@ -292,7 +171,8 @@ class RowState:
 
         self.a, zs = forward(zip(self.W, self.b), ob.X, activate)
         self.loss = OutputLossDerivatives(ob, np.asarray(zs[-1]))
-        self.delta, e = [self._to_fortran_order(self.loss.delta)], None
+        self.delta = [self._to_fortran_order(self.loss.delta)]
+        e = None
         for l in range(len(self.W) - 1, 0, -1):
             delta, e = self.backpropagate(multiply, l, self.delta[0], e)
             self.delta.insert(0, delta)
@@ -349,7 +229,8 @@ class LayerwiseCoordinatesMixin:
     def _set_layers(self, layers: list[Any]) -> int:
         """Set the layers and their slices of the coordinates. Return the number of coordinates."""
         ends = np.cumsum([0] + [layer.size for layer in layers]).tolist()
-        self.layers, self.cuts = layers, [slice(a, b) for a, b in pairwise(ends)]
+        self.layers = layers
+        self.cuts = [slice(a, b) for a, b in pairwise(ends)]
         return int(ends[-1])
 
     def _embed(self, x: Array, out: Array) -> None:
@@ -375,7 +256,8 @@ class RowPasses(LayerwiseCoordinatesMixin):
         """Compute ``rz = ra W' + a V' + vb`` and ``ra_above = phi' rz [+ ra]`` for coordinates x.
         Return two lists: ra of the input of each layer (None for the first), and rz of each layer.
         """
-        M, s = self.M, self.state
+        M = self.M
+        s = self.state
         M.begin_pass()
         ras: list[Any] = [None]
         rzs: list[Array] = []
@@ -403,9 +285,12 @@ class RowPasses(LayerwiseCoordinatesMixin):
 
         `along` is the tuple (x, ra, rz) from `_forward`, or None to propagate rdelta alone.
         """
-        M, s, re = self.M, self.state, None
+        M = self.M
+        s = self.state
+        re = None
         for l in range(len(self.layers) - 1, -1, -1):
-            layer, cut = self.layers[l], self.cuts[l]
+            layer = self.layers[l]
+            cut = self.cuts[l]
             if active is None or active[l]:
                 layer.gradient(M, rdelta, None if along is None else along[1][l], out[cut])
             if l == 0:
@@ -415,7 +300,9 @@ class RowPasses(LayerwiseCoordinatesMixin):
                 layer.add_backward_term(M, along[0][cut], below)
             if re is not None and s.skips[l]:
                 below += re
-            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
+            re = below
+            p = s.p[l - 1]
+            eq = s.eq[l - 1]
             rdelta = re if p is None else np.multiply(re, p, out=M.empty_matrix(*re.shape))
             if along is not None and eq is not None:  # `rdelta` is not `re`, since p is not None
                 rz = along[2][l - 1]

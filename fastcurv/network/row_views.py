@@ -14,7 +14,7 @@ from ..common.linalg import NotConvexError
 from ..common.protocols import Array
 from ..structure.parameters import n_terms_per_row
 from .arguments import check_out, check_sample_weight
-from .row_passes import OutputLossDerivatives
+from .output_loss import OutputLossDerivatives
 
 if TYPE_CHECKING:
     from ..structure.given import LossFunction

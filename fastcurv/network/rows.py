@@ -37,15 +37,18 @@ def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     held: list[Block] = []
     count = 0
     for block in blocks:
-        start, n = 0, block[0].shape[0]
+        start = 0
+        n = block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
             whole = stop - start == n
             held.append(block if whole else take_rows(block, slice(start, stop)))
-            count, start = count + stop - start, stop
+            count = count + stop - start
+            start = stop
             if count == size:
                 yield stack_blocks(held)
-                held, count = [], 0
+                held = []
+                count = 0
     if held:
         yield stack_blocks(held)
 
@@ -96,7 +99,8 @@ def rows_checksum(parts: Sequence[Any]) -> int:
     """Return a checksum of at most `N_CHECKSUM_ROWS` rows, equally spaced, of the arrays `parts`
     of a block.
     """
-    n, mark = parts[0].shape[0], 0
+    n = parts[0].shape[0]
+    mark = 0
     rows = np.unique(np.linspace(0, n - 1, min(n, N_CHECKSUM_ROWS)).astype(int))
     for part in parts:
         if part is not None:
@@ -157,9 +161,12 @@ class ArrayFile:
             # For an .npz archive that is named .npy, np.load returns another type.
             if not isinstance(array, np.memmap):
                 raise ValueError("it is an archive of several arrays")
-        self.path, self.name = Path(path).resolve(), name
-        self.shape, self.dtype = array.shape, array.dtype
-        self.offset, self.n_bytes = int(array.offset), array.nbytes
+        self.path = Path(path).resolve()
+        self.name = name
+        self.shape = array.shape
+        self.dtype = array.dtype
+        self.offset = int(array.offset)
+        self.n_bytes = array.nbytes
         # In Fortran order the file holds one column after the other.
         self.by_columns = array.ndim == 2 and not array.flags.c_contiguous
 
@@ -168,10 +175,13 @@ class ArrayFile:
         ValueError if the file has become shorter.
         """
         if isinstance(rows, slice):
-            starts, count = np.array([rows.start]), rows.stop - rows.start
+            starts = np.array([rows.start])
+            count = rows.stop - rows.start
         else:
-            starts, count = np.asarray(rows), 1
-        n, width = self.shape[0], int(np.prod(self.shape[1:]))
+            starts = np.asarray(rows)
+            count = 1
+        n = self.shape[0]
+        width = int(np.prod(self.shape[1:]))
         columns = width if self.by_columns else 1
         row_bytes = self.dtype.itemsize * width // columns
         out = np.empty((columns, len(starts), count * row_bytes), np.uint8)
@@ -263,7 +273,10 @@ class DensifiedRows:
 
     def __init__(self, X: Any) -> None:
         X = X if X.format == "csr" else as_owned_csr(X, "X")
-        self.shape, self.dtype, self.data, self.indices = X.shape, X.dtype, X.data, X.indices
+        self.shape = X.shape
+        self.dtype = X.dtype
+        self.data = X.data
+        self.indices = X.indices
         self.ends = np.array(X.indptr, np.int64)
         if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
             raise ValueError(
@@ -335,7 +348,8 @@ class RowSource(ABC):
         """Return the block of the rows with the indices `rows`, which must be sorted and unique.
         This base class reads all blocks up to the last of these rows.
         """
-        found, start = [], 0
+        found = []
+        start = 0
         for block in self.blocks(1 << 16):
             stop = start + block[0].shape[0]
             here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
@@ -355,12 +369,11 @@ class ArraySource(RowSource):
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
         if y is None:
             raise ValueError("y must hold the targets of the rows of X, got None.")
-        self.X, self.y, self.weight = (
-            X,
-            _as_sliceable(y, "y"),
-            _as_sliceable(weight, "sample_weight"),
-        )
-        self.parts, self.rows = (self.X, self.y, self.weight), rows
+        self.X = X
+        self.y = _as_sliceable(y, "y")
+        self.weight = _as_sliceable(weight, "sample_weight")
+        self.parts = (self.X, self.y, self.weight)
+        self.rows = rows
         if len(X.shape) != 2:
             raise rows_shape_error(X.shape, None)
         self.whole = int(X.shape[0])
@@ -531,11 +544,9 @@ class BlockSource(RowSource):
                 "can be read only once. Use a list of blocks, an object with __iter__, or a "
                 "function that returns a new iterator."
             )
-        self.given, self.y, self.weight = (
-            blocks,
-            _as_sliceable(y, "y"),
-            _as_sliceable(weight, "sample_weight"),
-        )
+        self.given = blocks
+        self.y = _as_sliceable(y, "y")
+        self.weight = _as_sliceable(weight, "sample_weight")
         X = _first_block(blocks)
         self.entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else None
 

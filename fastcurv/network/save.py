@@ -201,7 +201,8 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 def _raise_if_foreign_file(path: str) -> None:
     with Path(path).open("rb") as raw:
-        head, suffix = raw.read(4), Path(path).suffix.lower()
+        head = raw.read(4)
+        suffix = Path(path).suffix.lower()
         path = one_line(path, 300)
         archive = head == b"PK\x03\x04"
         # A file of PyTorch begins with the bytes of a zip archive or of a pickle.

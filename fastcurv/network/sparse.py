@@ -43,12 +43,14 @@ class SparseRows:
     __array_ufunc__ = None  # makes NumPy call __radd__ for `array + X`
 
     def __init__(self, X: Any, threads: int | None = None) -> None:
-        self.X, self.columns = X, X.T.tocsr()
+        self.X = X
+        self.columns = X.T.tocsr()
         # SciPy's loops do not check these indices, so the arrays are made read-only.
         for part in (X.indices, X.indptr):
             part.flags.writeable = False
         self.threads = min(threads or _engine.default_n_threads(), _engine.MAX_THREADS)
-        self.shape, self.dtype = X.shape, X.dtype
+        self.shape = X.shape
+        self.dtype = X.dtype
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -79,7 +81,8 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     out = np.empty((A.shape[0], B.shape[1]), A.dtype)
 
     def multiply_part(i: int) -> None:
-        start, stop = cuts[i], cuts[i + 1]
+        start = cuts[i]
+        stop = cuts[i + 1]
         at = slice(A.indptr[start], A.indptr[stop])
         pointers = A.indptr[start : stop + 1] - A.indptr[start]
         shape = stop - start, A.shape[1]
@@ -127,7 +130,8 @@ class SparsePlan(RowPasses):
     """
 
     def __init__(self, ob: Any) -> None:
-        self._owner, self.M = weakref.ref(ob), MatrixPool(ob.dtype, ob.n_threads)
+        self._owner = weakref.ref(ob)
+        self.M = MatrixPool(ob.dtype, ob.n_threads)
         self.theta: Any = None
         self.gradient: Any = None  # contribution of the rows to the gradient (n,)
 
@@ -195,7 +199,8 @@ class SparsePlan(RowPasses):
         """Return the quadratic forms (k,), without l2, of the rows of Vt (k, n). The cost is the
         forward pass of a product. The argument `active` has no effect.
         """
-        s, found = self.state, []
+        s = self.state
+        found = []
         for v in np.atleast_2d(Vt):
             ras, rzs = self._forward(v)
             total = _dot(rzs[-1], s.loss.multiply_by_curvature(rzs[-1], kind))

@@ -85,9 +85,12 @@ class TreeSum:
         if level == len(self.levels):
             self.levels.append([None, 0])
         here = self.levels[level]
-        here[0], here[1] = part if not here[1] else add_parts(here[0], part, True), here[1] + 1
+        here[0] = part if not here[1] else add_parts(here[0], part, True)
+        here[1] = here[1] + 1
         if here[1] == TREE_ARITY:
-            whole, here[0], here[1] = here[0], None, 0
+            whole = here[0]
+            here[0] = None
+            here[1] = 0
             self.add_part(whole, level + 1)
 
     def total(self) -> Any:
@@ -105,7 +108,8 @@ def max_additions_per_part(shards: int) -> int:
     """
     deep = 0
     while shards > 1:
-        deep, shards = deep + min(TREE_ARITY, shards) - 1, -(-shards // TREE_ARITY)
+        deep = deep + min(TREE_ARITY, shards) - 1
+        shards = -(-shards // TREE_ARITY)
     return deep
 
 

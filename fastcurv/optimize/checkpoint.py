@@ -167,7 +167,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         )
     points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
     check_vectors(points, run.theta.size, "a run", run.theta.dtype)
-    rows, count = arrays.get("rows"), getattr(run.ob, "n_samples", 0)
+    rows = arrays.get("rows")
+    count = getattr(run.ob, "n_samples", 0)
     if rows is not None and (
         rows.ndim != 1
         or rows.dtype.kind not in "iu"
@@ -203,12 +204,14 @@ def check_saved_losses(run: Any, facts: Any) -> None:
         _reconcile_loss(run, facts["f"], run.f)
     if run.best is None:
         return
-    f, g = run.f, run.g
+    f = run.f
+    g = run.g
     if run.stale or not np.array_equal(run.best, run.theta):
         f, g = run.value_and_gradient(run.best)
         # This gradient was counted before the run was saved, so it is not counted again.
         run.n_gradients -= 1
-    run.best_f, run.best_gnorm = _reconcile_loss(run, run.best_f, f), norm(g)
+    run.best_f = _reconcile_loss(run, run.best_f, f)
+    run.best_gnorm = norm(g)
     validated = run.validation is not None
     score = value_at(run.validation, run.best) if validated else run.best_f
     run.best_score = _reconcile_loss(run, run.best_score, score)
@@ -221,7 +224,9 @@ def _reconcile_loss(run: Any, held: float, now: float) -> float:
     the difference is at most the square root of roundoff, as between two processors, return `now`.
     Otherwise raise ValueError.
     """
-    gap, size, eps = abs(now - held), max(abs(now), abs(held)), np.finfo(run.theta.dtype).eps
+    gap = abs(now - held)
+    size = max(abs(now), abs(held))
+    eps = np.finfo(run.theta.dtype).eps
     if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
         raise ValueError(
             "ob must be the objective of the checkpoint, with the same data, network, loss and l2, "
@@ -257,7 +262,8 @@ class CheckpointWriter:
     """
 
     def __init__(self, path: Any, every: int | None) -> None:
-        self.path, self.every = path, every
+        self.path = path
+        self.every = every
         if path is not None:
             check_writable_path(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
@@ -271,7 +277,8 @@ class CheckpointWriter:
         """
         if self.path is None:
             return
-        (points, run_facts), (arrays, facts) = loop.run.state(), loop.method.state()
+        points, run_facts = loop.run.state()
+        arrays, facts = loop.method.state()
         self.snapshot = (
             add_prefix("run.", points) | add_prefix("method.", arrays),
             {
@@ -368,9 +375,11 @@ def load_saved(
     by `minimize` with this method, these options and `n_params` parameters.
     """
     arrays, facts = read_tensors(path)
-    theta, asked = arrays.get("run.theta", np.empty(0)), options_as_text(options)
+    theta = arrays.get("run.theta", np.empty(0))
+    asked = options_as_text(options)
     version, by = (one_line(repr(facts.get(name))) for name in ("version", "method"))
-    name, other = one_line(path, 300), _differing_option_names(asked, facts.get("options"))
+    name = one_line(path, 300)
+    other = _differing_option_names(asked, facts.get("options"))
     checks = (
         (
             facts.get("what") == "minimize",

@@ -79,7 +79,8 @@ def lowest_curvature(
     n_products : int
         Number of products used, which is the dimension of the Krylov space.
     """
-    n, dtype = op.shape[0], operator_dtype(op)
+    n = op.shape[0]
+    dtype = operator_dtype(op)
     limit = min(n, max_products)
     space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
     random = rng.standard_normal(n).astype(dtype)
@@ -211,8 +212,12 @@ def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> EscapeResult:
     """Run `escape` with its arguments, of which `theta` and `max_products` have been checked."""
-    H, rng = BudgetedOperator(checked_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
-    f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
+    H = BudgetedOperator(checked_curvature(ob.hessian(theta), theta.size))
+    rng = as_rng(seed)
+    f0 = value_at(ob, theta)
+    way = direction
+    size = 0.0
+    rounding = 0.0
     if way is None and max_products == 1:
         way = next(iter(curvature_start_vectors(ob, theta, H.native)), rng.standard_normal(H.n))
     elif way is None:
@@ -263,9 +268,11 @@ def _find_lowest_on_line(
         result.nfev += 1
         return value_at(ob, point)
 
-    f0, kind = result.fun, theta.dtype.type
+    f0 = result.fun
+    kind = theta.dtype.type
     t, f = line_minimum(value, theta, v, f0, initial_trial_length(theta))
-    gain, explained = f0 - f, 0.0
+    gain = f0 - f
+    explained = 0.0
     if not negative and hasattr(ob, "gradient"):
         explained = abs(t * float(checked_gradient(ob.gradient(theta), theta.size) @ v))
     if gain > value_rounding_error(f0, theta.dtype) + explained:

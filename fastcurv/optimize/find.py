@@ -91,7 +91,8 @@ N_STEPS_PER_EIGENVECTOR_SELECTION = (
     10  # number of steps after which the lowest eigenvectors are selected again
 )
 # maximum error of the quadratic model for a step to be accepted, and for the radius to grow
-MAX_MODEL_ERROR, GOOD_MODEL_ERROR = 1.0, 0.3
+MAX_MODEL_ERROR = 1.0
+GOOD_MODEL_ERROR = 0.3
 # maximum ||theta|| of a walk, relative to max(1, ||theta0||), above which the walk counts as
 # divergent
 MAX_THETA_NORM_RATIO = 30.0
@@ -196,7 +197,8 @@ class FollowedModes:
         """Return the step (k,) for the gradient g, in the eigenbasis and not longer than `radius`,
         and the shift mu that is added to the absolute eigenvalues.
         """
-        order, c = np.argsort(self.step_weights, kind="stable"), self.signs * (self.U.T @ g)
+        order = np.argsort(self.step_weights, kind="stable")
+        c = self.signs * (self.U.T @ g)
         y = np.empty(len(c))
         y[order], mu = solve_trust_region(self.step_weights[order], c[order], radius)
         return y, mu
@@ -248,12 +250,17 @@ class CriticalPointSearch:
         *,
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
-        self.ob, self.theta = ob, theta
+        self.ob = ob
+        self.theta = theta
         self.callback = None if callback is None else wrap_user_callback(callback)
-        self.fixed_tol, self.max_iter, self.budget = fixed_tol, max_iter, Budget(max_products)
+        self.fixed_tol = fixed_tol
+        self.max_iter = max_iter
+        self.budget = Budget(max_products)
         self.nit = self.nfev = 0
-        self.excursions, self.asked = MAX_UNDAMPED_SERIES, np.inf
-        self.tol, self.status = 0.0, 1
+        self.excursions = MAX_UNDAMPED_SERIES
+        self.asked = np.inf
+        self.tol = 0.0
+        self.status = 1
         self.notes: tuple[Note, ...] = ()
         self.shown: Any = None
         self.g = self.gradient(theta)
@@ -312,7 +319,8 @@ class CriticalPointSearch:
                 g.astype(H.native_dtype),
             )
             extend_krylov_space(space, min(1e-2, size / self.history[0]), limit, is_time_up)
-            found, H.count = krylov_newton_mr_steps(space), space.m
+            found = krylov_newton_mr_steps(space)
+            H.count = space.m
         self.budget.count += H.count
         H.count = 0
         return found
@@ -374,7 +382,8 @@ class CriticalPointSearch:
         return self.nit < self.max_iter and self.budget.allows(products)
 
     def move_to(self, theta: np.ndarray, g: np.ndarray) -> None:
-        self.theta, self.g = theta, g
+        self.theta = theta
+        self.g = g
         self.nit += 1
         self.history.append(self.gradient_norm)
         self.shown.update(1)
@@ -389,7 +398,8 @@ class CriticalPointSearch:
         """Store the status and the note, of the given key and numbers, of a search that ended."""
         numbers = {"gradient_norm": float(self.gradient_norm), **numbers}
         advice = (Note("increase_limit"),) if status == 1 else ()
-        self.status, self.notes = status, (Note(key, numbers), *advice)
+        self.status = status
+        self.notes = (Note(key, numbers), *advice)
 
     def end_at_limit(self, key: str = "limit", products: int = 1, **numbers: Any) -> None:
         """Store the status and the note of a search that ended because a limit does not allow
@@ -570,11 +580,10 @@ def find_critical_point(
     tries = method == "follow" and index is None and theta.size < KRYLOV_STEP_MIN_N
     if max_iter is None:
         max_iter = DEFAULT_MAX_FOLLOW_STEPS if tries else DEFAULT_MAX_NEWTON_STEPS
-    steps, verdict = check_positive_int(max_iter, "max_iter"), check_bool(verdict, "verdict")
-    began, limit = (
-        time.monotonic(),
-        None if max_time is None else check_positive(max_time, "max_time"),
-    )
+    steps = check_positive_int(max_iter, "max_iter")
+    verdict = check_bool(verdict, "verdict")
+    began = time.monotonic()
+    limit = None if max_time is None else check_positive(max_time, "max_time")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of theta, got {type_phrase(callback)}.")
     with (
@@ -634,7 +643,9 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
             return
         best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
         walk.theta, walk.g = start
-        walk.max_iter, walk.excursions, walk.asked = most, MAX_UNDAMPED_SERIES, np.inf
+        walk.max_iter = most
+        walk.excursions = MAX_UNDAMPED_SERIES
+        walk.asked = np.inf
         if not walk.allows_step(walk.theta.size):
             break
     if walk.allows_step():
@@ -672,8 +683,11 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
     requires, and return True. If the budget ends or the walk diverges first, return to the visited
     point with the smallest gradient, store the status, and return False.
     """
-    start, best, climbed = max(1.0, safe_norm(walk.theta)), (walk.theta, walk.g), None
-    radius, number = 0.1 * start, 0
+    start = max(1.0, safe_norm(walk.theta))
+    best = (walk.theta, walk.g)
+    climbed = None
+    radius = 0.1 * start
+    number = 0
     short = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps ** 0.4)
     with suppress(OutOfTime):
         while walk.allows_step(walk.theta.size):
@@ -688,7 +702,8 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
             way = FollowedModes.choose_modes(
                 A, T, index, climbed if number % N_STEPS_PER_EIGENVECTOR_SELECTION else None
             )
-            climbed, number = way.U[:, way.signs < 0], number + 1
+            climbed = way.U[:, way.signs < 0]
+            number = number + 1
             size = max(1.0, safe_norm(walk.theta))
             y, mu = way.step(walk.g, radius)
             at_rest = safe_norm(y) <= short * size
@@ -794,7 +809,8 @@ def _take_undamped_steps(walk: CriticalPointSearch) -> bool:
     The norm of the gradient has valleys and minima at which the gradient is not 0. Descent of the
     norm ends at such points, but Newton's method leaves them.
     """
-    theta, g = walk.theta, walk.g
+    theta = walk.theta
+    g = walk.g
     walk.excursions -= 1
     for _ in range(MAX_UNDAMPED_STEPS if walk.excursions >= 0 else 0):
         H = walk.hessian(theta) if walk.allows_step() else None
@@ -855,7 +871,8 @@ def _minimise_gradient_norm(walk: CriticalPointSearch) -> None:
         def half_squared_norm(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
             if not walk.budget.products_left:
                 return np.inf, np.zeros(theta.size)
-            g, products = walk.gradient(theta) / size, walk.hessian(theta)
+            g = walk.gradient(theta) / size
+            products = walk.hessian(theta)
             walk.budget.count += 1
             if products is None or not np.isfinite(g).all():
                 return np.inf, np.zeros(theta.size)

@@ -66,7 +66,9 @@ class _FirstOrderMethod(Method):
         if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
             self.clip = check_positive(self.clip, "clip")
         self.batch_size = check_row_batch_size(run.ob, self.batch_size, "batch_size")
-        self.t, self.kept_arrays, self.last_rate = 0, self.buffers, 0.0
+        self.t = 0
+        self.kept_arrays = self.buffers
+        self.last_rate = 0.0
         self.scratch = np.zeros_like(run.theta)
         for name in self.buffers:
             setattr(self, name, np.zeros_like(run.theta))
@@ -78,7 +80,8 @@ class _FirstOrderMethod(Method):
         if self.batch_size is None:
             self._apply_update(run.g)
         else:
-            run.f, run.stale = self._run_epoch(self.batch_size), True
+            run.f = self._run_epoch(self.batch_size)
+            run.stale = True
         asked = (run.iteration + 1) % self.record_every == 0 or not all_finite(run.theta)
         if self.batch_size is None or run.cut or asked:
             run.evaluate_at_theta()
@@ -89,12 +92,16 @@ class _FirstOrderMethod(Method):
         random order. The last batch may be smaller, but is used with the full learning rate. Return
         the mean loss of the rows, each evaluated at the theta at which its batch was used.
         """
-        run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
+        run = self.run
+        total = 0.0
+        seen = 0
+        n = self.run.ob.n_samples
         for batch in self._batches(size):
             f, g = run.value_and_gradient(run.theta, batch)
             self._apply_update(g)
             rows = min(size, n - seen)
-            total, seen = total + rows * f, seen + rows
+            total = total + rows * f
+            seen = seen + rows
             if run.is_out_of_budget():
                 break
         return total / seen
@@ -103,7 +110,8 @@ class _FirstOrderMethod(Method):
         """Yield the batches of an epoch, of `size` rows each. They come from the objective's method
         `batches`, or consist of random rows if there is no such method.
         """
-        ob, rng = self.run.ob, self.run.rng
+        ob = self.run.ob
+        rng = self.run.rng
         if hasattr(ob, "batches"):
             yield from ob.batches(size, rng)
             return

@@ -81,15 +81,19 @@ class LevenbergMarquardt(GaussNewton):
         engine keeps its own.
         """
         if self.engine is not None and self.damping is not None:
-            self.engine.damping, self.engine.growth = self.damping, self.growth
+            self.engine.damping = self.damping
+            self.engine.growth = self.growth
 
     def _set_curvature(self, curvature: str) -> None:
         if self.engine is not None and curvature == "ggn":
-            self.exact, self.since, self.run.curvature = False, 0, None
+            self.exact = False
+            self.since = 0
+            self.run.curvature = None
             return
         super()._set_curvature(curvature)
         if self.engine is not None:
-            self.problem, self.by = "trust-region", "radius"
+            self.problem = "trust-region"
+            self.by = "radius"
             self.radius = self.radius or initial_trust_radius(self.run.theta)
 
     def step(self) -> str | None:
@@ -101,7 +105,8 @@ class LevenbergMarquardt(GaussNewton):
             self.since = 0
             self._start_engine()
         if self.since == 0:
-            self.f_then, self.g_then = run.f, run.gnorm
+            self.f_then = run.f
+            self.g_then = run.gnorm
         steps = self._step_in_engine(min(run.ahead, LEVENBERG_STEPS_PER_CALL - self.since))
         self.since = (self.since + steps) % LEVENBERG_STEPS_PER_CALL
         slow = (
@@ -116,15 +121,19 @@ class LevenbergMarquardt(GaussNewton):
         """Take at most `count` steps in the engine and return their number, which is 0 if no step
         lowers the loss by more than its rounding or if the time is used up.
         """
-        run, engine = self.run, self.engine
-        begun, values, record = run.elapsed(), engine.n_values, np.empty((count, 3))
+        run = self.run
+        engine = self.engine
+        begun = run.elapsed()
+        values = engine.n_values
+        record = np.empty((count, 3))
         engine.corrects = not run.near_bound
         steps, ending = engine.run(
             count, run.enough, run.fun_target, run.budget.seconds_left(), record
         )
         run.n_values += engine.n_values - values
         run.n_gradients += steps
-        self.damping, self.growth = engine.damping, engine.growth
+        self.damping = engine.damping
+        self.growth = engine.growth
         run.record_engine_steps(record[:steps], begun, ending)
         if steps:
             run.move_to_engine_point(engine)

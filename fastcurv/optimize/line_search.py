@@ -96,20 +96,24 @@ def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, st
         found = value(trial)
         return found if np.isfinite(found) else np.inf
 
-    t, ft, high = start, f(start), None
+    t = start
+    ft = f(start)
+    high = None
     while not ft < f0 and t > 1e-8 * start:
         high = (t, ft)
         t *= 0.25
         ft = f(t)
     if not ft < f0:
         return None, f
-    before, further = (0.0, f0), high
+    before = (0.0, f0)
+    further = high
     for _ in range(60 if high is None else 0):
         further = (2.0 * t, f(2.0 * t))
         if not further[1] < ft:
             break
         small = ft - further[1] < 1e-3 * (f0 - further[1])
-        before, (t, ft) = (t, ft), further
+        before = (t, ft)
+        t, ft = further
         # The last doubling lowered the value by almost nothing, so a lower value further away is
         # not searched for.
         if small:
@@ -127,10 +131,12 @@ def _refine_bracket(
     """
     golden = 0.5 * (3.0 - np.sqrt(5.0))
     for i in range(evaluations):
-        left, right = best[0] - low[0], high[0] - best[0]
+        left = best[0] - low[0]
+        right = high[0] - best[0]
         t = best[0] + golden * right if right > left else best[0] - golden * left
         if i % 3 != 2 and np.isfinite(low[1]) and np.isfinite(high[1]):
-            a, b = right * (low[1] - best[1]), left * (high[1] - best[1])
+            a = right * (low[1] - best[1])
+            b = left * (high[1] - best[1])
             vertex = best[0] + 0.5 * (right * a - left * b) / (a + b) if a + b > 0 else t
             if abs(vertex - best[0]) > 1e-9 * best[0] and low[0] < vertex < high[0]:
                 t = vertex

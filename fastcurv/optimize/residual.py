@@ -90,14 +90,16 @@ def extend_krylov_space(
     No further reduction is possible if ``||H r|| <= tolerance ||H|| ||r||`` for the last residual
     r. H r needs no product, because r is a combination of vectors whose products with H are known.
     """
-    look_at, last = 1, np.zeros(0)
+    look_at = 1
+    last = np.zeros(0)
     while True:
         while space.m < look_at and not space.exhausted and not (space.m and stop()):
             space.extend()
         if space.m == 0:
             return
         _, residual = least_residual_step(space, space.gamma)
-        size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz_pairs()[0]).max())
+        size = float(np.linalg.norm(residual))
+        norm = float(np.abs(space.ritz_pairs()[0]).max())
         if len(last) and len(last) <= space.m:
             tall = space.product_coefficients()[:, : len(last)]
             if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):

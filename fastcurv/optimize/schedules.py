@@ -62,7 +62,8 @@ class Schedule:
     @property
     def formula(self) -> Any:
         """The learning rate as a formula in t, such as "0.1 / t^0.75"."""
-        a, d = f"{self.alpha:g}", f"{self.delta:g}"
+        a = f"{self.alpha:g}"
+        d = f"{self.delta:g}"
         return _FORMULAS[self.name][1].format(a=a, d=d, hold=self.hold)
 
 
@@ -269,7 +270,8 @@ def _fitted_exponent(schedule: Callable[[int], float]) -> float:
     """Estimate the exponent p of a schedule from its rates at t = 10**6 and 10**8. Return NaN
     unless both rates are finite and positive.
     """
-    early, late = float(schedule(10**6)), float(schedule(10**8))
+    early = float(schedule(10**6))
+    late = float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):
         return float("nan")
     return float(np.log(early / late) / np.log(100.0))
@@ -320,7 +322,8 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
         )
         return RobbinsMonro(None, None, None, p, reason)
     p = schedule.exponent
-    diverges, squares = p <= 1.0, p > 0.5
+    diverges = p <= 1.0
+    squares = p > 0.5
     far = (
         f"the sum diverges ({p:g} <= 1)"
         if diverges

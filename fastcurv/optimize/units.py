@@ -78,7 +78,8 @@ class TargetUnits(NamedTuple):
         theta is converted to scaled units. Otherwise a copy of theta is returned, since theta was
         drawn for outputs of size 1.
         """
-        same, zero = self.to_scaled(theta), np.zeros_like(theta)
+        same = self.to_scaled(theta)
+        zero = np.zeros_like(theta)
         loss, drawn, none = (value_at(self.scaled, at) for at in (same, theta, zero))
         untrained = loss >= MAX_LOSS_TO_VARIANCE_RATIO and drawn <= max(
             MAX_START_LOSS_RATIO * none, loss
@@ -91,7 +92,8 @@ class TargetUnits(NamedTuple):
         for part in self.ob.model.unflatten(g)[-1]:
             if part is not None:
                 part /= self.unit
-        x, fun = self.to_unscaled(run.x), run.fun * self.unit**2
+        x = self.to_unscaled(run.x)
+        fun = run.fun * self.unit**2
         return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
 
 
@@ -102,7 +104,8 @@ def find_target_units(ob: Any) -> TargetUnits | None:
     in_memory = hasattr(ob, "X") and hasattr(ob, "with_model")
     if not in_memory or not has_consistent_hessian(ob) or ob.loss != "mse" or ob.l2 != 0:
         return None
-    y, weight = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1), ob.sample_weight
+    y = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1)
+    weight = ob.sample_weight
     if weight is not None:
         if not weight.any():
             return None
@@ -135,7 +138,8 @@ def minimize_in_target_units(
     records of the steps.
     """
     begun = time.perf_counter()
-    f, g = value_as_float(units.ob.value(theta)), units.ob.gradient(theta)
+    f = value_as_float(units.ob.value(theta))
+    g = units.ob.gradient(theta)
     records: list[tuple[Any, ...]] = [(0, f, norm(g), 0, 0.0)]
 
     def record(intermediate_result: MinimizeResult) -> bool:

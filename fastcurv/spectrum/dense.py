@@ -184,10 +184,13 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     columns have errors of norm at most `bounds` (n,). Raise NotFiniteError if P or its asymmetry is
     not finite.
     """
-    A, asymmetry = np.empty_like(P), np.empty(len(P))
+    A = np.empty_like(P)
+    asymmetry = np.empty(len(P))
     # Of each symmetric pair, take the entry with the smaller bound, or the mean of both.
     for s in row_block_slices(len(P), len(P)):
-        here, there, own = P[s], P[:, s].T, bounds[s, None]
+        here = P[s]
+        there = P[:, s].T
+        own = bounds[s, None]
         with np.errstate(over="ignore", invalid="ignore"):
             asymmetry[s] = safe_row_norms(here - there)
             A[s] = np.where(
@@ -206,7 +209,8 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     with `op`. Raise ValueError if the bounds of the operator have the wrong shape or are negative
     or NaN.
     """
-    n, dtype = len(P), operator_dtype(op)
+    n = len(P)
+    dtype = operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
     if not missing_bound_reason(op, "column_error_bounds"):
@@ -344,9 +348,13 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     else:
         matrix = dense_matrix(op if small is None else small)
     values, _, errors = matrix.eigensystem()
-    n, rest, copies = len(values), 0.0, 0
+    n = len(values)
+    rest = 0.0
+    copies = 0
     if small is not None:
-        n, rest, copies = small.n, small.complement_eigenvalue, small.n_complement
+        n = small.n
+        rest = small.complement_eigenvalue
+        copies = small.n_complement
     n_positive = int((values > errors).sum()) + copies * (rest > 0)
     n_negative = int((values < -errors).sum()) + copies * (rest < 0)
     return Inertia(

@@ -163,7 +163,8 @@ def spectral_density(
     n_steps = check_positive_int(n_steps, "n_steps")
     smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
     rng = as_rng(resolve_seed(seed, rng))
-    n, m = op.shape[0], n_probes * min(n_steps, op.shape[0])
+    n = op.shape[0]
+    m = n_probes * min(n_steps, op.shape[0])
     whole = against is None and deflate is None and n <= m
     form = choose_representation(
         op, m, space if against is None else "parameters", matrix=whole, step=SECONDS_PER_PRODUCT
@@ -177,7 +178,9 @@ def spectral_density(
     op = op if small is None else cast(OperatorLike, small)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = as_known_pairs(op, against)
-    quadratures, orthogonality_loss, outliers = [], 0.0, None
+    quadratures = []
+    orthogonality_loss = 0.0
+    outliers = None
     with (
         show_bar(n_probes * n_steps, "spectral_density", progress) as shown,
         aligned_rows(
@@ -194,7 +197,8 @@ def spectral_density(
                 outliers, rest = find_outliers(run, most)
                 if len(outliers.values):
                     known = DeflatedPairs(*(np.concatenate(both) for both in zip(known, outliers)))
-                    spent, found = spent + run.n_products, rest
+                    spent = spent + run.n_products
+                    found = rest
                     run = new_recurrence(op, n_steps, known, rows)
             quadratures.append(found)
     n_products = spent + run.n_products
@@ -267,7 +271,9 @@ def as_known_pairs(op: Any, against: Any) -> tuple[DeflatedPairs, int]:
     or None, and the number of products used to check the pairs or to compute their values. Raise
     ValueError if the vectors have another length or are not eigenvectors.
     """
-    n, dtype, none = op.shape[0], operator_dtype(op), np.zeros(0)
+    n = op.shape[0]
+    dtype = operator_dtype(op)
+    none = np.zeros(0)
     if isinstance(against, Eigenpairs):
         if against.vectors.shape[0] != n:
             raise ValueError(
@@ -389,7 +395,8 @@ def find_outliers(run: Recurrence, most: int) -> tuple[DeflatedPairs, Quadrature
     run.reorthogonalise()
     rows = combine_basis_rows(run.rows[: run.m], S)
     orthonormalise(rows)
-    nodes, weights = np.delete(theta, good), np.delete(first**2, good)
+    nodes = np.delete(theta, good)
+    weights = np.delete(first**2, good)
     return DeflatedPairs(theta[good], rows, residuals[good]), Quadrature(
         nodes, weights / weights.sum()
     )
@@ -412,7 +419,8 @@ def assemble_density(
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))
     for row, one in enumerate(quadratures):
-        nodes[row, : len(one.nodes)], nodes[row, len(one.nodes) :] = one.nodes, one.nodes[-1]
+        nodes[row, : len(one.nodes)] = one.nodes
+        nodes[row, len(one.nodes) :] = one.nodes[-1]
         weights[row, : len(one.nodes)] = one.weights
     share = len(exact) / n
     nodes = np.hstack([nodes, np.tile(exact, (len(nodes), 1))])

@@ -171,8 +171,10 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
                 raise ValueError(
                     f"{name} must be a number, which may be infinite, got {short_repr(end)}."
                 )
-        low, high = float(low), float(high)
-        per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
+        low = float(low)
+        high = float(high)
+        per_probe = np.zeros(self.n_probes)
+        unsure = np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
             per_probe[i] = w[(x > low + self.resolution) & (x < high - self.resolution)].sum()
             for end in (low, high):
@@ -215,14 +217,16 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
         from scipy.stats import wasserstein_distance
 
         if isinstance(other, SpectralDensity):
-            values, weights = other.nodes.ravel(), other.weights.ravel()
+            values = other.nodes.ravel()
+            weights = other.weights.ravel()
         elif hasattr(other, "matvec"):
             raise TypeError(
                 "other must be a density, fc.spectral_density(H), or eigenvalues, got "
                 f"{type_phrase(other)}."
             )
         else:
-            values, weights = np.ravel(check_array(other, "other", np.float64)), None
+            values = np.ravel(check_array(other, "other", np.float64))
+            weights = None
         return float(
             wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel(), weights)
         )
@@ -393,7 +397,8 @@ def half_weight_around(nodes: np.ndarray, weights: np.ndarray, end: float) -> fl
     if not np.isfinite(end):
         return 0.0
     used = weights > 0
-    below, above = used & (nodes < end), used & (nodes >= end)
+    below = used & (nodes < end)
+    above = used & (nodes >= end)
     if not below.any() or not above.any():
         return 0.0
     left = np.flatnonzero(below)[np.argmax(nodes[below])]

@@ -69,7 +69,8 @@ def draw_density(
         density does.
     """
     density = reflect_density_at_bounds(density, *eigenvalue_sign_bounds(density))
-    grid, height = np.asarray(density.grid), np.asarray(density.density)
+    grid = np.asarray(density.grid)
+    height = np.asarray(density.density)
     earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
     top = max([float(height.max()), *earlier])
     width = max(float(density.width), np.finfo(float).tiny)
@@ -182,7 +183,8 @@ def eigenvalue_sign_bounds(density: Any) -> tuple[float, float]:
     if not density.exact:
         return -np.inf, np.inf
     used = density.nodes[density.weights > 0]
-    low, high = float(used.min()), float(used.max())
+    low = float(used.min())
+    high = float(used.max())
     if max(-low, high) <= density.resolution:
         return -np.inf, np.inf
     return (
@@ -196,7 +198,8 @@ def sign_count_clause(density: Any) -> str:
     If not all eigenvalues are known, the clause states the estimated fraction of negative
     eigenvalues.
     """
-    n, negative = density.n, density.mass(high=0.0)
+    n = density.n
+    negative = density.mass(high=0.0)
     if not density.exact:
         error = f" +- {negative.stderr:.1%}" if np.isfinite(negative.stderr) else ""
         return f"{negative.estimate:.1%}{error} of {n} eigenvalues negative"

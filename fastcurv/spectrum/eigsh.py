@@ -44,13 +44,13 @@ from ..krylov.lanczos import (
     ritz_decomposition,
 )
 from ..krylov.trust_region import max_log_growth
-from .forms import QUICK_DENSE_MAX_N, choose_representation, matrix_of, reduced_operator_of
+from .forms import QUICK_DENSE_MAX_N, cheapest_form, matrix_of, reduced_operator_of
 from .reduced import (
     EigshOptions,
+    basis_limit,
     dtype_eps,
     pairs_from_matrix,
     reduced_pairs,
-    resolve_max_basis,
     resolve_tol,
 )
 from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
@@ -81,90 +81,94 @@ MAX_UNINTERRUPTED_SECONDS = 1e-3
 
 def extreme_pairs(
     op: Any,
-    asked: EigshOptions,
+    options: EigshOptions,
     seed: Seed,
-    v0: Any = None,
+    start: Array | None = None,
     against: Any = None,
     owner: Any = None,
 ) -> Eigenpairs:
-    """Run `eigsh` with the checked options `asked`, in the parameter space of the operator, and
-    return the Eigenpairs. `v0` and `against` are those of `eigsh`, and `owner` is the owner of the
-    memory of the basis, by default `memory_owner(op)`.
+    """Run `eigsh` with checked options in the parameter space of the operator, and return the
+    Eigenpairs. `start` (n, j) is `v0` of `eigsh` after its check, or None; `against` is that of
+    `eigsh`. `owner` is the owner of the memory of the basis, by default `memory_owner(op)`.
     """
-    n, dtype, k = op.shape[0], operator_dtype(op), asked.k
+    n = op.shape[0]
+    k = options.k
+    dtype = options.dtype
     deflated = orthonormal_rows(against, n, dtype)
     left = n if deflated is None else n - len(deflated)
     if k > left:
         raise ValueError(
             f"k must be at most {left}, the dimension of the complement of against, got {k}."
         )
-    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    sought = asked.probe and v0 is None
-    may_be_whole = sought and asked.max_basis is None
+    sought = options.probe and start is None
+    may_be_whole = sought and options.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
-    if asked.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
+    if options.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         # The GGN and the Fisher have many eigenvalues near 0, so a search for small eigenvalues
         # needs up to n products.
         usual = n
-    usual = min(usual, asked.max_products)
-    whole = may_be_whole and n <= asked.max_products
+    usual = min(usual, options.max_products)
+    whole = may_be_whole and n <= options.max_products
     # A search without a probe for copies needs few products, so forming a matrix saves no time.
-    form = choose_representation(op, usual, "parameters", matrix=whole, summed=sought)
+    form = cheapest_form(op, usual, matrix=whole, summed=sought)
     inner = form.make()
     # `inner` is None if the matrix cannot be summed because its entries overflow or underflow.
     if inner is None:
-        form = choose_representation(op, usual, "parameters", matrix=False)
+        form = cheapest_form(op, usual, matrix=False)
         inner = op
     if form.kind == "matrix":
         P, n_products = inner
-        return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=n_products)
-    tol = resolve_tol(asked.tol, dtype)
+        return pairs_from_matrix(P, options, against=deflated, n_products=n_products)
+    tol = options.tol
     if (
         tol >= MIN_SINGLE_PRECISION_TOL
         and dtype == np.float64
-        and asked.relative == "scale"
+        and options.relative == "scale"
         and form.kind == "products"
         and MIN_SINGLE_PRECISION_SECONDS <= form.product * usual < np.inf
-        and asked.max_products > k
+        and options.max_products > k
         and deflated is None
         and hasattr(op, "astype")
     ):
-        single = pairs_from_single_precision(op, asked, tol, seed, v0)
+        single = pairs_from_single_precision(op, options, seed, start)
         if single is not None:
             return single
     # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
     # is limited to a fraction of the tolerance.
-    loose = 0.1 if asked.relative == "scale" else 0.03
-    most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
+    loose = 0.1 if options.relative == "scale" else 0.03
+    max_basis = basis_limit(options, n)
     allowed = min(max(loose * tol**0.5, dtype_eps(dtype) ** 0.5), 0.03 * loose)
-    quick, rng = form.product * usual < MAX_UNINTERRUPTED_SECONDS, as_fast_rng(seed)
-    silent = quick and not asked.progress
+    quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
+    rng = as_fast_rng(seed)
+    silent = quick and not options.progress
+    owner = memory_owner(op) if owner is None else owner
     with (
-        nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", asked.progress) as shown,
-        aligned_rows(memory_owner(op) if owner is None else owner, (most + 1, n), dtype) as rows,
+        nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", options.progress) as shown,
+        aligned_rows(owner, (max_basis + 1, n), dtype) as rows,
     ):
-        run = Recurrence(inner, most, against=deflated, orthogonality_tol=allowed, rows=rows)
-        search = ThickRestartSearch(run, asked, tol, rng, form.product, quick=quick)
+        run = Recurrence(inner, max_basis, against=deflated, orthogonality_tol=allowed, rows=rows)
+        search = ThickRestartSearch(run, options, tol, rng, form.product, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_be_whole and n <= QUICK_DENSE_MAX_N
-        found = search.solve(start)
+        pairs = search.solve(None if start is None else start.T.copy())
     if search.switch_to_dense:
         P, n_products = matrix_of(inner)
-        spent = found.n_products + n_products
-        return pairs_from_matrix(P, asked, dtype, against=deflated, n_products=spent)
-    if not (search.closed and asked.outside) or found.interrupted:
-        return found
-    budget = asked.max_products - found.n_products
+        spent = pairs.n_products + n_products
+        return pairs_from_matrix(P, options, against=deflated, n_products=spent)
+    if not (search.closed and options.outside) or pairs.interrupted:
+        return pairs
+    budget = options.max_products - pairs.n_products
     if budget < 1:
-        return replace(found, converged=np.zeros(len(found), bool))
+        return replace(pairs, converged=np.zeros(len(pairs), bool))
     # The start vectors have no components along the other eigenvectors, so the search is repeated
     # from a random start.
-    again = extreme_pairs(op, asked._replace(probe=True, max_products=budget), rng, None, against)
-    return replace(again, n_products=found.n_products + again.n_products)
+    options = options._replace(probe=True, max_products=budget)
+    again = extreme_pairs(op, options, rng, None, against)
+    return replace(again, n_products=pairs.n_products + again.n_products)
 
 
 def pairs_from_single_precision(
-    op: Any, asked: EigshOptions, tol: float, seed: Seed, v0: Any
+    op: Any, options: EigshOptions, seed: Seed, start: Array | None
 ) -> Eigenpairs | None:
     """Return the result of `extreme_pairs` for a float64 curvature and a tolerance of at least
     `MIN_SINGLE_PRECISION_TOL`, from a search in float32. The rounding of float32 is far below the
@@ -174,13 +178,20 @@ def pairs_from_single_precision(
     Return None if the entries of the curvature overflow in float32, or if a residual exceeds the
     tolerance although the search in float32 has converged.
     """
-    options = asked._replace(
-        tol=SINGLE_PRECISION_SHARE * tol, max_products=asked.max_products - asked.k
+    single = np.dtype(np.float32)
+    tol = options.tol
+    narrow_options = options._replace(
+        dtype=single,
+        tol=SINGLE_PRECISION_SHARE * tol,
+        max_products=options.max_products - options.k,
     )
     try:
         with np.errstate(over="ignore"):
             narrow = op.astype(np.float32)
-            pairs = extreme_pairs(narrow, options, seed, v0, owner=memory_owner(op))
+            narrow_start = None if start is None else check_vectors(start, len(start), "v0", single)
+            pairs = extreme_pairs(
+                narrow, narrow_options, seed, narrow_start, owner=memory_owner(op)
+            )
     except ValueError:
         return None
     V = np.linalg.qr(pairs.vectors.astype(np.float64))[0]
@@ -558,19 +569,21 @@ def eigsh(
     True
     """
     op = check_symmetric_operator(op)
+    n = op.shape[0]
+    dtype = operator_dtype(op)
+    start = None if v0 is None else check_vectors(v0, n, "v0", dtype)
     # Several columns are approximate eigenvectors; a single column is an ordinary start vector.
-    n, several = op.shape[0], False
-    if v0 is not None:
-        several = check_vectors(v0, n, "v0", operator_dtype(op)).shape[1] > 1
-    asked = EigshOptions(
+    several = start is not None and start.shape[1] > 1
+    options = EigshOptions(
         check_k_and_which(k, which, n),
         which,
-        tol=tol,
+        dtype,
+        tol=resolve_tol(tol, dtype),
         relative=check_choice(relative, ("scale", "value"), "relative"),
         max_products=max(1000, 20 * n)
         if max_products is None
         else check_positive_int(max_products, "max_products"),
-        max_basis=max_basis,
+        max_basis=None if max_basis is None else check_positive_int(max_basis, "max_basis"),
         probe=not several if probe is None else bool(probe),
         progress=progress,
         outside=probe is None or bool(probe),
@@ -579,11 +592,11 @@ def eigsh(
     small = reduced_operator_of(op, space)
     if small is not None:
         seed = as_rng(seed)
-        pairs = reduced_pairs(extreme_pairs, small, asked, seed, v0, against)
+        pairs = reduced_pairs(extreme_pairs, small, options, seed, start, against)
         # The search in the full parameter space can improve only small eigenvalues whose vectors
         # come from a Gram matrix and have not converged.
         if pairs is not None and (
             space or not small.lowest or pairs.interrupted or pairs.converged.all()
         ):
             return pairs
-    return extreme_pairs(op, asked, seed, v0, against)
+    return extreme_pairs(op, options, seed, start, against)

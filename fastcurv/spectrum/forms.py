@@ -94,7 +94,22 @@ def choose_representation(
     small = smaller_form(op, space)
     if small is not None:
         return small
-    n, (each, summing) = op.shape[0], _estimated_seconds(op)
+    return cheapest_form(op, products, matrix=matrix, summed=summed, step=step)
+
+
+def cheapest_form(
+    op: Any,
+    products: float,
+    *,
+    matrix: bool = True,
+    summed: bool = False,
+    step: float = STEP_OVERHEAD_SECONDS,
+) -> OperatorForm:
+    """Return the `OperatorForm` of an operator in its own space that takes the least time. The
+    arguments are those of `choose_representation`.
+    """
+    n = op.shape[0]
+    each, summing = _estimated_seconds(op)
     forms = [
         OperatorForm(
             "products", SEARCH_OVERHEAD_SECONDS + products * (each + step), each, lambda: op

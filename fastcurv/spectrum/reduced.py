@@ -16,7 +16,6 @@ import numpy as np
 
 from ..common.checks import (
     check_positive,
-    check_positive_int,
     check_vectors,
     operator_dtype,
 )
@@ -48,13 +47,14 @@ MAX_SAFE_EXPONENT = 960
 
 
 class EigshOptions(NamedTuple):
-    """The checked options of a search for eigenpairs. All fields except `outside` are arguments of
-    `eigsh`.
+    """The checked options of a search for eigenpairs, with the dtype of the operator and of the
+    vectors. All fields except `dtype` and `outside` are arguments of `eigsh`; `tol` is a number.
     """
 
     k: int
     which: str
-    tol: float | None
+    dtype: np.dtype[Any]
+    tol: float
     relative: str
     max_products: int
     max_basis: int | None
@@ -84,25 +84,24 @@ def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
     return max(asked, 16 * dtype_eps(dtype))
 
 
-def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """Return the maximum number of basis vectors for k pairs of an operator with n rows, which is
-    at most n. It is `max_basis` after checking, or a default from the memory of the basis if
-    `max_basis` is None.
+def basis_limit(options: EigshOptions, n: int) -> int:
+    """Return the maximum number of basis vectors for an operator with n rows, which is at most n.
+    It is ``options.max_basis``, or a default from the memory of the basis if that is None.
     """
-    if max_basis is None:
-        return min(n, max(2 * k + 20, min(300, DEFAULT_MAX_BASIS_BYTES // (n * dtype.itemsize))))
-    max_basis = check_positive_int(max_basis, "max_basis")
-    if max_basis < min(n, k + 3):
+    k = options.k
+    if options.max_basis is None:
+        row_bytes = n * options.dtype.itemsize
+        return min(n, max(2 * k + 20, min(300, DEFAULT_MAX_BASIS_BYTES // row_bytes)))
+    if options.max_basis < min(n, k + 3):
         raise ValueError(
-            f"max_basis must be at least min(n, k + 3) = {min(n, k + 3)}, got {max_basis}."
+            f"max_basis must be at least min(n, k + 3) = {min(n, k + 3)}, got {options.max_basis}."
         )
-    return min(n, max_basis)
+    return min(n, options.max_basis)
 
 
 def pairs_from_matrix(
     P: Array,
-    asked: EigshOptions,
-    dtype: np.dtype[Any],
+    options: EigshOptions,
     shift: float = 0.0,
     against: Array | None = None,
     n_products: int = 0,
@@ -115,10 +114,8 @@ def pairs_from_matrix(
     P : ndarray, shape (n, n)
         The matrix of products with the unit vectors, of any scale. If P is not symmetric to
         rounding, the attribute `asymmetry` of the result measures this, and `residuals` include it.
-    asked : EigshOptions
+    options : EigshOptions
         The options of the search, which select the pairs.
-    dtype : dtype
-        The dtype of the operator and of the vectors.
     shift : float
         The shift is added to the eigenvalues and not to P, so that small entries of P keep their
         digits.
@@ -127,7 +124,8 @@ def pairs_from_matrix(
     n_products : int
         Number of products from which P was computed.
     """
-    eps, N = dtype_eps(dtype), None
+    eps = dtype_eps(options.dtype)
+    N = None
     S, A, exponent, skew = scaled_symmetric_part(P)
     if against is not None and len(against):
         N = np.linalg.qr(against.T.astype(np.float64), mode="complete")[0][:, len(against) :]
@@ -140,11 +138,12 @@ def pairs_from_matrix(
             if exponent < MAX_SAFE_EXPONENT
             else undo_scaling(theta, exponent)
         )
-        return wanted_indices(values + shift, asked.k, asked.which)
+        return wanted_indices(values + shift, options.k, options.which)
 
     theta, at, V = eigh_selected(A, select_wanted)
-    V = np.asfortranarray(V if N is None else N @ V, dtype)
-    ends, wide = (float(theta[0]), float(theta[-1])), theta[at]
+    V = np.asfortranarray(V if N is None else N @ V, options.dtype)
+    ends = (float(theta[0]), float(theta[-1]))
+    wide = theta[at]
     size = max(map(abs, ends))
     if skew > MAX_ASYMMETRY_EPS * eps * size:
         skew = float(column_norms(S - S.T).max())
@@ -153,18 +152,17 @@ def pairs_from_matrix(
     left = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + shift
     scale = max(abs(shift), *(abs(math.ldexp(end, exponent) + shift) for end in ends))
-    tol = resolve_tol(asked.tol, dtype)
     allowed: Any = scale
-    if asked.relative == "value":
+    if options.relative == "value":
         allowed = np.maximum(np.abs(values), eps ** (2 / 3) * scale)
     return Eigenpairs(
         values=values,
         vectors=V,
         residuals=left,
-        converged=left <= tol * allowed + finest,
+        converged=left <= options.tol * allowed + finest,
         n_products=n_products,
         scale=scale,
-        tol=tol,
+        tol=options.tol,
         probed=True,
         missed_within=0.0,
         asymmetry=math.ldexp(skew, exponent) if skew > MAX_ASYMMETRY_EPS * eps * size else 0.0,
@@ -179,16 +177,19 @@ MAX_OUTSIDE_PART_EPS = 64
 
 
 def reduced_pairs(
-    search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
+    search: Any, small: Any, options: EigshOptions, rng: Any, start: Array | None, against: Any
 ) -> ReducedEigenpairs | None:
-    """Run `eigsh` with the options `asked` on the smaller operator `small`, by the function
-    `search`, and return eigenpairs of the full operator. Return None if the vectors `against` do
-    not lie in the smaller space, or span this space.
+    """Run `eigsh` with checked options on the smaller operator `small`, by the function `search`,
+    and return eigenpairs of the full operator. Return None if the vectors `against` do not lie in
+    the smaller space, or span this space.
 
     The residuals are those of the full operator: the residuals in the smaller space plus the amount
-    that `lift_eigenpairs` adds. `v0` and `against` are those of `eigsh`, and `rng` is the seed.
+    that `lift_eigenpairs` adds. `start` and `against` are those of `extreme_pairs`, and `rng` is
+    the seed.
     """
-    dtype, left, V = operator_dtype(small), small.shape[0], getattr(against, "vectors", against)
+    dtype = operator_dtype(small)
+    left = small.shape[0]
+    V = getattr(against, "vectors", against)
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         V = None
     if V is not None:
@@ -196,54 +197,53 @@ def reduced_pairs(
         V = small.find_coordinates(check_vectors(V, small.n, "against", dtype).T, most)
         if V is None or len(V) >= left:
             return None
-        V, left = V.T, left - len(V)
-    if v0 is not None:
-        start = small.project(check_vectors(v0, small.n, "v0", dtype).T)
-        v0 = start.T if start.any() else None
-    inner = asked._replace(k=min(asked.k, left))
+        left -= len(V)
+        V = V.T
+    if start is not None:
+        coordinates = small.project(start.T)
+        start = coordinates.T if coordinates.any() else None
+    inner = options._replace(k=min(options.k, left), dtype=dtype)
     if small.lowest:
-        inner = remaining_search_options(inner, asked, small)
+        inner = remaining_search_options(inner, options, small)
     # Only copies of the eigenvalue of the complement are requested.
     if not inner.k:
         none = np.zeros(0)
         empty = np.zeros((small.shape[0], 0), dtype)
-        found = Eigenpairs(
+        pairs = Eigenpairs(
             none, empty, none, none > 0, 0, small.norm, probed=True, missed_within=0.0
         )
     elif V is None and isinstance(small, DenseReduction) and is_dense_faster(small, inner.k):
-        found = pairs_from_matrix(
-            small.core_matrix, inner, dtype, float(small.complement_eigenvalue)
-        )
+        pairs = pairs_from_matrix(small.core_matrix, inner, float(small.complement_eigenvalue))
     else:
-        found = search(small, inner, rng, v0, V)
-    tol = resolve_tol(asked.tol, dtype)
+        pairs = search(small, inner, rng, start, V)
     # A warning of missed copies is issued only if `missed_within` exceeds MIN_MISSED_WITHIN_TOLS
     # times the tolerance. The tolerance of the full operator is larger than that of the search, so
     # `missed_within` is increased to keep the warning.
-    if missed_clause(found) and found.missed_within < np.inf:
-        least = (
-            (MIN_MISSED_WITHIN_TOLS + 1) * tol * max(found.scale, abs(small.complement_eigenvalue))
-        )
-        found = replace(found, missed_within=max(found.missed_within, least))
-    found = replace(found, tol=tol)
-    return complete_pairs(found, small, asked.k, asked.which, rng, asked.relative)
+    tol = options.tol
+    if missed_clause(pairs) and pairs.missed_within < np.inf:
+        scale = max(pairs.scale, abs(small.complement_eigenvalue))
+        least = (MIN_MISSED_WITHIN_TOLS + 1) * tol * scale
+        pairs = replace(pairs, missed_within=max(pairs.missed_within, least))
+    pairs = replace(pairs, tol=tol)
+    return complete_pairs(pairs, small, options.k, options.which, rng, options.relative)
 
 
-def remaining_search_options(inner: Any, asked: Any, small: Reduction) -> Any:
+def remaining_search_options(
+    inner: EigshOptions, options: EigshOptions, small: Reduction
+) -> EigshOptions:
     """Return the options of the search in the operator `small`, for a full operator whose lowest
     eigenvalues are copies of ``small.complement_eigenvalue``. These copies need no search.
 
-    `asked` holds the options for the full operator, and `inner` those options with k limited to the
-    smaller space. The tolerance is reduced, because residuals of small eigenvalues increase in the
-    full space.
+    `options` holds the options for the full operator, and `inner` those options with k limited to
+    the smaller space. The tolerance is reduced, because residuals of small eigenvalues increase in
+    the full space.
     """
-    dtype = operator_dtype(small)
-    tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
-    inner = inner._replace(tol=tol, relative="value")
-    low = {"SA": asked.k, "BE": asked.k // 2}.get(asked.which, 0)
+    tol = options.tol * (1e-3 if options.relative == "value" else 0.25)
+    inner = inner._replace(tol=max(tol, 16 * dtype_eps(inner.dtype)), relative="value")
+    low = {"SA": options.k, "BE": options.k // 2}.get(options.which, 0)
     if low > small.n_complement:
         return inner
-    return inner._replace(k=min(asked.k - low, inner.k), which="LA")
+    return inner._replace(k=min(options.k - low, inner.k), which="LA")
 
 
 def is_dense_faster(small: Any, k: int) -> bool:

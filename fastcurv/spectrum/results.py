@@ -191,7 +191,8 @@ class Eigenpairs(FrozenRecord):
         return self.vectors[:, i]
 
     def _title(self) -> str:
-        open_still, good = missed_clause(self), int(self.converged.sum())
+        open_still = missed_clause(self)
+        good = int(self.converged.sum())
         by_residuals = self._is_converged_by_residuals_only
         head = (
             f"Eigenpairs: {len(self)} of n = {self.n}, {good} "
@@ -238,7 +239,8 @@ def missed_clause(pairs: Eigenpairs) -> str:
     """Return a clause that states which eigenvalues the search for these pairs may have missed, or
     "" if `missed_within` is at most `MIN_MISSED_WITHIN_TOLS` tolerances.
     """
-    alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
+    alone = len(pairs) < 2
+    width = float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
     if pairs.missed_within <= MIN_MISSED_WITHIN_TOLS * pairs.tol * pairs.scale or (
         alone and np.isinf(pairs.missed_within)
     ):

@@ -47,7 +47,8 @@ MIN_RELATIVE_WIDTH = float(np.finfo(np.float64).eps) / 4
 EQUAL_NODES_TOL = 1e-13
 # minimum width of a Gaussian; the density of a narrower Gaussian could overflow float64
 MIN_WIDTH = 1e-300
-MAX_FLOAT, MIN_NORMAL = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
+MAX_FLOAT = float(np.finfo(np.float64).max)
+MIN_NORMAL = float(np.finfo(np.float64).tiny)
 MAX_GRID_POINTS = 1 << 24  # maximum number of grid points, 128 MiB
 # number of widths by which the default grid extends past the outermost nodes; 1e-9 of a Gaussian
 # lies outside
@@ -125,7 +126,8 @@ def smooth_density(
         reach = 0.0 if grid is None else float(np.abs(grid).max())
         exponent = int(np.frexp(max(largest, width or 0.0, reach, MIN_WIDTH))[1])
     x = np.ldexp(eigenvalue_to_coordinate(nodes, axis, linear_below), -exponent)
-    low, high = x[weights > 0].min(), x[weights > 0].max()
+    low = x[weights > 0].min()
+    high = x[weights > 0].max()
     size = max(abs(low), abs(high))
     finest = MIN_RELATIVE_WIDTH * n_grid * size
     narrowest = float(np.ldexp(MIN_WIDTH, -exponent))

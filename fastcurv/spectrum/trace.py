@@ -69,7 +69,8 @@ class CountedOperator:
     """
 
     def __init__(self, op: Any) -> None:
-        self.op, self.dtype = op, operator_dtype(op)
+        self.op = op
+        self.dtype = operator_dtype(op)
         self.n: int = op.shape[0]
         self.has_quadratic_form = hasattr(op, "quadratic_form")
         self.n_products = self.n_quadratic_forms = 0
@@ -86,14 +87,16 @@ class CountedOperator:
         if np.ndim(value) == 0 and method != "exact":
             stderr = np.hypot(stderr, MIN_SUM_ERROR_EPS * np.finfo(self.dtype).eps * self.largest)
         with np.errstate(over="ignore"):
-            value, stderr = unit * value, unit * stderr
+            value = unit * value
+            stderr = unit * stderr
         if not np.isfinite(value).all():
             raise ValueError(
                 f"the estimate by method={method!r} must be within the range of float64, got an "
                 "overflow. Scale the operator down."
             )
         if np.ndim(value) == 0:
-            value, stderr = float(value), float(stderr)
+            value = float(value)
+            stderr = float(stderr)
         return Estimate(value, stderr, self.n_products, self.n_quadratic_forms, method)
 
     def can_be_exact(self, m: int, method: str) -> bool:
@@ -111,7 +114,8 @@ class CountedOperator:
         2^`exponent`.
         """
         self._report_progress(len(V))
-        columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
+        columns = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy()
+        short = 0
         with np.errstate(over="ignore", invalid="ignore"):
             Y = checked_product(self.op, columns)
             # The product with a shorter vector may be finite.
@@ -193,7 +197,9 @@ class CountedOperator:
             return mean_and_stderr(
                 np.concatenate([self.quadratic_forms(V) for V in self.probes(rng, m)])
             )
-        samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
+        samples = []
+        total = np.zeros(self.n)
+        squares = np.zeros(self.n)
         for V in self.probes(rng, m):
             entries = V.astype(np.float64) * self.products(V)
             samples.append(entries.sum(axis=1))
@@ -310,11 +316,13 @@ class RangeSketch:
                 f"n_probes must be at least 4 for a leave-one-out method, got {m}. Increase it or "
                 "use method='hutchinson'."
             )
-        self.n, half = apply.n, min(half, apply.n)
+        self.n = apply.n
+        half = min(half, apply.n)
         cuts = [slice(i, min(i + N_BLOCK_VECTORS, half)) for i in range(0, half, N_BLOCK_VECTORS)]
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
         for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
-            self.O[cut], self.Y[cut] = signs, apply.products(signs)
+            self.O[cut] = signs
+            self.Y[cut] = apply.products(signs)
         Q, self.R = np.linalg.qr(self.Y.T.astype(np.float64))
         self.Q = np.ascontiguousarray(Q.T)
         for cut in cuts:
@@ -332,7 +340,8 @@ class RangeSketch:
         """
         twice = projection_coefficients(self.O.astype(np.float64), self.Z.astype(np.float64))
         errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
-        least, found = MIN_SUM_ERROR_EPS * np.finfo(self.Z.dtype).eps, np.zeros(self.n)
+        least = MIN_SUM_ERROR_EPS * np.finfo(self.Z.dtype).eps
+        found = np.zeros(self.n)
         for q, z, error in zip(self.Q, self.Z, errors):
             found = np.hypot(found, q * (least * np.abs(z) + error))
         return found
@@ -341,7 +350,9 @@ class RangeSketch:
         """Return two arrays with an entry for each left-out sample: the estimate of the trace, and
         the part of the trace along the direction that is left out with this sample.
         """
-        m, S, R = len(self.O), self.S, self.R
+        m = len(self.O)
+        S = self.S
+        R = self.R
         H = projection_coefficients(self.Q, self.Z.astype(np.float64))
         H = (H + H.T) / 2
         W = projection_coefficients(self.Q, self.O.astype(np.float64)).T
@@ -368,7 +379,8 @@ class RangeSketch:
         added to the standard error, as is the rounding error, which all estimates share.
         """
         samples, left_out = self._leave_one_out_traces()
-        mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
+        mean = float(samples.mean())
+        scatter = float(samples.std(ddof=1)) / len(samples) ** 0.5
         along = float((left_out**2).mean()) ** 0.5
         error = np.hypot(
             LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(len(samples)) * scatter,
@@ -380,16 +392,15 @@ class RangeSketch:
         """Return the mean (n,) of the leave-one-out estimates of the diagonal, and its standard
         errors (n,), which include rounding errors.
         """
-        m, S = len(self.O), self.S
+        m = len(self.O)
+        S = self.S
         whole = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
         for start in range(0, m, N_BLOCK_VECTORS):
             cut = slice(start, start + N_BLOCK_VECTORS)
-            QS, ZS = (
-                combine_basis_rows(self.Q, S[:, cut]),
-                combine_basis_rows(self.Z.astype(np.float64), S[:, cut]),
-            )
+            QS = combine_basis_rows(self.Q, S[:, cut])
+            ZS = combine_basis_rows(self.Z.astype(np.float64), S[:, cut])
             samples = whole - QS * ZS + self.O[cut] * QS * along[cut, None]
             left_out += np.abs(QS * ZS).sum(axis=0)
             total += samples.sum(axis=0)
@@ -408,7 +419,8 @@ def leave_one_out(R: Floats) -> Floats:
     upper triangular R (m, m). Diagonal entries of R that are 0 up to rounding are replaced by the
     size of the rounding error.
     """
-    m, d = len(R), np.diag(R)
+    m = len(R)
+    d = np.diag(R)
     floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)
     safe = R.copy()
     np.fill_diagonal(safe, np.where(np.abs(d) <= floor, np.copysign(floor or 1.0, d), d))
@@ -618,13 +630,15 @@ def diagonal(
     with show_bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
             return apply.estimate(*RangeSketch(apply, rng, m).diagonal_and_stderr(), method)
-        total, squares = np.zeros(apply.n), np.zeros(apply.n)
+        total = np.zeros(apply.n)
+        squares = np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)
             total += samples.sum(axis=0)
             squares += (samples**2).sum(axis=0)
         # For a single sample the widening factor is NaN, since the error is unknown.
-        mean, most = total / m, max(1, m - 1)
+        mean = total / m
+        most = max(1, m - 1)
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
         error = stderr_widening_factor(m) * (1 + TWO_VALUED_WIDENING_FACTOR / m) * scatter
@@ -715,7 +729,8 @@ def _frobenius_norm(
             if summed is not None:
                 return apply.estimate(safe_norm(summed), 0.0, "exact")
             square = float(sum(apply.squared_norms(E).sum() for E in apply.iter_unit_rows()))
-            error, method = 0.0, "exact"
+            error = 0.0
+            method = "exact"
         elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_PRODUCTS):
             method = "hutch++"
             square, error = apply.hutch_pp(rng, m, apply.squared_norms)
@@ -744,7 +759,8 @@ def _prepare_estimate(
     If `n_probes` is None, the number of probes is `N_DEFAULT_PRODUCTS`, or n if n is larger and the
     matrix takes no longer than `N_DEFAULT_PRODUCTS` products.
     """
-    op, seed = check_symmetric_operator(op), resolve_seed(seed, rng)
+    op = check_symmetric_operator(op)
+    seed = resolve_seed(seed, rng)
     check_choice(method, methods, "method")
     m = N_DEFAULT_PRODUCTS if n_probes is None else check_positive_int(n_probes, "n_probes")
     exact = "exact" in methods and has_exact_diagonal(op, m, method)

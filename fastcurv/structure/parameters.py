@@ -44,7 +44,8 @@ def batch_norm_params(
 def _split_parameters(
     model: Any, theta: NDArray[Any]
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
-    at, normed = 0, is_batch_normalised(model)
+    at = 0
+    normed = is_batch_normalised(model)
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
         W = theta[..., at : at + m * k].reshape(*theta.shape[:-1], m, k)
         at += m * k
@@ -107,10 +108,12 @@ def parameter_derivatives(
     delta : ndarray (N, c, d_out)
         The coefficients of the outputs.
     """
-    found, e = np.empty((*delta.shape[:2], model.n_params)), None
+    found = np.empty((*delta.shape[:2], model.n_params))
+    e = None
     for l in range(len(layers) - 1, -1, -1):
         W, b = layers[l]
-        start, size = model.starts[l], W.shape[-2] * W.shape[-1]
+        start = model.starts[l]
+        size = W.shape[-2] * W.shape[-1]
         products = delta[..., None] * below[l][:, None, None]
         found[..., start : start + size] = products.reshape(*delta.shape[:2], size)
         if b is not None:
@@ -208,10 +211,12 @@ def replace_zero_weight_rows(ob: Any) -> tuple[Any, Any]:
         return ob.X, ob.y
     idle = np.asarray(weight) == 0
     if idle.all():
-        X, y = np.zeros_like(ob.X), ob.y
+        X = np.zeros_like(ob.X)
+        y = ob.y
     else:
         rows = np.where(idle, np.argmin(idle), np.arange(len(idle)))
-        X, y = ob.X[rows], ob.y[rows]
+        X = ob.X[rows]
+        y = ob.y[rows]
     return (ob.X if is_batch_normalised(ob.model) else X), y
 
 
@@ -230,7 +235,8 @@ def merge_equal_rows(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     >>> merge_equal_rows(SimpleNamespace(X=X, y=y, sample_weight=np.array([1.0, 2.0, 0.5, 0.0])))
     (array([0, 1]), array([1.5, 2. ]))
     """
-    X, N = ob.X, len(ob.X)
+    X = ob.X
+    N = len(ob.X)
     y = np.asarray(ob.y).reshape(N, -1)
 
     def numbers(rows: Any) -> NDArray[np.float64]:

@@ -100,7 +100,9 @@ def certificate_document(ob: Any, theta: Any, point: CriticalPoint) -> dict[str,
     document = problem_document(ob, at)
     exact = ExactPoint(document, at)
     H = ob.with_model(ob.model.astype("float64")).hessian(at).to_dense()
-    claim, correction, failure = None, np.zeros(len(at)), ""
+    claim = None
+    correction = np.zeros(len(at))
+    failure = ""
     if point.n_zero == 0 and point.n_positive is not None:
         claim, correction, failure = _inertia_claim(H, point, exact)
     if claim is None and point.kind == "saddle":
@@ -154,7 +156,9 @@ def hex_list(values: Any) -> list[str]:
 def problem_document(ob: Any, theta: Floats) -> dict[str, Any]:
     """Return the part of a certificate that states the objective and theta (n,)."""
     X = ob.X.toarray() if hasattr(ob.X, "toarray") else np.asarray(ob.X)
-    y, model, weight = np.asarray(ob.y), ob.model, ob.sample_weight
+    y = np.asarray(ob.y)
+    model = ob.model
+    weight = ob.sample_weight
     classes = ob.loss == "cross_entropy" and y.ndim == 1
     return {
         "format": checker.FORMAT,
@@ -252,8 +256,10 @@ def _directions_claim(H: Floats, point: Any, exact: ExactPoint) -> Claim:
     """
     values, vectors = np.linalg.eigh(H)
     rounding = ROUNDING_RATIO * safe_norm(H)
-    low, high = float(values[0]) + rounding, float(values[-1]) - rounding
-    radius, zeros = min(point.radius, MAX_RADIUS), np.zeros(len(H))
+    low = float(values[0]) + rounding
+    high = float(values[-1]) - rounding
+    radius = min(point.radius, MAX_RADIUS)
+    zeros = np.zeros(len(H))
     while (change := exact.lipschitz(radius) * radius) > min(-low, high) / 2:
         radius /= 2
         if radius < MIN_RADIUS:

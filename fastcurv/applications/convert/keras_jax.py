@@ -75,7 +75,8 @@ def _read_kernels(leaves: Sequence[PytreeLeaf], activation: Any) -> Model:
     """
     found: list[tuple[PytreeLeaf, Any]] = []
     for leaf in leaves:
-        array, key = leaf.array, leaf.key.lower()
+        array = leaf.array
+        key = leaf.key.lower()
         last, bias = found[-1] if found else (None, None)
         if array.ndim == 2 and not (
             BIAS_NAME_PATTERN.fullmatch(key) or EMBEDDING_NAME_PATTERN.fullmatch(key)
@@ -162,7 +163,8 @@ def _read_keras_model(network: Any, activation: Any) -> Model:
     """Return the model and theta of the Keras model `network`, which is read layer by layer. Raise
     ValueError if `activation` is given and differs from that of the layers.
     """
-    stack, seen = LayerStack(), set()
+    stack = LayerStack()
+    seen = set()
     for layer in _flatten_layers(network):
         name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
         raise_if_unsupported(
@@ -236,7 +238,8 @@ def _read_keras_layer(stack: LayerStack, layer: Any, name: str) -> None:
     """Add one Keras layer to the stack. `name` describes the layer in messages. Raise ValueError if
     the layer is not supported.
     """
-    kind, known = _keras_class_name(layer), activations_in_library("keras")
+    kind = _keras_class_name(layer)
+    known = activations_in_library("keras")
     settings = layer.get_config() if kind else {}
     phi = getattr(layer, "activation", None)
     raise_if_unsupported(
@@ -293,7 +296,8 @@ def _read_scaling_layer(
     like: Any
     if kind == "Rescaling":
         scale, shift = (np.asarray(settings[key], np.float64) for key in ("scale", "offset"))
-        parts, like = [scale, shift], np.float32(0)
+        parts = [scale, shift]
+        like = np.float32(0)
     else:
         keys = ["gamma", "beta", "moving_mean", "moving_variance"]
         keys = keys if kind == "BatchNormalization" else ["mean", "variance"]

@@ -100,7 +100,8 @@ class OnnxGraph:
                 "the model must hold its weights, got a model that keeps them in another file. "
                 "Use the path of the model file."
             )
-        self.folder, self.stack = folder, stack
+        self.folder = folder
+        self.stack = stack
         self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
         self.folds: dict[str, Any] = {}  # nodes that compute constants from other constants
         self.held: dict[str, np.ndarray] = {}
@@ -136,7 +137,9 @@ class OnnxGraph:
             raise ValueError(
                 f"the graph's input must be rows, (N, features), got {len(dims)} axes."
             )
-        self.axes, self.rows = len(dims), dims[0]  # 0 if the number of rows is not fixed
+        # 0 if the number of rows is not fixed
+        self.axes = len(dims)
+        self.rows = dims[0]
         stack.takes = math.prod(dims[1:]) or None  # None if the number of inputs is unknown
         self.outputs = {o.name for o in graph.output}
 
@@ -152,7 +155,8 @@ class OnnxGraph:
 
         if name in self.held or not self.is_constant(name):
             return self.held.get(name)
-        nodes, at = [], name
+        nodes = []
+        at = name
         while at not in self.tensors and at not in self.held:
             nodes.append(self.folds[at])
             at = self.folds[at].input[0]
@@ -255,7 +259,8 @@ def _match_gated_activation(graph: OnnxGraph, at: str) -> tuple[str, Any] | None
     exported as several nodes, that begins at the tensor `at`. Return None if no such activation
     begins at `at`.
     """
-    words, waiting = {at: "z"}, deque(graph.readers[at])
+    words = {at: "z"}
+    waiting = deque(graph.readers[at])
     inside: set[int] = set()
     while waiting and len(inside) < 6:
         node = waiting.popleft()
@@ -277,12 +282,10 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     """Add one node of the chain to the stack of the graph. Raise ValueError if the node is not
     supported.
     """
-    stack, kind, attributes, name = (
-        graph.stack,
-        node.op_type,
-        graph.node_attributes(node),
-        _node_name(node),
-    )
+    stack = graph.stack
+    kind = node.op_type
+    attributes = graph.node_attributes(node)
+    name = _node_name(node)
     held: list[Any] = [graph.constant_value(x) for x in node.input]
     raise_if_unsupported(
         stack.column and kind not in ("Identity", "Cast", "Sigmoid"),
@@ -348,7 +351,8 @@ def _add_gemm(stack: LayerStack, node: Any, held: list[Any], attributes: Any, na
         else _float_constant(held[1], name).T
     )
     b = np.broadcast_to(_constant_row(held[2], name), len(W)) if given else None
-    alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
+    alpha = attributes.get("alpha", 1.0)
+    beta = attributes.get("beta", 1.0)
     W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
     stack.add_linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
 
@@ -411,7 +415,8 @@ def _is_identity_node(
     the constants among the inputs of the node, and None for the other inputs. `width` is the length
     of a row if it is not that of the last layer.
     """
-    kind, stack = node.op_type, graph.stack
+    kind = node.op_type
+    stack = graph.stack
     if kind == "Cast":
         return bool(attributes.get("to") in FLOAT_TYPE_CODES)
     # The third input of Dropout is the training mode.
@@ -447,17 +452,21 @@ def _add_arithmetic(stack: LayerStack, node: Any, held: list[Any], name: str) ->
     """
     constants = [x for x in held if x is not None]
     raise_if_unsupported(len(constants) != 1, f"{name} of two tensors", SUPPORTED_NODES)
-    c, kind = _constant_row(constants[0], name).astype(np.float64), node.op_type
-    one, first = np.ones_like(c), held[0] is not None
+    c = _constant_row(constants[0], name).astype(np.float64)
+    kind = node.op_type
+    one = np.ones_like(c)
+    first = held[0] is not None
     raise_if_unsupported(
         kind == "Div" and (first or not c.all()),
         f"{name} by {'a tensor' if first else 0}",
         SUPPORTED_NODES,
     )
     if kind in ("Mul", "Div"):
-        scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
+        scale = c if kind == "Mul" else 1 / c
+        shift = np.zeros_like(c)
     else:
-        scale, shift = -one if kind == "Sub" and first else one, c if kind == "Add" or first else -c
+        scale = -one if kind == "Sub" and first else one
+        shift = c if kind == "Add" or first else -c
     stack.add_affine(scale, shift, name, constants[0])
 
 
@@ -488,7 +497,8 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
             f"{'is not a regular file' if path.exists() else 'does not exist'}."
         )
     try:
-        folder, size = path.resolve().parent, path.stat().st_size
+        folder = path.resolve().parent
+        size = path.stat().st_size
         proto = onnx.load(path, load_external_data=False)
         held = (pair for t in _all_tensors(proto.graph) for pair in t.external_data)
         beside = {folder / pair.value for pair in held if pair.key == "location"}
@@ -576,7 +586,8 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
 
 def _read_nodes(graph: OnnxGraph) -> Model:
     """Read all nodes in order, starting at the input, and return the model and theta."""
-    at, stack = graph.input, graph.stack
+    at = graph.input
+    stack = graph.stack
     # [a tensor that two nodes read, the one of them that adds a later output to the tensor], or []
     saved: list[Any] = []
     while True:
@@ -642,12 +653,14 @@ def _is_label_output(graph: OnnxGraph, at: str) -> bool:
     """Return True if nodes compute labels from the probabilities, the tensor `at`. Raise ValueError
     if a node that depends on `at` computes anything but labels or the same probabilities.
     """
-    width, end = graph.stack.width, graph.stack.closed or "the end"
+    width = graph.stack.width
+    end = graph.stack.closed or "the end"
     same: dict[str, int | None] = {at: width}  # width of the rows of each tensor of probabilities
     labels: set[str] = set()
     rest: set[str] = set()
     for node in _dependent_nodes(graph, at):
-        kind, attributes = node.op_type, graph.node_attributes(node)
+        kind = node.op_type
+        attributes = graph.node_attributes(node)
         held: list[Any] = [graph.constant_value(x) for x in node.input]
         ours = [x for x in node.input if x in same or x in labels or x in rest]
         axis = attributes.get("axis", 0)
@@ -684,7 +697,8 @@ def _is_label_output(graph: OnnxGraph, at: str) -> bool:
 
 def _dependent_nodes(graph: OnnxGraph, at: str) -> list[Any]:
     """Return all nodes that depend on the tensor `at`, in topological order."""
-    names, found = {at}, []
+    names = {at}
+    found = []
     for node in graph.nodes:
         if not names.isdisjoint(node.input):
             found.append(node)

@@ -50,7 +50,8 @@ class LayerStack:
     """
 
     def __init__(self, room: float = math.inf) -> None:
-        self.room, self.left = room, 64 * room + 2**20
+        self.room = room
+        self.left = 64 * room + 2**20
         self.saved: int | None = None  # index of the layer whose input a later `end_skip` adds
         self.forked = ""  # name of the module at which the skip connection starts, for messages
         self.skips: set[int] = set()
@@ -61,7 +62,8 @@ class LayerStack:
         self.norms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
-        self.last, self.closed = "nothing", ""
+        self.last = "nothing"
+        self.closed = ""
         # name of the final softmax or sigmoid, or "" if no warning about its omission is needed
         self.left_out = ""
         self.dtypes: list[np.dtype[Any]] = []
@@ -136,7 +138,8 @@ class LayerStack:
                     f"{name} takes, got {scale.size}."
                 )
             b = W @ np.broadcast_to(shift, W.shape[1]) + (0 if b is None else b)
-            W, self.pending = W * scale, None
+            W = W * scale
+            self.pending = None
         if self.last == "linear":
             self.activations.append("identity")
         self.layers.append((W, b))
@@ -234,7 +237,8 @@ class LayerStack:
         """
         why = ", whose input is not the output of the layer before,"
         self._check_can_extend(name, self.saved is None and self.pending is None, why)
-        self.saved, self.forked = len(self.layers), name
+        self.saved = len(self.layers)
+        self.forked = name
 
     def end_skip(self, name: str) -> None:
         """End a skip connection: add the output marked by `begin_skip` to that of the hidden layer
@@ -249,7 +253,8 @@ class LayerStack:
         self._check_can_extend(name, m == k, f" of {k} numbers to {m}")
         if self.last == "linear":
             self.activations.append("identity")
-        self.saved, self.last = None, "skip"
+        self.saved = None
+        self.last = "skip"
         self.skips.add(l)
         self.names[-1] += f" and {name}"
 
@@ -289,7 +294,8 @@ class LayerStack:
         if dtype is None:
             single = all(d.itemsize <= 4 for d in self.dtypes)
             dtype = np.float32 if single else np.float64
-        hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
+        hidden = range(len(self.layers) - 1)
+        without = [b is None for _, b in self.layers]
         raise_if_unsupported(
             self.norms and set(self.norms) != set(hidden),
             "batch normalisation of some layers and not of others, while training",
@@ -345,7 +351,8 @@ def model_from_layers(
     one name or one for each, or None if there are no hidden layers. `names` are the names of the
     layers in messages.
     """
-    stack, hidden = LayerStack(), len(layers) - 1
+    stack = LayerStack()
+    hidden = len(layers) - 1
     said: Any = "identity" if activation is None else activation
     phis = MLP([1] * (hidden + 2), said).activation  # raises an error for unknown activations
     for l, ((W, b), name) in enumerate(zip(layers, names)):
@@ -410,12 +417,16 @@ def from_sklearn(est: Any) -> Model:
     >>> bool(np.allclose(model.predict(theta, X)[:, 0], est.predict(X)))
     True
     """
-    first, last = None, None  # affine maps before and after the network
+    # affine maps before and after the network
+    first = None
+    last = None
     while hasattr(est, "steps") or is_transformed_target_regressor(est):
         if hasattr(est, "steps"):
-            first, est = compose_affine_steps(est.steps[:-1], first), est.steps[-1][1]
+            first = compose_affine_steps(est.steps[:-1], first)
+            est = est.steps[-1][1]
         else:
-            last, est = compose_target_map(est, last), est.regressor_
+            last = compose_target_map(est, last)
+            est = est.regressor_
     if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
         raise TypeError(
             f"est must be an MLP estimator or a Pipeline that ends in one, got {type_phrase(est)}, "
@@ -446,7 +457,8 @@ def from_sklearn(est: Any) -> Model:
         )
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
-        (W, b), (A, c) = layers[0], first
+        W, b = layers[0]
+        A, c = first
         layers[0] = W @ A, W @ c + b
     if last is not None:
         layers[-1] = append_target_map(*layers[-1], *last)
@@ -460,7 +472,8 @@ def _estimator_activation(est: Any) -> Any:
     """
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
-    name, known = est.activation, activations_in_library("sklearn")
+    name = est.activation
+    known = activations_in_library("sklearn")
     raise_if_unsupported(
         not isinstance(name, str) or name not in known,
         f"the activation {name!r}",
@@ -541,7 +554,8 @@ def append_target_map(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray
     """
     if len(W) == len(A):
         return A @ W, A @ b + c
-    m, scale = len(A), np.diag(A)
+    m = len(A)
+    scale = np.diag(A)
     if len(W) != 2 * m or not np.array_equal(A, np.diag(scale)):
         raise ValueError(
             "est must have one output for each target, or its mean and the logarithm of its "
@@ -559,7 +573,8 @@ def compose_target_map(est: Any, after: Affine | None = None) -> Affine | None:
         raise ValueError(
             f"est must be a fitted {TARGET_REGRESSOR_NAME}, got an estimator without regressor_."
         )
-    step, cure = est.transformer_, "from_sklearn(est.regressor_), whose outputs are scaled targets"
+    step = est.transformer_
+    cure = "from_sklearn(est.regressor_), whose outputs are scaled targets"
     if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
         return after
     A, c = scaler_as_affine(step, "transformer_ of est", cure)

@@ -446,7 +446,9 @@ def c_source(model: MLP, theta: np.ndarray, name: str, file: str) -> str:
     """Return the C source of the network as a string. `name` is the C name of the function, and
     `file` the name of the file, for the comment at its head.
     """
-    d_in, d_out, n = model.sizes[0], model.sizes[-1], len(model.shapes)
+    d_in = model.sizes[0]
+    d_out = model.sizes[-1]
+    n = len(model.shapes)
     at, work = workspace_offsets(model)
     layers = model.unflatten(theta)
     constants = [c_array_definition(f"W{l}", W.T) for l, (W, _) in enumerate(layers, start=1)]
@@ -496,8 +498,10 @@ def workspace_offsets(model: MLP) -> tuple[dict[str, int], int]:
     """Return a dict with the offset of each matrix in the C array `work`, and the length of
     `work`.
     """
-    n, tangents = len(model.shapes), 1 + model.sizes[0]
-    widest, hidden = max(model.sizes), max(model.sizes[1:-1], default=0)
+    n = len(model.shapes)
+    tangents = 1 + model.sizes[0]
+    widest = max(model.sizes)
+    hidden = max(model.sizes[1:-1], default=0)
     parts = {f"Z{l}": tangents * m for l, m in enumerate(model.sizes[1:], start=1)}
     parts |= {f"{x}{l}": model.sizes[l] for l in range(1, n) for x in "PQ"}
     parts |= {"A0": tangents * hidden, "A1": tangents * hidden, "gradient": model.sizes[0]}
@@ -510,7 +514,8 @@ def forward_backward_statements(model: MLP, at: dict[str, int]) -> tuple[list[st
     """Return the C statements of the forward pass and of the backward pass, as two lists of lines.
     `at` holds the offsets of `workspace_offsets`.
     """
-    forward, n = [], len(model.shapes)
+    forward = []
+    n = len(model.shapes)
     backward: list[str] = []
     for l, (m, k) in enumerate(model.shapes, start=1):
         Z, A, below = (f"work + {at[x]}" for x in (f"Z{l}", f"A{l % 2}", f"A{(l - 1) % 2}"))
@@ -520,8 +525,11 @@ def forward_backward_statements(model: MLP, at: dict[str, int]) -> tuple[list[st
             forward.append(f"add({m}, B{l}, {Z});")
         if l == n:
             break
-        phi, P, Q = model.activation[l - 1], f"work + {at[f'P{l}']}", f"work + {at[f'Q{l}']}"
-        D, skip = "W1" if l == 1 else f"{Z} + {m}", model.skips[l - 1]
+        phi = model.activation[l - 1]
+        P = f"work + {at[f'P{l}']}"
+        Q = f"work + {at[f'Q{l}']}"
+        D = "W1" if l == 1 else f"{Z} + {m}"
+        skip = model.skips[l - 1]
         forward.append(f"apply_{phi}({m}, {Z}, {A}, {P}, {Q});")
         forward.append(f"scale(inputs, {m}, {D}, {P}, {A} + {m});")
         if skip and l == 1:

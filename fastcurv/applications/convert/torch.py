@@ -450,7 +450,8 @@ def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> boo
     """Return True if the step `kind` is a Flatten, view or squeeze. Raise a ValueError for such a
     step if it does not leave the rows unchanged.
     """
-    said, wanted = f"{name}, which may join rows,", SUPPORTED_STEPS_TEXT
+    said = f"{name}, which may join rows,"
+    wanted = SUPPORTED_STEPS_TEXT
     if kind == "Flatten":
         ends = module.start_dim, module.end_dim
         shape = FLATTEN_SHAPES.get(ends, [])
@@ -459,7 +460,8 @@ def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> boo
         shape = [-1] if module.dim in (None, 1, -1) else []
         said = f"{name} of dim={module.dim}, which may join rows,"
     elif kind == "view":
-        shape, wanted = list(module), f"{SUPPORTED_STEPS_TEXT}; x.flatten(1)"
+        shape = list(module)
+        wanted = f"{SUPPORTED_STEPS_TEXT}; x.flatten(1)"
         if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
             stack.takes = shape[1]  # the first layer must have this width
     else:
@@ -595,11 +597,14 @@ def _warn_if_theta_differs(module: Any, folded: str, theta: np.ndarray, read: li
     own = list(module.parameters())
     n = sum(p.numel() for p in own)
     if folded:
-        what, whose = f"{folded} is folded into the linear layers", "folded"
+        what = f"{folded} is folded into the linear layers"
+        whose = "folded"
     elif n != theta.size:
-        what, whose = f"the module has {n} parameters, unlike the model", "model's"
+        what = f"the module has {n} parameters, unlike the model"
+        whose = "model's"
     elif len(own) != len(read) or any(p is not q for p, q in zip(own, read)):
-        what, whose = "the module lists its parameters in a different order", "forward pass's"
+        what = "the module lists its parameters in a different order"
+        whose = "forward pass's"
     else:
         return
     warnings.warn(
@@ -706,7 +711,8 @@ def to_torch(model: MLP, theta: Any) -> Any:
         import torch
 
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
-    net, layers = torch.nn.Sequential(), model.unflatten(theta)
+    net = torch.nn.Sequential()
+    layers = model.unflatten(theta)
     for l, (W, b, *norm) in enumerate(layers):
         net.append(torch.nn.Linear(W.shape[1], len(W), bias=b is not None, dtype=dtype))
         if norm:

@@ -382,7 +382,8 @@ def _sample_rows(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     rows = nonzero_weight_rows(ob)
     rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_SAMPLED_ROWS])]
-    X, y = ob.X[rows], np.asarray(ob.y)[rows]
+    X = ob.X[rows]
+    y = np.asarray(ob.y)[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
     weight = np.ones(len(X)) if ob.sample_weight is None else np.asarray(ob.sample_weight)[rows]
     weight = weight if weight.any() else np.ones(len(X))
@@ -419,7 +420,8 @@ def _has_linear_growth(ob: Any, y: np.ndarray) -> bool:
         [10 * far, -10 * far, 1000 * far, -1000 * far], np.ones(ob.model.sizes[-1])
     )
     slopes = np.abs(given(z, np.repeat(y[:1], 4, axis=0))[1]).sum(axis=1)
-    near, away = slopes[:2].sum(), slopes[2:].sum()
+    near = slopes[:2].sum()
+    away = slopes[2:].sum()
     return bool(0 < away < 10 * near)
 
 
@@ -489,7 +491,8 @@ def _kernel_regression_scores(
                 if spread[i] <= 0:
                     continue
                 error = errors[:, ends[i] : ends[i + 1]]
-                guess, wanted = y - error, y - _weighted_mean(y, w)
+                guess = y - error
+                wanted = y - _weighted_mean(y, w)
                 guess = guess - _weighted_mean(guess, w)
                 size = math.sqrt(_weighted_sum_of_squares(guess, w) * spread[i])
                 seen = float((w[:, None] * guess * wanted).sum()) / size if size > 0 else 0.0
@@ -508,7 +511,8 @@ def _layer_facts(
     model = ob.model
     rows = SimpleNamespace(model=model, X=X, sample_weight=None, loss=ob.loss)
     pairs, _, masks = saturation_counts(rows, theta)
-    parts, layers = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)], []
+    parts = [model.unflatten(np.nan_to_num(v)) for v in (theta, g, h)]
+    layers = []
     for l, (own, slope, turn) in enumerate(zip(*parts, strict=True)):
         W, b, *_ = own
         layer = LayerFacts(
@@ -572,7 +576,8 @@ def _gradient_noise_scale(ob: Any, theta: np.ndarray, g: np.ndarray) -> float:
 
 def constant_loss(ob: Any) -> float:
     """Return the loss of the best constant outputs, for weights of mean 1, without weight decay."""
-    rows, weight = nonzero_weight_rows(ob), ob.sample_weight
+    rows = nonzero_weight_rows(ob)
+    weight = ob.sample_weight
     y = np.asarray(ob.y)[rows]
     shares = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=float)[rows]
     shares = shares if shares.any() else np.ones(len(y))
@@ -628,7 +633,9 @@ def measure_facts(
     X, y, w = _sample_rows(ob)
     robust = _has_linear_growth(ob, y)
     if robust and (near := _outlier_free_mask(y)).any():
-        X, y, w = X[near], y[near], w[near] / w[near].mean()
+        X = X[near]
+        y = y[near]
+        w = w[near] / w[near].mean()
     mean_weight = 1.0 if ob.sample_weight is None else float(np.mean(ob.sample_weight, dtype=float))
     constant = mean_weight * constant_loss(ob)
     known = ob.statistics(theta) if ob.model.batch_norm else None

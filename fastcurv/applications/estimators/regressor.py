@@ -117,7 +117,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encode_targets(self, y: Any, reset: bool) -> tuple[np.ndarray, LossName | Loss, int]:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        loss, m = self._loss(), 1 if y.ndim == 1 else y.shape[1]
+        loss = self._loss()
+        m = 1 if y.ndim == 1 else y.shape[1]
         before = len(self.y_scale_) if self.warm_start and hasattr(self, "y_scale_") else m
         if reset and m != before:
             raise ValueError(
@@ -146,9 +147,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         own = width and not (isinstance(self.loss, str) and "(" not in self.loss)
         if fresh and not (self.warm_start and hasattr(self, "y_scale_")):
             rows = y.reshape(len(y), -1).astype(float)
-            self.y_shift_, self.y_scale_ = np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+            self.y_shift_ = np.zeros(rows.shape[1])
+            self.y_scale_ = np.ones(rows.shape[1])
             if not foreign:
-                mean, scale = np.average(rows, axis=0, weights=weight), None
+                mean = np.average(rows, axis=0, weights=weight)
+                scale = None
                 if given is not None and given.exponential:
                     scale = mean
                 else:
@@ -177,7 +180,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         """Return the scale and the shift, for each output, that convert outputs of the fit to units
         of y.
         """
-        scale, shift = self.y_scale_, self.y_shift_
+        scale = self.y_scale_
+        shift = self.y_shift_
         given = loss_spec(self._loss()).given
         if given is not None and given.exponential:
             return np.ones_like(scale), np.log(scale)
@@ -191,14 +195,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
-        W[:], b[:] = W * scale[:, None], b * scale + shift
+        W[:] = W * scale[:, None]
+        b[:] = b * scale + shift
         return theta
 
     def _rescale_to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
         W, b = model.unflatten(theta)[-1]
-        W[:], b[:] = W / scale[:, None], (b - shift) / scale
+        W[:] = W / scale[:, None]
+        b[:] = (b - shift) / scale
         return theta
 
     def _loss(self) -> Any:
@@ -207,9 +213,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         )
 
     def _set_output_biases(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
-        y, given = y.reshape(len(y), -1).astype(float), loss_spec(self._fitted_loss).given
+        y = y.reshape(len(y), -1).astype(float)
+        given = loss_spec(self._fitted_loss).given
         shares = np.full(len(y), 1.0) if weight is None else weight.astype(float)
-        b, shares = model.unflatten(theta)[-1][1], shares / shares.sum()
+        b = model.unflatten(theta)[-1][1]
+        shares = shares / shares.sum()
         if given is None:
             b[:] = np.average(y, axis=0, weights=weight)
         else:
@@ -259,7 +267,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         includes the difference between the predictions there and those returned. With ``relu`` and
         other kinks it is computed at the end of the fit.
         """
-        outputs, given = self._network_outputs(X), loss_spec(self._loss()).given
+        outputs = self._network_outputs(X)
+        given = loss_spec(self._loss()).given
         if given is not None and given.exponential:
             outputs = np.exp(outputs)
         parts = np.split(outputs, given.per_target or 1, axis=1) if given else [outputs]

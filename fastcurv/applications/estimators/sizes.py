@@ -13,7 +13,8 @@ THREADS_MIN_FLOPS = 10_000_000  # minimum flops of a gradient; below, one thread
 FLOAT32_MIN_FLOPS = 20_000_000
 # limits for the use of float32: minimum relative spread of a column, and maximum size of its
 # entries
-MIN_RELATIVE_SPREAD, MAX_COLUMN_MAGNITUDE = 1e-3, 1e6
+MIN_RELATIVE_SPREAD = 1e-3
+MAX_COLUMN_MAGNITUDE = 1e6
 # maximum number of entries of the steps in all L-BFGS pairs if these must fit into a cache; 1 MB
 # with the gradient differences
 CACHED_PAIRS_MAX_ENTRIES = 1 << 16
@@ -38,10 +39,8 @@ def default_n_pairs(n: int, rows: int) -> int:
     >>> default_n_pairs(7510, 10_000), default_n_pairs(1_000_000, 10_000)
     (80, 20)
     """
-    near, far = (
-        min(rows // 12, CACHED_PAIRS_MAX_ENTRIES // n),
-        min(rows // 120, MAX_PAIRS_ENTRIES // n),
-    )
+    near = min(rows // 12, CACHED_PAIRS_MAX_ENTRIES // n)
+    far = min(rows // 120, MAX_PAIRS_ENTRIES // n)
     return min(max(20, near, far), 80)
 
 
@@ -68,7 +67,8 @@ def can_search_in_float32(X: Any, y: np.ndarray, n: int) -> bool:
     if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:
         return False
     for a in (X, y) if y.dtype.kind == "f" else (X,):
-        low, high = a.min(axis=0), a.max(axis=0)
+        low = a.min(axis=0)
+        high = a.max(axis=0)
         size = np.maximum(np.abs(low), np.abs(high))
         resolved = (
             (high - low >= MIN_RELATIVE_SPREAD * size)

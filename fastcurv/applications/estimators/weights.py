@@ -39,7 +39,8 @@ class FittedWeightsMixin:
     @property
     def model_(self) -> MLP:
         """The network, whose sizes are those of `coefs_`."""
-        model, coefs = self._network, self.coefs_
+        model = self._network
+        coefs = self.coefs_
         if len(coefs) != len(model.shapes) or len(self.intercepts_) != len(coefs):
             raise ValueError(
                 f"coefs_ and intercepts_ must be {len(model.shapes)} arrays each, one for each "
@@ -89,7 +90,8 @@ class FittedWeightsMixin:
         """The weights in `coefs_` and `intercepts_` as a flat vector of parameters of `model_`. The
         vector shares memory with these arrays, unless one of them was assigned since the fit.
         """
-        model, parts = self.model_, [*self.coefs_, *self.intercepts_]
+        model = self.model_
+        parts = [*self.coefs_, *self.intercepts_]
         theta, views = self._stored
         if all(part is view for part, view in zip(parts, views)):
             return theta

@@ -401,7 +401,8 @@ class LaplacePosterior(FrozenRecord):
 
     def facts(self) -> list[tuple[str, str]]:
         """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
-        ob, n = self.objective, len(self.theta)
+        ob = self.objective
+        n = len(self.theta)
         flat = n - int(np.count_nonzero(l2_diagonal(ob) * np.ones(n)))
         left = f", without the prior of {flat} parameters that have no penalty" * (flat > 0)
         rows = [
@@ -514,7 +515,8 @@ def output_covariance_roots(
     Jacobian of the outputs of these rows, and C, passed as `root` (n, rank), is a root of the
     covariance of the parameters.
     """
-    X, d = dense_rows(model, X), model.sizes[-1]
+    X = dense_rows(model, X)
+    d = model.sizes[-1]
     step = max(1, PREDICTION_JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
@@ -567,7 +569,8 @@ def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:
     """Return the Jacobian (N, d_out, n) of the outputs of a few rows X (N, k) with respect to the
     parameters, in float64.
     """
-    layers, slopes = layers_of(model, np.asarray(theta, np.float64)), list[Any]()
+    layers = layers_of(model, np.asarray(theta, np.float64))
+    slopes = list[Any]()
 
     def activate(l: int, z: Floats, a: Floats) -> Floats:
         h: Floats
@@ -598,7 +601,8 @@ def _mean_sigmoid(z: Floats, root: Floats) -> Floats:
     # The mean is the probability that the output exceeds a number with a logistic distribution. It
     # is an integral over the output or, for wide Gaussians, over that number. Trapezoidal rules of
     # both have errors of 1e-12, because the integrands are analytic in a strip.
-    p, narrow = np.zeros(spread.shape), spread <= 1
+    p = np.zeros(spread.shape)
+    narrow = spread <= 1
     for x in np.arange(-8.4, 8.5, 0.4):
         p[narrow] += 0.4 * np.exp(-0.5 * x * x) * expit(z[narrow] + spread[narrow] * x)
     p[narrow] /= math.sqrt(2 * math.pi)
@@ -716,7 +720,9 @@ def laplace_posterior(
     left out, to first order.
     """
     ob, theta = _check_laplace_input(ob, theta, curvature)
-    n, l2, total = len(theta), float(ob.l2), _sum_of_weights(ob)
+    n = len(theta)
+    l2 = float(ob.l2)
+    total = _sum_of_weights(ob)
     count = total if count is None else count
     op = getattr(ob, curvature)(theta)
     if not math.isfinite(op.value):
@@ -726,7 +732,8 @@ def laplace_posterior(
     M = op.to_dense()
     penalised = l2_diagonal(ob) * np.ones(n) > 0
     squares = float(theta[penalised] @ theta[penalised])
-    n_terms, estimated = count * n_terms_per_row(ob), noise_std is None
+    n_terms = count * n_terms_per_row(ob)
+    estimated = noise_std is None
     # factor from the objective, which divides by N, to the log likelihood
     factor = n_terms * ob.n_samples / total
     data = _data_term(ob, theta, op.value, 0.5 * l2 * squares) * factor
@@ -744,7 +751,8 @@ def laplace_posterior(
     if noise and bound_noise:
         noise = max(noise, _left_out_noise(ob, theta, root * math.sqrt(2 / factor)))
     T = factor / (2 * noise**2) if noise else factor
-    tau, decrement = T * l2, 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
+    tau = T * l2
+    decrement = 0.5 * T * float(np.sum((op.gradient @ root) ** 2))
     log_likelihood = -data / (2 * noise**2) if noise else -data
     log_likelihood -= (count / total) * _missing_log_likelihood(ob)
     if noise:
@@ -809,7 +817,8 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
     `MAX_POSTERIOR_PARAMS_PER_TARGET` effective parameters for each target. `count` is the number of
     samples.
     """
-    n, n_targets = ob.n_params, count * n_terms_per_row(ob)
+    n = ob.n_params
+    n_targets = count * n_terms_per_row(ob)
     noisy = ob.loss == "mse" and len(ob.model.sizes) > 2
     if count / n < MIN_ROWS_PER_PARAMETER:
         found = (
@@ -940,7 +949,9 @@ def _inverse_root(
     penalised parameters, and the rank. `penalised` (n,) is a mask. Raise NotPositiveDefiniteError
     if M is not positive definite although `curvature` is "hessian" or no parameter has a penalty.
     """
-    n, p, f = len(M), np.flatnonzero(penalised), np.flatnonzero(~penalised)
+    n = len(M)
+    p = np.flatnonzero(penalised)
+    f = np.flatnonzero(~penalised)
     R, logdet_flat = _pseudo_inverse_root(M[np.ix_(f, f)])
     if (curvature == "hessian" or not len(p)) and R.shape[1] < len(f):
         raise _not_positive_definite_error(M, curvature)
@@ -956,7 +967,8 @@ def _inverse_root(
         # The exact eigenvalues are at least l2, but rounding may reduce them.
         known = eigh(S)
         clipped = np.maximum(known.values, l2)
-        upper, logdet = known.vectors / np.sqrt(clipped), float(np.log(clipped).sum())
+        upper = known.vectors / np.sqrt(clipped)
+        logdet = float(np.log(clipped).sum())
     root = np.zeros((n, len(p) + R.shape[1]))
     root[p, : len(p)] = upper
     root[f, : len(p)] = -R @ (B @ upper)
@@ -973,7 +985,8 @@ def _zero_rows_of_saturated_biases(ob: Any, M: Floats, penalised: Any, half_unit
     interval in which the output is linear in the bias. Biases of relu, leaky_relu and identity
     units are kept, because these activations have no scale of their own.
     """
-    model, least = ob.model, 2 * half_unit / MAX_BIAS_STD**2
+    model = ob.model
+    least = 2 * half_unit / MAX_BIAS_STD**2
     if not model.bias:
         return
     for (m, k), start, name in zip(model.shapes, model.starts, model.activation):

@@ -98,7 +98,8 @@ def _factored_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
             f"theta must have no pre-activation at a kink, got {kinks}. Use a smooth activation "
             "such as activation='tanh'."
         )
-    own, ob = ob, cast_to_float64(ob)
+    own = ob
+    ob = cast_to_float64(ob)
     theta = theta.astype(np.float64)
     H = ob.hessian(theta)
     if not math.isfinite(H.value):
@@ -125,7 +126,8 @@ def _factored_minimum(ob: Any, theta: Any, call: str) -> FactoredMinimum:
         decrement = 0.5 * max(length, 0.0) ** 2
         near = assess_nearness_by_decrement(own, theta, safe_norm(g), decrement, size * size)
     if not near.near:
-        got, tol = format_number(safe_norm(g)), format_number(near.gradient_tol)
+        got = format_number(safe_norm(g))
+        tol = format_number(near.gradient_tol)
         raise ValueError(
             f"theta must be a minimum, got a gradient norm of {got}, above its tolerance of {tol}. "
             "Use fastcurv.minimize(ob, theta) first."
@@ -315,7 +317,8 @@ class LeftOut(FrozenRecord):
         >>> fc.leave_one_out(ob, theta).output_changes([[4.0]])[0, 0].round(2)
         array([ 0.5 ,  0.  ,  0.25,  1.14, -3.  ])
         """
-        at, model = self._at, self._at.ob.model
+        at = self._at
+        model = self._at.ob.model
         X = dense_rows(model, X_new)
         z = outputs_of_networks(model, at.theta[None], X)[0]
         found = np.empty((*z.shape, at.ob.n_samples))
@@ -330,7 +333,8 @@ class LeftOut(FrozenRecord):
         trained without each of these rows. The blocks are small enough that each network can
         predict `n_new` rows.
         """
-        at, N = self._at, self._at.ob.n_samples
+        at = self._at
+        N = self._at.ob.n_samples
         most = max(1, JACOBIAN_BLOCK_ENTRIES // (max(at.ob.model.sizes) * max(1, n_new)))
         blocks: Any = [(slice(0, N), self._thetas)]
         if self._thetas is None:
@@ -398,7 +402,8 @@ class LeftOut(FrozenRecord):
         >>> bool((low[:, 0] < np.sin([0.0, 1.0])).all() and (high[:, 0] > np.sin([0.0, 1.0])).all())
         True
         """
-        ob, level = self._at.ob, check_real_number(confidence_level, "confidence_level")
+        ob = self._at.ob
+        level = check_real_number(confidence_level, "confidence_level")
         if not 0 < level < 1:
             raise ValueError(
                 f"confidence_level must be a number between 0 and 1, got {confidence_level!r}."
@@ -428,7 +433,8 @@ class LeftOut(FrozenRecord):
         """Issue a UserWarning if the fit has more than `MAX_INTERVAL_PARAMS_PER_TARGET` effective
         parameters for each target.
         """
-        ob, effective = self._at.ob, float(self.hat_matrix_diag.sum())
+        ob = self._at.ob
+        effective = float(self.hat_matrix_diag.sum())
         rows = ob.n_samples if ob.sample_weight is None else np.count_nonzero(ob.sample_weight)
         count = int(rows) * int(ob.model.sizes[-1])
         if effective > MAX_INTERVAL_PARAMS_PER_TARGET * count:
@@ -466,7 +472,8 @@ class LeftOut(FrozenRecord):
             The Axes with the plot.
         """
         ax = new_pyplot_axes() if ax is None else ax
-        hat, cook = self.hat_matrix_diag, self.cooks_distance
+        hat = self.hat_matrix_diag
+        cook = self.cooks_distance
         ax.plot(hat, cook, "o", ms=3.5, mfc="none", label=f"{len(hat)} rows")
         for i in np.argsort(-cook, kind="stable")[:5]:
             ax.annotate(str(i), (hat[i], cook[i]), xytext=(4, 2), textcoords="offset points")
@@ -476,7 +483,8 @@ class LeftOut(FrozenRecord):
 
     def _facts(self) -> list[tuple[str, str]]:
         """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
-        N, n = len(self.losses), self._at.ob.n_params
+        N = len(self.losses)
+        n = self._at.ob.n_params
         how = "minima without each row" if self.exact else "one Newton step for each row"
         most = np.argsort(-self.cooks_distance, kind="stable")[:3]
         rows = ", ".join(f"{i} ({format_number(self.cooks_distance[i])})" for i in most)
@@ -683,11 +691,16 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     `exact` is the option of `leave_one_out`, and `groups` (N,) the number of each row's group.
     """
     ob = at.ob
-    model, N, d = ob.model, ob.n_samples, ob.model.sizes[-1]
+    model = ob.model
+    N = ob.n_samples
+    d = ob.model.sizes[-1]
     z, first, second = ob.outputs(at.theta)
     S = _output_hessians(second)
-    hat, squares, a = np.empty(N), np.empty(N), np.empty((N, d))
-    alone, predictions = np.zeros(N, bool), np.empty((N, d))
+    hat = np.empty(N)
+    squares = np.empty(N)
+    a = np.empty((N, d))
+    alone = np.zeros(N, bool)
+    predictions = np.empty((N, d))
     inverse = at.factor.inverse_lower
     with serial_blas_context():
         for rows, J in jacobian_blocks(ob, at.theta):
@@ -775,7 +788,8 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
         masks.append(((z > 0) != (y > 0.5)).any(axis=1))
     alone = [np.flatnonzero(mask & counts) for mask in masks]
     candidates = np.unique([rows[0] for rows in alone if len(rows) == 1]).astype(int)
-    found, reason = list[int](), ""
+    found = list[int]()
+    reason = ""
     for i in candidates.tolist():
         why = call_certificate(objective_without_row(ob, i), "why_no_minimum", theta, default=None)
         if why is not None:
@@ -811,7 +825,8 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
     """Return Cook's distances (N,), from the outputs z (N, d_out), the leverages `hat` (N,) and the
     values (N,) of ``d' H d`` in `squares`.
     """
-    count, effective = ob.n_samples * n_terms_per_row(ob), float(hat.sum())
+    count = ob.n_samples * n_terms_per_row(ob)
+    effective = float(hat.sum())
     scale = effective
     if loss_spec(ob.loss).link == "identity":
         weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight
@@ -873,13 +888,16 @@ def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
     array([-0.2, -0. , -0.2, -0.8,  1.2])
     """
     at = _factored_minimum(ob, theta, "influence")
-    ob, N, d = at.ob, at.ob.n_samples, at.ob.model.sizes[-1]
+    ob = at.ob
+    N = at.ob.n_samples
+    d = at.ob.model.sizes[-1]
     first = ob.reweighted(None).outputs(at.theta)[1]
     X = dense_rows(ob.model, X_new)
     y = np.zeros((len(X), d)) if y_new is None else y_new
     loss: Any = "mse" if y_new is None else ob.loss
     new = Objective(ob.model, X, y, loss, n_threads=ob.n_threads)
-    J_new, found = new.jacobian(at.theta).to_dense(), np.empty((len(X), d, N))
+    J_new = new.jacobian(at.theta).to_dense()
+    found = np.empty((len(X), d, N))
     with serial_blas_context():
         K = at.factor.solve(J_new.T)  # shape (n, M d_out)
         for rows, J in jacobian_blocks(ob, at.theta):

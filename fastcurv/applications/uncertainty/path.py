@@ -74,7 +74,8 @@ def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[A
     outputs. A unit affects the outputs if the product of the norms of its incoming and outgoing
     weights is above `least` and above `MIN_UNIT_RATIO` times the largest product in the layer.
     """
-    Ws, found = [layer[0] for layer in model.unflatten(np.asarray(theta, np.float64))], []
+    Ws = [layer[0] for layer in model.unflatten(np.asarray(theta, np.float64))]
+    found = []
     for below, above in zip(Ws, Ws[1:]):
         size = np.linalg.norm(below, axis=1) * np.linalg.norm(above, axis=0)
         found.append(size > max(MIN_UNIT_RATIO * size.max(initial=0.0), least))
@@ -252,7 +253,10 @@ def regularization_path(
     ob = cast_to_float64(ob)
     start = theta = np.asarray(start, np.float64)
     penalties = np.sort(given)[::-1]
-    thetas, values, kinds, active = [], [], [], []
+    thetas = []
+    values = []
+    kinds = []
+    active = []
     for l2 in penalties:
         one = with_l2(ob, float(l2))
         run: Any = raise_if_interrupted(minimize(one, theta, seed=seed))
@@ -280,7 +284,8 @@ def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
     """Return a copy of theta in which inactive units are restarted: their weights are set to
     `RESTART_SCALE` times those of the point `start`, and their biases to those of `start`.
     """
-    theta, layers = theta.copy(), model.unflatten(start)
+    theta = theta.copy()
+    layers = model.unflatten(start)
     mine = model.unflatten(theta)
     for l, on in enumerate(active_units(model, theta)):
         mine[l][0][~on] = RESTART_SCALE * layers[l][0][~on]
@@ -329,7 +334,8 @@ def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
         (W[np.ix_(rows, columns)], b[rows])
         for (W, b), rows, columns in zip(model.unflatten(theta), above, below)
     ]
-    less, found = ob.with_model(smaller), smaller.flatten(layers)
+    less = ob.with_model(smaller)
+    found = smaller.flatten(layers)
     before = ob.value(theta)
     return (less, found) if less.value(found) <= before + PRUNE_TOL * abs(before) else (ob, theta)
 
@@ -370,8 +376,13 @@ def max_evidence_posterior(
         return laplace_posterior(one, with_units_pruned(one, theta), curvature, count=count)
 
     found: list[LaplacePosterior] = []
-    plain, constant = with_l2(ob, 0.0), constant_loss(ob)
-    l2, decreases, best, theta, loss = MAX_L2, 0, 0, start, np.inf
+    plain = with_l2(ob, 0.0)
+    constant = constant_loss(ob)
+    l2 = MAX_L2
+    decreases = 0
+    best = 0
+    theta = start
+    loss = np.inf
     while l2 > MIN_L2 and decreases < MAX_EVIDENCE_DECREASES:
         try:
             found.append(fit(l2, theta))
@@ -379,12 +390,14 @@ def max_evidence_posterior(
             if not found:
                 raise
             break
-        theta, before = found[-1].theta.astype(ob.dtype), loss
+        theta = found[-1].theta.astype(ob.dtype)
+        before = loss
         loss = plain.value(theta)
         falls = found[-1].noise_std is not None and loss < (1 - MIN_LEARNING_DECREASE) * before
         learns = falls or loss > constant - (1 - PATH_PLATEAU_LOSS_RATIO) * abs(constant)
         if found[-1].log_evidence > found[best].log_evidence:
-            best, decreases = len(found) - 1, 0
+            best = len(found) - 1
+            decreases = 0
         elif len(found) > 1 and not learns:
             decreases += 1
         l2 *= L2_RATIO

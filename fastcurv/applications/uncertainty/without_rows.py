@@ -22,7 +22,7 @@ from ...common.vectors import safe_norm
 from ...critical.classify import classify
 from ...critical.theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
 from ...network.factor import CholeskyFactor, NotPositiveDefiniteError
-from ...network.row_passes import OutputLossDerivatives
+from ...network.output_loss import OutputLossDerivatives
 from ...optimize.minimize import minimize
 from ...optimize.steps import saddle_free_newton_step
 from ...structure.parameters import forward, n_terms_per_row, parameter_derivatives

@@ -285,8 +285,8 @@ CLAUSES: dict[str, dict[Any, str]] = {
     },
     # Why a method of `minimize` can take no further step.
     "cause": {
-        "no_reduction": "the gradient is so small that no step is predicted to lower the loss by "
-        "more than rounding errors",
+        "no_reduction": "no step of finite length is predicted to lower the loss. The gradient may "
+        "be 0 up to rounding errors",
         "tiny_steps": "steps so short that they change theta only by rounding errors do not lower "
         "the loss",
         "refused_steps": "a hundred trial steps in a row did not lower the loss enough",

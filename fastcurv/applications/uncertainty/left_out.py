@@ -55,7 +55,7 @@ from .without_rows import (
     minima_without_groups,
     minima_without_rows,
     newton_steps,
-    objective_without_row,
+    objective_without_rows,
     outputs_of_networks,
 )
 
@@ -728,7 +728,8 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
         changes = thetas - at.theta
         with serial_blas_context():
             squares = np.sum((changes @ at.factor.lower) ** 2, axis=1)
-        alone[:] = undetermined[:] = False
+        alone[:] = False
+        undetermined = _undetermined_groups(ob, thetas, groups)
     elif exact:
         thetas, kept = minima_without_rows(at, a)
         undetermined = _undetermined_rows(ob, thetas, alone)
@@ -762,8 +763,22 @@ def _undetermined_rows(ob: Any, thetas: Floats, alone: Any) -> Any:
     """
     undetermined = alone.copy()
     for i in np.flatnonzero(alone).tolist():
-        values = eigvalsh(objective_without_row(ob, i).hessian(thetas[i]).to_dense())
+        values = eigvalsh(objective_without_rows(ob, i).hessian(thetas[i]).to_dense())
         undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
+    return undetermined
+
+
+def _undetermined_groups(ob: Any, thetas: Floats, groups: Any) -> Any:
+    """Return a mask (N,) of the rows of groups, numbered by `groups` (N,), without which the
+    Hessian at the point reached, in `thetas` (N, n), is singular.
+    """
+    undetermined, shift = np.zeros(ob.n_samples, bool), _unpenalised_shift(ob)
+    for group in range(groups.max() + 1):
+        rows = groups == group
+        H = objective_without_rows(ob, rows).hessian(thetas[np.argmax(rows)])
+        values = eigvalsh((H if shift is None else _add_shift_curvature(H, shift)).to_dense())
+        sizes = np.abs(values)
+        undetermined[rows] = not sizes.min() > MIN_REMAINING_EIGENVALUE * sizes.max()
     return undetermined
 
 
@@ -791,7 +806,7 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
     found = list[int]()
     reason = ""
     for i in candidates.tolist():
-        why = call_certificate(objective_without_row(ob, i), "why_no_minimum", theta, default=None)
+        why = call_certificate(objective_without_rows(ob, i), "why_no_minimum", theta, default=None)
         if why is not None:
             found.append(i)
             reason = reason or why

@@ -56,10 +56,12 @@ def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
         yield rows, J.to_dense(rows).reshape(-1, d, n)
 
 
-def objective_without_row(ob: Any, i: int) -> Any:
-    """Return the objective without sample i, as an objective in which this sample has weight 0."""
+def objective_without_rows(ob: Any, rows: Any) -> Any:
+    """Return the objective without the samples that the index or mask `rows` selects, as an
+    objective in which they have weight 0.
+    """
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
-    weight[i] = 0
+    weight[rows] = 0
     return ob.reweighted(weight)
 
 
@@ -189,7 +191,7 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         _RemovalProofBounds(at, float(np.linalg.norm(own, axis=1).mean())),
     )
     for i in every:
-        without = objective_without_row(ob, i)
+        without = objective_without_rows(ob, i)
         if not done[i]:
             thetas[i] = _minimum_by_newton(without, at.theta)
         elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
@@ -210,12 +212,11 @@ def minima_without_groups(at: FactoredMinimum, groups: Any) -> tuple[Floats, Any
         ob, X, np.broadcast_to(at.theta, thetas.shape), np.arange(ob.n_samples)
     )
     bounds = _RemovalProofBounds(at, float(np.linalg.norm(gradients, axis=1).mean()))
+    weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
     for group in range(groups.max() + 1):
-        weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
-        weight[groups == group] = 0
-        if not weight.any():
+        if not np.any(weight[groups != group]):
             raise ValueError("groups must leave rows of positive weight when one is left out.")
-        without = ob.reweighted(weight)
+        without = objective_without_rows(ob, groups == group)
         end = _minimum_by_newton(without, at.theta)
         thetas[groups == group] = end
         kept[groups == group] = _is_in_same_basin(without, at.theta, end, bounds)

@@ -163,3 +163,24 @@ def test_predict_marks_extrapolations_and_names_their_columns(rng, tmp_path, cap
     said = capsys.readouterr()
     assert [line.split(",")[-1] for line in said.out.split()] == ["inside", "1", "0"]
     assert "Sample 2" in said.err and "water" in said.err and "light" not in said.err
+
+
+def test_groups_that_alone_determine_a_parameter_are_not_predicted(rng):
+    """Rows of a group without which the Hessian is singular have no prediction, and the score does
+    not count them. Biases of a softmax without penalty do not make it singular.
+    """
+    X = rng.standard_normal((12, 3))
+    X[:, 1] = 0
+    X[:2, 1] = 1, 2
+    y = rng.standard_normal(12)
+    theta = np.linalg.lstsq(X, y, rcond=None)[0]
+    groups = np.arange(12) // 2
+    ob = fc.Objective(fc.MLP([3, 1], bias=False), X, y, loss="mse")
+    out = fc.leave_one_out(ob, theta, groups=groups)
+    assert np.isnan(out.predictions[:2]).all() and np.isfinite(out.predictions[2:]).all()
+    errors = y[2:] - out.predictions[2:, 0]
+    wanted = 1 - (errors**2).sum() / ((y[2:] - y[2:].mean()) ** 2).sum()
+    assert abs(out.score - wanted) <= 1e-12
+    classes = fc.Objective(fc.MLP([3, 3]), X, np.arange(12) % 3, l2=0.1, l2_biases=False)
+    ends = fc.leave_one_out(classes, fc.minimize(classes, seed=0).x, groups=groups)
+    assert np.isfinite(ends.predictions).all()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.errors import require_attrs, type_phrase
+from ...common.errors import one_line, require_attrs, type_phrase
 from ...common.optional import optional_import
 from ...network.arguments import raise_if_user_activation
 from ...network.mlp import MLP, Model
@@ -622,13 +622,14 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
     found: dict[str, dict[str, Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
+        said = repr(one_line(key))
         if isinstance(tensor, Mapping):
             raise ValueError(
-                f"module must be a state dict, got a dictionary with one in {key!r}. Pass its "
-                f"entry {key!r}."
+                f"module must be a state dict, got a dictionary with one in {said}. Pass its "
+                f"entry {said}."
             )
         raise_if_unsupported(
-            part not in ("weight", "bias"), f"{key!r} in the state dict", STATE_DICT_TEXT
+            part not in ("weight", "bias"), f"{said} in the state dict", STATE_DICT_TEXT
         )
         value = _parameter_array(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
         raise_if_unsupported(
@@ -637,11 +638,11 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
                 for parts in found.values()
                 for before in parts.values()
             ),
-            f"{key!r} in the state dict, which shares memory with another entry,",
+            f"{said} in the state dict, which shares memory with another entry,",
         )
         if value.ndim != (2 if part == "weight" else 1):
             normal = f"{layer}.running_var" in state
-            what = f"{key!r} of shape {value.shape}"
+            what = f"{said} of shape {value.shape}"
             what += ", batch normalisation (pass the module itself in eval mode)," * normal
             raise unsupported_layer(what, STATE_DICT_TEXT)
         found.setdefault(layer, {})[part] = value
@@ -650,10 +651,10 @@ def _model_from_state(state: Mapping[str, Any], activation: Any) -> Model:
     names = _layers_in_order(list(map(str, state)), list(found))
     for name in names:
         raise_if_unsupported(
-            "weight" not in found[name], f"{name!r} in the state dict", STATE_DICT_TEXT
+            "weight" not in found[name], f"{one_line(name)!r} in the state dict", STATE_DICT_TEXT
         )
     layers = [(found[name]["weight"], found[name].get("bias")) for name in names]
-    return model_from_layers(layers, activation, [repr(name) for name in names])
+    return model_from_layers(layers, activation, [repr(one_line(name)) for name in names])
 
 
 def _layers_in_order(keys: list[str], names: list[str]) -> list[str]:
@@ -666,8 +667,9 @@ def _layers_in_order(keys: list[str], names: list[str]) -> list[str]:
     if len({re.sub("[0-9]+", "0", name) for name in names}) == 1:
         return sorted(names, key=lambda name: [int(x) for x in re.findall("[0-9]+", name)])
     if any(key.endswith(".bias") for key in keys):
+        said = one_line(", ".join(names))
         raise ValueError(
-            f"module must list its layers in the order of the forward pass, got {', '.join(names)} "
+            f"module must list its layers in the order of the forward pass, got {said} "
             "sorted by name. Pass a dict in that order, or load it into the module first."
         )
     return names

@@ -38,6 +38,7 @@ class FitPosterior(NamedTuple):
     center: np.ndarray  # mean (n,) of the posterior: theta, or the minimum reached from it
     covariance_root: np.ndarray  # square root (n, rank) of the covariance
     noise_std: float  # standard deviation in units of the scaled targets; 0 for other losses
+    noise_stds: np.ndarray  # standard deviation (m,) of the noise of each target
     loss: Any  # loss of the fit
     leverage_limit: float  # `LaplacePosterior.leverage_limit`, or NaN if the loss has none
 
@@ -45,8 +46,12 @@ class FitPosterior(NamedTuple):
         """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X,
         relative to the predictions of `model` at `theta`. If `center` is another point, the
         deviations include the difference between the predictions at these two points.
+
+        The deviations of the outputs are proportional to the noise, which is that of each target.
         """
-        squares = output_std(model, self.center, self.covariance_root, X) ** 2 + self.noise_std**2
+        ratio = self.noise_stds / self.noise_std
+        spread = output_std(model, self.center, self.covariance_root, X) * ratio
+        squares = spread**2 + self.noise_stds**2
         if self.center is not self.theta:
             squares += (model.predict(self.theta, X) - model.predict(self.center, X)) ** 2
         return np.asarray(np.sqrt(squares))
@@ -137,6 +142,19 @@ def laplace_of_fit(est: Any, ob: Objective) -> LaplacePosterior:
         ) from None
 
 
+def _noise_of_targets(post: LaplacePosterior) -> np.ndarray:
+    """Return the standard deviation (m,) of the noise of each target. Each has the same share of
+    the degrees of freedom, so that the mean of the squares is that of the posterior.
+    """
+    ob, noise = post.objective, float(post.noise_std or 0.0)
+    if noise == 0.0 or ob.model.sizes[-1] == 1:
+        return np.full(ob.model.sizes[-1], noise)
+    residuals = ob.model.predict(post.theta, ob.X) - ob.y
+    weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+    squares = weight @ residuals**2
+    return np.asarray(noise * np.sqrt(squares / squares.mean()))
+
+
 def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
     """Return the posterior of a fit without its rows."""
     theta = np.array(est.theta_)
@@ -148,6 +166,7 @@ def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
         center=theta if np.array_equal(center, theta) else center,
         covariance_root=post.covariance_root,
         noise_std=float(post.noise_std or 0.0),
+        noise_stds=_noise_of_targets(post),
         loss=ob.loss,
         leverage_limit=limit,
     )

@@ -57,8 +57,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     given by name, its width is in units of the standard deviation of y. A user-defined loss
     receives y unchanged.
 {REGRESSOR_DOC}    sigma_ : float or ndarray (m,)
-        With ``alpha="evidence"`` and ``squared_error``: the standard deviation of the noise, in
-        units of y.
+        With ``alpha="evidence"`` and ``squared_error``: the standard deviation of the noise of each
+        target, in units of y.
 
     See Also
     --------
@@ -300,7 +300,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.__dict__.pop("sigma_", None)
         if self.alpha == "evidence" and loss_spec(ob.loss).given is None:
             self._posterior = posterior_of_fit(self, ob)
-            sigma = self._posterior.noise_std * self.y_scale_
+            sigma = self._posterior.noise_stds * self.y_scale_
             self.sigma_ = float(sigma[0]) if self._flat else sigma
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Interval:

@@ -349,6 +349,10 @@ def max_evidence_posterior(
     count: float | None = None,
 ) -> LaplacePosterior:
     """Return the posterior with the largest evidence on a path of penalties from large to small.
+    For squared errors, the noise in the evidence is at least the root mean square residual of rows
+    left out, to first order. Without this bound the evidence grows without end if the network can
+    reproduce all targets.
+
     The path ends once the evidence has decreased at `MAX_EVIDENCE_DECREASES` penalties since its
     maximum, or at the penalty `MIN_L2`. If the maximum is inside the path, a penalty between its
     neighbours is tried too.
@@ -373,7 +377,8 @@ def max_evidence_posterior(
     def fit(l2: float, theta: Any) -> LaplacePosterior:
         one = with_l2(ob, l2)
         theta = minimise(one, with_units_restarted(ob.model, theta, start))
-        return laplace_posterior(one, with_units_pruned(one, theta), curvature, count=count)
+        pruned = with_units_pruned(one, theta)
+        return laplace_posterior(one, pruned, curvature, count=count, bound_noise=True)
 
     found: list[LaplacePosterior] = []
     plain = with_l2(ob, 0.0)

@@ -76,7 +76,11 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
             if alpha != "evidence":  # the fit ends before the minimum
                 theta = fc.minimize(ob, theta, verdict=False, seed=0).x
                 gap = ob.model.predict(theta, X) - ob.model.predict(net.theta_, X)
-            spread = fc.laplace(ob, theta).std(X, observations=True).reshape(150, -1)
+            post = fc.laplace(ob, theta)
+            squares = np.mean((ob.model.predict(theta, X) - ob.y) ** 2, axis=0)
+            # each target has its own share of the variance
+            share = np.sqrt(squares / squares.mean())
+            spread = post.std(X, observations=True).reshape(150, -1) * share
             wanted = (np.hypot(spread, gap) * net.y_scale_).reshape(target.shape)
             # both minima are reached to a gradient of some 1e-6
             tol = 1e-9 if alpha == "evidence" else 1e-5
@@ -86,6 +90,19 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
             assert hasattr(net, "sigma_") == (alpha == "evidence")
             assert net.alpha_ == alpha or alpha == "evidence"
     assert net.set_params(alpha="evidence").fit(X, Y).sigma_.shape == (2,)
+
+
+def test_each_target_has_its_own_noise():
+    rng = np.random.default_rng(0)
+    X, noise = rng.standard_normal((600, 2)), np.array([0.02, 1.0])
+    Y = np.column_stack([X[:, 0] + X[:, 1], np.sin(X[:, 0])]) + noise * rng.standard_normal(
+        (600, 2)
+    )
+    net = fc.MLPRegressor((4,), "tanh", alpha="evidence", random_state=0).fit(X[:200], Y[:200])
+    mean, std = net.predict(X[200:], return_std=True)
+    assert np.all(np.abs(net.sigma_ / np.std(Y[200:] - mean, axis=0) - 1) < 0.2)
+    inside = np.mean(np.abs(Y[200:] - mean) <= 1.96 * std, axis=0)
+    assert np.all((inside > 0.9) & (inside < 0.99))
 
 
 def test_deviations_of_a_fit_that_stopped_early_belong_to_the_minimum():

@@ -22,6 +22,7 @@ INK, SOFT, RULE = "#000000", "#5c6470", "#dcdfe4"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 WIDTH_INCHES = 5.2
 MAX_LABEL_CHARACTERS = 22  # maximum number of characters of a name in a figure
+MAX_LEGEND_CHARACTERS = 44  # maximum number of characters of a name in a legend
 _STYLE = {
     "text.parse_math": False,  # names of columns may contain dollars
     "font.size": 9.5,
@@ -210,7 +211,7 @@ def draw_lines(
     ax.set_yscale("log" if logy else "linear")
     style = {"marker": "o", "ms": 4} if markers else {}
     for color, (name, (x, y, error)) in zip((BLUE, ORANGE, GREEN), lines.items()):
-        ax.plot(x, y, color=color, lw=1.6, label=short_name(name), **style)
+        ax.plot(x, y, color=color, lw=1.6, label=escape_unprintable(name)[:MAX_LEGEND_CHARACTERS], **style)
         if error is not None:
             ax.fill_between(
                 x, np.subtract(y, error), np.add(y, error), color=color, alpha=0.2, lw=0

@@ -428,7 +428,7 @@ def _add_calibration(page: FitPage) -> None:
     code = "np.nanmean(left_out.max(axis=1))"
     off = "too sure" if mean > hit else "too cautious"
     spread = float(right.std() / math.sqrt(len(right)))
-    judged = "as it should be" if abs(mean - hit) <= 2 * spread else f"so it is {off}"
+    judged = "as it should be" if abs(mean - hit) <= 2 * spread else off
     page.add_lead(
         30,
         f"On average it gives the class that it predicts a probability of {mean:.1%}, and is right "

@@ -40,6 +40,11 @@ MAX_DECAY_STEPS = 2  # maximum number of penalties that are tried in each direct
 MAX_SCORE_GAP = 0.02
 # maximum change of the score between the fit and the minimum near it
 MAX_SCORE_CHANGE = 0.01
+# minimum number of rows left out, and minimum rank correlation of their errors with predictions,
+# for intervals whose width follows the prediction
+MIN_SPREAD_ROWS, MIN_SPREAD_CORRELATION = 60, 0.2
+CONSTANT_SPREAD = (1.0, 0.0, 1.0)  # the spread of errors of one size
+MIN_SPREAD_RATIO = 0.3  # minimum width of intervals, relative to the mean
 CONFIDENCE_LEVEL = 0.95  # confidence level of intervals
 # penalties tried for a linear model, in this order; small ones are needed for separable classes
 LINEAR_PENALTIES = (100.0, 10.0, 1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
@@ -128,6 +133,7 @@ class FitMeasurements:
     seen: Any = None
     n_folds: int = 0
     fit_seconds: float = 0.0
+    spread: tuple[float, float, float] = CONSTANT_SPREAD  # the result of `error_spread`
     linear: Any = None
     rival: FitMeasurements | None = None  # those of the network, if the linear model is better
     # predictions of the rows of the first folds with other penalties, by the ratio of the penalty
@@ -189,6 +195,8 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
         _try_decays(found, folds[:N_DECAY_FOLDS])
         note("a linear model")
         found.linear = linear_model(fit)
+    if fit.numbers:
+        found.spread = error_spread(found)
     found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
     _write_setup(found)
     return found
@@ -441,14 +449,49 @@ def conformal_width(errors: Floats, level: float) -> float:
     return float(np.sort(errors)[place]) if place < len(errors) else math.inf
 
 
-def errors_to_save(found: FitMeasurements) -> Floats | None:
-    """Return the absolute errors of rows left out, from which intervals of new rows are computed.
-    Return None for classes, and if the minimum of the fit gives these intervals.
+def error_spread(found: FitMeasurements) -> tuple[float, float, float]:
+    """Return numbers (a, b, least) such that the size of errors is proportional to ``max(a + b z,
+    least)`` for a prediction z. It is constant unless the errors of at least `MIN_SPREAD_ROWS` rows
+    left out have a rank correlation of at least `MIN_SPREAD_CORRELATION` with the predictions.
     """
-    fit = found.fit
-    if not fit.numbers or (found.closed and not found.n_inactive):
+    z = found.left_out[found.rows]
+    errors = np.abs(found.fit.y[found.rows] - z)
+    if len(z) < MIN_SPREAD_ROWS or not errors.any():
+        return CONSTANT_SPREAD
+    ranks = [np.argsort(np.argsort(values, kind="stable")) for values in (z, errors)]
+    correlations: Any = np.corrcoef(ranks)
+    if not abs(correlations[0, 1]) >= MIN_SPREAD_CORRELATION:
+        return CONSTANT_SPREAD
+    a, b = np.linalg.lstsq(np.column_stack([np.ones(len(z)), z]), errors, rcond=None)[0]
+    return float(a), float(b), float(MIN_SPREAD_RATIO * errors.mean())
+
+
+def spread_at(spread: Any, predictions: Floats) -> Floats:
+    """Return the size of errors at some predictions, from the result of `error_spread`."""
+    a, b, least = spread
+    return np.asarray(np.maximum(a + b * predictions, least))
+
+
+def relative_errors(found: FitMeasurements) -> Floats:
+    """Return the absolute errors (N,) of all rows, relative to `found.spread`, NaN for rows that
+    were not left out.
+    """
+    sizes = spread_at(found.spread, found.left_out)
+    return np.asarray(np.abs(found.fit.y - found.left_out) / sizes)
+
+
+def has_jackknife_intervals(found: FitMeasurements) -> bool:
+    """Return True if intervals are those of jackknife+ at the minimum of the fit."""
+    return bool(found.closed and not found.n_inactive and found.spread == CONSTANT_SPREAD)
+
+
+def errors_to_save(found: FitMeasurements) -> tuple[Floats, Any] | None:
+    """Return the relative errors of rows left out and their spread, from which intervals of new
+    rows are computed. Return None for classes, and if the minimum of the fit gives these intervals.
+    """
+    if not found.fit.numbers or has_jackknife_intervals(found):
         return None
-    return np.asarray(np.abs(fit.y - found.left_out)[found.rows])
+    return relative_errors(found)[found.rows], np.array(found.spread)
 
 
 def is_linear_better(found: FitMeasurements) -> bool:

@@ -211,7 +211,14 @@ def draw_lines(
     ax.set_yscale("log" if logy else "linear")
     style = {"marker": "o", "ms": 4} if markers else {}
     for color, (name, (x, y, error)) in zip((BLUE, ORANGE, GREEN), lines.items()):
-        ax.plot(x, y, color=color, lw=1.6, label=escape_unprintable(name)[:MAX_LEGEND_CHARACTERS], **style)
+        ax.plot(
+            x,
+            y,
+            color=color,
+            lw=1.6,
+            label=escape_unprintable(name)[:MAX_LEGEND_CHARACTERS],
+            **style,
+        )
         if error is not None:
             ax.fill_between(
                 x, np.subtract(y, error), np.add(y, error), color=color, alpha=0.2, lw=0

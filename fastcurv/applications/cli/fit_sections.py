@@ -18,6 +18,7 @@ from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION, laplace_posterior
 from .fit_network import NetworkFit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
+    CONSTANT_SPREAD,
     MAX_REMOVAL_EFFECT_FLOPS,
     N_SCORE_FOLDS,
     FitMeasurements,
@@ -26,12 +27,16 @@ from .fit_numbers import (
     conformal_place,
     conformal_width,
     decay_losses,
+    has_jackknife_intervals,
     linear_model,
     loss_difference,
+    relative_errors,
+    spread_at,
 )
 from .fit_pictures import draw_confusion, draw_dots, draw_lines, draw_ranges
 from .report import Report
 
+MAX_PLAIN_SIZE = 1e8  # minimum number that is written with an exponent
 MAX_LEADS = 5  # maximum number of sentences on the first screen
 MAX_SHOWN_ROWS = 500  # maximum number of rows that a figure shows
 MAX_DOMAIN_ROWS = 200  # maximum number of rows in the figure of the domain
@@ -60,12 +65,8 @@ MAX_SLOPE_FIGURES = 3  # maximum number of classes for which slopes are drawn
 N_STRONGEST_COLUMNS = 3  # number of columns named for each class if there are many classes
 # maximum number of classes for which the whole confusion matrix is shown
 MAX_CONFUSION_CLASSES = 12
-# minimum ratio of the widths of the intervals that the rows with the largest and the smallest
-# predictions need, at which the page says that errors grow with the prediction
-MIN_SPREAD_RATIO = 2.0
 # maximum difference from the score of a linear model at which the network counts as unnecessary
 MAX_LINEAR_SCORE_GAP = 0.05
-MIN_SPREAD_ROWS = 60  # minimum number of rows at which these widths are compared
 
 
 class FitPage:
@@ -150,14 +151,15 @@ class FitPage:
         return f"{x:.{max(1, digits - 2)}%}"
 
 
-def format_apart(x: float, other: float) -> str:
-    """Format a number with as many significant digits as it differs from another, at least three
-    and at most six.
+def format_size(x: float, *others: float) -> str:
+    """Format a number with as many significant digits as it differs from `others`, at least three
+    and at most six, and without an exponent unless it has many zeros.
     """
     digits = 3
-    while digits < 6 and f"{x:.{digits}g}" == f"{other:.{digits}g}":
+    while digits < 6 and any(f"{x:.{digits}g}" == f"{z:.{digits}g}" for z in others):
         digits += 1
-    return f"{x:#.{digits}g}".rstrip(".")
+    text = f"{x:#.{digits}g}".rstrip(".")
+    return f"{float(text):.0f}" if "e+" in text and abs(x) < MAX_PLAIN_SIZE else text
 
 
 def choose_shown_rows(page: FitPage) -> None:
@@ -221,11 +223,11 @@ def add_score(page: FitPage) -> None:
     if fit.numbers:
         error = root_mean_square_error(fit, found.left_out, found.rows)
         code = "np.sqrt(np.nanmean((y - left_out) ** 2))"
-        calls.append(page.record_call("typical_error", error, code, f"{error:.3g}"))
+        calls.append(page.record_call("typical_error", error, code, format_size(error)))
         sentence = (
             f"For rows that it has not seen{of_rows} the {page.model_name} has an R\u00b2 of "
             f"{shown} (1 is exact, 0 no better than the mean), with a typical error of "
-            f"{format_apart(error, math.nan)}. On {known} R\u00b2 is {shown_fitted}."
+            f"{format_size(error)}. On {known} R\u00b2 is {shown_fitted}."
         )
     else:
         loss = float(fit.row_losses(found.left_out)[found.rows].mean())
@@ -270,50 +272,46 @@ def add_interval_width(page: FitPage) -> None:
     targets of new rows lie.
     """
     found, fit = page.found, page.fit
-    if found.closed:
+    if has_jackknife_intervals(found):
         out = found.out
         assert out is not None
         low, high = out.interval(fit.ob.X[page.some], CONFIDENCE_LEVEL)
-        width = float(np.median(high - low)) / 2 * fit.scale
+        widths = (high - low)[:, 0] / 2 * fit.scale
         found.setup.append(
             f"low, high = (b[:, 0] * {fit.scale_code} for b in out.interval(X[shown], "
             f"{CONFIDENCE_LEVEL}))"
         )
         code = "np.median(high - low) / 2"
     else:
-        errors = np.abs(fit.y - found.left_out)[found.rows]
-        width = conformal_width(errors, CONFIDENCE_LEVEL)
+        shown = page.some[found.rows[page.some]]
+        errors = relative_errors(found)[found.rows]
+        widths = conformal_width(errors, CONFIDENCE_LEVEL) * spread_at(
+            found.spread, found.left_out[shown]
+        )
         place = conformal_place(len(errors), CONFIDENCE_LEVEL)
-        code = f"np.sort(np.abs(y - left_out))[{place}]"
+        a, b, least = found.spread
+        found.setup += [
+            f"size = np.maximum({a!r} + {b!r} * left_out, {least!r})",
+            "R = np.abs(y - left_out) / size",
+        ]
+        code = f"np.nanmedian(np.sort(R)[{place}] * size[shown])"
+    width = float(np.median(widths))
     if not math.isfinite(width):
         n_rows = int(found.rows.sum())
         page.add_lead(30, f"{n_rows} rows are too few for intervals that hold 95% of new rows.")
         return
-    page.report.first_screen.numbers.append(("holds 95% of new rows", f"\u00b1\u2009{width:.3g}"))
-    sentence = f"95% of new rows are expected within {width:.3g} of their prediction."
-    sentence += _spread_clause(page)
-    page.add_lead(30, sentence, [page.record_call("half_width", width, code, f"{width:.3g}")])
-
-
-def _spread_clause(page: FitPage) -> str:
-    """Return a sentence on errors that grow with the prediction, which intervals of one width do
-    not follow, or "".
-    """
-    found, fit = page.found, page.fit
-    predictions = found.left_out[found.rows]
-    if len(predictions) < MIN_SPREAD_ROWS:
-        return ""
-    errors = np.abs(fit.y[found.rows] - predictions)
-    thirds = np.array_split(np.argsort(predictions, kind="stable"), 3)
-    low, _, high = (float(np.quantile(errors[rows], CONFIDENCE_LEVEL)) for rows in thirds)
-    page.facts["spread"] = [low, high]
-    if max(low, high) < MIN_SPREAD_RATIO * min(low, high):
-        return ""
-    where = "lowest" if low < high else "highest"
-    return (
-        f" Intervals have one width, but errors do not: {min(low, high):.3g} would do for the "
-        f"{where} third of predictions, {max(low, high):.3g} for the other end."
-    )
+    shown_width = format_size(width)
+    page.report.first_screen.numbers.append(("holds 95% of new rows", f"\u00b1\u2009{shown_width}"))
+    sentence = f"95% of new rows are expected within {shown_width} of their prediction."
+    if found.spread != CONSTANT_SPREAD:
+        narrow, wide = map(format_size, np.percentile(widths, [5, 95]))
+        side = "higher" if found.spread[1] > 0 else "lower"
+        sentence = (
+            f"95% of new rows are expected within {shown_width} of their prediction in the middle, "
+            f"and within {narrow} to {wide} elsewhere: errors are larger where the prediction "
+            f"is {side}."
+        )
+    page.add_lead(30, sentence, [page.record_call("half_width", width, code, shown_width)])
 
 
 def add_first_picture(page: FitPage) -> None:
@@ -330,7 +328,7 @@ def add_first_picture(page: FitPage) -> None:
 def _add_predictions(page: FitPage) -> None:
     found, fit, target = page.found, page.fit, page.target
     shown = page.some[found.rows[page.some]]
-    low, high = _jackknife_plus_intervals(page, shown)
+    low, high = _left_out_intervals(page, shown)
     inside = (low <= fit.y[shown]) & (fit.y[shown] <= high)
     share = float(inside.mean())
     x, y = found.left_out[shown], fit.y[shown]
@@ -352,8 +350,8 @@ def _add_predictions(page: FitPage) -> None:
         "red. The ten largest errors are labelled. On the dashed line predictions are exact.",
         dots=dots,
     )
-    moved = ""
-    if found.closed:
+    moved, scaled = "", not has_jackknife_intervals(found)
+    if not scaled:
         change = "out.output_changes(X[[j]])[0, 0, i]"
         moved = f" + {change} * {fit.scale_code}"
         if fit.exponential:
@@ -361,8 +359,10 @@ def _add_predictions(page: FitPage) -> None:
     found.setup += [
         "def is_inside(j):",
         "    i = np.setdiff1d(np.flatnonzero(np.isfinite(left_out)), [j])",
-        f"    R, middle = np.abs(y - left_out)[i], left_out[j]{moved}",
         f"    k = int(np.ceil({CONFIDENCE_LEVEL} * (len(i) + 1))) - 1",
+        "    return k >= len(i) or R[j] <= np.sort(R[i])[k]"
+        if scaled
+        else f"    R, middle = np.abs(y - left_out)[i], left_out[j]{moved}\n"
         "    return -np.sort(R - middle)[k] <= y[j] <= np.sort(middle + R)[k]",
     ]
     rows = "shown" if found.rows.all() else "shown[np.isfinite(left_out[shown])]"
@@ -370,27 +370,31 @@ def _add_predictions(page: FitPage) -> None:
     page.report.add_calls([page.record_call("inside", share, code, f"{share:.1%}")])
 
 
-def _jackknife_plus_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Floats]:
-    """Return the lower and upper ends of jackknife+ intervals for the rows `shown` of the fit. The
-    interval of a row is computed without that row.
+def _left_out_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Floats]:
+    """Return the lower and upper ends of intervals for the rows `shown` of the fit. The interval of
+    a row is computed without the error of that row: by jackknife+, or from the errors of the other
+    rows, relative to their spread.
     """
     found, fit = page.found, page.fit
-    errors = np.where(found.rows, np.abs(fit.y - found.left_out), np.nan)
-    low, high = np.empty(len(shown)), np.empty(len(shown))
+    jackknife = has_jackknife_intervals(found)
+    errors = np.abs(fit.y - found.left_out) if jackknife else relative_errors(found)
+    low, high = np.full(len(shown), -np.inf), np.full(len(shown), np.inf)
     at = {row: k for k, row in enumerate(page.some.tolist())}
     for k, row in enumerate(shown.tolist()):
         others = found.rows.copy()
         others[row] = False
         R = errors[others]
-        middle = np.full(len(R), found.left_out[row])
-        if found.closed:
-            assert found.out is not None
-            moved = found.out.predictions[row][:, None] + page.change[at[row]]
-            middle = fit.outputs_to_predictions(moved.T)[others]
         place = conformal_place(len(R), CONFIDENCE_LEVEL)
         if place >= len(R):
-            low[k], high[k] = -np.inf, np.inf
             continue
+        if not jackknife:
+            prediction = found.left_out[row]
+            width = float(np.partition(R, place)[place] * spread_at(found.spread, prediction))
+            low[k], high[k] = prediction - width, prediction + width
+            continue
+        assert found.out is not None
+        moved = found.out.predictions[row][:, None] + page.change[at[row]]
+        middle = fit.outputs_to_predictions(moved.T)[others]
         high[k] = np.partition(middle + R, place)[place]
         low[k] = -np.partition(R - middle, place)[place]
     return low, high
@@ -635,8 +639,8 @@ def add_decay(page: FitPage) -> None:
         page.add_lead(
             25,
             f"With {best:.2g} times the weight decay, alpha = {best * fit.alpha:.3g}, it predicts "
-            f"better: a {what} of {format_apart(*sizes)} instead of "
-            f"{format_apart(*sizes[::-1])} in {len(y)} rows left out. Use that.",
+            f"better: a {what} of {format_size(*sizes)} instead of "
+            f"{format_size(*sizes[::-1])} in {len(y)} rows left out. Use that.",
         )
 
 
@@ -677,11 +681,11 @@ def add_comparison(page: FitPage) -> None:
         page.facts["linear_score"] = score
     if found.rival is None:
         other, shown = "A linear model", page.format_score(score, own)
-        sizes = format_apart(line_size, own_size), format_apart(own_size, line_size)
+        sizes = format_size(line_size, own_size), format_size(own_size, line_size)
         against, than = "linear model", "the network"
     else:
         other, shown = "A network", page.format_score(own, score)
-        sizes = format_apart(own_size, line_size), format_apart(line_size, own_size)
+        sizes = format_size(own_size, line_size), format_size(line_size, own_size)
         against, than = "network", "the linear model"
         then += ", and is the fit of this page (`--network` keeps the network)"
     is_score = f"has an R\u00b2 of {shown}" if fit.numbers else f"is right in {shown}"
@@ -1062,7 +1066,7 @@ def add_domain(page: FitPage) -> None:
         sizes = [float(np.sqrt(np.mean(part**2))) for part in (outer, inner)]
         page.report.add_text(
             f"{len(outer)} of the {fit.n_rows} rows lie beyond the limit; left out, they have a "
-            f"typical error of {sizes[0]:.3g}, and the others of {sizes[1]:.3g}."
+            f"typical error of {format_size(sizes[0])}, and the others of {format_size(sizes[1])}."
         )
     names, values = page.table
     columns = [np.asarray([x for x in values[:, j] if isinstance(x, float) and math.isfinite(x)])

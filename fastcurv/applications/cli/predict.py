@@ -21,7 +21,7 @@ from ..uncertainty.requirements import check_no_batch_norm
 from .cells import ReadingOptions
 from .data import DataCoding, is_table, read_features
 from .encode import numeric_column_codings, read_scaled_inputs, scale_inputs
-from .fit_numbers import conformal_width
+from .fit_numbers import conformal_width, spread_at
 from .models import is_model_file, read_model
 from .output import check_inputs_kept
 from .recipe import SavedRun, load_run, reading_options
@@ -175,11 +175,12 @@ def _interval_bounds(
     args: Namespace, saved: SavedRun, coding: DataCoding, name: str, X: Any, predictions: Any
 ) -> Columns:
     """Return the lower and upper bounds of intervals for the rows of X, as columns named after
-    `name`. They are as wide as the errors that the file has of rows left out, or else those of
+    `name`. They are as wide as the errors of rows left out in the file, or else those of
     jackknife+.
     """
     if saved.errors is not None:
-        width = conformal_width(saved.errors, args.interval)
+        errors, spread = saved.errors
+        width = conformal_width(errors, args.interval) * spread_at(spread, predictions)
         return {f"{name} lower": predictions - width, f"{name} upper": predictions + width}
     ob = _training_objective(args, saved, coding, "--interval")
     low, high = leave_one_out_of_fit(ob, saved.theta).interval(X, args.interval)

@@ -34,7 +34,8 @@ from .data import COLUMN_KINDS, ColumnCoding, DataCoding, Dataset, read_npz
 from .encode import load_dataset, load_table_dataset
 
 RUN_SUFFIXES = (".npz", ".safetensors")
-ERRORS_KEY = "history.left_out_errors"  # name of the array `SavedRun.errors` in a file
+# names of the arrays of `SavedRun.errors` in a file
+ERRORS_KEYS = ("history.left_out_errors", "history.left_out_spread")
 # fields of a `TrainingRecipe` that are True or False
 FLAG_FIELDS = ("residual", "batch_norm", "raw", "table", "l2_biases")
 SAVED_RECORD_FIELDS = ("loss", "gradient_norm", "time")
@@ -136,8 +137,8 @@ class SavedRun:
 
     ``history`` holds the arrays ``loss``, ``gradient_norm`` and ``time`` of equal length, or is
     empty if nothing was recorded. ``phases`` lists pairs of a method and its number of records.
-    ``errors`` (N,) are the absolute errors of rows left out by folds, in the units of the targets,
-    if intervals are computed from them, or None.
+    ``errors`` are the errors (N,) of rows left out and their spread (3,), if intervals are computed
+    from them (`fit_numbers.errors_to_save`), or None.
     ``recipe`` is None for a network from another program. ``model`` is None if the recipe alone
     describes the network. ``coding`` is None if the file does not state how its data were scaled.
     """
@@ -148,7 +149,7 @@ class SavedRun:
     phases: tuple[tuple[str, int], ...] = ()
     model: MLP | None = None
     coding: DataCoding | None = None
-    errors: np.ndarray | None = None
+    errors: tuple[np.ndarray, np.ndarray] | None = None
 
     def __iter__(self) -> Any:
         return iter((self.recipe, self.theta))
@@ -185,7 +186,7 @@ def save_run(
     phases: tuple[tuple[str, int], ...] = (),
     *,
     coding: DataCoding | None = None,
-    errors: np.ndarray | None = None,
+    errors: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Path:
     """Write parameters and recipe atomically, and return the path. `history`, `phases`, `coding`
     and `errors` are those of `SavedRun`.
@@ -195,7 +196,7 @@ def save_run(
     """
     records = {f"history.{name}": values for name, values in (history or {}).items()}
     if errors is not None:
-        records[ERRORS_KEY] = errors
+        records |= dict(zip(ERRORS_KEYS, errors))
     if Path(path).suffix.lower() == ".safetensors":
         path = expand_home(path).absolute()
         make_folder_of(path)
@@ -267,7 +268,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
             )
         recipe = _read_recipe(facts, instead)
         coding = None if more.get("coding") is None else _read_coding(more["coding"])
-        errors = _check_errors(arrays.pop(ERRORS_KEY, None))
+        errors = _check_errors([arrays.pop(key, None) for key in ERRORS_KEYS])
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
         counted = _check_and_count_records(history, more.get("phases", ()))
     except Exception as error:
@@ -288,17 +289,20 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     return SavedRun(recipe, theta, history, counted, model, coding, errors)
 
 
-def _check_errors(values: Any) -> np.ndarray | None:
-    """Return the errors of rows left out in a file, after checking that they are numbers >= 0."""
-    if values is None:
+def _check_errors(values: list[Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the errors of rows left out and their spread, after checking the arrays of a file."""
+    if all(value is None for value in values):
         return None
-    errors: np.ndarray = np.asarray(values)
-    if errors.ndim != 1 or errors.dtype.kind != "f" or not (errors >= 0).all():
+    errors, spread = (np.asarray(value) for value in values)
+    floats = errors.dtype.kind == spread.dtype.kind == "f"
+    finite = floats and bool((errors >= 0).all() and np.isfinite(spread).all())
+    if not finite or errors.ndim != 1 or spread.shape != (3,) or not spread[2] > 0:
         raise ValueError(
-            f"the errors of rows left out must be a vector of floats >= 0, got {errors.dtype} of "
-            f"shape {errors.shape}."
+            "the errors of rows left out must be a vector of floats >= 0 with a spread of three "
+            f"floats, got {errors.dtype} of shape {errors.shape} and {spread.dtype} of shape "
+            f"{spread.shape}."
         )
-    return errors
+    return errors, spread
 
 
 def _read_run_file(path: Path) -> tuple[dict[str, np.ndarray], Any, MLP | None, dict[str, Any]]:

@@ -437,7 +437,8 @@ def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsy
         facts["left_out_by"] == "folds" and facts["left_out_score"] < rows["left_out_score"] - 0.02
     )
     network = str(tmp_path / "r-2.npz")
-    errors = load_run(network).errors
+    errors, spread = load_run(network).errors
+    assert spread.tolist() == [1.0, 0.0, 1.0]
     assert np.sort(errors)[int(np.ceil(0.95 * 91)) - 1] == pytest.approx(facts["half_width"])
     moved = path.rename(tmp_path / "moved.csv")  # the table of the fit is not needed
     assert main(["predict", network, str(moved), "--interval", "0.95", "--json"]) == 0
@@ -448,6 +449,29 @@ def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsy
     folds = fold_rows(fit_of(net.trained_network, net.data.X, net.table.y))
     assert sorted(np.concatenate(folds)) == list(range(90))
     assert all(len(set(person[rows])) * 3 == len(rows) for rows in folds)
+
+
+def test_intervals_widen_where_errors_grow(tmp_path, capsys):
+    """If errors grow with the prediction, intervals do too: they hold new rows with low and with
+    high predictions alike, which those of one width do not.
+    """
+    path, new = tmp_path / "t.csv", tmp_path / "new.csv"
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 5, (900, 1))
+    y = 3 * x[:, 0] + 0.4 * x[:, 0] * rng.standard_normal(900)
+    lines = [f"{u:.4f},{v:.4f}" for u, v in zip(x[:, 0], y)]
+    path.write_text("\n".join(["x,y", *lines[:300]]) + "\n")
+    new.write_text("\n".join(["x,y", *lines[300:]]) + "\n")
+    assert main(["report", str(path), "--out", str(tmp_path / "r.html"), "--quiet"]) == 0
+    assert "errors are larger where the prediction is higher" in (tmp_path / "r.html").read_text()
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "r.npz"), str(new), "--interval", "0.95", "--json"]) == 0
+    columns = json.loads(capsys.readouterr().out)["predictions"]
+    low, high = (np.array(columns[f"y {side}"]) for side in ("lower", "upper"))
+    inside = (low <= y[300:]) & (y[300:] <= high)
+    for third in np.array_split(np.argsort(columns["y"]), 3):
+        assert 0.9 <= inside[third].mean() <= 0.995
+    assert (high - low).max() > 2.5 * (high - low).min()
 
 
 def test_folds_replace_a_weight_decay_that_fits_noise(tmp_path):

@@ -20,7 +20,7 @@ PACKAGE = Path(fastcurv.__file__).parent  # the checkout, or what is installed
 LAYERS = {
     "core": "_engine common structure network krylov spectrum optimize",
     "scale": (
-        "network.rows network.streaming network.shards network.spaces network.reduced_operator "
+        "network.rows network.streaming network.shards network.spaces network.reductions "
         "network.sample_space network.output_space network.input_space distributed"
     ),
     "proofs": "certify network.sum_bounds",

@@ -29,7 +29,7 @@ IMPORTS_INSIDE = {
     "network.operators.range_space",
     "network.operators.row_error_bounds",
     "network.output_space.matrix_with_bounds",
-    "network.reduced_operator.column_error_bounds",
+    "network.reductions.column_error_bounds",
 }
 
 

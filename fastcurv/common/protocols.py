@@ -31,7 +31,7 @@ Of an operator:
 - ``diagonal_cost``: the cost of ``exact_diagonal()`` in products, infinite if it is not available;
 - ``estimated_seconds``: the seconds that a product and the matrix of ``summed_matrix()`` take on
 one core; infinite if not known;
-- ``candidate_operators(products)``: the smaller operators that may replace this one, each with the
+- ``reduction_forms(products)``: the reductions that may replace this operator, each with the
   seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
 """
 
@@ -90,7 +90,7 @@ SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # the documentation leave them out.
 INTERNAL_NAMES = frozenset(
     ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
-     "fold_batch_norm", "plan_layout", "candidate_operators", "sum_over_rows", "summed_matrix",
+     "fold_batch_norm", "plan_layout", "reduction_forms", "sum_over_rows", "summed_matrix",
      "why_unproved", "with_model")
 )  # fmt: skip
 
@@ -345,7 +345,7 @@ class EngineSteps(Protocol):
 OPTIONAL_OPERATOR_METHODS = (
     "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
     "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "exact_diagonal",
-    "diagonal_cost", "gradient", "objective", "estimated_seconds", "candidate_operators",
+    "diagonal_cost", "gradient", "objective", "estimated_seconds", "reduction_forms",
 )  # fmt: skip
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 NOT_OFFERED_REASON = "none is offered"

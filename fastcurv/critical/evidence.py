@@ -493,9 +493,9 @@ def _draw_run_combination(
     size = 0.0
     for start, one in run.by_start:
         y = rng.standard_normal(one.m)
-        small = run.reduction if start is None else None
+        reduction = run.reduction if start is None else None
         for T, total in ((np.eye(one.m), x), (one.T[: one.m + one.p, : one.m], product)):
             part = (T @ y) @ one.rows[: len(T)].astype(float)
-            total += part if small is None else small.embed(part).astype(float)
+            total += part if reduction is None else reduction.embed(part).astype(float)
         size += one.scale * safe_norm(y)
     return x, product, size

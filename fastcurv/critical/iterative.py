@@ -34,7 +34,7 @@ from ..krylov.trust_region import (
     least_residual_step,
 )
 from ..spectrum.eigsh import eigsh
-from ..spectrum.forms import reduced_operator_of
+from ..spectrum.forms import choose_reduction
 from .decide import (
     UNTRIED_OUTCOME,
     CriticalPointProof,
@@ -113,7 +113,7 @@ class InertiaSearch:
         given = ask.krylov
         # operator on a space of smaller dimension for runs from random starts, or None if this
         # saves no time
-        self.small: Any = reduced_operator_of(H.native, None) if given is None else given.reduction
+        self.reduction: Any = choose_reduction(H.native, None) if given is None else given.reduction
 
     @property
     def has_one_sign_only(self) -> bool:
@@ -173,15 +173,15 @@ class InertiaSearch:
         run.reorthogonalise()
         values, S = ritz_decomposition(run)
         inner = combine_basis_rows(run.rows[: run.m], S[:, [0, -1]])
-        inside = run.op is self.small
-        for value, v in zip(values[[0, -1]], self.small.embed(inner) if inside else inner):
+        inside = run.op is self.reduction
+        for value, v in zip(values[[0, -1]], self.reduction.embed(inner) if inside else inner):
             u = v.astype(float) if d is None else d * v
             # In scaled coordinates only the sign of the curvature is meaningful.
             if d is None or value <= 0:
                 self.add_candidate(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
-            bound = self.small.rounding_bound if inside else self.made_by.product_error_bound
+            bound = self.reduction.rounding_bound if inside else self.made_by.product_error_bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
             # The larger rounding bound of the two end vectors is used for all Ritz values.
             slack = max(bound(u) for u in units)
@@ -197,7 +197,7 @@ class InertiaSearch:
         the parameter space.
         """
         found = combine_basis_rows(run.rows[: run.m], S)
-        return np.asarray(self.small.embed(found) if run.op is self.small else found)
+        return np.asarray(self.reduction.embed(found) if run.op is self.reduction else found)
 
     def run_shared(
         self,
@@ -236,10 +236,10 @@ class InertiaSearch:
         if given is not None:
             return self.run_shared(given.n_steps_from(), lambda k: given.probe(0, k), steps, stop)
         Q = self.symmetry
-        op = self.H.native if self.small is None else self.small
-        # The projection of a zero mode of H is a zero mode of the smaller operator.
-        if self.small is not None and Q.shape[1]:
-            Q = orthonormal_basis(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+        op = self.H.native if self.reduction is None else self.reduction
+        # The projection of a zero mode of H is a zero mode of the reduction.
+        if self.reduction is not None and Q.shape[1]:
+            Q = orthonormal_basis(self.reduction.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run_lanczos(op, None, steps, stop=stop, against=against)
 

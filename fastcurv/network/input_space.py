@@ -38,7 +38,7 @@ from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import replace_zero_weight_rows
 from ..structure.tables import activation_spec, loss_spec
 from .mlp import MLP
-from .reduced_operator import CoordinateOperator
+from .reductions import CoordinateReduction
 from .row_passes import RowState
 from .sample_space import BlockReflector, SampleSpaceOperator
 
@@ -208,7 +208,7 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
 
 
 @library_class
-class InputSpaceOperator(CoordinateOperator):
+class InputSpaceOperator(CoordinateReduction):
     """A `Curvature` with its first layer rotated to the row space of X: a `Reduction`.
 
     Created by ``H.reduced("inputs")``. Products are those of a network with fewer inputs.
@@ -228,7 +228,7 @@ class InputSpaceOperator(CoordinateOperator):
     turn: InputRotation
     small: Any
 
-    _read_only = CoordinateOperator._read_only | {"turn", "small"}
+    _read_only = CoordinateReduction._read_only | {"turn", "small"}
 
     def __init__(self, whole: Any) -> None:
         why = no_input_space_reason(whole)

@@ -453,14 +453,14 @@ class Curvature(QuadraticFormOperator):
             `fastcurv.network.input_space.InputSpaceOperator`, and ``"parameters"`` None, whatever
             the sizes. By default a cost model chooses.
         """
-        return self._spaces.reduced_operator(self, space)
+        return self._spaces.reduction_of(self, space)
 
-    def candidate_operators(self, products: float) -> list[Any]:
-        """Return the smaller operators that may replace this one, each a
+    def reduction_forms(self, products: float) -> list[Any]:
+        """Return the reductions that may replace this operator, each a
         `fastcurv.spectrum.forms.OperatorForm` with the estimated seconds of a run of `products`
         products.
         """
-        forms: list[Any] = self._spaces.candidate_operators(self, products)
+        forms: list[Any] = self._spaces.reduction_forms(self, products)
         return forms
 
     def gram_operator(self) -> Any:  # returns OutputSpaceOperator or None

@@ -54,7 +54,7 @@ from ..common.vectors import safe_norm
 from ..structure.tables import loss_spec
 from .arguments import as_vector, check_dtype
 from .output_loss import loss_curvature_factor
-from .reduced_operator import ReducedOperator
+from .reductions import CurvatureReduction
 from .row_passes import RowState
 
 MAX_GRAM_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
@@ -177,7 +177,7 @@ _made_of = cache_by_owner(_GramCache)
 
 
 @library_class
-class OutputSpaceOperator(ReducedOperator):
+class OutputSpaceOperator(CurvatureReduction):
     """A GGN or Fisher ``A A' + c I`` in the space of the outputs, as ``K + c I`` with the Gram
     matrix ``K = A'A`` (q, q), where c is `complement_eigenvalue`. The class is a `Reduction`:
     `embed` maps eigenvectors to those of the whole operator, but is not an isometry for other

@@ -58,7 +58,7 @@ from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import layers_of
 from .arguments import check_dtype
 from .costs import is_rotation_cheaper
-from .reduced_operator import CoordinateOperator
+from .reductions import CoordinateReduction
 from .row_passes import (
     LayerMap,
     MatrixPool,
@@ -226,7 +226,7 @@ def cast_state(x: Any, dtype: Any) -> Any:
 
 
 @library_class
-class SampleSpaceOperator(RowPasses, CoordinateOperator):
+class SampleSpaceOperator(RowPasses, CoordinateReduction):
     """A `Curvature` in orthonormal coordinates of the range of its products.
 
     Created by ``H.reduced("samples")``, and by `eigsh` and similar functions if it saves time. The
@@ -274,7 +274,7 @@ class SampleSpaceOperator(RowPasses, CoordinateOperator):
     rotate: Any
     state: RowState
     M: MatrixPool
-    _read_only = CoordinateOperator._read_only | {"rotate", "state", "M", "layers", "cuts"}
+    _read_only = CoordinateReduction._read_only | {"rotate", "state", "M", "layers", "cuts"}
 
     def __init__(
         self, whole: Any, rotate: Any = None, state: Any = None, dtype: Any = None

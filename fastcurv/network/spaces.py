@@ -1,5 +1,5 @@
-"""The choice of the smaller operator for a curvature: in the space of the samples, of the outputs,
-of the inputs, or none.
+"""The choice of the reduction of a curvature, which is a smaller operator: in the space of the
+samples, of the outputs, of the inputs, or none.
 
 The spaces are in `sample_space`, `output_space` and `input_space`. An operator in one of them has
 the eigenvalues of the curvature except for copies of one number, the eigenvalue on the complement.
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..common.checks import check_choice
 from ..common.protocols import SPACE_NAMES
-from ..spectrum.forms import OperatorForm, smaller_form
+from ..spectrum.forms import OperatorForm, reduction_form
 from .costs import FLOPS_PER_ENTRY_READ, MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP, product_flops
 from .input_space import InputSpaceOperator, input_space_operator, is_input_rotation_useful
 from .output_space import (
@@ -22,7 +22,7 @@ from .output_space import (
     n_gram_rows,
     no_output_space_reason,
 )
-from .reduced_operator import CoordinateOperator
+from .reductions import CoordinateReduction
 from .sample_space import SampleSpaceOperator
 
 SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
@@ -33,8 +33,8 @@ SPACE_CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSpaceOperator | None:
-    """Return the smaller operator for the curvature H in the given space, or by default in the
+def reduction_of(H: Any, space: str | None) -> CoordinateReduction | OutputSpaceOperator | None:
+    """Return the reduction of the curvature H in the given space, or by default in the
     fastest one, for `Curvature.reduced`. Return None if products with H itself are to be used.
     """
     ob = H.objective
@@ -43,17 +43,17 @@ def reduced_operator(H: Any, space: str | None) -> CoordinateOperator | OutputSp
             raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None
     if space is not None:
-        found: CoordinateOperator | OutputSpaceOperator | None = SPACE_CONSTRUCTORS[
+        found: CoordinateReduction | OutputSpaceOperator | None = SPACE_CONSTRUCTORS[
             check_choice(space, SPACE_NAMES, "space")
         ](H)
         return found
-    form = smaller_form(H, None)
+    form = reduction_form(H, None)
     return None if form is None else form.make()
 
 
-def candidate_operators(H: Any, products: float) -> list[OperatorForm]:
-    """Return the smaller operators that may replace a curvature in a run of `products` products,
-    for `Curvature.candidate_operators`.
+def reduction_forms(H: Any, products: float) -> list[OperatorForm]:
+    """Return the forms of the reductions that may replace a curvature in a run of `products`
+    products, for `Curvature.reduction_forms`.
     """
     ob, found = H.objective, []
     if ob._by_blocks or ob.why_unproved:

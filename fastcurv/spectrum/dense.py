@@ -284,12 +284,13 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     array([-2.,  2.])
     """
     op = check_symmetric_operator(op)
-    small = dense_reduction(op, space)
-    if small is None:
+    reduction = dense_reduction(op, space)
+    if reduction is None:
         return every_eigenvalue(_symmetric_matrix_of(op))
-    A = small.matrix if isinstance(small, DenseReduction) else _symmetric_matrix_of(small)
-    values = every_eigenvalue(A)
-    return np.sort(np.append(values, np.full(small.n_complement, small.complement_eigenvalue)))
+    is_dense = isinstance(reduction, DenseReduction)
+    values = every_eigenvalue(reduction.matrix if is_dense else _symmetric_matrix_of(reduction))
+    copies = np.full(reduction.n_complement, reduction.complement_eigenvalue)
+    return np.sort(np.append(values, copies))
 
 
 @with_nearest_rounding
@@ -342,26 +343,26 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     (2, 1, 1)
     """
     op = check_symmetric_operator(op)
-    small = dense_reduction(op, space)
-    if isinstance(small, DenseReduction):
-        matrix = symmetric_part(*small.matrix_with_bounds()[:2], 0)
+    reduction = dense_reduction(op, space)
+    if isinstance(reduction, DenseReduction):
+        matrix = symmetric_part(*reduction.matrix_with_bounds()[:2], 0)
     else:
-        matrix = dense_matrix(op if small is None else small)
+        matrix = dense_matrix(op if reduction is None else reduction)
     values, _, errors = matrix.eigensystem()
     n = len(values)
     rest = 0.0
     copies = 0
-    if small is not None:
-        n = small.n
-        rest = small.complement_eigenvalue
-        copies = small.n_complement
+    if reduction is not None:
+        n = reduction.n
+        rest = reduction.complement_eigenvalue
+        copies = reduction.n_complement
     n_positive = int((values > errors).sum()) + copies * (rest > 0)
     n_negative = int((values < -errors).sum()) + copies * (rest < 0)
     return Inertia(
         n_positive=n_positive,
         n_negative=n_negative,
         n_zero=n - n_positive - n_negative,
-        space=getattr(small, "space", "parameters"),
+        space=getattr(reduction, "space", "parameters"),
         error_bound=float(errors.max(initial=0.0)),
         values=values,
         errors=errors,

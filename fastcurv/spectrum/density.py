@@ -172,10 +172,12 @@ def spectral_density(
     if form.kind == "matrix":
         P, n_products = form.make()
         return exact_density(eigvalsh(P), None, n, n_products, smoothing, operator_dtype(op))
-    small = None if form.kind == "products" else form.make()
-    if isinstance(small, DenseReduction) and len(small.matrix) <= ALL_EIGENVALUES_MAX_N:
-        return exact_density(eigvalsh(small.matrix), small, n, 0, smoothing, operator_dtype(op))
-    op = op if small is None else cast(OperatorLike, small)
+    reduction = None if form.kind == "products" else form.make()
+    if isinstance(reduction, DenseReduction) and len(reduction.matrix) <= ALL_EIGENVALUES_MAX_N:
+        return exact_density(
+            eigvalsh(reduction.matrix), reduction, n, 0, smoothing, operator_dtype(op)
+        )
+    op = op if reduction is None else cast(OperatorLike, reduction)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
     known, spent = as_known_pairs(op, against)
     quadratures = []
@@ -204,26 +206,26 @@ def spectral_density(
     n_products = spent + run.n_products
     if outliers is not None and has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
-    quadratures = [complete_quadrature(one, small, len(known.values)) for one in quadratures]
+    quadratures = [complete_quadrature(one, reduction, len(known.values)) for one in quadratures]
     facts = {"n_products": n_products, "orthogonality_loss": orthogonality_loss}
-    return assemble_density(quadratures, known.values, n, smoothing, small, run.dtype, **facts)
+    return assemble_density(quadratures, known.values, n, smoothing, reduction, run.dtype, **facts)
 
 
 def exact_density(
     values: Floats,
-    small: Any,
+    reduction: Any,
     n: int,
     n_products: int,
     smoothing: dict[str, Any],
     dtype: np.dtype[Any],
 ) -> SpectralDensity:
     """Return the density of an operator (n, n) from all eigenvalues `values` of this operator, or
-    of the smaller operator `small` if it is not None. `n_products` products were used. `smoothing`
-    holds the arguments of `smooth_density`, and `dtype` is that of the operator.
+    of its `reduction` unless that is None. `n_products` products were used. `smoothing` holds the
+    arguments of `smooth_density`, and `dtype` is that of the operator.
     """
-    one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), small)
+    one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), reduction)
     known = {"n_products": n_products, "n_deflated": n}
-    return assemble_density([one, one], np.zeros(0), n, smoothing, small, dtype, **known)
+    return assemble_density([one, one], np.zeros(0), n, smoothing, reduction, dtype, **known)
 
 
 def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
@@ -241,17 +243,18 @@ class Quadrature(NamedTuple):
     weights: Floats
 
 
-def complete_quadrature(one: Quadrature, small: Reduction | None, deflated: int = 0) -> Quadrature:
-    """Return the quadrature of the full operator from the quadrature `one` of the smaller operator
-    `small`, with the copies of ``small.complement_eigenvalue`` added. Return `one` if `small` is
-    None or there are no copies. `deflated` is the number of eigenvalues that the quadrature leaves
-    out.
+def complete_quadrature(
+    one: Quadrature, reduction: Reduction | None, deflated: int = 0
+) -> Quadrature:
+    """Return the quadrature of the full operator from the quadrature `one` of its `reduction`, with
+    the copies of ``reduction.complement_eigenvalue`` added. Return `one` if `reduction` is None or
+    there are no copies. `deflated` is the number of eigenvalues that the quadrature leaves out.
     """
-    if small is None or not small.n_complement:
+    if reduction is None or not reduction.n_complement:
         return one
-    share = small.n_complement / max(1, small.n - deflated)
+    share = reduction.n_complement / max(1, reduction.n - deflated)
     return Quadrature(
-        np.append(one.nodes, small.complement_eigenvalue),
+        np.append(one.nodes, reduction.complement_eigenvalue),
         np.append((1 - share) * one.weights, share),
     )
 
@@ -407,12 +410,12 @@ def assemble_density(
     exact: Floats,
     n: int,
     smoothing: dict[str, Any],
-    small: Reduction | None,
+    reduction: Reduction | None,
     dtype: np.dtype[Any],
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
-    the given dtype, and the deflated eigenvalues `exact`. `small` is the smaller operator that was
+    the given dtype, and the deflated eigenvalues `exact`. `reduction` is the reduction that was
     used, or None. `smoothing` holds the arguments of `smooth_density`, and `facts` holds further
     attributes of the result.
     """
@@ -427,7 +430,7 @@ def assemble_density(
     weights = np.hstack([weights * (1 - share), np.full((len(weights), len(exact)), 1 / n)])
     order = np.argsort(nodes, axis=1, kind="stable")
     nodes, weights = (np.take_along_axis(x, order, axis=1) for x in (nodes, weights))
-    facts = {"n_deflated": len(exact), "space": getattr(small, "space", "parameters")} | facts
+    facts = {"n_deflated": len(exact), "space": getattr(reduction, "space", "parameters")} | facts
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     steps = n if facts["n_deflated"] >= n else NODE_ERROR_EPS
     facts["resolution"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest

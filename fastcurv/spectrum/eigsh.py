@@ -25,12 +25,7 @@ from ..common.checks import (
 from ..common.linalg import eigh, wanted_indices
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
-from ..common.runtime import (
-    Interrupted,
-    InterruptFlag,
-    deferred_interrupts,
-    with_nearest_rounding,
-)
+from ..common.runtime import Interrupted, InterruptFlag, deferred_interrupts, with_nearest_rounding
 from ..common.vectors import EigenSearch
 from ..krylov.lanczos import (
     Recurrence,
@@ -44,15 +39,9 @@ from ..krylov.lanczos import (
     ritz_decomposition,
 )
 from ..krylov.trust_region import max_log_growth
-from .forms import QUICK_DENSE_MAX_N, cheapest_form, matrix_of, reduced_operator_of
-from .reduced import (
-    EigshOptions,
-    basis_limit,
-    dtype_eps,
-    pairs_from_matrix,
-    reduced_pairs,
-    resolve_tol,
-)
+from .forms import QUICK_DENSE_MAX_N, cheapest_form, choose_reduction, matrix_of
+from .options import EigshOptions, basis_limit, dtype_eps, pairs_from_matrix, resolve_tol
+from .reduced import reduced_pairs
 from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
@@ -589,14 +578,14 @@ def eigsh(
         outside=probe is None or bool(probe),
     )
     seed = resolve_seed(seed, rng)
-    small = reduced_operator_of(op, space)
-    if small is not None:
+    reduction = choose_reduction(op, space)
+    if reduction is not None:
         seed = as_rng(seed)
-        pairs = reduced_pairs(extreme_pairs, small, options, seed, start, against)
+        pairs = reduced_pairs(extreme_pairs, reduction, options, seed, start, against)
         # The search in the full parameter space can improve only small eigenvalues whose vectors
         # come from a Gram matrix and have not converged.
         if pairs is not None and (
-            space or not small.lowest or pairs.interrupted or pairs.converged.all()
+            space or not reduction.lowest or pairs.interrupted or pairs.converged.all()
         ):
             return pairs
     return extreme_pairs(op, options, seed, start, against)

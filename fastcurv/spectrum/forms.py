@@ -1,5 +1,6 @@
 """The choice of the form in which an operator is used: products with the operator, its matrix, or a
-smaller operator. The choice rests on the estimated time of each form on one core.
+smaller operator, its reduction (see `Reduction` in `fastcurv.common.protocols`). The choice rests
+on the estimated time of each form on one core.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def choose_representation(
     """Return the `OperatorForm` of an operator in which a computation is estimated to take the
     least time.
 
-    A smaller operator is preferred to all other forms if a run of `N_TYPICAL_RUN_PRODUCTS` products
+    A reduction is preferred to all other forms if a run of `N_TYPICAL_RUN_PRODUCTS` products
     takes less time with it. The estimates come from ``op.estimated_seconds``. If the operator does
     not have this attribute, a matrix is formed only for at most `SEARCH_ALWAYS_DENSE_MAX_N` rows.
 
@@ -91,9 +92,9 @@ def choose_representation(
     step : float
         Seconds of vector operations for each product.
     """
-    small = smaller_form(op, space)
-    if small is not None:
-        return small
+    form = reduction_form(op, space)
+    if form is not None:
+        return form
     return cheapest_form(op, products, matrix=matrix, summed=summed, step=step)
 
 
@@ -127,9 +128,8 @@ def cheapest_form(
     return min(forms, key=lambda form: form.price)
 
 
-def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
-    """Return the `OperatorForm` of a smaller operator in the given space, or None if `op` itself is
-    used.
+def reduction_form(op: Any, space: str | None) -> OperatorForm | None:
+    """Return the `OperatorForm` of a reduction in the given space, or None if `op` itself is used.
 
     If `space` is None, the space is the one in which a run of `N_TYPICAL_RUN_PRODUCTS` products
     takes the least time. Raise ValueError if the operator has no form in the given space.
@@ -138,12 +138,10 @@ def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
         check_choice(space, SPACE_NAMES, "space")
     if space == "parameters":
         return None
-    if space is None and hasattr(op, "candidate_operators"):
+    if space is None and hasattr(op, "reduction_forms"):
         each = _estimated_seconds(op)[0]
         own = OperatorForm("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
-        best = min(
-            [*op.candidate_operators(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price
-        )
+        best = min([*op.reduction_forms(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price)
         found = best.make()
         return None if found is None else best._replace(make=lambda: found)
     found = op.reduced(space) if hasattr(op, "reduced") else None
@@ -157,30 +155,30 @@ def smaller_form(op: Any, space: str | None) -> OperatorForm | None:
     )
 
 
-def reduced_operator_of(op: Any, space: str | None) -> Reduction | None:
-    """Return the smaller operator in which Krylov methods run, or None if `op` itself is used.
+def choose_reduction(op: Any, space: str | None) -> Reduction | None:
+    """Return the reduction in which Krylov methods run, or None if `op` itself is used.
     `space` is described in `choose_representation`.
     """
-    form = smaller_form(op, space)
+    form = reduction_form(op, space)
     found: Reduction | None = None if form is None else form.make()
     return found
 
 
 def dense_reduction(op: Any, space: str | None) -> Any:
-    """Return the smaller operator whose matrix is used instead of the matrix of `op`, or None if
-    there is none.
+    """Return the reduction whose matrix is used instead of the matrix of `op`, or None if there is
+    none.
 
     If `space` is given, it selects the operator. Otherwise the operator is `op.gram_operator()` if
-    this is available, or else a smaller operator of at most `MAX_DENSE_ROWS` rows if `op` has more
+    this is available, or else a reduction of at most `MAX_DENSE_ROWS` rows if `op` has more
     rows than that.
     """
     if space is not None:
-        return reduced_operator_of(op, space)
-    small: Any = op.gram_operator() if hasattr(op, "gram_operator") else None
-    if small is not None or op.shape[0] <= MAX_DENSE_ROWS:
-        return small
-    small = reduced_operator_of(op, None)
-    return small if small is not None and small.shape[0] <= MAX_DENSE_ROWS else None
+        return choose_reduction(op, space)
+    reduction: Any = op.gram_operator() if hasattr(op, "gram_operator") else None
+    if reduction is not None or op.shape[0] <= MAX_DENSE_ROWS:
+        return reduction
+    reduction = choose_reduction(op, None)
+    return reduction if reduction is not None and reduction.shape[0] <= MAX_DENSE_ROWS else None
 
 
 def _estimated_seconds(op: Any) -> tuple[float, float]:

@@ -266,7 +266,7 @@ class ReducedEigenpairs(Eigenpairs):
         -1 for vectors in the smaller space. For vectors in the complement, the index in a basis of
         the complement.
     reduction : Reduction
-        The smaller operator of the search, which holds the full operator.
+        The reduction of the search, which holds the full operator.
     jointly_orthogonal : bool
         True if a vector can only be computed together with all others, by orthogonalisation. This
         is so if some vectors belong to eigenvalues far below the largest and were found by a Gram

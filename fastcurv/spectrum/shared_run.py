@@ -28,8 +28,9 @@ from ..common.runtime import Lock
 from ..krylov.lanczos import Recurrence, check_k_and_which, combine_basis_rows
 from .density import assemble_density, complete_quadrature, extend_run, gauss_quadrature
 from .density_curve import SpectralDensity
-from .forms import reduced_operator_of
-from .reduced import complete_pairs, resolve_tol
+from .forms import choose_reduction
+from .options import resolve_tol
+from .reduced import complete_pairs
 from .results import Eigenpairs
 from .smoothing import check_grid_options
 
@@ -50,7 +51,7 @@ class LanczosRuns:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
-        self.reduction = reduced_operator_of(self.op, space)
+        self.reduction = choose_reduction(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
         # pairs of a start vector, or None for a random start, and a recurrence
         self.by_start: list[tuple[Any, Recurrence]] = []
@@ -66,7 +67,7 @@ class LanczosRuns:
         return [run for start, run in self.by_start if start is None]
 
     @property
-    def reduced_operator(self) -> Any:
+    def multiplied_operator(self) -> Any:
         """The operator by which the recurrences from random starts multiply."""
         return self.op if self.reduction is None else self.reduction
 
@@ -95,9 +96,10 @@ class LanczosRuns:
         """
         if not isinstance(i, (int, np.integer)) or i < 0:
             raise ValueError(f"i must be the index of a probe, an int >= 0, got {short_repr(i)}.")
+        op = self.multiplied_operator
         while len(self.probes) <= i:
-            self.reserve(self.reduced_operator, None, n_steps)
-            run = Recurrence(self.reduced_operator, min(n_steps, self.reduced_operator.shape[0]))
+            self.reserve(op, None, n_steps)
+            run = Recurrence(op, min(n_steps, op.shape[0]))
             run.insert_random(self.rng)
             self.by_start.append((None, run))
         self.extend_run(self.probes[i], n_steps, shown)
@@ -171,7 +173,7 @@ class Krylov(ReadOnlyMixin):
     Attributes
     ----------
     reduction : Reduction or None
-        The smaller operator on which the probes run, or None if they run on `op`.
+        The reduction on which the probes run, or None if they run on `op`.
     n_products : int
         Number of products computed so far by all runs.
 
@@ -372,7 +374,7 @@ class Krylov(ReadOnlyMixin):
         wanted, tol = check_k_and_which(k, which, self.n), resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
         with self.locked() as runs, show_bar(None, f"{self.name}: eigsh", progress) as shown:
-            before, k = runs.n_products, min(wanted, runs.reduced_operator.shape[0])
+            before, k = runs.n_products, min(wanted, runs.multiplied_operator.shape[0])
             run = runs.probe(0, min(k, limit))
             limit += run.m - (runs.n_products - before)
             while True:

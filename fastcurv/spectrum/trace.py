@@ -43,7 +43,7 @@ from ..krylov.lanczos import (
     subtract_projection,
 )
 from .density import random_signs
-from .forms import QUICK_DENSE_MAX_N, choose_representation, reduced_operator_of, summed_matrix
+from .forms import QUICK_DENSE_MAX_N, choose_reduction, choose_representation, summed_matrix
 from .results import (
     MIN_SPREAD_ESTIMATES,
     TWO_VALUED_WIDENING_FACTOR,
@@ -514,11 +514,11 @@ def trace(
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Tracing))
     exact = space is None and has_exact_diagonal(op, m, method)
-    small = None if exact else reduced_operator_of(op, space)
-    found = _trace(op if small is None else small, m, method, rng, progress)
-    if small is not None:
-        total = found.estimate + small.complement_eigenvalue * small.n_complement
-        found = replace(found, estimate=total, space=small.space)
+    reduction = None if exact else choose_reduction(op, space)
+    found = _trace(op if reduction is None else reduction, m, method, rng, progress)
+    if reduction is not None:
+        total = found.estimate + reduction.complement_eigenvalue * reduction.n_complement
+        found = replace(found, estimate=total, space=reduction.space)
     return found
 
 
@@ -706,13 +706,13 @@ def frobenius_norm(
     5.0
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Norming))
-    small = reduced_operator_of(op, space)
-    found = _frobenius_norm(op if small is None else small, m, method, rng, progress)
-    if small is not None:
+    reduction = choose_reduction(op, space)
+    found = _frobenius_norm(op if reduction is None else reduction, m, method, rng, progress)
+    if reduction is not None:
         inner = float(found.estimate)
-        norm = float(np.hypot(inner, small.n_complement**0.5 * small.complement_eigenvalue))
+        norm = float(np.hypot(inner, reduction.n_complement**0.5 * reduction.complement_eigenvalue))
         share = inner / norm if norm else 1.0
-        found = replace(found, estimate=norm, stderr=share * found.stderr, space=small.space)
+        found = replace(found, estimate=norm, stderr=share * found.stderr, space=reduction.space)
     return found
 
 

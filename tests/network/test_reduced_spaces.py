@@ -11,7 +11,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.network.input_space import InputSpaceOperator, is_input_rotation_useful
-from fastcurv.network.reduced_operator import CoordinateOperator
+from fastcurv.network.reductions import CoordinateReduction
 from fastcurv.network.row_passes import MatrixPool, RowState
 from fastcurv.network.sample_space import BlockReflector, SampleSpaceOperator
 
@@ -605,7 +605,7 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
     model = fc.MLP([X.shape[1], 30, 30, 2])
     H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
     plain = fc.eigsh(H, 2, space=space, seed=0)
-    monkeypatch.setattr(CoordinateOperator, "product_defect", lambda self, x: 0.25)
+    monkeypatch.setattr(CoordinateReduction, "product_defect", lambda self, x: 0.25)
     assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
     assert plain.residuals.max() < 1e-3
 
@@ -616,7 +616,7 @@ def test_column_bounds_include_the_difference_between_spaces(problem, rng):
     """
     p = problem(rng, (5, 6, 2), "tanh", "mse", 3, l2=0.1)
     K = p.ob.ggn(p.theta).reduced("inputs")
-    bounds = CoordinateOperator.column_error_bounds(K)
+    bounds = CoordinateReduction.column_error_bounds(K)
     m, draw = K.shape[0], np.random.default_rng(0)
     seen = [K.product_defect(draw.standard_normal(m)) ** 2 for _ in range(8)]
     whole = np.linalg.norm(p.ob.ggn(p.theta).column_error_bounds())

@@ -10,9 +10,9 @@ import fastcurv as fc
 from fastcurv.spectrum.forms import (
     N_TYPICAL_RUN_PRODUCTS,
     SEARCH_ALWAYS_DENSE_MAX_N,
+    choose_reduction,
     choose_representation,
     matrix_of,
-    reduced_operator_of,
 )
 
 from ..nets import draw
@@ -87,12 +87,10 @@ def test_a_smaller_space_is_chosen_if_its_run_is_faster():
     for sizes, N in (([200, 100, 2], 3), ([4, 6, 2], 50), ([600, 400, 200, 5], 100)):
         net = draw(0, sizes, "tanh", "mse", N=N, n_threads=1)
         for H in (net.ob.hessian(net.theta), net.ob.ggn(net.theta)):
-            prices = {
-                form.kind: form.price for form in H.candidate_operators(N_TYPICAL_RUN_PRODUCTS)
-            }
+            prices = {form.kind: form.price for form in H.reduction_forms(N_TYPICAL_RUN_PRODUCTS)}
             prices["parameters"] = N_TYPICAL_RUN_PRODUCTS * H.estimated_seconds[0]
             best = min(prices, key=prices.get)
-            small = reduced_operator_of(H, None)
+            small = choose_reduction(H, None)
             assert (small.space if small else "parameters") == best
             assert (H.reduced() is None) == (small is None)
             assert choose_representation(H, 40, "parameters", matrix=False).make() is H

@@ -20,7 +20,7 @@ N_TEST_VECTORS = 8  # number of random vectors that `column_error_bounds` multip
 FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of products (risk 1e-6)
 
 
-class ReducedOperator(SymmetricOperator):
+class CurvatureReduction(SymmetricOperator):
     """Base class of operators with the eigenvalues of `whole`, except those on the complement."""
 
     whole: Any
@@ -90,7 +90,7 @@ class ReducedOperator(SymmetricOperator):
         return out
 
 
-class CoordinateOperator(ReducedOperator):
+class CoordinateReduction(CurvatureReduction):
     """An operator ``E' H E`` with an isometry E ``(n, m)``, where H is `whole` (n, n). `embed` is
     E, and `project` is its transpose, the orthogonal projection onto the space.
     """

@@ -104,30 +104,6 @@ def test_no_subpackage_uses_private_names_of_another(tmp_path):
         assert {one for one in used if name.partition(".")[0] not in homes[one]} == set(), name
 
 
-# Names in double underscores that `dir` of the classes below does not list: those of modules and
-# classes, NumPy, DLPack, scikit-learn, the safetensors format, Cython and C compilers.
-DUNDERS = """__all__ __file__ __main__ __path__ __version__ __future__ __import__ __code__
-__annotations__ __closure__ __package__ __slots__ __weakref__ __array__ __array_interface__
-__array_ufunc__ __attribute__ __dlpack__ __dlpack_device__ __sklearn_tags__ __metadata__
-__cinit__ __dealloc__"""
-SPECIAL = """call enter exit iter next matmul rmatmul getitem setitem missing getattr dir post_init
-len contains bool float del get set getattribute globals wrapped"""
-
-
-def test_dunder_names_are_only_those_of_python_and_other_libraries():
-    """All names with double underscores in the package are those of Python or of other
-    libraries.
-    """
-    known = {*DUNDERS.split(), *(f"__{name}__" for name in SPECIAL.split())}
-    known.update(*map(dir, (object, type, int, set, "".join, tree, ast, Exception)))
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.p*")):
-        if path.suffix in (".py", ".pyx", ".pyi", ".pxd"):
-            names = set(re.findall(r"\b__[a-z]\w*__\b", path.read_text(encoding="utf-8")))
-            found.update({path.name: names - known} if names - known else {})
-    assert found == {}
-
-
 def test_modules_have_no_circular_imports():
     """No module imports itself through others, including imports inside functions and for types."""
 
@@ -182,24 +158,6 @@ def sources():
                 yield path
 
 
-def functions():
-    """Return a list of (name, lines, n_positional) for every Python function: the number of lines
-    without the docstring, and of positional arguments without self.
-    """
-    found = []
-    for path in sources():
-        if path.suffix == ".py":
-            for node in ast.walk(tree(path)):
-                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    first = node.body[0]
-                    said = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) else 0
-                    given = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
-                    name = f"{path.relative_to(ROOT).as_posix()}: {node.name}"
-                    lines = node.end_lineno - node.lineno + 1 - said
-                    found.append((name, lines, len(given) - (given[:1] in (["self"], ["cls"]))))
-    return found
-
-
 def test_methods_that_the_engine_calls_on_itself_exist():
     """Every ``self.name(...)`` in a .pyx file is defined in the engine or in a Python subclass,
     which Cython cannot check.
@@ -221,67 +179,6 @@ def test_methods_that_the_engine_calls_on_itself_exist():
         for name in re.findall(r"\bself\.(\w+)\(", text)
     }
     assert len(called) > 50 and called <= defined, called - defined
-
-
-# Limits of public constructors, whose positional arguments are a promise to users.
-POSITIONAL_LIMITS = {
-    "fastcurv/network/objective.py: __init__": 8,
-    "fastcurv/network/streaming.py: __init__": 8,
-}
-
-
-def test_functions_have_at_most_six_positional_arguments():
-    """No function of the package has more than six positional arguments besides self, except for
-    two constructors.
-    """
-    counts = {name: count for name, _, count in functions()}
-    most = {name: POSITIONAL_LIMITS.get(name, 6) for name in counts if name.startswith("fastcurv/")}
-    assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
-
-
-def attributes():
-    """Return a dict of (declared, later, bases) for every class of the package: the names set in
-    its body or `__init__`, the names set in other methods, and the names of its bases.
-    """
-    found = {}
-    for path in PACKAGE.rglob("*.py"):
-        for kind in ast.walk(tree(path)):
-            if isinstance(kind, ast.ClassDef):
-                given, later = set(), set()
-                for part in kind.body:
-                    if isinstance(part, ast.AnnAssign):
-                        given.add(part.target.id)
-                    elif isinstance(part, ast.Assign):
-                        given |= {one.id for one in part.targets if isinstance(one, ast.Name)}
-                    elif isinstance(part, ast.FunctionDef):
-                        (given if part.name == "__init__" else later).update(set_on_self(part))
-                        if "property" in map(ast.unparse, part.decorator_list):
-                            given.add(part.name)
-                bases = [ast.unparse(base).split(".")[-1] for base in kind.bases]
-                found[kind.name] = given, later, bases
-    return found
-
-
-def set_on_self(function):
-    for node in ast.walk(function):
-        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-        if stored and isinstance(node.value, ast.Name) and node.value.id == "self":
-            yield node.attr
-
-
-def test_attributes_are_declared_at_the_head_of_a_class():
-    """Methods create no attributes, except for names that end in _, which `fit` sets by
-    scikit-learn's convention.
-    """
-    found = attributes()
-
-    def given(name):
-        own, _, bases = found.get(name, (set(), set(), []))
-        return own.union(*map(given, bases))
-
-    assert len(found) > 200
-    late = {f"{n}.{a}" for n, (_, later, _) in found.items() for a in later - given(n)}
-    assert {name for name in late if not name.endswith("_")} == set()
 
 
 def test_no_compiler_flags_change_arithmetic_or_portability():

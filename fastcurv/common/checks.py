@@ -454,20 +454,6 @@ class SelfAdjointOperator(LinearOperator):
     def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
 
-    def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
-        """Return the dtype, the shape and the attributes of fastcurv. Attributes that SciPy sets
-        are left out, since they differ between versions of SciPy.
-        """
-        blank = object.__new__(type(self))
-        SelfAdjointOperator.__init__(blank, self.dtype, self.shape)
-        own = {name: x for name, x in vars(self).items() if name not in vars(blank)}
-        return self.dtype, self.shape, own
-
-    def __setstate__(self, state: tuple[Any, tuple[int, ...], dict[str, Any]]) -> None:
-        dtype, shape, own = state
-        SelfAdjointOperator.__init__(self, dtype, shape)
-        vars(self).update(own)
-
     def _adjoint(self) -> LinearOperator:
         return self
 
@@ -527,10 +513,9 @@ class StatedOperator(SelfAdjointOperator):
         self.name = next(stated, default)
 
     def __getattr__(self, name: str) -> Any:
-        op = vars(self)["op"]
-        if name not in OPTIONAL_OPERATOR_METHODS or name not in vars(type(op)):
+        if name not in OPTIONAL_OPERATOR_METHODS or name not in vars(type(self.op)):
             raise AttributeError(name)
-        return getattr(op, name)
+        return getattr(self.op, name)
 
     def _matmat(self, V: Array) -> Any:
         multiply = getattr(self.op, self.name)

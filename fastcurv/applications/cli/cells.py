@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -96,6 +96,7 @@ def import_pandas() -> Any:
     return pandas
 
 
+@dataclass(eq=False)
 class Column:
     """The cells of a column as text.
 
@@ -112,33 +113,20 @@ class Column:
         Whether the file says that the cells are words.
     """
 
-    def __init__(
-        self,
-        name: str,
-        cells: Any,
-        source: str,
-        lines: np.ndarray,
-        unit: str = "line",
-        words: bool = False,
-    ) -> None:
-        pd = import_pandas()
-        self.codes, unique = pd.factorize(cells)
-        self.unique: list[str] = unique.tolist()
-        stripped = [cell.strip() for cell in self.unique]
-        if stripped != self.unique:
-            renumbered, unique = pd.factorize(np.array(stripped, dtype=object))
-            self.codes, self.unique = renumbered[self.codes], unique.tolist()
-        self.name, self.source, self.lines, self.unit = name, source, lines, unit
-        self.words = words
+    name: str
+    codes: np.ndarray
+    unique: list[str]
+    source: str
+    lines: np.ndarray
+    unit: str = "line"
+    words: bool = False
 
     def take(self, rows: Any, lines: np.ndarray) -> Column:
         """Return the column of some rows, whose numbers in the file are `lines`."""
-        column = Column.__new__(Column)
-        column.__dict__ |= self.__dict__
-        used, column.codes = np.unique(self.codes[rows], return_inverse=True)
-        column.unique = [self.unique[i] for i in used.tolist()]
-        column.lines = lines
-        return column
+        used, codes = np.unique(self.codes[rows], return_inverse=True)
+        return replace(
+            self, codes=codes, unique=[self.unique[i] for i in used.tolist()], lines=lines
+        )
 
     def counts(self) -> np.ndarray:
         """Return the number of rows of each cell in `unique`."""
@@ -174,6 +162,17 @@ class Column:
         name = f'"{name}"' if " " in name else name
         listed = [f"--words {name}", f"--ignore {name}", *more]
         return f"Correct the cells, or use {', '.join(listed[:-1])} or {listed[-1]}."
+
+
+def column_of_cells(name: str, cells: Any, *place: Any) -> Column:
+    """Return the column of the given cells (N,), with the further arguments of `Column`."""
+    pd = import_pandas()
+    codes, unique = pd.factorize(cells)
+    stripped = [cell.strip() for cell in unique.tolist()]
+    if stripped != unique.tolist():
+        renumbered, unique = pd.factorize(np.array(stripped, dtype=object))
+        codes = renumbered[codes]
+    return Column(name, codes, unique.tolist(), *place)
 
 
 @dataclass

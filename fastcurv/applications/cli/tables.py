@@ -33,6 +33,7 @@ from .cells import (
     NO_OPTIONS,
     Column,
     ReadingOptions,
+    column_of_cells,
     import_pandas,
     is_missing,
     is_plain_number,
@@ -203,7 +204,7 @@ def open_table(
         )
     blank = "Unnamed: {}" if named else "column {}"  # names in the form that pandas uses
     names, more = _distinct_names([header[i] or blank.format(i) for i in used])
-    made = [Column(n, columns[i], str(path), lines) for n, i in zip(names, used)]
+    made = [column_of_cells(n, columns[i], str(path), lines) for n, i in zip(names, used)]
     return Sheet(str(path), names, named, tuple(made), lines, "line", separator, (*notes, *more))
 
 
@@ -214,7 +215,7 @@ def _sheet_of_frame(source: str, frame: Any, unit: str, lines: np.ndarray) -> Sh
         series = frame.iloc[:, i]
         words = str(series.dtype) == "category" and series.cat.categories.dtype.kind not in "iuf"
         cells = _text_cells(series.to_numpy(dtype=object))
-        columns.append(Column(name, cells, source, lines, unit, words))
+        columns.append(column_of_cells(name, cells, source, lines, unit, words))
     return Sheet(source, names, True, tuple(columns), lines, unit, notes=notes)
 
 

@@ -70,10 +70,6 @@ class BaseMLP(
     _epochs: Any  # solver of `partial_fit` and its state
     _stratify = False
 
-    def _store_arguments(self, given: dict[str, Any]) -> None:
-        """Store the arguments of `__init__`, in ``locals()``, as attributes of these names."""
-        self.__dict__.update((name, x) for name, x in given.items() if name != "self")
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

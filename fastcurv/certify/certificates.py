@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..common.protocols import Floats, is_library_object
+from ..common.protocols import Floats
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
 from ..structure.curvature_probes import curvature_probes
@@ -80,13 +80,6 @@ class Certificates(ReadOnlyMixin):
         returns the sum of these results over the shards.
         """
         return part(self.objective, theta, *more)
-
-    @property
-    def has_pure_methods(self) -> bool:
-        """True if no method is known to modify its argument theta. This is known only for
-        objectives of classes of fastcurv, so for all others the value is False.
-        """
-        return is_library_object(self.objective)
 
     # --- constants for Kantorovich's theorem
 
@@ -287,7 +280,6 @@ class ForwardCertificates(ReadOnlyMixin):
     """
 
     objective: Any
-    has_pure_methods: bool
     loss_lower_bound: Any
     kinks: Any
     probes: Any
@@ -296,7 +288,6 @@ class ForwardCertificates(ReadOnlyMixin):
     _read_only = frozenset(
         [
             "objective",
-            "has_pure_methods",
             "loss_lower_bound",
             "kinks",
             "probes",
@@ -307,7 +298,6 @@ class ForwardCertificates(ReadOnlyMixin):
 
     def __init__(self, proofs: Certificates) -> None:
         self.objective = proofs.objective
-        self.has_pure_methods = proofs.has_pure_methods
         self.loss_lower_bound = proofs.loss_lower_bound
         self.kinks = proofs.kinks
         self.probes = proofs.probes

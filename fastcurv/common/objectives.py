@@ -36,8 +36,6 @@ PRODUCT_ERROR_EPS = 64.0
 # stable.
 ZERO_CURVATURE_RATIO = 1e-10
 VALUE_ERROR_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
-# maximum size of theta up to which a copy takes less time than the check of whether it is needed
-ALWAYS_COPIED_MAX_BYTES = 4096
 
 # --------------------------------------------------------------------------------------------------
 # The certificates of an objective, which are proved statements about it.
@@ -152,18 +150,14 @@ class user_call_guard:
     theta was modified.
 
     An objective that writes into its argument theta returns values and derivatives for a different
-    point. Objectives with a true `has_pure_methods` attribute are not checked if theta is long,
-    since two copies of theta take as long as a gradient over a few rows.
+    point. Objectives of the library's own classes do not, and are not checked.
     """
 
     __slots__ = ("before", "theta")
 
     def __init__(self, ob: Any, theta: np.ndarray) -> None:
         self.theta = theta
-        trusted = theta.nbytes > ALWAYS_COPIED_MAX_BYTES and certificate_method(
-            ob, "has_pure_methods", False
-        )
-        self.before = None if trusted else theta.tobytes()
+        self.before = None if is_library_object(ob) else theta.tobytes()
 
     def __enter__(self) -> None:
         pass

@@ -80,7 +80,7 @@ Solver: TypeAlias = Descent | Literal["auto"]
 #: ``certificates``, see `fastcurv.certify.certificates.Certificates`, or of the objective itself. A
 #: bound of infinity or NaN means that no bound is known.
 Certificate: TypeAlias = Literal[
-    "attains_lower_bound", "curvature_floor", "flat_directions", "has_pure_methods", "kinks",
+    "attains_lower_bound", "curvature_floor", "flat_directions", "kinks",
     "loss_lower_bound", "orbit_spread", "orbits", "precise_gradient", "precise_value", "probes",
     "ray_to_infimum", "relu_rows", "residual_bounds", "saturation", "third_bound",
     "third_bound_in_units", "why_no_minimum",

@@ -289,9 +289,6 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
     assert certificate_method(Bounded(plain), "kinks", "nothing") == "nothing"
     bare = SimpleNamespace(n_params=2)
     assert certificate_method(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
-    assert certificate_method(plain, "has_pure_methods") and not certificate_method(
-        floorless, "has_pure_methods"
-    )
 
 
 @pytest.mark.parametrize("power", [1, 2])

@@ -132,7 +132,6 @@ def test_every_property_of_a_network_is_defined_for_streams():
     """
     without_rows = {
         "flat_directions",
-        "has_pure_methods",
         "orbit_spread",
         "probes",
         "why_no_minimum",

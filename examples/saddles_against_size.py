@@ -28,7 +28,7 @@ from scipy.special import gammaln
 
 import fastcurv as fc
 from fastcurv import plots
-from fastcurv.applications.diagnosis.sample import trivial_point_reason
+from fastcurv.optimize.find import trivial_point_reason
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 8)
 

@@ -381,6 +381,8 @@ ENDINGS = {
     "diverged_without_point": f"The search diverged before {_NOT_FOUND}",
     "other_index": "The search ended at a critical point of index {n_negative} instead of {index}. "
     "The index is the number of negative eigenvalues.",
+    "trivial_point": "The search ended at a trivial critical point ({trivial}), at which the "
+    "outputs do not depend on the inputs. Start from a trained point.",
     "hessian_not_finite": "The Hessian is not finite at this point. Use a start nearer to 0.",
     "no_critical_point": "The gradient norm is {gradient_norm}, but the loss has no minimum, since "
     "{no_minimum_reason}.",

@@ -38,7 +38,7 @@ from ..common.objectives import (
 )
 from ..common.outcome import Result, outcome
 from ..common.progress import show_bar
-from ..common.protocols import TwiceDifferentiable, Walking
+from ..common.protocols import TwiceDifferentiable, Walking, missing_reason
 from ..common.runtime import (
     Budget,
     OutOfTime,
@@ -62,6 +62,7 @@ from ..critical.evidence import (
 )
 from ..critical.report import CriticalPoint
 from ..krylov.trust_region import KrylovSpace, solve_trust_region
+from ..network.mlp import MLP
 from ..spectrum.dense import SupportsAssembly
 from .residual import (
     NewtonMRSteps,
@@ -100,6 +101,10 @@ MAX_THETA_NORM_RATIO = 30.0
 # at the start, with at most MAX_STEPS_PER_TRY steps each. For 80 networks of two and three hidden
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
 TRIED_INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
+# From a start with more negative eigenvalues, half, a quarter and an eighth of them are tried after
+# the first three indices. From ten untrained networks 4-6-4-3 with 24 to 30 negative eigenvalues,
+# walks to a quarter succeeded in some 100 steps, and those to nearby indices diverged.
+MAX_NEARBY_INDEX = 12
 MAX_STEPS_PER_TRY = 300
 # default maximum number of steps in total: all tries plus the Newton-MR steps after them
 DEFAULT_MAX_FOLLOW_STEPS = 1500
@@ -248,10 +253,12 @@ class CriticalPointSearch:
         max_iter: int,
         max_products: float,
         *,
+        avoid_trivial: bool,
         callback: Callable[[np.ndarray], object] | None,
     ) -> None:
         self.ob = ob
         self.theta = theta
+        self.avoid_trivial = avoid_trivial
         self.callback = None if callback is None else wrap_user_callback(callback)
         self.fixed_tol = fixed_tol
         self.max_iter = max_iter
@@ -261,6 +268,7 @@ class CriticalPointSearch:
         self.asked = np.inf
         self.tol = 0.0
         self.status = 1
+        self.trivial: str | None = None
         self.notes: tuple[Note, ...] = ()
         self.shown: Any = None
         self.g = self.gradient(theta)
@@ -391,8 +399,14 @@ class CriticalPointSearch:
             self.callback(theta.copy())
 
     def stop_at_convergence(self) -> None:
-        """Store the status of a search that ended because the gradient is within its tolerance."""
-        self.stop(0, "within_tolerance", gradient_tol=float(self.tol))
+        """Store the status of a search that ended because the gradient is within its tolerance. It
+        fails if the point is trivial and such points are avoided.
+        """
+        self.trivial = trivial_point_reason(self.ob, self.theta)
+        if self.trivial and self.avoid_trivial:
+            self.stop(2, "trivial_point", trivial=self.trivial)
+        else:
+            self.stop(0, "within_tolerance", gradient_tol=float(self.tol))
 
     def stop(self, status: int, key: str, **numbers: Any) -> None:
         """Store the status and the note, of the given key and numbers, of a search that ended."""
@@ -436,6 +450,7 @@ class CriticalPointSearch:
             history=np.array(self.history),
             kind=None,
             report=None,
+            trivial=self.trivial,
         )
 
 
@@ -453,6 +468,34 @@ class CriticalPointResult(Result):
     history: np.ndarray
     kind: str | None
     report: CriticalPoint | None
+    trivial: str | None
+
+
+def trivial_point_reason(ob: Any, theta: np.ndarray) -> str | None:
+    """Return the reason why the outputs do not depend on the inputs, which makes a critical point
+    trivial. Return None if they depend on the inputs, or if `ob` is not the loss of an `MLP`.
+
+    Parameters
+    ----------
+    ob : objective
+    theta : ndarray, shape (n,)
+
+    Returns
+    -------
+    str or None
+        ``all weights zero``, ``constant output``, or None.
+    """
+    if not isinstance(getattr(ob, "model", None), MLP):
+        return None
+    if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
+        return "all weights zero"
+    if missing_reason(ob, "certificates"):
+        return None
+    inputs, outputs = ob.certificates.input_output_ranges(theta)
+    spread = (outputs.high - outputs.low).max()
+    size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
+    differ = (inputs.high > inputs.low).any()
+    return "constant output" if differ and spread <= 1e-5 * max(size, 1e-5) else None
 
 
 # number of steps in which the gradient norm should at least be halved; otherwise undamped steps are
@@ -474,6 +517,7 @@ def find_critical_point(
     max_products: int | None = None,
     max_time: float | None = None,
     index: int | None = None,
+    avoid_trivial: bool = False,
     verdict: bool = True,
     callback: Callable[[np.ndarray], object] | None = None,
     progress: bool | None = None,
@@ -489,7 +533,8 @@ def find_critical_point(
     method : {"follow", "newton-mr", "gradient-norm"}
         ``follow``: walks follow eigenvectors, as described for `index`, to a point with as many
         negative eigenvalues as the Hessian at `theta0` has. If a walk does not end within 300
-        steps, others start from `theta0`, towards up to three negative eigenvalues fewer or more.
+        steps, others start from `theta0`, towards up to three negative eigenvalues fewer or more,
+        or from more than 12 also towards a half, a quarter and an eighth as many.
         If all fail, ``newton-mr`` starts from `theta0`. On 80 networks of two and three hidden
         layers with 83 to 193 parameters and l2 from 1e-3 to 1e-2, each search ended at a certified
         point whose index is at most 3 away from that of the start, in a median of 0.5 s. From
@@ -522,6 +567,10 @@ def find_critical_point(
         ``newton-mr`` continues. Such a walk converges only to points of this index, and leaves a
         critical point of another index along the eigenvectors whose eigenvalue has the wrong sign.
         Each step needs all eigenpairs, n products and ``O(n^3)`` work, so n is at most 4096.
+    avoid_trivial : bool
+        Whether a trivial point, at which the outputs of a network do not depend on its inputs,
+        counts as a failure. With ``follow`` and without an `index`, a walk that ends at such a
+        point is followed by the next one, and the last walk is towards a minimum.
     verdict : bool
         Whether to classify the point that was found. The call of `classify` uses what is left of
         `max_time` and `max_products`, and its products are counted in ``report.n_products``.
@@ -538,7 +587,10 @@ def find_critical_point(
         ``success`` (whether the norm is within the tolerance and a critical point is not ruled
         out), ``status`` (0 success, 1 budget spent, 2 line search failed, 3 the gradient norm is
         itself stationary: a plateau, 4 the loss is proved to decrease without end), ``message``,
-        ``nit``, ``nfev`` (gradients), ``n_products``, ``history`` of ``||g||``. If a line
+        ``nit``, ``nfev`` (gradients), ``n_products``, ``history`` of ``||g||``, and ``trivial``:
+        why the outputs of a network do not depend on its inputs at `x` (``all weights zero`` or
+        ``constant output``), or None if they do or `x` is not critical. Searches from untrained
+        networks often end at such points, which say little about the loss surface. If a line
         search fails, theta is not changed by that step. Status 2 is also returned if a walk to an
         `index` diverges far from its start, finds no step that its model allows, or ends at a
         point of another index. ``||g||`` at `x` is never larger than at `theta0`.
@@ -581,6 +633,7 @@ def find_critical_point(
     if max_iter is None:
         max_iter = DEFAULT_MAX_FOLLOW_STEPS if tries else DEFAULT_MAX_NEWTON_STEPS
     steps = check_positive_int(max_iter, "max_iter")
+    avoid_trivial = check_bool(avoid_trivial, "avoid_trivial")
     verdict = check_bool(verdict, "verdict")
     began = time.monotonic()
     limit = None if max_time is None else check_positive(max_time, "max_time")
@@ -592,7 +645,9 @@ def find_critical_point(
         serial_blas_context(tries or index is not None),
         time_limit(limit),
     ):
-        walk = CriticalPointSearch(ob, theta, tol, steps, most, callback=callback)
+        walk = CriticalPointSearch(
+            ob, theta, tol, steps, most, avoid_trivial=avoid_trivial, callback=callback
+        )
         walk.shown = shown
         try:
             if method == "gradient-norm":
@@ -635,13 +690,18 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
     """
     start = best = walk.theta, walk.g
     most = walk.max_iter
-    for index in _neighbouring_indices(walk):
+    indices = _neighbouring_indices(walk)
+    if walk.avoid_trivial and indices:
+        indices.append(0)  # at a minimum the outputs mostly depend on the inputs
+    for index in indices:
         walk.max_iter = min(most, walk.nit + MAX_STEPS_PER_TRY)
         if _follow_modes(walk, index):
             _run_newton_mr(walk)
         if walk.status in (0, 4):
             return
-        best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
+        if walk.trivial is None:
+            best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
+        walk.trivial = None
         walk.theta, walk.g = start
         walk.max_iter = most
         walk.excursions = MAX_UNDAMPED_SERIES
@@ -659,8 +719,8 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
 
 def _neighbouring_indices(walk: CriticalPointSearch) -> list[int]:
     """Return the indices to try: the number of negative eigenvalues at the current point, then the
-    numbers near it. Return an empty list if the Hessian is not finite or cannot be decomposed, or
-    if the budget is too small for a step.
+    numbers near it, or smaller ones if it exceeds `MAX_NEARBY_INDEX`. Return an empty list if the
+    Hessian is not finite or cannot be decomposed, or if the budget is too small for a step.
     """
     n = walk.theta.size
     H = walk.hessian(walk.theta) if walk.budget.allows(2 * n) else None
@@ -675,6 +735,9 @@ def _neighbouring_indices(walk: CriticalPointSearch) -> list[int]:
     except (np.linalg.LinAlgError, NotFiniteError):
         return []
     here = modes.n_negative(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
+    if here > MAX_NEARBY_INDEX:
+        nearby = [here + d for d in TRIED_INDEX_OFFSETS[:3] if here + d <= len(modes.values)]
+        return [*nearby, here // 2, here // 4, here // 8]
     return [here + d for d in TRIED_INDEX_OFFSETS if 0 <= here + d <= len(modes.values)]
 
 

@@ -452,3 +452,34 @@ def test_a_deep_network_has_a_critical_point_found_where_newton_mr_finds_none():
 @pytest.mark.parametrize("hidden", [((6, 5), (5, 4, 4)), ((8, 8), (7, 6, 6)), ((11, 9), (9, 8, 6))])
 def test_nine_of_ten_deep_networks_have_a_critical_point_found(hidden):
     assert sum(ends_near_its_index(number, hidden) for number in range(20)) >= 18
+
+
+def test_trivial_points_are_named_and_avoided():
+    """The search from an untrained network ends at the constant network. With `avoid_trivial`, it
+    ends at a point whose outputs depend on the inputs.
+    """
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4))
+    y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    ob = fc.Objective(fc.MLP([4, 2, 2]), X, y, loss="cross_entropy", l2=3e-3)
+    start = ob.model.init(seed=0)
+    found = find_critical_point(ob, start)
+    outputs = ob.model.predict(found.x, X)
+    assert found.success and found.trivial == "constant output"
+    assert np.ptp(outputs, axis=0).max() <= 1e-5 * np.abs(outputs).max()
+    other = find_critical_point(ob, start, avoid_trivial=True)
+    assert other.success and other.trivial is None and other.report.certified
+    assert np.ptp(ob.model.predict(other.x, X), axis=0).max() > 0.01
+    failed = find_critical_point(ob, found.x, "newton-mr", avoid_trivial=True)
+    assert failed.status == 2 and failed.trivial == "constant output"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_searches_from_many_negative_eigenvalues_end_at_certified_points(seed):
+    rng = np.random.default_rng(5)
+    X, y = rng.standard_normal((150, 4)), rng.integers(3, size=150)
+    ob = fc.Objective(fc.MLP([4, 6, 4, 3]), X, y, loss="cross_entropy", l2=1e-3)
+    start = ob.model.init(seed=seed)
+    assert fc.inertia(ob.hessian(start)).n_negative > find.MAX_NEARBY_INDEX
+    found = find_critical_point(ob, start)
+    assert found.success and found.report.certified

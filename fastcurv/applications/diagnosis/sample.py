@@ -26,7 +26,7 @@ from ...common.errors import (
     type_phrase,
 )
 from ...common.progress import show_bar
-from ...common.protocols import Descent, missing_reason
+from ...common.protocols import Descent
 from ...common.read_only import FrozenRecord, ReadOnlyMixin
 from ...common.runtime import (
     Budget,
@@ -37,7 +37,12 @@ from ...common.runtime import (
 )
 from ...common.vectors import safe_norm
 from ...critical.classify import classify
-from ...optimize.find import KRYLOV_STEP_MIN_N, check_index, find_critical_point
+from ...optimize.find import (
+    KRYLOV_STEP_MIN_N,
+    check_index,
+    find_critical_point,
+    trivial_point_reason,
+)
 from ...optimize.minimize import minimize
 from ...structure.parameters import has_kinks
 from ...structure.symmetry import nearest_copy
@@ -346,31 +351,6 @@ def sample_critical_points(
         if not points:
             raise
     return CriticalPointSample(points, tried, sampler.n_walks, ob.model)
-
-
-def trivial_point_reason(ob: Any, theta: np.ndarray) -> str | None:
-    """Return the reason why the outputs do not depend on the inputs, which makes a critical point
-    trivial. Return None if they depend on the inputs.
-
-    Parameters
-    ----------
-    ob : Objective
-    theta : ndarray, shape (n,)
-
-    Returns
-    -------
-    str or None
-        ``all weights zero``, ``constant output``, or None.
-    """
-    if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
-        return "all weights zero"
-    if missing_reason(ob, "certificates"):
-        return None
-    inputs, outputs = ob.certificates.input_output_ranges(theta)
-    spread = (outputs.high - outputs.low).max()
-    size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
-    differ = (inputs.high > inputs.low).any()
-    return "constant output" if differ and spread <= 1e-5 * max(size, 1e-5) else None
 
 
 # --------------------------------------------------------------------------------------------------

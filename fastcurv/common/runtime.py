@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import platform
 import signal
 import sys
@@ -41,10 +42,12 @@ def with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, 
     afterwards. Code that changes the settings during the call is not supported. The call uses at
     most the number of threads that the first argument, an objective or operator, specifies.
     """
+    first_name = next(iter(inspect.signature(function).parameters), "")
 
     @functools.wraps(function)
     def run(*args: Given.args, **named: Given.kwargs) -> Result:
-        with _engine.FloatingPointMode(getattr(args[0], "n_threads", None) if args else None):
+        subject = args[0] if args else named.get(first_name)
+        with _engine.FloatingPointMode(getattr(subject, "n_threads", None)):
             return function(*args, **named)
 
     return run

@@ -191,7 +191,8 @@ theta = H.model.init(seed=0)
 fc.eigsh(H.hessian(theta), 4, seed=0, space="parameters")
 fc.spectral_density(H.hessian(theta), 2, 40, seed=0, space="parameters")
 fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
-fc.minimize(H, theta, "l-bfgs", max_iter=40, verdict=False)
+fc.minimize(ob=H, theta0=theta, method="l-bfgs", max_iter=40, verdict=False)
+fc.spectral_density(op=H.hessian(theta), n_probes=2, n_steps=40, seed=0, space="parameters")
 assert engine.count_worker_threads() == 0
 there = engine.default_n_threads()
 with engine.FloatingPointMode(1):

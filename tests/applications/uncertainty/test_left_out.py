@@ -587,17 +587,22 @@ def test_leave_one_out_results_are_bitwise_identical_for_any_threads():
 
 
 def test_minima_found_by_other_searches_are_bitwise_identical(monkeypatch):
-    """If steps without one of two samples do not converge, so that `minimize` continues them,
-    results are bitwise identical for repeated runs and any number of threads.
+    """If the steps of all samples together do not converge for one of two samples, so that its own
+    Newton steps or `minimize` continue, results are bitwise identical for repeated runs and any
+    number of threads.
     """
     net = nets.draw(4, [3, 1, 5], N=2, l2=0.005, l2_biases=False)
     theta, calls, found = fc.minimize(net.ob, seed=0).x, [], []
+    search = without_rows._minimum_by_newton
     monkeypatch.setattr(
-        without_rows, "minimize", lambda *a, **k: calls.append(a) or fc.minimize(*a, **k)
+        without_rows, "_minimum_by_newton", lambda *a: calls.append(a) or search(*a)
     )
-    for threads in (1, 1, 2):
-        ob = net.objective(n_threads=threads)
-        found.append(fc.leave_one_out(ob, theta, exact=True).predictions)
+    for steps in (without_rows.MAX_NEWTON_STEPS, 0):  # with 0 steps `minimize` is used
+        monkeypatch.setattr(without_rows, "MAX_NEWTON_STEPS", steps)
+        for threads in (1, 1, 2):
+            ob = net.objective(n_threads=threads)
+            found.append(fc.leave_one_out(ob, theta, exact=True).predictions)
+    assert np.array_equal(found[3], found[4]) and np.array_equal(found[3], found[5])
     assert calls and np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 

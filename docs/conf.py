@@ -181,13 +181,17 @@ def write_gallery():
             ]
     text = ["# Gallery", ""]
     text += ["Each picture shows one claim about the loss surfaces of networks, measured on real"]
-    text += ["networks by the script below it. `make examples` runs all of them.", ""]
+    text += [
+        "networks by the script that is linked below it. `make examples` runs all of them.",
+        "",
+    ]
     text += [story["FROM_LECTURES"], ""]
     text += [
         'In the <a href="playground.html">playground</a> you train a small network in the browser'
     ]
     text += ["and see all eigenvalues of its Hessian.", ""]
-    text += [*thumbnails(small.values()), "## Claims that are wrong, or half right", ""]
+    first = [small[name] for name in story["FIRST_PICTURES"] if name in small]
+    text += [*thumbnails(first), "## Claims that are wrong, or half right", ""]
     text += [*corrections, "", *full]
     write("gallery.md", text)
     write("_pictures.md", thumbnails(small[name] for name in FIRST_PAGE if name in small))
@@ -206,17 +210,8 @@ def notebook_links(chapter):
 
 
 def source(name):
-    """Return the code of an example, folded."""
-    return [
-        f"<details><summary>python examples/{name}.py</summary>",
-        "",
-        f"```{{literalinclude}} ../examples/{name}.py",
-        ":language: python",
-        "```",
-        "",
-        "</details>",
-        "",
-    ]
+    """Return a line with a link to the code of an example."""
+    return [f"Code: {{download}}`examples/{name}.py <../examples/{name}.py>`", ""]
 
 
 def picture(name, alt, target, caption):

@@ -19,6 +19,7 @@ import notebooks
 import playground
 from common import SCALES, full_times
 from story import (
+    FIRST_PICTURES,
     FROM_LECTURES,
     ORDER,
     STORY,
@@ -42,9 +43,11 @@ class Lectures(Report):
     code.
     """
 
-    def __init__(self, title):
+    def __init__(self, title, folder):
         super().__init__(title)
+        self.folder = folder  # where the page is written
         self.listed = []  # lines of the list of contents
+        self.small = []  # the pictures with which the page begins, as links to their examples
 
     def contents(self):
         return self.add_markup(CONTENTS)
@@ -76,16 +79,25 @@ class Lectures(Report):
     def picture(self, path, caption):
         data, name = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
         shown = f'<img alt="{name}" src="data:image/png;base64,{data}">'
+        if path.stem in FIRST_PICTURES:
+            small = shown.replace("<img", '<img style="width: 100%"')
+            self.small.append(f'<a href="#{anchor(path.stem)}">{small}</a>')
         text = f"<figcaption>{html.escape(caption, quote=False)}</figcaption>"
         return self.add_markup(f'<figure class="image">{shown}{text}</figure>')
 
     def add_source(self, path, seconds):
-        words = f"<code>examples/{path.name}</code>, {seconds:.0f} s of a processor"
-        source = html.escape(path.read_text(), quote=False)
-        return self.add_markup(f"<details><summary>{words}</summary><pre>{source}</pre></details>")
+        """Link to the code of an example, and state its processor time."""
+        target = os.path.relpath(path, self.folder)
+        link = f'<a href="{target}"><code>examples/{path.name}</code></a>'
+        return self.add_markup(f"<p>{link}, {seconds:.0f} s of a processor</p>")
 
     def to_html(self):
-        return super().to_html().replace(CONTENTS, f"<nav><ul>{''.join(self.listed)}</ul></nav>")
+        columns = (
+            "display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr))"
+        )
+        small = f'<div style="{columns}">{"".join(self.small)}</div>'
+        contents = f"{small}<nav><ul>{''.join(self.listed)}</ul></nav>"
+        return super().to_html().replace(CONTENTS, contents)
 
 
 def main():
@@ -95,7 +107,7 @@ def main():
     playground.write(args.out)
     notebooks.write(args.out)
     wanted = args.only or ORDER
-    page, failed, spent = first_page(wanted), [], {}
+    page, failed, spent = first_page(wanted, args.out), [], {}
     for heading, names in STORY.items():
         chosen = [name for name in names if name in wanted]
         if chosen:
@@ -132,9 +144,9 @@ def main():
     return 1 if failed else 0
 
 
-def first_page(names):
-    """Return the page with the introduction before the examples."""
-    page = Lectures("The lectures, seen")
+def first_page(names, folder="."):
+    """Return the page with the introduction before the examples, to be written in `folder`."""
+    page = Lectures("The lectures, seen", folder)
     page.add_text(
         "Claims about the loss surfaces of networks, tested on real networks, each with a "
         f"picture and a number. {FROM_LECTURES} The heading of an example states what was found, "

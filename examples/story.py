@@ -68,6 +68,21 @@ STORY = {
         "input_covariance",
     ),
 }
+# The twelve pictures with which the gallery begins: those a lesson on the lectures uses first.
+FIRST_PICTURES = (
+    "where_training_stops",
+    "toy_surface",
+    "eigenvalues_tell",
+    "hidden_way_out",
+    "wider_net",
+    "minimum_ratio",
+    "saddles_against_size",
+    "plateaus",
+    "sudden_drop",
+    "gradients_by_depth",
+    "learning_rates",
+    "newton_parabola",
+)
 ORDER = tuple(name for names in STORY.values() for name in names)
 # The lectures, and the numbers of their claims as the docstrings of the examples give them.
 LECTURES = {

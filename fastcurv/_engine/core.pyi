@@ -259,32 +259,15 @@ class Lanczos(LanczosRecurrence):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
 
 @disjoint_base
-class EigenSearch:
+class ConvergenceChecks:
     run: Any
     k: int
     which: str
     tol: float
     by_value: bool
     next_check: int
-    max_products: int
     probe_from: int
     probe_until: int
-    min_probe_growth: float
-    min_missed_growth: float
-    max_unreported_ratio: float
-    missed_within: float
-    has_given_start: bool
-    is_quick: bool
-    probe: bool
-    probed: bool
-    found_copies: bool
-    interrupted: bool
-    may_switch_to_dense: bool
-    switch_to_dense: bool
-    rng: np.random.Generator
-    progress_bar: Any
-    stop: Any
-    probed_pairs: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]] | None
     def __init__(
         self,
         run: Lanczos,
@@ -294,9 +277,6 @@ class EigenSearch:
         by_value: bool,
         seconds_per_product: float,
     ) -> None: ...
-    def extend_basis(self) -> None: ...
-    def is_done(self) -> bool: ...
-    def is_start_invariant(self) -> bool: ...
     def check_convergence(
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...

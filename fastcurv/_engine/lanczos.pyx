@@ -105,15 +105,6 @@ cdef class LanczosRecurrence:
         self.along = np.empty((3, 0))
         self.sums, self.squares, self.small = Scratchpad(), Scratchpad(), Scratchpad()
 
-    cdef bint is_full(self) noexcept:
-        """Return True if the arrays have no space for the rows of the next step. A basis without
-        multiplied rows is never full.
-        """
-        return (
-            self.m > 0 and self.capacity < self.dimension
-            and self.m + 2 * self.p > self.capacity + 1
-        )
-
     cdef int update_pointers(self) except -1:
         """Update the addresses of the arrays, which Python code may have replaced or resized."""
         cdef tuple last = self.arrays

@@ -1,51 +1,24 @@
-"""Search for the ends of a spectrum by the Lanczos method: the loop from a start vector to
-converged eigenpairs, probes for missed repeated eigenvalues, and bounds on what a random start may
-have missed.
-
-A single start vector finds one eigenvector of each eigenspace, or one of a cluster of eigenvalues
-whose distances are below the residuals. Once the wanted pairs have converged, the basis is replaced
-by their vectors and by other Ritz vectors that contain no considerable part of a missed
-eigenvector; see `fastcurv.spectrum.eigsh.ThickRestartSearch.lock`. A random start in the complement
-of these vectors generates a separate Krylov space, the probe. The probe's space contains a further
-eigenvector for each repeated eigenvalue whose multiplicity was underestimated. Most vectors at the
-ends of the spectrum are already in the basis, so the probe's spectrum is narrow, and outliers
-appear within few steps. If the probe finds a wanted eigenvalue again, the search continues until
-the wanted pairs, counted with multiplicity, have converged, and then starts another probe. If it
-finds none, the coefficients of the probe determine the step at which a missed eigenvalue would have
-appeared; see `log_polynomial_growth`.
+"""Convergence checks of a search for the ends of a spectrum by the Lanczos method: which pairs have
+converged, when to check next, whether a probe has found missed repeated eigenvalues, and bounds on
+what a random start may have missed. The search itself is
+`fastcurv.spectrum.eigsh.ThickRestartSearch`.
 """
 import numpy as np
 
-from libc.math cimport INFINITY, ceil, fabs, fmax, fmin, hypot, isfinite, log, sqrt
+from libc.math cimport INFINITY, fabs, fmax, fmin, hypot, isfinite, log, sqrt
 
-# --- a search -------------------------------------------------------------------------------------
+# --- convergence checks ---------------------------------------------------------------------------
 
 cdef enum:
     N_DISTANCES = 48            # number of distances that `missable_distances` examines
-    # Maximum number of remaining dimensions at which the search exhausts the space instead of
-    # starting a probe.
-    MAX_EXHAUSTED_DIMENSIONS = 8
 
-# Maximum products of a probe, as a fraction of the products made before it:
-# MAX_QUICK_PROBE_FRACTION if the expected run time is short, else MAX_PROBE_FRACTION. A probe ends
-# earlier once the probability of missing a repeated eigenvalue among the wanted ones is at most
-# `min_probe_growth`. It may take as many products as were made before it if repeated eigenvalues
-# have been found, or if a start has exhausted its space, because another start would need as many
-# products to exhaust its space.
-cdef double MAX_PROBE_FRACTION = 1. / 3, MAX_QUICK_PROBE_FRACTION = 0.6
-# Maximum cost of switching to a dense matrix, as a fraction of the products made.
-cdef double MAX_DENSE_COST_FRACTION = 0.25
 cdef double MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
-# seconds of steps between two reports of progress by `extend_basis`
-cdef double PROGRESS_INTERVAL_SECONDS = 0.1
 # Smallest off-diagonal entry whose reciprocal, times numbers near 1, does not overflow.
 cdef double MIN_OFF_DIAGONAL = 1e-290
 
 
-cdef class EigenSearch:
-    """A search for k eigenpairs at the ends of a spectrum.
-    `fastcurv.spectrum.eigsh.ThickRestartSearch` derives from this class, implements its rare
-    operations and sets its options.
+cdef class ConvergenceChecks:
+    """Steps and convergence checks of a search for k eigenpairs at the ends of a spectrum.
 
     Parameters
     ----------
@@ -67,31 +40,9 @@ cdef class EigenSearch:
     cdef readonly str which
     cdef readonly double tol
     cdef readonly bint by_value
-    cdef public Py_ssize_t next_check, max_products
+    cdef public Py_ssize_t next_check
     cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
-    # Values of `log_polynomial_growth` above which no eigenvalue has been missed, with a known
-    # probability of error: `min_probe_growth` is used to end a probe, and `min_missed_growth` to
-    # determine `missed_within`.
-    cdef public double min_probe_growth, min_missed_growth
-    cdef public bint has_given_start      # True if the first start is user-defined, not random
-    # Results report `missed_within` only if its ratio to the tolerance exceeds this value.
-    cdef public double max_unreported_ratio
-    # distance beyond the innermost wanted values within which an eigenvalue may have been missed
-    cdef public double missed_within
-    cdef public bint is_quick      # True if the expected run time is too short to report progress
-    # probe: True if probes are permitted. probed: True once `missed_within` is final. found_copies:
-    # True once repeated eigenvalues have been found. interrupted: True if `stop` ended the search.
-    cdef public bint probe, probed, found_copies, interrupted
-    # True if a dense decomposition may replace a long search, and True if it will.
-    cdef public bint may_switch_to_dense, switch_to_dense
-    # progress_bar: progress display. stop: function that returns True to end the search.
-    cdef public object rng, progress_bar, stop
-    # (theta, bounds, coordinates) of the pairs that the current or last probe checks.
-    cdef public tuple probed_pairs
-    # Mask of the distances at which the first start may have missed an eigenvalue, from
-    # `missable_distances`; None if unknown.
-    cdef object missable
     cdef double seconds_per_product, last_excess
     # Number of rows at the last convergence check, whose result is `last_excess`; 0 if there was
     # none.
@@ -105,220 +56,10 @@ cdef class EigenSearch:
         double seconds_per_product
     ):
         self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
-        self.seconds_per_product = seconds_per_product
-        self.missed_within, self.numbers = INFINITY, Scratchpad()
+        self.seconds_per_product, self.numbers = seconds_per_product, Scratchpad()
         # The first check comes after half of the steps that the fastest convergence would take.
         if self.is_check_expensive(5 * k):
             self.next_check = k + <Py_ssize_t>(0.5 * log(1 / tol) / log(MAX_REDUCTION_PER_STEP))
-
-    # --- the loop ---------------------------------------------------------------------------------
-
-    cdef bint has_spent_budget(self) noexcept:
-        """Return True if the budget does not permit another step."""
-        return self.run.n_products + max(1, self.run.p) > self.max_products
-
-    cdef double max_dense_cost(self) noexcept:
-        """Return the maximum cost of a dense matrix as a fraction of the products made. The
-        fraction is 1 once repeated eigenvalues have been found, because each further eigenvector
-        takes a separate run.
-        """
-        return 1 if self.found_copies else MAX_DENSE_COST_FRACTION
-
-    cdef bint is_dense_cheaper(self) noexcept:
-        """Return True if switching to a dense matrix is permitted and costs at most
-        `max_dense_cost` times as much as the products made so far.
-        """
-        cdef Lanczos run = self.run
-        return (
-            self.may_switch_to_dense and run.n_products + run.n <= self.max_products
-            and run.n <= run.n_products * self.max_dense_cost()
-        )
-
-    def extend_basis(self):
-        """Extend the basis until the wanted pairs have converged, the budget is used up, the space
-        is exhausted, or a switch to a dense matrix is due.
-        """
-        cdef Lanczos run = self.run
-        cdef Py_ssize_t before
-        cdef int found
-        while True:
-            if not self.is_quick and self.stop():
-                self.interrupted = True
-                return
-            if run.p == 0 and run.m < run.dimension:
-                if self.is_done():
-                    return
-                if run.p == 0 and run.m >= run.capacity - 1 and run.capacity < run.dimension:
-                    self.restart()
-                if run.p == 0:
-                    run.insert_random(self.rng)
-            if run.m >= run.dimension or self.has_spent_budget():
-                if run.m >= run.dimension:  # the basis spans the whole space
-                    self.probed, self.missed_within, self.probed_pairs = True, 0, None
-                elif self.probed_pairs is not None:  # evaluate the probe after its last steps
-                    self.is_done()
-                return
-            if run.is_full() and self.probed_pairs is not None and self.is_done():
-                return
-            if self.is_dense_cheaper():
-                self.switch_to_dense = True
-                return
-            if run.is_full():
-                self.restart()
-            before = run.n_products
-            found = self.take_steps()
-            self.progress_bar.update(run.n_products - before)
-            if found and self.probed_pairs is not None:
-                if self.end_probe(found):
-                    return
-            elif found and run.p and self.is_done():
-                return
-
-    cdef int take_steps(self) except -2:
-        """Take steps until a decision is due, or for PROGRESS_INTERVAL_SECONDS seconds. Return the
-        result of `advance_until_converged`. After a block step, return 1 if a convergence check is
-        due.
-        """
-        cdef Lanczos run = self.run
-        cdef Py_ssize_t most = run.m + self.max_products - run.n_products
-        before = None if self.probed_pairs is None else self.probed_pairs[0]
-        if run.p != 1:
-            run.step()
-            if run.m < self.next_check:
-                return 0
-            return 1 if before is None else self.check_probe(before, self.min_probe_growth)
-        if run.capacity < run.dimension:
-            most = min(most, run.capacity)  # at this number of rows the basis is full
-        # At this number of rows, switching to a dense matrix may have become cheaper.
-        if self.may_switch_to_dense:
-            most = min(
-                most,
-                run.m + max(<Py_ssize_t>ceil(run.n / self.max_dense_cost()) - run.n_products, 1)
-            )
-        with run.around:
-            return self.advance_until_converged(
-                most, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
-            )
-
-    def is_done(self):
-        """Compare the wanted Ritz pairs with the tolerance. Return True if the search is complete.
-        Otherwise begin a probe or schedule the next check, and return False.
-        """
-        cdef Lanczos run = self.run
-        cdef double worst
-        if run.m < min(self.k, run.dimension):
-            self.next_check = self.k
-            return False
-        if self.probed_pairs is not None:
-            return self.end_probe(self.check_probe(self.probed_pairs[0], self.min_probe_growth))
-        theta, _, excess = self.check_convergence()
-        worst = max(excess.tolist())
-        if not self.is_quick:
-            self.progress_bar.note(f"{int((excess <= 1).sum())} of {self.k} converged")
-        if worst <= 1:
-            return not self.begin_probe(theta)
-        self.schedule_check(worst)
-        if run.m == self.k and run.p > 1:
-            S = run.ritz_pairs(self.k, self.which)[1]
-            run.narrow_block(run.coupling() @ S[:, excess > 1])
-        return False
-
-    def is_start_invariant(self):
-        """Return True if a user-defined start spans an invariant subspace, up to the tolerance.
-        Such a start contains no information on eigenvalues of other subspaces, which may be further
-        out.
-        """
-        cdef Lanczos run = self.run
-        cdef Py_ssize_t i
-        cdef double coupling = 0
-        run.update_pointers()
-        for i in range(run.m, run.m + run.p):
-            coupling = hypot(coupling, safe_norm(run.m, run.t + i * run.ld))
-        return (
-            self.has_given_start and 0 < run.m < run.dimension
-            and coupling <= self.tol * run.scale
-        )
-
-    # --- probes for missed repeated eigenvalues ---------------------------------------------------
-
-    cdef bint begin_probe(self, theta) except -1:
-        """Begin a probe for repeated eigenvalues. Return False if none is needed, because no
-        further eigenvector could displace the innermost wanted value by more than that value's
-        allowed error. Return True if a probe was begun, or if the search continues because the end
-        of the space is near.
-
-        Rounding introduced when the basis is replaced by Ritz vectors does not invalidate converged
-        pairs. Their error bounds stay within the tolerance.
-        """
-        cdef Lanczos run = self.run
-        cdef Py_ssize_t steps = run.n_products, room = run.m
-        cdef Py_ssize_t left = run.dimension - run.m
-        if not self.probe or run.m >= run.dimension or self.is_start_invariant():
-            return False
-        if (
-            left <= MAX_EXHAUSTED_DIMENSIONS and run.capacity >= run.dimension
-            and run.n_products + left <= self.max_products
-        ):
-            self.next_check = run.dimension
-            return True
-        far, self.missable = self.distances_to_innermost(theta)[1], None
-        if run.p and run.tridiagonal:
-            self.missable = self.missable_distances(theta, self.min_missed_growth)[0]
-        if not far.any():
-            self.set_missed_within(theta)
-            return False
-        if not run.p:
-            # allow more steps, because the exhausted start has missed further eigenvalues
-            steps += 4
-        elif not self.found_copies:
-            steps = <Py_ssize_t>(
-                (MAX_QUICK_PROBE_FRACTION if self.is_quick else MAX_PROBE_FRACTION) * steps
-            )
-        steps = max(steps, 4)
-        if run.capacity < run.dimension:
-            room = run.capacity - steps - 2 * run.p
-        self.lock(max(room, self.k))
-        theta, S, _, limits = run.ritz_pairs(self.k, self.which)
-        limits -= run.eps * run.scale
-        self.probed_pairs, self.probe_from = (theta, limits, S), run.m
-        run.insert_random(self.rng)
-        self.probe_until, self.next_check = run.m + steps, run.m + 2
-        return True
-
-    cdef bint end_probe(self, int found) except -1:
-        """Process the result `found` of a check of the probe. Return True if the probe ended
-        without changing the wanted values. If it changed them, continue the search.
-        """
-        if found > 0 and self.probed_pairs is not None:
-            self.set_missed_within(self.probed_pairs[0])
-        elif found < 0:
-            self.found_copies, self.probed_pairs = True, None
-            self.discard_last_check(self.run.m + 2)
-        return found > 0
-
-    cdef int set_missed_within(self, theta) except -1:
-        """Set `missed_within` at the end of the search. The value is at least the uncertainty due
-        to the residuals, because these could hide an eigenvalue within that distance of the
-        innermost wanted one.
-        """
-        cdef Lanczos run = self.run
-        cdef double resolved = self.tol * run.scale, missed
-        cdef double near = self.distances_to_innermost(theta)[2]
-        cdef double least = 2 * resolved if run.p else 0
-        if self.probed_pairs is not None and run.m > self.probe_from:
-            missed = self.missed_distance(theta, self.min_missed_growth)
-            if missed > 2 * resolved:
-                self.switch_to_dense = self.is_dense_cheaper()
-                # at least the smallest value of `missed_within` that results report
-                near = fmax(missed, (self.max_unreported_ratio + 1) * resolved)
-        if self.missable is not None and run.p:
-            least = fmax(
-                least, self.missable_distances(theta, self.min_missed_growth, self.missable)[1]
-            )
-        self.missed_within, self.probed = fmax(near, least), True
-        return 0
-
-    # --- convergence checks -----------------------------------------------------------------------
 
     cdef bint is_check_expensive(self, Py_ssize_t m) noexcept:
         """Return True if two convergence checks of m rows take longer than a product."""

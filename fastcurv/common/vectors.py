@@ -8,7 +8,7 @@ start its own threads, which keep spinning during the engine's next product; `eq
 True if two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton`
 is a run of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`ProjectedSubspace`) with
 small problems, which `solve_subproblem` solves. `CGWorkspace` holds the vectors of conjugate
-gradients, `Lanczos` is a recurrence, and `EigenSearch` an eigenvalue search with that recurrence.
+gradients, `Lanczos` is a recurrence, and `ConvergenceChecks` its steps with convergence checks.
 `reduction_ratio` and `next_radius` evaluate trial steps.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .._engine import (
     NOT_FINITE_MESSAGE,
     CGWorkspace,
-    EigenSearch,
+    ConvergenceChecks,
     Lanczos,
     NewtonSteps,
     ProjectedSubspace,
@@ -46,7 +46,7 @@ __all__ = [
     "Lanczos",
     "NewtonSteps",
     "QuasiNewton",
-    "EigenSearch",
+    "ConvergenceChecks",
     "ProjectedSubspace",
     "CGWorkspace",
     "adam_step",

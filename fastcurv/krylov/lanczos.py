@@ -327,6 +327,13 @@ class Recurrence(Lanczos, LanczosBasis):
         # context manager around products, within which Ctrl-C may interrupt them
         self.around: AbstractContextManager[None] = nullcontext()
 
+    @property
+    def is_full(self) -> bool:
+        """True if the arrays have no space for the rows of the next step. A basis without
+        multiplied rows is never full.
+        """
+        return self.m > 0 and self.capacity < min(self.dimension, self.m + 2 * self.p - 1)
+
     def reserve(self, max_basis: int) -> None:
         """Enlarge the capacity to at least `max_basis` rows and keep the contents."""
         more = min(max_basis, self.dimension) - self.capacity

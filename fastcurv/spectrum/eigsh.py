@@ -4,6 +4,7 @@ error.
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
@@ -23,10 +24,10 @@ from ..common.checks import (
     resolve_seed,
 )
 from ..common.linalg import eigh, wanted_indices
-from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
+from ..common.progress import NO_PROGRESS, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
 from ..common.runtime import Interrupted, InterruptFlag, deferred_interrupts, with_nearest_rounding
-from ..common.vectors import EigenSearch
+from ..common.vectors import ConvergenceChecks
 from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
@@ -36,6 +37,7 @@ from ..krylov.lanczos import (
     kept_ritz_indices,
     memory_owner,
     orthonormal_rows,
+    overflow_safe_norm,
     ritz_decomposition,
 )
 from ..krylov.trust_region import max_log_growth
@@ -46,7 +48,19 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
 # The search for extreme eigenpairs: thick-restart Lanczos, repeated from new random starts until no
-# missed copy of a multiple eigenvalue is found. Its loop is `fastcurv/_engine/search.pyx`.
+# missed copy of a multiple eigenvalue is found.
+#
+# A single start vector finds one eigenvector of each eigenspace, or one of a cluster of eigenvalues
+# whose distances are below the residuals. Once the wanted pairs have converged, the basis is
+# replaced by their vectors and by other Ritz vectors that contain no considerable part of a missed
+# eigenvector; see `ThickRestartSearch.lock`. A random start in the complement of these vectors
+# generates a separate Krylov space, the probe. The probe's space contains a further eigenvector for
+# each repeated eigenvalue whose multiplicity was underestimated. Most vectors at the ends of the
+# spectrum are already in the basis, so the probe's spectrum is narrow, and outliers appear within
+# few steps. If the probe finds a wanted eigenvalue again, the search continues until the wanted
+# pairs, counted with multiplicity, have converged, and then starts another probe. If it finds none,
+# the coefficients of the probe determine the step at which a missed eigenvalue would have appeared;
+# see `log_polynomial_growth`.
 
 # maximum probability of a missed copy of a wanted eigenvalue; once it is reached, the search for
 # copies of multiple eigenvalues ends
@@ -59,6 +73,19 @@ MISSED_WITHIN_PROBABILITY = 0.05
 # the smallest distance of a wanted value from the innermost one; growth increases with the root of
 # the distance, so the displacement reduces it by about 5%
 MAX_SHIFT_RATIO = 0.1
+# maximum number of remaining dimensions at which the search exhausts the space instead of starting
+# a probe
+MAX_EXHAUSTED_DIMENSIONS = 8
+# Maximum products of a probe, as a fraction of the products made before it:
+# MAX_QUICK_PROBE_FRACTION if the expected run time is short, else MAX_PROBE_FRACTION. A probe ends
+# earlier once the probability of missing a repeated eigenvalue among the wanted ones is at most
+# MAX_MISS_PROBABILITY. It may take as many products as were made before it if repeated eigenvalues
+# have been found, or if a start has exhausted its space, because another start would need as many
+# products to exhaust its space.
+MAX_PROBE_FRACTION, MAX_QUICK_PROBE_FRACTION = 1 / 3, 0.6
+# maximum cost of switching to a dense matrix, as a fraction of the products made
+MAX_DENSE_COST_FRACTION = 0.25
+PROGRESS_INTERVAL_SECONDS = 0.1  # seconds of steps between two reports of progress
 # minimum tolerance at which a float64 curvature is searched in float32, whose rounding is 1e-7, and
 # minimum expected seconds of the search, because the float32 operator takes time to construct
 MIN_SINGLE_PRECISION_TOL, MIN_SINGLE_PRECISION_SECONDS = 2e-5, 1e-2
@@ -205,21 +232,15 @@ def pairs_from_single_precision(
     )
 
 
-class ThickRestartSearch(EigenSearch):
+class ThickRestartSearch:
     """The search from a start vector to k converged pairs: extend the basis, test convergence,
     restart, and probe for missed copies. The search also ends when the budget of products is used
-    up or Ctrl-C is pressed.
+    up or Ctrl-C is pressed. The steps of single vectors, with their convergence checks, are
+    compiled (`checks`).
 
     `asked` holds the options of `eigsh`, and `price` is the estimated time of a product in seconds.
     If `quick` is True, Ctrl-C does not interrupt the search.
     """
-
-    run: Recurrence
-    shown: ProgressBar
-    has_given_start: bool
-    stop: InterruptFlag
-    interrupted: bool
-    probed_pairs: tuple[Floats, Floats, Floats] | None
 
     def __init__(
         self,
@@ -231,13 +252,38 @@ class ThickRestartSearch(EigenSearch):
         *,
         quick: bool,
     ) -> None:
-        super().__init__(run, asked.k, asked.which, tol, asked.relative == "value", price)
-        self.is_quick, self.rng, self.max_unreported_ratio = quick, rng, MIN_MISSED_WITHIN_TOLS
-        self.min_probe_growth, self.min_missed_growth = (
-            max_log_growth(run.n, MAX_MISS_PROBABILITY),
-            max_log_growth(run.n, MISSED_WITHIN_PROBABILITY),
+        self.run = run
+        self.k = asked.k
+        self.which = asked.which
+        self.tol = tol
+        self.checks = ConvergenceChecks(
+            run, asked.k, asked.which, tol, asked.relative == "value", price
         )
-        self.max_products, self.probe, self.asked = asked.max_products, asked.probe, asked.probe
+        self.is_quick = quick
+        self.rng = rng
+        # Values of `log_polynomial_growth` above which no eigenvalue has been missed, with a known
+        # probability of error: the first ends a probe, the second determines `missed_within`.
+        self.min_probe_growth = max_log_growth(run.n, MAX_MISS_PROBABILITY)
+        self.min_missed_growth = max_log_growth(run.n, MISSED_WITHIN_PROBABILITY)
+        self.max_products = asked.max_products
+        self.asked = asked.probe
+        self.probe = asked.probe  # True if probes are permitted
+        self.probed = False  # True once `missed_within` is final
+        self.found_copies = False  # True once repeated eigenvalues have been found
+        # distance beyond the innermost wanted values at which an eigenvalue may have been missed
+        self.missed_within = math.inf
+        # (theta, bounds, coordinates) of the pairs that the current or last probe checks
+        self.probed_pairs: tuple[Floats, Floats, Floats] | None = None
+        # mask of the distances at which the first start may have missed an eigenvalue, from
+        # `missable_distances`; None if unknown
+        self.missable: Any = None
+        # True if a dense decomposition may replace a long search, and True if it will
+        self.may_switch_to_dense = False
+        self.switch_to_dense = False
+        self.has_given_start = False  # True if the first start is user-defined, not random
+        self.interrupted = False  # True if `stop` ended the search
+        self.stop: Any = InterruptFlag()
+        self.progress_bar: Any = NO_PROGRESS
         # True if the given start vectors span an invariant subspace, in which the search ended
         self.closed = False
         # a result that is returned if Ctrl-C interrupts the first product of another start
@@ -262,7 +308,7 @@ class ThickRestartSearch(EigenSearch):
                     )
                 if run.p == 1 or not self._test_start_block():
                     self.extend_basis()
-                self.closed = self.is_start_invariant()
+                self.closed = self._is_start_invariant()
                 for _ in range(3):
                     if self.switch_to_dense or not self._recompute_coarse_residuals():
                         break
@@ -290,12 +336,215 @@ class ThickRestartSearch(EigenSearch):
         if self.is_done():
             return True
         affordable = run.n_products + 2 * self.k <= self.max_products
-        if affordable and self.probed_pairs is None and not self.is_start_invariant():
+        if affordable and self.probed_pairs is None and not self._is_start_invariant():
             self.held = self._make_result()
             run.reset()
             run.insert_block(self.held.vectors.sum(axis=1)[None])
-            self.discard_last_check(self.k)
+            self.checks.discard_last_check(self.k)
         return False
+
+    # -- the loop
+    # ----------------------------------------------------------------------------------------------
+
+    def extend_basis(self) -> None:
+        """Extend the basis until the wanted pairs have converged, the budget is used up, the space
+        is exhausted, or a switch to a dense matrix is due.
+        """
+        run = self.run
+        while True:
+            if not self.is_quick and self.stop():
+                self.interrupted = True
+                return
+            if run.p == 0 and run.m < run.dimension:
+                if self.is_done():
+                    return
+                if run.p == 0 and run.m >= run.capacity - 1 and run.capacity < run.dimension:
+                    self.restart()
+                if run.p == 0:
+                    run.insert_random(self.rng)
+            if run.m >= run.dimension or run.n_products + max(1, run.p) > self.max_products:
+                if run.m >= run.dimension:  # the basis spans the whole space
+                    self.probed = True
+                    self.missed_within = 0.0
+                    self.probed_pairs = None
+                elif self.probed_pairs is not None:  # evaluate the probe after its last steps
+                    self.is_done()
+                return
+            if run.is_full and self.probed_pairs is not None and self.is_done():
+                return
+            if self._is_dense_cheaper():
+                self.switch_to_dense = True
+                return
+            if run.is_full:
+                self.restart()
+            before = run.n_products
+            outcome = self._take_steps()
+            self.progress_bar.update(run.n_products - before)
+            if outcome and self.probed_pairs is not None:
+                if self._end_probe(outcome):
+                    return
+            elif outcome and run.p and self.is_done():
+                return
+
+    def _take_steps(self) -> int:
+        """Take steps until a decision is due, or for `PROGRESS_INTERVAL_SECONDS`. Return the result
+        of `ConvergenceChecks.advance_until_converged`. After a block step, return 1 if a
+        convergence check is due.
+        """
+        run, checks = self.run, self.checks
+        before = None if self.probed_pairs is None else self.probed_pairs[0]
+        if run.p != 1:
+            run.step()
+            if run.m < checks.next_check:
+                return 0
+            return 1 if before is None else checks.check_probe(before, self.min_probe_growth)
+        most = run.m + self.max_products - run.n_products
+        if run.capacity < run.dimension:
+            most = min(most, run.capacity)  # at this number of rows the basis is full
+        # At this number of rows, switching to a dense matrix may have become cheaper.
+        if self.may_switch_to_dense:
+            n_until = math.ceil(run.n / self._max_dense_cost()) - run.n_products
+            most = min(most, run.m + max(n_until, 1))
+        with run.around:
+            return checks.advance_until_converged(
+                most, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
+            )
+
+    def _max_dense_cost(self) -> float:
+        """Return the maximum cost of a dense matrix as a fraction of the products made. The
+        fraction is 1 once repeated eigenvalues have been found, because each further eigenvector
+        takes a separate run.
+        """
+        return 1.0 if self.found_copies else MAX_DENSE_COST_FRACTION
+
+    def _is_dense_cheaper(self) -> bool:
+        """Return True if switching to a dense matrix is permitted and costs at most
+        `_max_dense_cost` times as much as the products made so far.
+        """
+        run = self.run
+        return (
+            self.may_switch_to_dense
+            and run.n_products + run.n <= self.max_products
+            and run.n <= run.n_products * self._max_dense_cost()
+        )
+
+    def is_done(self) -> bool:
+        """Compare the wanted Ritz pairs with the tolerance. Return True if the search is complete.
+        Otherwise begin a probe or schedule the next check, and return False.
+        """
+        run, checks = self.run, self.checks
+        if run.m < min(self.k, run.dimension):
+            checks.next_check = self.k
+            return False
+        if self.probed_pairs is not None:
+            outcome = checks.check_probe(self.probed_pairs[0], self.min_probe_growth)
+            return self._end_probe(outcome)
+        theta, _, excess = checks.check_convergence()
+        worst = max(excess.tolist())
+        if not self.is_quick:
+            self.progress_bar.note(f"{int((excess <= 1).sum())} of {self.k} converged")
+        if worst <= 1:
+            return not self._begin_probe(theta)
+        checks.schedule_check(worst)
+        if run.m == self.k and run.p > 1:
+            S = run.ritz_pairs(self.k, self.which)[1]
+            run.narrow_block(run.coupling() @ S[:, excess > 1])
+        return False
+
+    def _is_start_invariant(self) -> bool:
+        """Return True if a user-defined start spans an invariant subspace, up to the tolerance.
+        Such a start contains no information on eigenvalues of other subspaces, which may be further
+        out.
+        """
+        run = self.run
+        return (
+            self.has_given_start
+            and 0 < run.m < run.dimension
+            and overflow_safe_norm(run.coupling().ravel()) <= self.tol * run.scale
+        )
+
+    # -- probes for missed repeated eigenvalues
+    # ----------------------------------------------------------------------------------------------
+
+    def _begin_probe(self, theta: Floats) -> bool:
+        """Begin a probe for repeated eigenvalues. Return False if none is needed, because no
+        further eigenvector could displace the innermost wanted value by more than that value's
+        allowed error. Return True if a probe was begun, or if the search continues because the end
+        of the space is near.
+
+        Rounding introduced when the basis is replaced by Ritz vectors does not invalidate converged
+        pairs. Their error bounds stay within the tolerance.
+        """
+        run, checks = self.run, self.checks
+        if not self.probe or run.m >= run.dimension or self._is_start_invariant():
+            return False
+        left = run.dimension - run.m
+        if (
+            left <= MAX_EXHAUSTED_DIMENSIONS
+            and run.capacity >= run.dimension
+            and run.n_products + left <= self.max_products
+        ):
+            checks.next_check = run.dimension
+            return True
+        far = checks.distances_to_innermost(theta)[1]
+        self.missable = None
+        if run.p and run.tridiagonal:
+            self.missable = checks.missable_distances(theta, self.min_missed_growth)[0]
+        if not far.any():
+            self._set_missed_within(theta)
+            return False
+        steps = run.n_products
+        if not run.p:
+            # allow more steps, because the exhausted start has missed further eigenvalues
+            steps += 4
+        elif not self.found_copies:
+            steps = int((MAX_QUICK_PROBE_FRACTION if self.is_quick else MAX_PROBE_FRACTION) * steps)
+        steps = max(steps, 4)
+        room = run.m
+        if run.capacity < run.dimension:
+            room = run.capacity - steps - 2 * run.p
+        self.lock(max(room, self.k))
+        theta, S, _, limits = run.ritz_pairs(self.k, self.which)
+        limits -= run.eps * run.scale
+        self.probed_pairs = (theta, limits, S)
+        checks.probe_from = run.m
+        run.insert_random(self.rng)
+        checks.probe_until = run.m + steps
+        checks.next_check = run.m + 2
+        return True
+
+    def _end_probe(self, outcome: int) -> bool:
+        """Process the outcome of a check of the probe. Return True if the probe ended without
+        changing the wanted values. If it changed them, continue the search.
+        """
+        if outcome > 0 and self.probed_pairs is not None:
+            self._set_missed_within(self.probed_pairs[0])
+        elif outcome < 0:
+            self.found_copies = True
+            self.probed_pairs = None
+            self.checks.discard_last_check(self.run.m + 2)
+        return outcome > 0
+
+    def _set_missed_within(self, theta: Floats) -> None:
+        """Set `missed_within` at the end of the search. The value is at least the uncertainty due
+        to the residuals, because these could hide an eigenvalue within that distance of the
+        innermost wanted one.
+        """
+        run, checks = self.run, self.checks
+        resolved = self.tol * run.scale
+        near = checks.distances_to_innermost(theta)[2]
+        least = 2 * resolved if run.p else 0.0
+        if self.probed_pairs is not None and run.m > checks.probe_from:
+            missed = checks.missed_distance(theta, self.min_missed_growth)
+            if missed > 2 * resolved:
+                self.switch_to_dense = self._is_dense_cheaper()
+                # at least the smallest value of `missed_within` that results report
+                near = max(missed, (MIN_MISSED_WITHIN_TOLS + 1) * resolved)
+        if self.missable is not None and run.p:
+            missable = checks.missable_distances(theta, self.min_missed_growth, self.missable)
+            least = max(least, missable[1])
+        self.missed_within = max(near, least)
+        self.probed = True
 
     # -- rare operations on the basis
     # ----------------------------------------------------------------------------------------------
@@ -321,7 +570,7 @@ class ThickRestartSearch(EigenSearch):
         # vectors that are computed even after Ctrl-C
         least = wanted_indices(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
-        self.discard_last_check(run.m + 1)
+        self.checks.discard_last_check(run.m + 1)
 
     def lock(self, most: int) -> None:
         """Replace the basis by at most `most` Ritz vectors, so that a random start in their
@@ -337,7 +586,7 @@ class ThickRestartSearch(EigenSearch):
         run = self.run
         values, _, residuals = run.ritz_spectrum()
         wanted = wanted_indices(values, self.k, self.which)
-        distances, far, _ = self.distances_to_innermost(values[wanted])
+        distances, far, _ = self.checks.distances_to_innermost(values[wanted])
         gaps = np.abs(values[:, None] - values[wanted][far]).min(axis=1)
         gaps[wanted] = np.inf
         shifts = residuals * (residuals / gaps)
@@ -365,7 +614,7 @@ class ThickRestartSearch(EigenSearch):
         """Return the Ritz vectors (k, n) of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.probed_pairs is not None:
-            m, S = self.probe_from, self.probed_pairs[2]
+            m, S = self.checks.probe_from, self.probed_pairs[2]
         else:
             m, S = run.m, run.ritz_pairs(self.k, self.which)[1]
         # The basis is not extended further, so the memory can hold the results.
@@ -380,9 +629,9 @@ class ThickRestartSearch(EigenSearch):
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
         theta, limits = self._current_values()
-        if self.probed_pairs is None and (self.check_convergence()[2] > 1).any():
+        if self.probed_pairs is None and (self.checks.check_convergence()[2] > 1).any():
             return False
-        if all((limits <= self.residual_tolerances(theta)).tolist()):
+        if all((limits <= self.checks.residual_tolerances(theta)).tolist()):
             return False
         self.held, self.probed_pairs = self._make_result(), None
         run.reset()
@@ -391,22 +640,22 @@ class ThickRestartSearch(EigenSearch):
         self.held = None
         self.progress_bar.update(run.m)
         theta, S, _, limits = run.ritz_pairs(self.k, self.which)
-        if run.p == 0 or (limits <= self.residual_tolerances(theta)).all():
+        if run.p == 0 or (limits <= self.checks.residual_tolerances(theta)).all():
             return False
         run.narrow_block(run.coupling() @ S)
         self.probe = False
-        self.discard_last_check(run.m + 1)
+        self.checks.discard_last_check(run.m + 1)
         return True
 
     def _make_result(self) -> Eigenpairs:
         """Return the Eigenpairs that the current basis gives."""
         run = self.run
         theta, limits = self._current_values()
-        converged = limits <= self.residual_tolerances(theta)
+        converged = limits <= self.checks.residual_tolerances(theta)
         unknown = self.missed_within > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.asked and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost wanted value.
-            converged &= self.distances_to_innermost(theta)[0] > self.missed_within
+            converged &= self.checks.distances_to_innermost(theta)[0] > self.missed_within
         return Eigenpairs(
             values=theta,
             vectors=self._current_vectors().T,

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.common.linalg import wanted_indices
 from fastcurv.common.progress import show_bar
-from fastcurv.common.vectors import EigenSearch, dot, norm
+from fastcurv.common.vectors import ConvergenceChecks, dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
 from fastcurv.spectrum import eigsh, forms
 from fastcurv.spectrum.density import run_probe
@@ -58,7 +58,7 @@ def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
     run = Recurrence(diagonal(values), 6)
     for by_value, tol, noise in ((False, 0.3, 0.1), (False, 0.1, 0.4), (True, 0.4, 0.0)):
         run.scale, run.noise = 3.0, noise
-        search = EigenSearch(run, 4, which, tol, by_value, np.inf)
+        search = ConvergenceChecks(run, 4, which, tol, by_value, np.inf)
         distance, far, near = search.distances_to_innermost(few)
         assert np.array_equal(distance, expected)
         inner = few[[1, 1, 2, 2]] if which == "BE" else few[expected.argmin()]
@@ -201,19 +201,24 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
     twentieth step, and convergence is detected at most a twentieth of the products late.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
-    whole, looks = eigsh.ThickRestartSearch.check_convergence, []
+    looks = []
+
+    class Counted(ConvergenceChecks):
+        def check_convergence(self):
+            looks.append(1)
+            return super().check_convergence()
+
+    class AtEveryStep(Counted):
+        def schedule_check(self, excess):
+            self.next_check = self.run.m + 1
 
     def ask():
         looks.clear()
         return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
 
-    monkeypatch.setattr(
-        eigsh.ThickRestartSearch,
-        "check_convergence",
-        lambda self: looks.append(1) or whole(self),
-    )
+    monkeypatch.setattr(eigsh, "ConvergenceChecks", Counted)
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(eigsh.ThickRestartSearch, "schedule_check", check_at_every_step)
+    monkeypatch.setattr(eigsh, "ConvergenceChecks", AtEveryStep)
     first, every = ask(), len(looks)
     assert 20 * max(few, every) <= usual
     assert first <= usual <= 1.05 * first
@@ -224,15 +229,16 @@ def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which
     """`check_probe`, which ends a probe for missed copies, returns 1 only if its Ritz values equal
     the earlier ones within the tolerance, and -1 only if they differ.
     """
-    whole, ends = eigsh.ThickRestartSearch.check_probe, []
+    ends = []
 
-    def look(self, before, sure):
-        found = whole(self, before, sure)
-        off = np.abs(self.run.ritz_values(self.k, which) - before).max()
-        ends.append((found, off / (self.tol * self.run.scale)))
-        return found
+    class Compared(ConvergenceChecks):
+        def check_probe(self, before, sure):
+            outcome = super().check_probe(before, sure)
+            off = np.abs(self.run.ritz_values(self.k, which) - before).max()
+            ends.append((outcome, off / (self.tol * self.run.scale)))
+            return outcome
 
-    monkeypatch.setattr(eigsh.ThickRestartSearch, "check_probe", look)
+    monkeypatch.setattr(eigsh, "ConvergenceChecks", Compared)
     for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
         for seed in range(4):
             op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), seed=seed)
@@ -241,7 +247,3 @@ def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which
     assert {found for found, _ in ends} == {-1, 0, 1}
     assert all(off <= 1.01 for found, off in ends if found == 1)
     assert all(off > 0.5 for found, off in ends if found == -1)
-
-
-def check_at_every_step(self, excess):
-    self.next_check = self.run.m + 1

@@ -284,7 +284,8 @@ cdef class NewtonSteps:
 
     cdef object take_step(self, str problem, Py_ssize_t limit, scale):
         """Take one step, after as many trial steps as needed. Return the key of the reason if no
-        step is possible. If the budget ends first, return None with a `ratio` below MIN_ACCEPT_RATIO.
+        step is possible. If the budget ends first, return None with a `ratio` of at most
+        MIN_ACCEPT_RATIO.
         """
         cdef double length, predicted, f
         cdef bint bounded

@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 import time
-from weakref import WeakSet
 
+cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 
 
@@ -29,7 +29,8 @@ cdef extern from "Python.h" nogil:
     void PyThread_release_lock(PyThread_type_lock)
 
 cdef unsigned long main_thread
-_locks = WeakSet()              # all live Lock objects, for _after_fork_in_child
+# Number of forks between the first process and this one. A lock of another number is made again.
+cdef unsigned long n_forks = 0
 
 
 def _store_main_thread():
@@ -39,14 +40,13 @@ def _store_main_thread():
 
 
 def _after_fork_in_child():
-    """Forget all other threads in a forked child process, and reset all locks."""
-    global main_thread
+    """Forget all other threads in a forked child process, and count the fork."""
+    global main_thread, n_forks
     main_thread = PyThread_get_thread_ident()
+    n_forks += 1
     for table in (_callbacks, _waiting):
         for thread in [one for one in table if one != main_thread]:
             del table[thread]
-    for lock in list(_locks):
-        lock.after_fork()
 
 
 _store_main_thread()
@@ -191,14 +191,12 @@ cdef class Lock:
     inconsistent state, or wait for a lock that is never released.
     """
     cdef PyThread_type_lock free
-    cdef object __weakref__
-    # True in a forked child process if the lock was held by a thread of the parent process.
-    cdef readonly bint lost
-    cdef unsigned long holder
+    cdef bint is_lost
+    cdef unsigned long holder, n_forks
 
     def __cinit__(self):
         self.replace_lock()
-        _locks.add(self)
+        self.n_forks = n_forks
 
     def __dealloc__(self):
         if self.free != NULL:
@@ -213,6 +211,8 @@ cdef class Lock:
 
     cdef int acquire(self) except -1:
         """Acquire the lock. Raise RuntimeError if this thread already holds it."""
+        if self.n_forks != n_forks:
+            self.renew()
         if self.holder == PyThread_get_thread_ident():
             self.raise_if_nested()
         if not PyThread_acquire_lock(self.free, NOWAIT_LOCK):
@@ -231,7 +231,14 @@ cdef class Lock:
     @property
     def is_held(self):
         """True if a thread holds the lock."""
+        self.renew()
         return self.holder != 0
+
+    @property
+    def lost(self):
+        """True in a forked child process if a thread of the parent process held the lock."""
+        self.renew()
+        return self.is_lost
 
     cdef int wait(self) except -1:
         """Wait until the lock is acquired. Raise the exception of a signal handler, and
@@ -276,18 +283,22 @@ cdef class Lock:
     def __exit__(self, *error):
         self.release()
 
-    def after_fork(self):
-        """Reset the lock in a forked child process. If another thread held the lock, set `lost`,
-        because the data that the thread was modifying are incomplete. Test the lock itself rather
-        than `holder`, which a thread sets only after it has acquired the lock.
+    cdef int renew(self) except -1:
+        """Make the lock again if the process has been forked since. If another thread held the
+        lock, set `is_lost`, because the data that the thread was modifying are incomplete. Test the
+        lock itself rather than `holder`, which a thread sets only after it has acquired the lock.
         """
-        self.lost = False
-        if self.holder != PyThread_get_thread_ident():
-            self.lost = not PyThread_acquire_lock(self.free, NOWAIT_LOCK)
-            self.holder = 0
-            # Replace the lock, because the parent's lock may count a waiting thread that does not
-            # exist in the child process.
-            self.replace_lock()
+        with cython.critical_section(self):
+            if self.n_forks == n_forks:
+                return 0
+            self.n_forks, self.is_lost = n_forks, False
+            if self.holder != main_thread:  # the only thread of the child when it began
+                self.is_lost = not PyThread_acquire_lock(self.free, NOWAIT_LOCK)
+                self.holder = 0
+                # Replace the lock, because the parent's lock may count a waiting thread that does
+                # not exist in the child process.
+                self.replace_lock()
+        return 0
 
 
 # --- number of threads ----------------------------------------------------------------------------

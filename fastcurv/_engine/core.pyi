@@ -1,5 +1,5 @@
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Self, TypedDict, type_check_only
+from typing import Any, Final, Self, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -455,6 +455,7 @@ def solve_subproblem(
     problem: str, values: NDArray[Any], linear: NDArray[Any], parameter: float
 ) -> tuple[NDArray[np.float64], float]: ...
 
+@final
 @disjoint_base
 class CGWorkspace:
     g: NDArray[Any]

@@ -131,7 +131,9 @@ class Build(build_ext):
             with ThreadPoolExecutor(n_processors) as pool:
                 list(pool.map(lambda command: self.compile_object(extension, *command), missing))
         extension.sources, extension.extra_objects = [], [name for _, name, *_ in commands]
-        self.force = True  # to link takes less than a second
+        # Link always, in less than a second: the objects of an earlier version are older than the
+        # last link.
+        self.force = self.compiler.force = True
         super().build_extension(extension)
 
     def object_command(self, extension, source, texts):

@@ -386,15 +386,6 @@ def test_errors_for_unusable_paths_name_the_path_given(tmp_path):
         assert str(place) in str(error.value) and ".part" not in str(error.value)
 
 
-def test_large_files_are_written_if_no_thread_can_be_started(tmp_path, monkeypatch):
-    def raise_no_thread(self):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", raise_no_thread)
-    write_tensors(tmp_path / "x", {"a": np.zeros(files.MAX_IO_PIECE_BYTES // 8 + 1)})
-    assert read_tensors(tmp_path / "x")[0]["a"].size > files.MAX_IO_PIECE_BYTES // 8
-
-
 # --- reading
 
 

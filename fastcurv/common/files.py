@@ -107,15 +107,15 @@ def _resolve_file_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path with all links resolved. Raise ValueError or IsADirectoryError if
     the path is empty, a folder, a device or a pipe.
     """
-    given = path_as_text(path)
-    if not given:
+    text = path_as_text(path)
+    if not text:
         raise ValueError("path must be the name of a file, got ''.")
     # os.stat raises FileNotFoundError for a link that it may not follow.
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(given).st_mode):
-            raise IsADirectoryError(f"path must be the name of a file, got the folder {given}.")
-    raise_if_special_file(given)
-    return os.path.realpath(given)
+        if stat.S_ISDIR(os.stat(text).st_mode):
+            raise IsADirectoryError(f"path must be the name of a file, got the folder {text}.")
+    raise_if_special_file(text)
+    return os.path.realpath(text)
 
 
 def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
@@ -138,7 +138,7 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
         written to.
     """
     text = path_as_text(path, name)
-    made = []
+    created_folders: list[Path] = []
     called = f"'{one_line(text, 300)}'"
     target = expand_home(text) if folders else Path(text)
     try:
@@ -151,11 +151,11 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
             )
         folder = Path(_resolve_file_path(target)).parent
         while folders and not folder.exists():
-            made.append(folder)
+            created_folders.append(folder)
             folder = folder.parent
-        for missing in reversed(made):
+        for missing in reversed(created_folders):
             missing.mkdir()
-        folder = made[0] if made else folder
+        folder = created_folders[0] if created_folders else folder
         temporary = _temporary_file_name(str(folder))
         handle = _create_file(temporary, 0o600)
         try:
@@ -169,7 +169,7 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
             "folder, or correct its permissions."
         ) from None
     finally:
-        for missing in made:
+        for missing in created_folders:
             with contextlib.suppress(OSError):
                 missing.rmdir()
 
@@ -256,13 +256,13 @@ def write_tensors(
     >>> read_tensors(path)
     ({'theta': array([0., 1., 2.])}, {'step': 7})
     """
-    known = {
+    metadata = {
         _CHECKSUM_KEY: _CHECKSUM_ZEROS.decode(),
         _METADATA_KEY: json.dumps({} if facts is None else facts),
     }
-    header: dict[str, Any] = {"__metadata__": known}
+    header: dict[str, Any] = {"__metadata__": metadata}
     offset = 0
-    ready = []
+    encoded_arrays = []
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
         array = np.asarray(arrays[name])
         array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
@@ -274,7 +274,7 @@ def write_tensors(
         place = [offset, offset + array.nbytes]
         shape = list(array.shape)
         header[name] = {"dtype": _DTYPE_NAMES[array.dtype], "shape": shape, "data_offsets": place}
-        ready.append(array)
+        encoded_arrays.append(array)
         offset += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -285,7 +285,7 @@ def write_tensors(
     head = len(text).to_bytes(8, "little") + text
     digest = hashlib.sha256()
     with open_for_atomic_write(path) as out:
-        for piece in itertools.chain([head], *map(_byte_pieces, ready)):
+        for piece in itertools.chain([head], *map(_byte_pieces, encoded_arrays)):
             data = bytes(piece)  # the copy protects against changes by another thread
             digest.update(data)
             out.write(data)
@@ -339,11 +339,11 @@ def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, A
     data, or (None, None) for files without a checksum. `metadata` is that of the header, and
     `head` holds all bytes before the data.
     """
-    known = metadata if isinstance(metadata, dict) else {}
-    checksum = known.get(_CHECKSUM_KEY)
+    entries = metadata if isinstance(metadata, dict) else {}
+    checksum = entries.get(_CHECKSUM_KEY)
     if checksum is None:
-        if _METADATA_KEY in known and any(
-            re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()
+        if _METADATA_KEY in entries and any(
+            re.fullmatch("[0-9a-f]{64}", str(v)) for v in entries.values()
         ):
             # The file has a checksum under a damaged key.
             raise checksum_error(path)
@@ -362,11 +362,11 @@ def _checked_array_entries(
     ValueError if an entry is invalid, or unless the arrays are contiguous and take `room` bytes in
     all.
     """
-    found = []
+    entries = []
     for name, entry in header.items():
         called = repr(name if len(name) < 60 else name[:57] + "...")
-        known: Any = entry if isinstance(entry, dict) else {}
-        code, shape, place = (known.get(key) for key in ("dtype", "shape", "data_offsets"))
+        fields: Any = entry if isinstance(entry, dict) else {}
+        code, shape, place = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
         lists = all(
             isinstance(x, list) and all(type(i) is int and 0 <= i < 1 << 63 for i in x)
             for x in (shape, place)
@@ -383,10 +383,10 @@ def _checked_array_entries(
                 f"{path} must have {math.prod(shape) * dtype.itemsize} bytes for the array "
                 f"{called}, got {place[1] - place[0]}. Use an undamaged copy."
             )
-        found.append((name, dtype, tuple(shape), *place))
-    found.sort(key=lambda entry: entry[3:])
+        entries.append((name, dtype, tuple(shape), *place))
+    entries.sort(key=lambda entry: entry[3:])
     at = 0
-    for name, _, _, begin, end in found:
+    for name, _, _, begin, end in entries:
         if begin != at:
             raise ValueError(
                 f"{path} must have contiguous arrays, got an overlap or a gap at {name[:60]!r}. "
@@ -395,7 +395,7 @@ def _checked_array_entries(
         at = end
     if at != room:
         raise ValueError(f"{path} must hold {at} bytes of arrays, got {room}.")
-    return [entry[:3] for entry in found]
+    return [entry[:3] for entry in entries]
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -59,11 +59,9 @@ class FrozenRecord:
     """A base class of frozen dataclasses whose arrays are read-only, in copies as well."""
 
     def __post_init__(self) -> None:
-        known = vars(self)
-        for name, part in known.items():
-            if isinstance(part, np.ndarray):
-                known[name] = view = part.view()
-                view.setflags(write=False)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray):
+                vars(self)[name] = read_only_view(value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -191,12 +191,12 @@ RETURN_AFTER_CTRL_C = ("minimize", "fc.minimize", "eigsh", "fc.eigsh", "self._ru
 # functions that return such a result to their caller, or check `stopped`
 PASS_RESULTS_ON = {
     "commands.py::train",  # saves the run first
-    "base.py::_continue_training",
-    "base.py::_fit_by_batches",
-    "base.py::_refit_chosen_decay",
-    "base.py::_run_one_solver",
-    "base.py::_run_solver",
-    "base.py::minimise",
+    "solver_runs.py::_continue_training",
+    "solver_runs.py::_fit_by_batches",
+    "solver_runs.py::_refit_chosen_decay",
+    "solver_runs.py::_run_one_solver",
+    "solver_runs.py::_run_solver",
+    "solver_runs.py::minimise",
     "change.py::apply",
     "minimize.py::run",
     "zoo.py::_find_critical_point",  # `minimize` of SciPy, which raises

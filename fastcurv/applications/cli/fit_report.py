@@ -314,6 +314,8 @@ def report(
     ValueError
         If the estimator is not fitted or has several targets or labels, or if the rows of X and y
         are not those of the fit, have weights, or are fewer than 10.
+    ImportError
+        If jinja2 or matplotlib is not installed.
 
     See Also
     --------

@@ -5,6 +5,7 @@ mislead.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,10 +145,11 @@ def _revealing_column_sentence(page: FitPage) -> str | None:
     rest = 1.0 if fit.numbers else 1 - float(np.bincount(fit.y).max() / fit.n_rows)
     if scores[best] < 1 - (1 - MIN_SCORE_ALONE) * rest:
         return None
+    option = f": `--ignore {shlex.quote(names[best])}`" if page.places else ""
     return (
         f"{names[best]} alone gives {page.target} away: interpolation between the neighbours in "
         f"this column has an {page.score_name} of {page.format_score(scores[best])}. If it is not "
-        f"known before {page.target}, leave it out."
+        f"known before {page.target}, leave it out{option}."
     )
 
 

@@ -15,7 +15,7 @@ C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.i
 JS_FILES := fastcurv/applications/cli/page.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments notebooks sanitize tables coverage mutants soak valgrind neon windows clean always
+.PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments handout notebooks sanitize tables coverage mutants soak valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -121,6 +121,10 @@ experiments: $(VENV)/.demo
 # Notebooks of the lectures' chapters with exercises, in notebooks/.
 notebooks: $(VENV)/.demo
 	$(PY) examples/notebooks.py
+
+# Two pages to print, with ten claims of the lectures: figures/handout.pdf.
+handout: $(VENV)/.demo
+	$(PY) examples/handout.py
 
 figures/index.html: $(wildcard examples/*.py examples/*.html examples/data/*.csv) | $(VENV)/.demo
 	$(PY) examples/gallery.py

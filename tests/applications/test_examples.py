@@ -109,6 +109,7 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(module):
         "critical",
         "experiments",
         "gallery",
+        "handout",
         "notebooks",
         "playground",
         "story",
@@ -151,6 +152,30 @@ def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
     for name in gallery.ORDER:
         assert re.search(rf'href="[^"]*examples/{name}.py"', text), name
     assert 'href="playground.html"' in text
+
+
+def test_the_handout_has_ten_claims_on_two_pages(module, tmp_path):
+    """Ten pictures stand on two pages, with texts that neither overlap nor leave the page. Missing
+    pictures are not drawn here.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    handout, figure = module("handout"), plots.new_figure((7.6, 4.2))
+    for name in handout.CLAIMS.values():
+        figure.savefig(tmp_path / f"{name}.png")
+    assert len(re.findall(rb"/Type /Page\b", handout.write(tmp_path).read_bytes())) == 2
+    shown = []
+    for number in range(2):
+        page = handout.draw_page(number, tmp_path)
+        FigureCanvasAgg(page).draw()
+        boxes = [text.get_window_extent() for text in page.texts]
+        for k, box in enumerate(boxes):
+            assert box.x0 >= 0 and box.x1 <= page.bbox.x1 and box.y0 >= 0, page.texts[k]
+            assert not any(box.overlaps(other) for other in boxes[:k]), page.texts[k]
+        shown += [text.get_text() for text in page.texts]
+        assert len(page.axes) == 5
+    assert sum(text.startswith("python examples/") for text in shown) == 10
+    assert not any(re.search(r"\brow \d", text) for text in shown)
 
 
 def test_a_slide_has_one_sentence_at_24_points_above_its_picture(module, tmp_path):

@@ -195,7 +195,7 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
         _try_decays(found, folds[:N_DECAY_FOLDS])
         note("a linear model")
         found.linear = linear_model(fit)
-    if fit.numbers:
+    if fit.numbers and fit.name == "net":  # `predict_interval` of estimators has one width
         found.spread = error_spread(found)
     found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
     _write_setup(found)

@@ -522,9 +522,9 @@ def _add_effective_parameters(page: FitPage) -> None:
     code = "out.hat_matrix_diag.sum()"
     ratio = fit.n_rows / effective if effective else math.inf
     page.report.add_text(
-        f"The {page.model_name} has {n} parameters, which the weight decay (a penalty on large "
-        f"weights) holds to the freedom of {effective:.3g}: {ratio:.3g} rows for each of these "
-        "effective parameters."
+        f"The {page.model_name} has {n} parameters, but the weight decay (a penalty on large "
+        f"weights) leaves it as free as {effective:.3g} parameters without decay would be. There "
+        f"are {ratio:.3g} rows for each of these effective parameters."
     ).add_calls([page.record_call("effective_parameters", effective, code, f"{effective:.3g}")])
 
 

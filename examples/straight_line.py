@@ -2,13 +2,15 @@
 
 Networks with two hidden layers learn handwritten digits, and the loss is computed on the line from
 the initial weights to the last ones. It falls all the way, for every activation, method and seed
-tried, with batch normalisation too. This holds for a start and its own end: between the ends of
-two trainings the loss rises.
+tried, with batch normalisation too. This holds for a start and its own end: between the ends of two
+trainings the loss rises.
 
 Paper: I. Goodfellow, O. Vinyals and A. Saxe, Qualitatively Characterizing Neural Network
 Optimization Problems, ICLR 2015.
 
-Not shown: that training follows this line. It does not, as the lengths of the paths show.
+Not shown: that training follows this line. It does not, as the lengths of the paths show. And rates
+at which training nearly diverges: with relu and momentum 0.9 at a rate of 0.3 the loss rises on the
+way by 0.01 to 0.05.
 """
 
 from itertools import product

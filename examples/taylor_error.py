@@ -4,7 +4,8 @@ The error is measured on a network that reads digits, at its start and after tra
 directions and along the gradient. The slope of log error against log distance is 3 while the error
 is above rounding. Without the quadratic term it is 2.
 
-Not shown: steps so short that rounding is larger than the missing terms, and other networks.
+Not shown: steps so short that rounding is larger than the missing terms; and relu, with whose kinks
+the error fell with the power 2.8.
 """
 
 import numpy as np

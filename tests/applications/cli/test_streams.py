@@ -484,7 +484,9 @@ def test_reports_are_valid_html_for_any_text_in_a_file(folder, tmp_path):
     tree = html5lib.parse(text, namespaceHTMLElements=False)
     assert ["".join(h.itertext()) for h in tree.iter("h2")] == HEADINGS
     scripts = ["".join(s.itertext()) for s in tree.iter("script")]
-    assert scripts == reader.scripts and len(list(tree.iter("svg"))) == 5
+    assert (
+        scripts == reader.scripts and len(list(tree.iter("{http://www.w3.org/2000/svg}svg"))) == 5
+    )
 
 
 @pytest.mark.parametrize(

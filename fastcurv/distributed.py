@@ -143,9 +143,11 @@ def rebuild_shard(
     objective with the settings `frame`, which may have another model or precision. `first` is the
     position of its first row among all rows.
     """
-    block, recipe = (shard.X, shard.y, shard.sample_weight), shard.recipe
+    block = (shard.X, shard.y, shard.sample_weight)
+    recipe = shard.recipe
     if rows is not None:
-        block, recipe = take_rows(block, rows), replace(recipe, source=None)
+        block = take_rows(block, rows)
+        recipe = replace(recipe, source=None)
     X, y, weight = (
         a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
         for a in block
@@ -284,7 +286,8 @@ class Objective(AnyObjective):
         the number of shards on each worker is in proportion to its threads. After all rows have
         been counted, send each shard the position of its first row.
         """
-        submit, count = self.client.submit, len(recipes)
+        submit = self.client.submit
+        count = len(recipes)
         threads = sorted(self.client.nthreads().items())
         places = [address for address, n in threads for _ in range(n)]
         homes = [places[i * len(places) // count] if places else None for i in range(count)]
@@ -316,7 +319,8 @@ class Objective(AnyObjective):
         frame = replace(frame, n_samples=self._n_samples)
         self._n_shards = len(sizes)
         self._frame = frame
-        self._sizes, self._firsts = sizes, np.cumsum([0, *sizes[:-1]]).tolist()
+        self._sizes = sizes
+        self._firsts = np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
         self._moved: list[int] = []  # shards moved to other workers for the current sum
@@ -324,7 +328,8 @@ class Objective(AnyObjective):
             self._shards = self.client.map(
                 rebuild_shard, shards, frames, self._firsts, *rows, pure=False
             )
-            self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
+            self._workers = frozenset(self.client.nthreads())
+            self._looked = time.monotonic()
         self._create_process_state()
 
     def __repr__(self) -> str:
@@ -346,7 +351,8 @@ class Objective(AnyObjective):
 
     def close(self) -> None:
         """Release the shards, and end the workers if this objective started them."""
-        self._shards, self._sent = [], []
+        self._shards = []
+        self._sent = []
         if self._own:
             self.client.close()
             cluster = getattr(self.client, "cluster", None)
@@ -360,7 +366,8 @@ class Objective(AnyObjective):
         """
         if time.monotonic() - self._looked < WORKER_POLL_SECONDS:
             return
-        threads, self._looked = self.client.nthreads(), time.monotonic()
+        threads = self.client.nthreads()
+        self._looked = time.monotonic()
         joined = set(threads) - self._workers
         self._workers = frozenset(threads)
         if not joined:
@@ -395,7 +402,8 @@ class Objective(AnyObjective):
                 groups = [level[i : i + TREE_ARITY] for i in range(0, len(level), TREE_ARITY)]
                 level = self.client.map(sum_parts, groups, pure=False)
             found = level[0].result()
-            moved, self._moved = self._moved, []
+            moved = self._moved
+            self._moved = []
             self._unpin_tasks([self._shards[i] for i in moved])
         return _copy_arrays(found)
 
@@ -456,7 +464,8 @@ class Objective(AnyObjective):
         order = np.argsort(shard, kind="stable")
         kept = np.array_equal(order, np.arange(len(order)))
         other = self._copy_without_shards(self.model, _order=None if kept else order)
-        shards, sizes = [self._shards[i] for i in touched], [len(p) for p in picked]
+        shards = [self._shards[i] for i in touched]
+        sizes = [len(p) for p in picked]
         other._set_shards(shards, sizes, self._frame, picked)
         return other
 
@@ -480,7 +489,8 @@ def plan_shard_moves(owners: Sequence[str | None], threads: dict[str, int]) -> d
     {0: 'b', 1: 'b'}
     """
     held = {name: sum(owner == name for owner in owners) for name in threads}
-    known, whole = sum(held.values()), max(1, sum(threads.values()))
+    known = sum(held.values())
+    whole = max(1, sum(threads.values()))
     quota = {name: known * n // whole for name, n in threads.items()}
     # Workers that hold more shards than their quota come first, which keeps shards in place.
     extra = sorted(threads, key=lambda name: quota[name] - held[name])

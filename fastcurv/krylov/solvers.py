@@ -91,16 +91,23 @@ def _negative_curvature_direction(
     """Return a difference of two iterates with curvature below -eps, and its curvature. Return the
     last iterate and None if no such difference is found. CG is run again, with at most j products.
     """
-    y, r, p, Hp = work.y, work.r, work.p, work.Hp
-    last_y, last_r = y.copy(), r.copy()
-    rr, lowest, found = work.start(g), np.inf, None
+    y = work.y
+    r = work.r
+    p = work.p
+    Hp = work.Hp
+    last_y = y.copy()
+    last_r = r.copy()
+    rr = work.start(g)
+    lowest = np.inf
+    found = None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)
         np.subtract(last_r, r, out=work.scratch)
         curvature = dot(d, work.scratch) / dd - 2.0 * eps if dd > 0 else np.inf
         if curvature < lowest:
-            lowest, found = curvature, d
+            lowest = curvature
+            found = d
         if lowest < -eps:
             return found, lowest
         multiply(p, Hp)
@@ -131,8 +138,11 @@ def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float)
     dtype = b.dtype.type
     beta = left = norm(b)
     goal = tol * left
-    v, before = b / dtype(beta), np.zeros_like(b)
-    x, w, w_before = np.zeros_like(b), np.zeros_like(b), np.zeros_like(b)
+    v = b / dtype(beta)
+    before = np.zeros_like(b)
+    x = np.zeros_like(b)
+    w = np.zeros_like(b)
+    w_before = np.zeros_like(b)
     c = c_before = 1.0
     s = s_before = beta = 0.0
     for _ in range(steps):
@@ -142,15 +152,21 @@ def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float)
         p -= dtype(beta) * before
         following = norm(p)
         first = c * alpha - c_before * s * beta
-        second, third = s * alpha + c_before * c * beta, s_before * beta
+        second = s * alpha + c_before * c * beta
+        third = s_before * beta
         length = float(np.hypot(first, following))
         if length == 0 or not np.isfinite(length):
             break
-        c_before, s_before, c, s = c, s, first / length, following / length
+        c_before = c
+        s_before = s
+        c = first / length
+        s = following / length
         w_before, w = w, (v - dtype(third) * w_before - dtype(second) * w) / dtype(length)
         x += dtype(c * left) * w
         left *= -s
         if abs(left) <= goal or following == 0:
             break
-        before, v, beta = v, p / dtype(following), following
+        before = v
+        v = p / dtype(following)
+        beta = following
     return x if x.any() else b.copy()

@@ -100,7 +100,8 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         direction of the last solution if this is known, or else the newest row of the chain that
         started from that direction, or else the row with the largest coupling.
         """
-        m, pending = self.m, slice(self.m, self.m + self.p)
+        m = self.m
+        pending = slice(self.m, self.m + self.p)
         if self.residual_coordinates is not None and np.any(self.residual_coordinates):
             self._reflect_pending_rows(self.residual_coordinates)
             self.has_multiplied_residual = True
@@ -114,7 +115,8 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         """Apply a Householder reflection to the pending rows (p, n) such that the first row becomes
         a multiple of ``lacking' rows``, for `lacking` (p,).
         """
-        m, pending = self.m, slice(self.m, self.m + self.p)
+        m = self.m
+        pending = slice(self.m, self.m + self.p)
         u = lacking / np.linalg.norm(lacking)
         u[0] += np.copysign(1.0, u[0])
         u *= np.sqrt(2.0) / np.linalg.norm(u)
@@ -206,7 +208,8 @@ def exhausted_miss_probability(run: Any, n: int, eps: float) -> float:
     if run.m >= run.dimension or not run.scale > 0:
         return 0.0
     values, _ = ritz_decomposition(run)
-    T, far = run.T[: run.m, : run.m], eps * run.scale
+    T = run.T[: run.m, : run.m]
+    far = eps * run.scale
     beside = np.append(np.diag(T, 1), max(run.err[run.m - 1], 1e-290))
     seen = log_polynomial_growth(
         np.append(np.diag(T), 0.0), beside, [values[0] - far, values[-1] + far]

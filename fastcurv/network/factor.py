@@ -170,7 +170,8 @@ def _estimate_condition(matrix: Floats, lower: Floats) -> float:
 def _not_positive_definite_error(matrix: Floats) -> NotPositiveDefiniteError:
     """Return the error for a matrix without a Cholesky factor, with its smallest eigenvalue."""
     values = eigvalsh(matrix)
-    least, error = float(values[0]), len(values) * 2 * UNIT_ROUNDOFF * float(np.abs(values).max())
+    least = float(values[0])
+    error = len(values) * 2 * UNIT_ROUNDOFF * float(np.abs(values).max())
     zero = f", which is 0 to within rounding ({error:.1g})" if abs(least) <= error else ""
     return NotPositiveDefiniteError(
         f"H must be positive definite, got a smallest eigenvalue of {least:.6g}{zero}. Factor "

@@ -86,7 +86,9 @@ class InputRotation:
 
     def __init__(self, X: Array, joint: bool, out: int) -> None:
         A = np.hstack([X.astype(np.float64), np.ones((len(X), int(joint)))])
-        self.joint, self.out, self.width = int(joint), out, A.shape[1]
+        self.joint = int(joint)
+        self.out = out
+        self.width = A.shape[1]
         first = BlockReflector(A)
         left, sizes, Z = svd(first.L)
         eps = np.finfo(np.float64).eps
@@ -105,8 +107,11 @@ class InputRotation:
         self.columns = [*range(self.joint, kept), *range(self.joint)]
         turned = self.Q.multiply_right(A)[:, self.columns]
         inputs = kept - self.joint
-        self.features, self.dropped = np.ascontiguousarray(turned[:, :inputs]), self.width - kept
-        self.bias, self.s, self.off = slice(out * inputs, out * kept), 1.0, 0.0
+        self.features = np.ascontiguousarray(turned[:, :inputs])
+        self.dropped = self.width - kept
+        self.bias = slice(out * inputs, out * kept)
+        self.s = 1.0
+        self.off = 0.0
         if joint:
             # If rounding removes the column of ones, s is 0 and the quotient is NaN or infinite.
             with np.errstate(all="ignore"):
@@ -153,7 +158,8 @@ def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
     operator of the network with these fewer inputs. If no such operator exists, return a phrase
     with the reason in its place.
     """
-    ob, m = whole.objective, whole.objective.model
+    ob = whole.objective
+    m = whole.objective.model
     X, y = replace_zero_weight_rows(ob)
     turn = InputRotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
     if not turn.off <= MAX_BIAS_ROTATION_ERROR:
@@ -162,7 +168,8 @@ def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
     small = MLP(sizes, m.activation, m.bias, m.residual, m.dtype, m.batch_norm)
     if small.skips != m.skips or (m.skips and m.skips[0]):
         return turn, "a net whose first layer has a skip, or would have one"
-    features, l2 = turn.features.astype(m.dtype), 0.0 if turn.joint else ob.l2
+    features = turn.features.astype(m.dtype)
+    l2 = 0.0 if turn.joint else ob.l2
     how = ob.sample_weight, ob.n_threads, ob.memory
     other = type(ob)(small, features, y, ob.loss, l2, *how, l2_biases=ob.l2_biases)
     theta = turn.project(whole.theta)
@@ -184,11 +191,13 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     rounding of 0 or have another sign. No z of a smooth activation, or of a loss other than mse,
     may be so large that its rounding error changes the derivatives.
     """
-    m, names = ob.model, ob.model.activation[: len(ob.model.shapes) - 1]
+    m = ob.model
+    names = ob.model.activation[: len(ob.model.shapes) - 1]
     rows = [activation_spec(name) for name in names]
     kinked = [row.kink > 0 for row in rows] + [False]
     bent = [row.bend > 0 or row.kink > 0 for row in rows] + [loss_spec(ob.loss).link != "identity"]
-    layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
+    layers = m.unflatten(theta)
+    eps = float(np.finfo(m.dtype).eps)
     X, _ = replace_zero_weight_rows(ob)
     step = len(X) if m.batch_norm else Z_ROWS_PER_CHECK
     for start in range(0, len(X) if any(bent) else 0, step):
@@ -234,7 +243,9 @@ class InputSpaceOperator(CoordinateReduction):
         why = no_input_space_reason(whole)
         if why:
             raise ValueError(f"space must not be 'inputs' for {why}. Use 'parameters'.")
-        self.whole, self.n, self.n_products = whole, whole.shape[0], 0
+        self.whole = whole
+        self.n = whole.shape[0]
+        self.n_products = 0
         self.turn, self.small = _rotated_operator(whole)
         m = self.small.shape[0]
         self.n_complement = self.n - m
@@ -242,7 +253,8 @@ class InputSpaceOperator(CoordinateReduction):
 
     @with_nearest_rounding
     def _multiply(self, x: Array, out: Array) -> None:
-        s, wide = self.dtype.type(self.turn.s), x.copy()
+        s = self.dtype.type(self.turn.s)
+        wide = x.copy()
         wide[self.turn.bias] *= s
         out[...] = self.small.product(wide)
         out[self.turn.bias] *= s
@@ -288,7 +300,8 @@ def is_input_rotation_useful(ob: Any) -> bool:
     `ROTATION_MIN_PARAMS` parameters, and its first layer has no skip connection. The number of
     parameters saved is estimated from the number of rows and the number of columns of X that vary.
     """
-    m, (out, k) = ob.model, ob.model.shapes[0]
+    m = ob.model
+    out, k = ob.model.shapes[0]
     if m.n_params < ROTATION_MIN_PARAMS or (m.skips and m.skips[0]):
         return False
     still = ob.X[0] if m.bias else np.zeros_like(ob.X[0])

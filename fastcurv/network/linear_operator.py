@@ -379,10 +379,14 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         if self.why_unproved:
             return None
         v = as_vector(v, self.shape[0], self.dtype)
-        info, mu = np.finfo(self.dtype), float(self.dtype.type(self.mu))
-        of_h, u = float(self.whole.rounding_bound(v)), 0.5 * float(info.eps)
-        size, length = safe_norm(self.whole.product(v)), safe_norm(v)
-        moved, cast = abs(self.mu) * length, abs(self.mu - mu) * length
+        info = np.finfo(self.dtype)
+        mu = float(self.dtype.type(self.mu))
+        of_h = float(self.whole.rounding_bound(v))
+        u = 0.5 * float(info.eps)
+        size = safe_norm(self.whole.product(v))
+        length = safe_norm(v)
+        moved = abs(self.mu) * length
+        cast = abs(self.mu - mu) * length
         if not size + of_h + moved + cast < info.max:
             return np.inf
         lost = 2 * len(v) * float(info.smallest_subnormal) * (mu != 0 and length > 0)

@@ -258,7 +258,8 @@ class MLP(ReadOnlyMixin):
             leading axis of length k: ``(k, out, in)``. If theta is a torch tensor, so are the
             parts.
         """
-        given, theta = theta, None if is_list_of_layers(theta) else as_numpy(theta, "theta")
+        given = theta
+        theta = None if is_list_of_layers(theta) else as_numpy(theta, "theta")
         if theta is not None and theta.ndim == 2:
             theta = check_vectors(theta, self.n_params, "theta", self.dtype)
         else:
@@ -564,7 +565,8 @@ class MLP(ReadOnlyMixin):
                 )
             return self, theta
         statistics = self._check_statistics(statistics)
-        plain, layers = MLP(self.sizes, self.activation, True, self.residual, self.dtype), []
+        plain = MLP(self.sizes, self.activation, True, self.residual, self.dtype)
+        layers = []
         for l, layer in enumerate(self.unflatten(theta)):
             W, b = (
                 np.zeros(len(layer[0])) if part is None else part.astype(np.float64)
@@ -573,7 +575,8 @@ class MLP(ReadOnlyMixin):
             if self.normalised(l):
                 mean, variance = statistics[l]
                 scale = layer[2] / np.sqrt(variance + _engine.BATCH_NORM_EPS)
-                W, b = scale[:, None] * W, scale * (b - mean) + layer[3]
+                W = scale[:, None] * W
+                b = scale * (b - mean) + layer[3]
             layers.append((W, b))
         return plain, plain.flatten(layers)
 

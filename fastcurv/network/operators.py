@@ -93,7 +93,8 @@ class QuadraticFormOperator(SymmetricOperator):
         """Return `total`, the quadratic forms of the rows of Vt without l2, plus the contribution
         of l2.
         """
-        wide, l2 = Vt.astype(np.float64, copy=False), l2_diagonal(self.objective)
+        wide = Vt.astype(np.float64, copy=False)
+        l2 = l2_diagonal(self.objective)
         if isinstance(l2, np.ndarray):
             l2 = l2[getattr(self, "indices", slice(None))]
         return np.asarray(total + np.einsum("ij,ij->i", l2 * wide, wide))
@@ -148,7 +149,8 @@ class Curvature(QuadraticFormOperator):
     }
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
-        n, plan = objective.n_params, objective._acquire_bound_plan(theta)
+        n = objective.n_params
+        plan = objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
         times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
         self.__dict__.update(  # faster than assignments to self
@@ -243,7 +245,8 @@ class Curvature(QuadraticFormOperator):
         return super().__matmul__(v) if done is None else done
 
     def __repr__(self) -> str:
-        n, ob = self.shape[0], self.objective
+        n = self.shape[0]
+        ob = self.objective
         return (
             f"<{n}x{n} {CURVATURE_NAMES[self.kind]} of {ob.loss} over {ob.n_samples} samples, "
             f"n={n}, dtype={self.dtype.name}>"
@@ -259,7 +262,8 @@ class Curvature(QuadraticFormOperator):
         rows if this takes less time than n products. `column_error_bounds` does not bound the
         rounding errors of a summed matrix.
         """
-        n, (product, summing) = self.shape[0], self.estimated_seconds
+        n = self.shape[0]
+        product, summing = self.estimated_seconds
         summed = self.summed_matrix() if summing < n * product else None
         if summed is not None:
             return summed.astype(self.dtype, copy=False)
@@ -272,7 +276,8 @@ class Curvature(QuadraticFormOperator):
         for cut in row_block_slices(n, n):
             right = slice(cut.start, n)
             mean = (dense[cut, right] + dense[right, cut].T) * dense.dtype.type(0.5)
-            dense[cut, right], dense[right, cut] = mean, mean.T
+            dense[cut, right] = mean
+            dense[right, cut] = mean.T
         return dense
 
     @property
@@ -294,7 +299,9 @@ class Curvature(QuadraticFormOperator):
         """
         if self.why_unproved:
             return None
-        v, bounds, computed = as_vector(v, self.shape[0], self.dtype), self._error_bounds, None
+        v = as_vector(v, self.shape[0], self.dtype)
+        bounds = self._error_bounds
+        computed = None
         if bounds.measured:
             computed = np.empty_like(v)
             self._multiply(v, computed)
@@ -340,7 +347,8 @@ class Curvature(QuadraticFormOperator):
         engine. Return None if the engine's time in `estimated_seconds` is infinite, or if entries
         are out of range.
         """
-        n, l2 = self.shape[0], self.objective.l2
+        n = self.shape[0]
+        l2 = self.objective.l2
         if not self.estimated_seconds[1] < np.inf:
             return None
         A = np.empty((n, n))
@@ -361,12 +369,15 @@ class Curvature(QuadraticFormOperator):
         computes the matrix, so its time is multiplied by `N_ASSUMED_THREADS` if several threads
         compute a product. The true number must not change the choice, on which bits depend.
         """
-        ob, sizes, bent = self.objective, self.objective.model.sizes, self.kind == "hessian"
+        ob = self.objective
+        sizes = self.objective.model.sizes
+        bent = self.kind == "hessian"
         if ob._by_blocks:
             return np.inf, np.inf
         flops = product_flops(ob.model.shapes, ob.n_samples, self.kind)[1]
         product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * flops
-        columns, units = max(1, sizes[-1] - (not loss_spec(ob.loss).per_entry)), sum(sizes[1:])
+        columns = max(1, sizes[-1] - (not loss_spec(ob.loss).per_entry))
+        units = sum(sizes[1:])
         there = self.kind != "fisher" and (
             has_levenberg_steps(ob) if bent else has_gauss_newton_matrix(ob)
         )
@@ -392,10 +403,13 @@ class Curvature(QuadraticFormOperator):
         """Multiply-adds of `exact_diagonal` divided by those of a product, or infinity with batch
         normalisation. `exact_diagonal` converts sparse rows to dense blocks.
         """
-        ob, model, loss = self.objective, self.objective.model, loss_spec(self.objective.loss)
+        ob = self.objective
+        model = self.objective.model
+        loss = loss_spec(self.objective.loss)
         if model.batch_norm:
             return np.inf
-        hessian, fisher = self.kind == "hessian", self.kind == "fisher"
+        hessian = self.kind == "hessian"
+        fisher = self.kind == "fisher"
         # True for each layer that adds a diagonal matrix to the second derivatives
         curved = [hessian and activation_spec(name).bend > 0 for name in model.activation]
         curved.append(loss.per_entry and not fisher)
@@ -404,7 +418,8 @@ class Curvature(QuadraticFormOperator):
             columns = model.sizes[-1] - 1 if loss.given is None else 2 * model.sizes[-1]
         m, k = model.shapes[0]
         density = ob._X.nnz / (ob.n_samples * k) if ob._sparse else 1.0
-        spent, product = m * k, 2 * density * m * k
+        spent = m * k
+        product = 2 * density * m * k
         for (m, k), curvature in zip(model.shapes[:0:-1], curved[:0:-1]):
             spent += m * k * (1 + columns + curvature)
             product += m * k * (6 if hessian else 4)
@@ -504,7 +519,8 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
     _read_only = QuadraticFormOperator._read_only | {"whole", "indices", "value", "gradient"}
 
     def __init__(self, whole: Curvature, indices: Indices) -> None:
-        model, starts = whole.objective.model, whole.objective.model.starts
+        model = whole.objective.model
+        starts = whole.objective.model.starts
         active = np.zeros(len(model.shapes), np.int8)
         active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
         self.whole = whole

@@ -145,7 +145,8 @@ class CoordinateReduction(CurvatureReduction):
 
         if self.why_unproved:
             return None
-        rng, m = np.random.default_rng(0), self.shape[0]
+        rng = np.random.default_rng(0)
+        m = self.shape[0]
         defects = [self.product_defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
         seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
         proved = norm(self.whole.column_error_bounds())

@@ -118,7 +118,9 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     """Return the Jacobian J, or its rows for a slice of the samples, as an array, for
     `Jacobian.to_dense`.
     """
-    ob, (m, n), d = J.objective, J.shape, J.objective.model.sizes[-1]
+    ob = J.objective
+    m, n = J.shape
+    d = J.objective.model.sizes[-1]
     if not isinstance(rows, slice | None):
         raise TypeError(f"rows must be a slice of samples, got {type_phrase(rows)}.")
     start, stop, step = (slice(None) if rows is None else rows).indices(ob.n_samples)

@@ -87,7 +87,8 @@ class BlockReflector:
     def __init__(self, A: Array) -> None:
         (packed, tau), R = qr(np.asarray(A.T, dtype=np.float64), mode="raw", check_finite=False)
         k, N = packed.shape
-        self.r, dtype = min(N, k), A.dtype
+        self.r = min(N, k)
+        dtype = A.dtype
         Y = np.tril(packed[:, : self.r], -1)
         Y[np.arange(self.r), np.arange(self.r)] = 1.0
         idle = tau == 0  # LAPACK stores tau = 0 if a column needs no reflection
@@ -97,7 +98,8 @@ class BlockReflector:
         self.Y = np.ascontiguousarray(Y, dtype=dtype)
         YT = solve_triangular(inverse, Y.T, trans="T", check_finite=False).T
         self.YT = np.ascontiguousarray(YT, dtype=dtype)
-        self.minus_YT, self.minus_Y = -self.YT, -self.Y
+        self.minus_YT = -self.YT
+        self.minus_Y = -self.Y
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
     def multiply_samples_right(self, M: MatrixPool, A: Array) -> Array:
@@ -128,9 +130,12 @@ class RotatedLayerMap(UnrotatedLayerMap):
     """
 
     def __init__(self, a: Array, delta: Array, bias: bool, pairs: bool) -> None:
-        self.inputs, self.delta = BlockReflector(a), delta
+        self.inputs = BlockReflector(a)
+        self.delta = delta
         self.errors = BlockReflector(delta) if pairs else None
-        m, k, self.r = delta.shape[1], a.shape[1], self.inputs.r
+        m = delta.shape[1]
+        k = a.shape[1]
+        self.r = self.inputs.r
         self.s = 0 if self.errors is None else self.errors.r
         self.first = m * self.r
         self.n_complement = (m - self.s) * (k - self.r)
@@ -199,7 +204,9 @@ def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[Row
     """Return the pair (state, layers) of the curvature `whole`. `rotate` has True for each layer
     that is rotated; if it is None, a cost model chooses. If `state` is given, it is used as is.
     """
-    ob, layers, N = whole.objective, [], whole.objective.n_samples
+    ob = whole.objective
+    layers = []
+    N = whole.objective.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
     for l, (m, k) in enumerate(ob.model.shapes):
         pairs = whole.kind == "hessian" and l > 0
@@ -284,13 +291,17 @@ class SampleSpaceOperator(RowPasses, CoordinateReduction):
                 "space must be 'parameters' for a model with batch normalisation, whose rows "
                 "depend on each other, got 'samples'."
             )
-        self.whole, self.n, self.n_products = whole, whole.shape[0], 0
-        self.rotate, dtype = rotate, whole.dtype if dtype is None else dtype
+        self.whole = whole
+        self.n = whole.shape[0]
+        self.n_products = 0
+        self.rotate = rotate
+        dtype = whole.dtype if dtype is None else dtype
         parts = _usual_parts(whole) if rotate is None else _split_state(whole, rotate, state)
         self.state, layers = parts if dtype == whole.dtype else cast_state(parts, dtype)
         m = self._set_layers(layers)
         self.n_complement = sum(layer.n_complement for layer in self.layers)
-        self.M, self._lock = MatrixPool(dtype, self.whole.objective.n_threads), Lock()
+        self.M = MatrixPool(dtype, self.whole.objective.n_threads)
+        self._lock = Lock()
         super().__init__(dtype, (m, m))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -313,7 +324,8 @@ class SampleSpaceOperator(RowPasses, CoordinateReduction):
         complement, on which H is `complement_eigenvalue` times the identity.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
-        first, model = 0, self.whole.objective.model
+        first = 0
+        model = self.whole.objective.model
         for l, layer in enumerate(self.layers):
             for j in range(max(start, first), min(stop, first + layer.n_complement)):
                 x, y = layer.complement_vectors(j - first)

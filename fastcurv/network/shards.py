@@ -106,7 +106,8 @@ class Shard(Objective):
             other.seen = plan.replace_rows(*other._engine_arguments())
         if not (finite or other.seen):
             check_finite(X, "X")
-        other._plans, self._plans = self._plans, []
+        other._plans = self._plans
+        self._plans = []
         return other
 
     def dense_shards(self, size: int) -> Iterator[Shard]:

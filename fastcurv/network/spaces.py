@@ -55,7 +55,8 @@ def reduction_forms(H: Any, products: float) -> list[OperatorForm]:
     """Return the forms of the reductions that may replace a curvature in a run of `products`
     products, for `Curvature.reduction_forms`.
     """
-    ob, found = H.objective, []
+    ob = H.objective
+    found = []
     if ob._by_blocks or ob.why_unproved:
         return []  # the existing error bounds hold in parameter space only
     # In the space of inputs products take the same time, and vectors are shorter.

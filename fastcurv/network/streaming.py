@@ -162,7 +162,8 @@ class StreamedObjective(Objective):
         """Set up the state for the rows of a source, read in blocks of `block_rows`, or of the
         default size.
         """
-        self._source, self._sparse = source, source.entries is not None
+        self._source = source
+        self._sparse = source.entries is not None
         self.n_passes = self.n_rows_read = 0
         self._set_up_rows()
         self._determine_loss_properties()
@@ -194,7 +195,9 @@ class StreamedObjective(Objective):
 
     def _set_up_rows(self) -> None:
         self._create_process_state()
-        self._shards, self._reading, self._seen = {}, Lock(), {}
+        self._shards = {}
+        self._reading = Lock()
+        self._seen = {}
         self._copied = True
 
     def _after_fork(self) -> None:
@@ -242,8 +245,10 @@ class StreamedObjective(Objective):
         rows; the state and the padded copy of X for each row; and twice the size of X and y as
         read, for each row.
         """
-        model, size = self.model, self.model.dtype.itemsize
-        plans, few = [], 512
+        model = self.model
+        size = self.model.dtype.itemsize
+        plans = []
+        few = 512
         while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._memory_limit:
             few //= 2  # the trial plans must also fit in memory
         for n in (few, 2 * few):
@@ -284,7 +289,8 @@ class StreamedObjective(Objective):
         ``check(block, first row)``, and a function. The function starts reading the next block. The
         caller must call it when the previous block is no longer in use.
         """
-        size, caller = 0, get_ident()
+        size = 0
+        caller = get_ident()
 
         def read() -> tuple[int, CheckedRows] | None:
             nonlocal size
@@ -292,7 +298,8 @@ class StreamedObjective(Objective):
                 block = next(raw, None)
             if block is None:
                 return None
-            start, size = size, size + block[0].shape[0]
+            start = size
+            size = size + block[0].shape[0]
             with FloatingPointMode():
                 return start, check(block, start)
 
@@ -433,7 +440,8 @@ class StreamedObjective(Objective):
         ):
             ahead()
             held = block if held is None else stack_blocks([held, block])
-            order, start = rng.permutation(held[0].shape[0]), 0
+            order = rng.permutation(held[0].shape[0])
+            start = 0
             # Half a block is kept for the next permutation.
             last = held[0].shape[0] - self.block_rows // 2
             while start + size <= last:

@@ -34,7 +34,8 @@ def sum_error_bound(found: tuple[float, float], deep: int, decay: np.ndarray, dt
     to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found[1] * SHARD_SUM_ROUND_UP_FACTOR, norm(decay) * SHARD_SUM_ROUND_UP_FACTOR
+    size = found[1] * SHARD_SUM_ROUND_UP_FACTOR
+    moved = norm(decay) * SHARD_SUM_ROUND_UP_FACTOR
     bound = found[0] + deep * u / (1 - deep * u) * size
     if moved:
         bound += u * (size + bound) + 4 * u * moved
@@ -61,7 +62,9 @@ def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple
     For a piece of a sparse block no product or gradient is computed, and the norm is given as 0.
     """
     with shard._lock:
-        bounds, computed, scale = shard.bounds, None, _fisher_scale(shard, kind)
+        bounds = shard.bounds
+        computed = None
+        scale = _fisher_scale(shard, kind)
         if bounds is None or not np.array_equal(bounds.theta, theta):
             measured = shard.dtype == np.float32 and not shard.layout
             bounds = ErrorPass(shard, theta, _summation_layout(shard, theta), measured)
@@ -111,7 +114,8 @@ class SumErrorBounds:
     """
 
     def __init__(self, ob: Any, theta: Any) -> None:
-        self.ob, self.theta = ob, np.asarray(ob.model.check_theta(theta))
+        self.ob = ob
+        self.theta = np.asarray(ob.model.check_theta(theta))
         self.measured = bool(ob._sparse)
 
     def gradient_error_bound(self, computed: Any = None) -> float:
@@ -125,10 +129,12 @@ class SumErrorBounds:
         gradient if v is None. `computed` is the computed result, which must be given if `measured`
         is True.
         """
-        ob, fisher = self.ob, kind == "fisher"
+        ob = self.ob
+        fisher = kind == "fisher"
         if computed is not None and ob.dtype == np.float32:
             double = ob.astype(np.float64)
-            plan, exact = double._new_plan(), np.empty(len(self.theta))
+            plan = double._new_plan()
+            exact = np.empty(len(self.theta))
             plan.bind(double.model.check_theta(self.theta))
             if v is None:
                 exact = plan.gradient
@@ -150,7 +156,8 @@ class SumErrorBounds:
         """Return bounds ``(n,)`` on the errors of products of the curvature `kind` with every unit
         vector. `norms` is that of `SumPlan`.
         """
-        ob, fisher = self.ob, kind == "fisher"
+        ob = self.ob
+        fisher = kind == "fisher"
         bounds = np.asarray(ob._sum_over_shards(shard_column_error_bounds, (self.theta, kind)))
         decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
         deep = max_additions_per_part(ob.n_shards) + 2 * fisher

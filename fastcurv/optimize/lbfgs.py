@@ -45,7 +45,9 @@ class LBFGS(Method):
         self.at = run.theta  # the theta that belongs to x
         # True after the first step, number of steps taken, and number of steps at which P is
         # recomputed
-        self.started, self.taken, self.due = False, 0, 0
+        self.started = False
+        self.taken = 0
+        self.due = 0
         self.take_steps = self.layers = None
         if self.precondition:
             self.layers = None if run.engine is None else run.engine.kronecker_coordinates()
@@ -59,7 +61,8 @@ class LBFGS(Method):
             self.take_steps = run.own_engine.locked_run_function(self.engine)
 
     def _start_engine(self) -> None:
-        run, self.started = self.run, True
+        run = self.run
+        self.started = True
         if self.layers is not None:
             self._change_coordinates(self.layers)
             return
@@ -70,15 +73,20 @@ class LBFGS(Method):
         """Recompute the coordinates of the layers at the current point, and transform the pairs of
         the engine to the new coordinates.
         """
-        run, engine = self.run, self.engine
-        first, count = engine.first, engine.count
-        steps, changes = engine.pairs[: 2 * count : 2], engine.pairs[1 : 2 * count : 2]
+        run = self.run
+        engine = self.engine
+        first = engine.first
+        count = engine.count
+        steps = engine.pairs[: 2 * count : 2]
+        changes = engine.pairs[1 : 2 * count : 2]
         if count:
-            s, y = layers.to_theta(steps), layers.from_gradient(changes)
+            s = layers.to_theta(steps)
+            y = layers.from_gradient(changes)
         layers.fit(run.theta)
         layers.limit_first_step(run.g)
         if count:
-            steps[:], changes[:] = layers.from_theta(s), layers.to_gradient(y)
+            steps[:] = layers.from_theta(s)
+            changes[:] = layers.to_gradient(y)
         self.origin = self.at = run.theta.copy()
         engine.start(np.zeros_like(run.theta), run.f, layers.to_gradient(run.g))
         engine.restore_pairs(first, count)
@@ -109,8 +117,11 @@ class LBFGS(Method):
         """Take one step, with values and gradients from calls of the objective. Return False if the
         line search finds no lower value.
         """
-        run, engine, layers = self.run, self.engine, self.layers
-        wanted, tried = engine.start_search(), []
+        run = self.run
+        engine = self.engine
+        layers = self.layers
+        wanted = engine.start_search()
+        tried = []
         while wanted:
             theta = engine.trial
             if layers is not None:
@@ -136,8 +147,11 @@ class LBFGS(Method):
         """Take up to `run.ahead` steps, between which the loop needs no check, in the engine.
         Return False if no step was taken.
         """
-        run, engine = self.run, self.engine
-        begun, evaluations, ending = run.elapsed(), engine.evaluations, None
+        run = self.run
+        engine = self.engine
+        begun = run.elapsed()
+        evaluations = engine.evaluations
+        ending = None
         record = np.empty((min(run.ahead, LBFGS_STEPS_PER_CALL), 3))
         try:
             ending = self.take_steps(record, run.enough, run.fun_target, run.budget.seconds_left())
@@ -147,21 +161,24 @@ class LBFGS(Method):
             run.record_engine_steps(record[: engine.steps], begun, ending, ending is not None)
             if engine.steps:
                 self._sync_with_engine()
-        run.asked, run.gap = time.perf_counter(), engine.gap
+        run.asked = time.perf_counter()
+        run.gap = engine.gap
         return engine.steps > 0
 
     def _sync_with_engine(self) -> None:
         """Move the run to the engine's current point. If the lowest point of the engine's steps is
         lower than the run's best point, store it as the best point.
         """
-        run, engine = self.run, self.engine
+        run = self.run
+        engine = self.engine
         run.move_to_engine_point(engine)
         if engine.best is not None and engine.best[1] < run.best_score:
             theta, run.best_f, run.best_gnorm = engine.best
             run.best, run.best_score = theta.copy(), run.best_f
 
     def state(self) -> State:
-        engine, layers = self.engine, self.layers if self.started else None
+        engine = self.engine
+        layers = self.layers if self.started else None
         arrays = {f"{'sy'[i % 2]}{i // 2}": engine.pairs[i].copy() for i in range(2 * engine.count)}
         if layers is not None:
             arrays |= {"origin": self.origin, "x": engine.theta.copy()}
@@ -174,7 +191,11 @@ class LBFGS(Method):
         sums over rows are bitwise equal to those of the saved run. Coordinates of the layers are
         computed again at their old origin, unless the run had returned to the original coordinates.
         """
-        run, layers, engine, first, count = self.run, self.layers, self.engine, facts["first"], 0
+        run = self.run
+        layers = self.layers
+        engine = self.engine
+        first = facts["first"]
+        count = 0
         while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:
             engine.pairs[2 * count] = arrays[f"s{count}"]
             engine.pairs[2 * count + 1] = arrays[f"y{count}"]
@@ -183,13 +204,16 @@ class LBFGS(Method):
             raise invalid_checkpoint_error(
                 f"the index of the oldest stored pair, {first}, is not that of one of {count} pairs"
             )
-        self.taken, self.due = facts["taken"], facts["due"]
+        self.taken = facts["taken"]
+        self.due = facts["due"]
         if layers is not None and facts["scale"] is not None:
             if not {"origin", "x"} <= arrays.keys():
                 raise invalid_checkpoint_error(
                     "the array 'origin' or 'x' of this method is missing"
                 )
-            self.origin, self.at, self.started = arrays["origin"], run.theta.copy(), True
+            self.origin = arrays["origin"]
+            self.at = run.theta.copy()
+            self.started = True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])
             engine.start(arrays["x"], run.f, layers.to_gradient(run.g))

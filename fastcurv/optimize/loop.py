@@ -83,7 +83,9 @@ def _mark_progress(
     for record in records:
         f = record[1]
         if f < lowest - share * abs(f - origin) or record[2] < 0.5 * gnorm:
-            at, lowest, gnorm = record[0], f, min(record[2], gnorm)
+            at = record[0]
+            lowest = f
+            gnorm = min(record[2], gnorm)
     mark[:] = at, lowest, gnorm
 
 
@@ -107,9 +109,15 @@ class MinimizeLoop:
         saver: CheckpointWriter,
         ending: PointExaminer | None,
     ) -> None:
-        self.run, self.maker, self.name, self.options = run, maker, name, options
-        self.max_iter, self.callback, self.patience = max_iter, callback, patience
-        self.saver, self.ending = saver, ending
+        self.run = run
+        self.maker = maker
+        self.name = name
+        self.options = options
+        self.max_iter = max_iter
+        self.callback = callback
+        self.patience = patience
+        self.saver = saver
+        self.ending = ending
         alone = callback is None and patience is None and run.validation is None
         # True if the method must return after every step, for example because there is a callback
         self.watched = not (alone and saver.path is None)
@@ -135,7 +143,8 @@ class MinimizeLoop:
         """
         run = self.run
         np.copyto(run.theta, theta)
-        run.iteration, run.n_products = before.nit, before.nhev
+        run.iteration = before.nit
+        run.n_products = before.nhev
         run.n_gradients += before.njev + 1  # includes the gradient at the start
         run.n_values += before.nfev - before.njev
         run.records = records[: before.nit]
@@ -171,10 +180,8 @@ class MinimizeLoop:
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_saved_losses(run, facts["run"])
-            of_method, method_facts = (
-                arrays_with_prefix(arrays, "method."),
-                facts.get("method_facts", {}),
-            )
+            of_method = arrays_with_prefix(arrays, "method.")
+            method_facts = facts.get("method_facts", {})
             check_method_state(of_method, method_facts, self.method, run.theta.size)
             self.method.load(of_method, method_facts)
         else:
@@ -201,7 +208,8 @@ class MinimizeLoop:
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store the name of the rule in `why`."""
         # `known` is the cause, returned with the last steps, why no further step is possible.
-        run, known = self.run, None
+        run = self.run
+        known = None
         while True:
             self.why = self.stopping_reason()
             if self.why is None and self.is_critical() and not self._continues_past_tolerance():
@@ -214,14 +222,15 @@ class MinimizeLoop:
             if self.why is not None:
                 return
             self.saver.take_snapshot(self)
-            run.near_bound, run.idle = (
-                self._may_stop_near_bound(),
-                self._n_inexact_iterations_left() <= 0,
-            )
-            before, begun, run.ahead = run.theta, run.iteration, self._steps_per_call()
+            run.near_bound = self._may_stop_near_bound()
+            run.idle = self._n_inexact_iterations_left() <= 0
+            before = run.theta
+            begun = run.iteration
+            run.ahead = self._steps_per_call()
             run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
-                cause, known = known or self.method.step(), None
+                cause = known or self.method.step()
+                known = None
             except NotConvexError:
                 cause = "not_convex"
             stayed = before is run.theta and run.iteration == begun
@@ -366,7 +375,8 @@ class MinimizeLoop:
             return False
         f = run.f
         for i in range(1, N_THETA_DOUBLINGS + 1):
-            before, f = f, run.value(run.theta * run.theta.dtype.type(2.0**i))
+            before = f
+            f = run.value(run.theta * run.theta.dtype.type(2.0**i))
             if not f < before:
                 return not np.isfinite(f)
         return True
@@ -388,7 +398,8 @@ class MinimizeLoop:
         """Update the marks of progress by the last `count` records: `run.mark`, and `run.walked`
         with the threshold that applies to records near the lower bound of the loss.
         """
-        run, last = self.run, self.run.records[-count:]
+        run = self.run
+        last = self.run.records[-count:]
         _mark_progress(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
         if self._is_near_lower_bound(min(last, key=loss_of_record)[1]):
             _mark_progress(
@@ -428,7 +439,8 @@ class MinimizeLoop:
         """Examine the current point, where the gradient is zero: move to a lower point and return
         None, or return the reason why the run ends here.
         """
-        run, method = self.run, self.method
+        run = self.run
+        method = self.method
         if self._exhausted_budget() or not method.leaves_saddles:
             return "critical"
         if self.ending is None or not self.ending.is_out_of_time():
@@ -498,7 +510,8 @@ class MinimizeLoop:
         The change of a smooth function's gradient shrinks in proportion to the step. A jump is
         found if a step 100 times smaller changes the gradient by more than a tenth as much.
         """
-        run, kind = self.run, self.run.theta.dtype.type
+        run = self.run
+        kind = self.run.theta.dtype.type
         unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # scale of each parameter
         moved = np.abs(run.g) > 0
         step = run.g * kind(-(unit[moved] / np.abs(run.g[moved])).min(initial=np.inf))
@@ -518,14 +531,17 @@ class MinimizeLoop:
         at_rest = self.run.gnorm <= self.run.gradient_tol
         if self.why not in ("stalled", "slow", "max_iter") or not self.method.curvature or at_rest:
             return
-        stalled, held = self.why != "max_iter", None
+        stalled = self.why != "max_iter"
+        held = None
         last = [record[1] for record in self.run.records[-KINK_CHECK_ITERATIONS:]]
         crawls = len(last) == KINK_CHECK_ITERATIONS and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.ending is not None and (stalled or crawls):
             self.shown.note("searching for a minimum at active kinks")
             held = self.ending.outcome_at_kinks(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
-            self.outcome, self.why, self.notes = held, held.stopped, ()
+            self.outcome = held
+            self.why = held.stopped
+            self.notes = ()
         elif stalled:
             jump = self._gradient_jump_note()
             self.notes += () if jump is None else (jump,)
@@ -555,7 +571,8 @@ class MinimizeLoop:
         idle = self.why == "stalled" or (self.why == "slow" and not self._may_stop_near_bound())
         explained = idle and outcome.stopped != "critical"
         if self.why == "critical" or outcome.success or explained:
-            self.why, self.notes = outcome.stopped, ()
+            self.why = outcome.stopped
+            self.notes = ()
         if self.why == "critical" and outcome.kind == "not_critical" and not outcome.success:
             self.why = self._exhausted_budget() or self.why
 
@@ -572,11 +589,17 @@ class MinimizeLoop:
         return bool(known and moved and gnorm <= self.run.wanted)
 
     def _make_result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
-        run, outcome = self.run, self.outcome
-        kind, success, report = None, False, None
+        run = self.run
+        outcome = self.outcome
+        kind = None
+        success = False
+        report = None
         if outcome is not None:
-            x, kind, success = outcome.theta, outcome.kind, outcome.success
-            notes, report = outcome.notes, outcome.report
+            x = outcome.theta
+            kind = outcome.kind
+            success = outcome.success
+            notes = outcome.notes
+            report = outcome.report
         elif gnorm <= run.wanted:
             missing = "no_verdict_requested" if self.ending is None else "no_verdict_reached"
             notes = (Note("small_gradient", {"gradient_norm": float(gnorm)}), Note(missing))

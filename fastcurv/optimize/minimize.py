@@ -334,7 +334,8 @@ def minimize(
     seed = resolve_seed(seed, rng)
     chosen, maker = _resolve_method(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
-    losses, pressed = None, None
+    losses = None
+    pressed = None
     if check_positive_int(n_init, "n_init") > 1:
         single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
         seed = as_rng(seed)
@@ -427,7 +428,8 @@ def _start_in_scaled_units(
     at the end of a run for scaled targets. This is not done if any of the arguments `given` is not
     None, since these refer to the unscaled problem.
     """
-    run, units = loop.run, None
+    run = loop.run
+    units = None
     chosen: Any = loop.name
     if isinstance(method, str) and method == "auto" and all(one is None for one in given):
         units = find_target_units(run.ob)
@@ -467,7 +469,9 @@ def _minimise_from_starts(
             f"n_init must be 1 if {name} is given, since {name} follows one run, got {count}."
         )
     require_attrs(ob, ("model",), "ob", "an objective with a model, whose init draws starts")
-    budget, over, pressed = Budget(seconds=max_time), threading.Event(), None
+    budget = Budget(seconds=max_time)
+    over = threading.Event()
+    pressed = None
 
     # Starts are drawn one at a time, so that memory and time do not grow with their number. They
     # are drawn from a copy of the generator, since the number of starts drawn before `fun_target`

@@ -88,7 +88,8 @@ class _KrylovMethod(Method):
     @cached_property
     def max_krylov_dim(self) -> int:
         """The maximum dimension of a Krylov space."""
-        n, size = len(self.run.theta), self.run.theta.dtype.itemsize
+        n = len(self.run.theta)
+        size = self.run.theta.dtype.itemsize
         most: int = self.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size)))
         return min(n, most)
 
@@ -103,7 +104,8 @@ class _KrylovMethod(Method):
         return NewtonSteps(self.run, self.krylov_space, self.forcing)
 
     def start_krylov_space(self) -> None:
-        run, others = self.run, [] if self.last is None else [self.last]
+        run = self.run
+        others = [] if self.last is None else [self.last]
         if not self.precondition:
             self.krylov_space.start(run.product, run.g, others)
             return
@@ -112,7 +114,8 @@ class _KrylovMethod(Method):
         self.krylov_space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
 
     def _update_row_scaling(self) -> None:
-        run, first = self.run, self.row_squares is None
+        run = self.run
+        first = self.row_squares is None
         squares = np.zeros(len(run.theta)) if first else self.row_squares
         for i in range(4 if first else 1):
             v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
@@ -137,13 +140,16 @@ class _KrylovMethod(Method):
         loss. Return None, or the key in `CLAUSES["cause"]` of the reason why no further step was
         possible.
         """
-        run, engine, whole = self.run, self.krylov_steps, False
+        run = self.run
+        engine = self.krylov_steps
+        whole = False
         opened = self.precondition or self.warm_start
         if opened:
             self.start_krylov_space()
         several = run.points is not None and not opened
         record = np.empty((min(run.ahead, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
-        begun, parameter = run.elapsed(), getattr(self, self.by)
+        begun = run.elapsed()
+        parameter = getattr(self, self.by)
         engine.cost_weight = current_cost_weight(self)
         scale = self.scale if self.precondition else None
         try:
@@ -179,7 +185,8 @@ class TrustRegion(_KrylovMethod):
     radius, including the hard case.
     """
 
-    problem, by = "trust-region", "radius"
+    problem = "trust-region"
+    by = "radius"
     adapts = True
     radius: Any
     defaults = {**_PRECONDITIONED_OPTIONS, "radius": None}
@@ -195,7 +202,8 @@ class CubicRegularization(_KrylovMethod):
     quadratic model plus ``weight ||s||^3 / 3`` in the Krylov space.
     """
 
-    problem, by = "cubic", "weight"
+    problem = "cubic"
+    by = "weight"
     adapts = True
     defaults = {**_PRECONDITIONED_OPTIONS, "weight": 1.0}
     kept_facts = ("weight",)
@@ -264,7 +272,8 @@ class GaussNewton(SaddleFreeNewton):
         """From the next step on, use the curvature matrix of the given name, ``hessian`` or
         ``ggn``.
         """
-        self.exact, self.run.curvature = curvature == "hessian", curvature
+        self.exact = curvature == "hessian"
+        self.run.curvature = curvature
         self.problem = "absolute" if self.exact else "clipped"
         self.run.bind_operator()
 
@@ -279,11 +288,15 @@ class Newton(_KrylovMethod):
     checks = {**_KrylovMethod.checks, "damping": check_not_negative}
 
     def step(self) -> str | None:
-        run, space, step = self.run, self.krylov_space, np.empty_like(self.run.theta)
+        run = self.run
+        space = self.krylov_space
+        step = np.empty_like(self.run.theta)
         self.start_krylov_space()
         exact = len(step) <= STEP_DENSE_MAX_N
         wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
-        stop, price, weight = run.is_out_of_budget, run.step_cost(), self.cost_weight
+        stop = run.is_out_of_budget
+        price = run.step_cost()
+        weight = self.cost_weight
         space.solve("shifted", self.damping, wanted, self.max_krylov_dim, stop, weight, price, step)
         if not np.isfinite(run.try_step(step)):
             return "not_finite"
@@ -330,11 +343,12 @@ class NewtonCG(Method):
         loss. Return None, or the key in `CLAUSES["cause"]` of the reason why no further step was
         possible.
         """
-        run, rows, whole, here = self.run, [], False, self.run.theta
-        begun, count = (
-            run.elapsed(),
-            min(run.ahead, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1,
-        )
+        run = self.run
+        rows = []
+        whole = False
+        here = self.run.theta
+        begun = run.elapsed()
+        count = min(run.ahead, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1
         try:
             while (cause := self._take_step()) is None:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
@@ -356,7 +370,8 @@ class NewtonCG(Method):
         """Take one step and return None, or return the key of the reason why there is no step."""
         run = self.run
         weight = self._initial_weight() if self.weight is None else self.weight
-        eps, tolerance = np.sqrt(weight * run.gnorm), min(self.forcing, np.sqrt(run.gnorm))
+        eps = np.sqrt(weight * run.gnorm)
+        tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.is_out_of_budget,
@@ -411,7 +426,8 @@ class NewtonCG(Method):
         decrease predicted by the slope, and leave that point in `run.spare`. Return None if no
         fraction satisfies this.
         """
-        run, slope = self.run, dot(self.run.g, d)
+        run = self.run
+        slope = dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
         t = 1.0
         for _ in range(60 if slope < 0 else 0):
@@ -456,7 +472,8 @@ class NewtonMR(_KrylovMethod):
     leaves_saddles = False
 
     def step(self) -> str | None:
-        run, space = self.run, self.krylov_space
+        run = self.run
+        space = self.krylov_space
         self.start_krylov_space()
         extend_krylov_space(
             space, min(self.forcing, np.sqrt(run.gnorm)), self.max_krylov_dim, run.is_out_of_budget

@@ -63,7 +63,8 @@ class History(dict[str, np.ndarray]):
 
     def __init__(self, records: dict[str, np.ndarray], method: str, options: dict[str, Any]):
         super().__init__(records)
-        self.method, self.options = method, options
+        self.method = method
+        self.options = options
 
 
 # Maximum relative decrease of the loss predicted for Newton's step at the end of a finished fit. It
@@ -206,7 +207,8 @@ class Run(CheckpointedState):
     gap = 0.0
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
     # the call ends
-    ahead, enough = 1, 0.0
+    ahead = 1
+    enough = 0.0
     # True after `MAX_INEXACT_ITERATIONS` iterations without progress; subproblems are then solved
     # more accurately
     idle = False
@@ -252,13 +254,18 @@ class Run(CheckpointedState):
         max_products: int | None = None,
         fun_target: float | None = None,
     ) -> None:
-        self.ob, self.seed, self.validation = ob, seed, validation
-        self.max_time, self.max_products = max_time, max_products
+        self.ob = ob
+        self.seed = seed
+        self.validation = validation
+        self.max_time = max_time
+        self.max_products = max_products
         self.budget = Budget(seconds=max_time)
         self.pressed = interrupt_source()
-        self.curvature, self.sample = curvature, sample
+        self.curvature = curvature
+        self.sample = sample
         self.fun_target = -np.inf if fun_target is None else fun_target
-        self.theta, self.spare = theta, np.empty_like(theta)
+        self.theta = theta
+        self.spare = np.empty_like(theta)
         self.asked = self.budget.begun
         self.records: list[tuple[Any, ...]] = []
         # (iteration, loss, gradient norm) at the last progress, and at the last progress near the
@@ -362,7 +369,8 @@ class Run(CheckpointedState):
         if not all_finite(theta):
             return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
-        kept, ob = ob is None, self.ob if ob is None else ob
+        kept = ob is None
+        ob = self.ob if ob is None else ob
         with user_call_guard(ob, theta):
             if self.has_value_and_gradient if kept else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
@@ -381,18 +389,24 @@ class Run(CheckpointedState):
 
     def evaluate_at_theta(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
-        operator, f, g = self.bind_operator(), None, None
+        operator = self.bind_operator()
+        f = None
+        g = None
         if self.at_hand is not None:
-            (self.f, self.g, self.gnorm), self.at_hand, self.stale = self.at_hand, None, False
+            self.f, self.g, self.gnorm = self.at_hand
+            self.at_hand = None
+            self.stale = False
             self.n_gradients += 1
             return
         if self._engine_has_points():
             f, g = self.points.move_to(self.theta)
         elif operator is not None and self.sample is None and self._has_loss_of(operator):
-            f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
+            f = getattr(operator, "value", None)
+            g = getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
-            self.f, self.g = float(f), g
+            self.f = float(f)
+            self.g = g
         else:
             self.f, self.g = self.value_and_gradient(self.theta)
         self.gnorm = norm(self.g)
@@ -486,14 +500,17 @@ class Run(CheckpointedState):
             inside = all_finite(self.theta)
             score = value_at(self.validation, self.theta) if inside else np.inf
             record = *record, score
-        self.pending, self.spent_here = ([record], len(self.records), self.iteration, score), None
+        self.pending = ([record], len(self.records), self.iteration, score)
+        self.spent_here = None
         self.write_pending_records()
 
     def move_to_engine_point(self, engine: Any) -> None:
         """Move to the point that the steps of `engine` have reached."""
         np.copyto(self.spare, engine.theta)
         self.theta, self.spare = self.spare, self.theta
-        self.f, self.g, self.gnorm = engine.value, engine.gradient.copy(), engine.gradient_norm
+        self.f = engine.value
+        self.g = engine.gradient.copy()
+        self.gnorm = engine.gradient_norm
 
     def record_engine_steps(
         self, records: np.ndarray, begun: float, ending: str | None, whole: bool = True
@@ -510,13 +527,15 @@ class Run(CheckpointedState):
         if not len(records):
             return
         *before, last = records.tolist()
-        at, spent = self.iteration + 1, self.n_products
+        at = self.iteration + 1
+        spent = self.n_products
         rows: list[tuple[Any, ...]]
         if len(last) == 3:
             self.spent_here = spent
             rows = [(i, f, g, spent, time + begun) for i, (f, g, time) in enumerate(before, at)]
         else:
-            self.spent_here, each = int(last[3]), enumerate(before, at)
+            self.spent_here = int(last[3])
+            each = enumerate(before, at)
             rows = [(i, f, g, int(spent), time + begun) for i, (f, g, time, spent) in each]
         self.pending = rows, len(self.records), at + len(rows) - whole, None
         self.write_pending_records()
@@ -533,7 +552,8 @@ class Run(CheckpointedState):
             if self.best is None:
                 self.best = np.empty_like(self.theta)
             np.copyto(self.best, self.theta)
-            self.best_score, self.since_best = score, 0
+            self.best_score = score
+            self.since_best = 0
             self.best_f, self.best_gnorm = self.f, self.gnorm
         elif score is not None:
             self.since_best += 1
@@ -565,7 +585,8 @@ class Run(CheckpointedState):
         arrays and a dict of values that JSON can represent.
         """
         arrays, facts = super().state()
-        facts["elapsed"], facts["records"] = self.elapsed(), len(self.records)
+        facts["elapsed"] = self.elapsed()
+        facts["records"] = len(self.records)
         facts["rng"] = generator_state_as_json(self.rng.bit_generator.state)
         facts["f"] = None if self.stale else float(self.f)
         return arrays, facts

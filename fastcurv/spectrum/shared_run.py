@@ -48,7 +48,9 @@ class LanczosRuns:
     """
 
     def __init__(self, op: Any, name: str, seed: Seed, max_bytes: int, space: Space | None) -> None:
-        self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
+        self.op = check_symmetric_operator(op)
+        self.name = str(name)
+        self.rng = as_rng(seed)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.reduction = choose_reduction(self.op, space)
@@ -261,7 +263,8 @@ class Krylov(ReadOnlyMixin):
         """
         # In a forked process, the runs may be incomplete because another thread was using them.
         if self._lock.lost:
-            self._lock, self._runs.by_start = Lock(), []
+            self._lock = Lock()
+            self._runs.by_start = []
         try:
             self._lock.__enter__()
         except RuntimeError as error:
@@ -371,10 +374,12 @@ class Krylov(ReadOnlyMixin):
             products used for the pairs, and `n_new_products` the number of products made by this
             call.
         """
-        wanted, tol = check_k_and_which(k, which, self.n), resolve_tol(tol, self.dtype)
+        wanted = check_k_and_which(k, which, self.n)
+        tol = resolve_tol(tol, self.dtype)
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
         with self.locked() as runs, show_bar(None, f"{self.name}: eigsh", progress) as shown:
-            before, k = runs.n_products, min(wanted, runs.multiplied_operator.shape[0])
+            before = runs.n_products
+            k = min(wanted, runs.multiplied_operator.shape[0])
             run = runs.probe(0, min(k, limit))
             limit += run.m - (runs.n_products - before)
             while True:

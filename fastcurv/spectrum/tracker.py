@@ -154,13 +154,16 @@ class Tracker(ReadOnlyMixin):
     ) -> None:
         require_attrs(ob, ("hessian",), "ob", OBJECTIVE_HINT)
         check_choice(which, ("BE", "SA", "LA"), "which")
-        self._ob, self._which = ob, which
-        self._tol, self._every = check_positive(tol, "tol"), check_positive_int(every, "every")
+        self._ob = ob
+        self._which = which
+        self._tol = check_positive(tol, "tol")
+        self._every = check_positive_int(every, "every")
         self._max_products = check_positive_int(max_products, "max_products")
         self._rng = as_rng(resolve_seed(seed, rng, 0))
         self._vectors: Any = None  # eigenvectors of the last record or of a finished search
         self._search: Krylov | None = None
-        self._calls, self._in_call = 0, False
+        self._calls = 0
+        self._in_call = False
         self._scale = 0.0  # largest |lam| found in all records
         self._records: list[SpectrumRecord] = []
 
@@ -196,7 +199,8 @@ class Tracker(ReadOnlyMixin):
             )
         self._in_call = True
         try:
-            step, self._calls = self._calls, self._calls + 1
+            step = self._calls
+            self._calls = self._calls + 1
             if step % self._every and self._records:
                 return self._records[-1]
             return self._record(step, theta)
@@ -215,7 +219,8 @@ class Tracker(ReadOnlyMixin):
             max_products=MAX_FIRST_RECORD_PRODUCTS if first else self._max_products,
             seed=self._rng,
         ))  # fmt: skip
-        self._vectors, made = pairs.vectors, pairs.n_products
+        self._vectors = pairs.vectors
+        made = pairs.n_products
         if not first and made < MAX_PRODUCTS_PER_STEP:
             made += self._extend_search(op, MAX_PRODUCTS_PER_STEP - made, k)
         self._scale = max(self._scale, pairs.scale)

@@ -310,7 +310,8 @@ class LossFunction(UserFunction):
 
         def at(z: Floats) -> Any:
             value, first, second = self(np.tile(z, (len(y), 1)), y)
-            H, now = np.tensordot(shares, second, 1), float(shares @ value)
+            H = np.tensordot(shares, second, 1)
+            now = float(shares @ value)
             return now if now == now else np.inf, shares @ first, H if H.ndim == 2 else np.diag(H)
 
         solve: Any = minimize
@@ -386,7 +387,8 @@ class ActivationFunction(UserFunction):
         """
         z = np.concatenate([CHECK_POINTS.ravel(), np.linspace(0.1, 30.0, 64)])[None]
         with np.errstate(all="ignore"):
-            above, below = self(z)[0], self(-z)[0]
+            above = self(z)[0]
+            below = self(-z)[0]
             for sign in (-1, 1):
                 if (np.abs(below - sign * above) <= 1e-12 * (1e-6 + np.abs(above))).all():
                     return sign
@@ -409,8 +411,10 @@ class ActivationFunction(UserFunction):
         """Return bounds, in the shape of z, on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all
         numbers that differ from z by at most `move`, rounded up.
         """
-        found, move = self(z), np.broadcast_to(move, z.shape)
-        own, third = self.error_bounds(z, found, EPS), self.third_derivative_bounds(z, move)
+        found = self(z)
+        move = np.broadcast_to(move, z.shape)
+        own = self.error_bounds(z, found, EPS)
+        third = self.third_derivative_bounds(z, move)
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
             moved = np.where((third == 0) | (move == 0), 0.0, third * move)
@@ -467,7 +471,8 @@ def _pseudo_huber_loss(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values
 def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
     r = z - y
     size = _analytic_abs(r / width)
-    e, below = np.exp(-size), r.real < 0
+    e = np.exp(-size)
+    below = r.real < 0
     small = e / (1 + e)
     value = width * np.log1p(e) + np.where(below, -level * r, (1 - level) * r)
     first = np.where(below, small - level, (1 - level) - small)
@@ -476,11 +481,15 @@ def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float)
 
 def _gaussian_nll_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     m = y.shape[1]
-    r, s = z[:, :m] - y, z[:, m:]
+    r = z[:, :m] - y
+    s = z[:, m:]
     e = np.exp(-s)
-    cross, bent, at = -r * e, 0.5 * r * r * e, np.arange(m)
+    cross = -r * e
+    bent = 0.5 * r * r * e
+    at = np.arange(m)
     second = np.zeros((len(z), 2 * m, 2 * m), e.dtype)
-    second[:, at, at], second[:, at + m, at + m] = e, bent
+    second[:, at, at] = e
+    second[:, at + m, at + m] = bent
     second[:, at, at + m] = second[:, at + m, at] = cross
     value = (0.5 * s + bent).sum(axis=1)
     return value, np.concatenate([r * e, 0.5 - bent], axis=1), second
@@ -494,7 +503,8 @@ def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
     """
     m = y.shape[1]
     move = np.broadcast_to(move, z.shape)
-    r, e = np.abs(z[:, :m] - y) + move[:, :m], np.exp(move[:, m:] - z[:, m:])
+    r = np.abs(z[:, :m] - y) + move[:, :m]
+    e = np.exp(move[:, m:] - z[:, m:])
     return np.asarray((e * (1.1548 * (1 + r) + 0.5 * r * r)).max(axis=1))
 
 
@@ -515,14 +525,16 @@ def quantile_loss(level: float, width: float, kind: Callable[..., Made]) -> Made
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be a number between 0 and 1, got {level}.")
-    name, third = f"quantile({level!r}, {width!r})", 0.0962251 / width / width
+    name = f"quantile({level!r}, {width!r})"
+    third = 0.0962251 / width / width
     return _built_in_loss(kind, name, partial(_quantile_loss, level=level, width=width), third)
 
 
 @cache
 def pseudo_huber_loss(delta: float, kind: Callable[..., Made]) -> Made:
     """Return the loss of `fastcurv.Loss.pseudo_huber` as an object of class `kind`."""
-    name, third = f"pseudo_huber({delta!r})", 0.858651 / delta
+    name = f"pseudo_huber({delta!r})"
+    third = 0.858651 / delta
     return _built_in_loss(kind, name, partial(_pseudo_huber_loss, delta=delta), third)
 
 

@@ -150,7 +150,8 @@ def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
 def _cross_entropy_terms(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     shifted = f - f.real.max(axis=-1, keepdims=True)
     e = np.exp(shifted)
-    total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
+    total = e.sum(axis=-1, keepdims=True)
+    mass = y.sum(axis=-1, keepdims=True)
     return y * (np.log(total) - shifted), mass * e / total - y
 
 
@@ -177,7 +178,8 @@ def _accuracy(f: NDArray[Any], y: NDArray[Any]) -> float:
 def _proved_correct_mask(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
     # With a single class the loss is 0 everywhere, so no row counts as classified.
-    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
+    right = y > 0
+    hard = ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)
     low = np.where(right, f - E, -np.inf).max(axis=1)
     return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
 
@@ -552,24 +554,21 @@ def _leaky_relu_spec(leak: float, **more: Any) -> ActivationSpec:
 
 # For a = tanh z, phi'' = -2 a (1 - a^2) has its largest size at a^2 = 1/3, and
 # phi''' = (1 - a^2) (6 a^2 - 2) has a second maximum at a^2 = 2/3.
-_TANH_SECOND_DERIVATIVE_MAX_Z, _TANH_MAX_SECOND_DERIVATIVE = (
-    math.atanh(math.sqrt(1 / 3)),
-    4 / (3 * math.sqrt(3)),
-)
+_TANH_SECOND_DERIVATIVE_MAX_Z = math.atanh(math.sqrt(1 / 3))
+_TANH_MAX_SECOND_DERIVATIVE = 4 / (3 * math.sqrt(3))
 _TANH_THIRD_DERIVATIVE_MAX_Z = math.atanh(math.sqrt(2 / 3))
 
 
 def _tanh_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    a, p = np.tanh(z), 4 * sigmoid_derivative(2 * np.abs(z))
+    a = np.tanh(z)
+    p = 4 * sigmoid_derivative(2 * np.abs(z))
     return a, p, -2 * a * p, (np.abs(a), p, 2 * np.abs(a) * p)
 
 
 def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
-    p, a, top = (
-        4 * sigmoid_derivative(2 * np.minimum(x, 1e3)),
-        np.tanh(x),
-        np.tanh(np.minimum(far, _TANH_SECOND_DERIVATIVE_MAX_Z)),
-    )
+    p = 4 * sigmoid_derivative(2 * np.minimum(x, 1e3))
+    a = np.tanh(x)
+    top = np.tanh(np.minimum(far, _TANH_SECOND_DERIVATIVE_MAX_Z))
     second = np.where(
         x >= _TANH_SECOND_DERIVATIVE_MAX_Z,
         2 * a * p,
@@ -589,7 +588,8 @@ def _tanh_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
 
 
 def _sigmoid_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    s, d = expit(z), sigmoid_derivative(np.abs(z))
+    s = expit(z)
+    d = sigmoid_derivative(np.abs(z))
     q = -d * np.tanh(z / 2)
     return s, d, q, (s, d, np.abs(q))
 
@@ -605,7 +605,8 @@ def _sigmoid_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
 
 
 def _softplus_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    s, d = expit(z), sigmoid_derivative(np.abs(z))
+    s = expit(z)
+    d = sigmoid_derivative(np.abs(z))
     a = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
     return a, s, d, (a, s, d)
 
@@ -616,14 +617,18 @@ def _softplus_bounds(x: Floats, far: Floats, high: Floats) -> Three:
 
 
 def _silu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # the limit avoids infinity times 0
-    s, d = expit(z), sigmoid_derivative(np.abs(z))
+    # the limit avoids infinity times 0
+    t = np.minimum(np.abs(z), 1e3)
+    both = np.clip(z, -1e3, 1e3)
+    s = expit(z)
+    d = sigmoid_derivative(np.abs(z))
     sizes = np.abs(z) * s, s + t * d, d * (2 + t)
     return z * s, s + both * d, d * (2 - t * np.tanh(t / 2)), sizes
 
 
 def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
-    d, t = sigmoid_derivative(np.minimum(x, 1e3)), np.minimum(x, 1e3)
+    d = sigmoid_derivative(np.minimum(x, 1e3))
+    t = np.minimum(x, 1e3)
     # For z > 0, phi' is below 1.1. For z < 0, |phi'| <= s + |z| d, which decreases with |z|.
     first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
     return (
@@ -639,8 +644,11 @@ def _silu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
 
 
 def _gelu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # the limit avoids infinity times 0
-    cdf, n = ndtr(z), normal_density(t)
+    # the limit avoids infinity times 0
+    t = np.minimum(np.abs(z), 1e3)
+    both = np.clip(z, -1e3, 1e3)
+    cdf = ndtr(z)
+    n = normal_density(t)
     sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
     return z * cdf, cdf + both * n, n * (2 - t * t), sizes
 
@@ -663,7 +671,8 @@ def _gelu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
 
 def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
     low = np.minimum(z, 0)
-    e, q = np.exp(low), np.where(z > 0, 0.0, np.exp(low))
+    e = np.exp(low)
+    q = np.where(z > 0, 0.0, np.exp(low))
     return np.where(z > 0, z, np.expm1(low)), e, q, (-np.expm1(low), e, q)
 
 
@@ -676,7 +685,8 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
 
 
 def _elu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
-    one, zero = P.pair_from_float(np.ones_like(z.hi)), P.pair_from_float(np.zeros_like(z.hi))
+    one = P.pair_from_float(np.ones_like(z.hi))
+    zero = P.pair_from_float(np.zeros_like(z.hi))
     e = P.pair_expm1(P.select_pairs(z.hi > 0, zero, z))
     return P.select_pairs(z.hi > 0, z, e), P.select_pairs(
         z.hi > 0, one, P.add_float_to_pair(e, 1.0)

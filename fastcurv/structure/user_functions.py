@@ -71,9 +71,11 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
     eps = max(float(np.finfo(part.dtype).eps) for part in here)
     for j in (1, 2):
         given = here[j] * (v[:, None] if here[j].ndim > z.ndim else v)
-        sizes, slope = np.abs(given), (above[j - 1] - below[j - 1]) / (2 * DIFFERENCE_STEP)
+        sizes = np.abs(given)
+        slope = (above[j - 1] - below[j - 1]) / (2 * DIFFERENCE_STEP)
         if given.ndim > slope.ndim:
-            given, sizes = given.sum(axis=-1), sizes.sum(axis=-1)
+            given = given.sum(axis=-1)
+            sizes = sizes.sum(axis=-1)
         noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
         off = np.abs(slope - given) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
         # Fewer wrong difference quotients may be caused by kinks of the function.
@@ -85,11 +87,14 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
                 f"got {given[off][0]:.6g}."
             )
     if own.third_bound is not None:
-        move, change = np.abs(v) * DIFFERENCE_STEP, above[2] - below[2]
-        bound, lengths = own.third_derivative_bounds(z, *y, move), 2 * move
+        move = np.abs(v) * DIFFERENCE_STEP
+        change = above[2] - below[2]
+        bound = own.third_derivative_bounds(z, *y, move)
+        lengths = 2 * move
         if change.ndim == 3:
             change = np.where(np.isfinite(change), change, 0)
-            change, lengths = np.linalg.norm(change, 2, (1, 2)), np.linalg.norm(lengths, axis=1)
+            change = np.linalg.norm(change, 2, (1, 2))
+            lengths = np.linalg.norm(lengths, axis=1)
             bound = bound.max(axis=1)
         most = np.abs(here[2]).max(initial=0.0)
         if (np.abs(change) > 1.001 * bound * lengths + 1e-9 * (1 + most)).any():
@@ -275,7 +280,8 @@ class Loss(LossFunction):
         y = y[np.linspace(0, len(y) - 1, min(len(y), N_CHECK_ROWS)).astype(int)].astype(float)
         z, v = np.random.default_rng(0).standard_normal((2, len(y), d))
         with np.errstate(all="ignore"):
-            found, turned = check_derivatives(self, z, v, y), self(z[::-1].copy(), y[::-1].copy())
+            found = check_derivatives(self, z, v, y)
+            turned = self(z[::-1].copy(), y[::-1].copy())
         back = [part[::-1] for part in turned]
         check_rows_independent(self, found, back, "rows in another order", "each row")
         if (

@@ -109,7 +109,8 @@ class LinearAutoencoder(ReadOnlyMixin):
         with a random matrix A, which does not change the loss.
         """
         indices = sorted(int(i) - 1 for i in indices)
-        k, n = len(indices), self.spectrum.size
+        k = len(indices)
+        n = self.spectrum.size
         if (
             len(set(indices)) != k
             or k > self.p
@@ -127,7 +128,8 @@ class LinearAutoencoder(ReadOnlyMixin):
         if seed is not None:
             rng = as_rng(seed)
             A = np.eye(self.p) + 0.3 * rng.standard_normal((self.p, self.p))
-            W1, W2 = A @ W1, W2 @ np.linalg.inv(A)
+            W1 = A @ W1
+            W2 = W2 @ np.linalg.inv(A)
         return np.concatenate([W1.ravel(), W2.ravel()])
 
     def case(
@@ -136,7 +138,9 @@ class LinearAutoencoder(ReadOnlyMixin):
         """Return the `Case` of an index set, with verdict, loss and inertia in closed form. `seed`
         is that of `critical_point`, and `objective` replaces the objective of the case.
         """
-        n, p, inside = self.spectrum.size, self.p, set(indices)
+        n = self.spectrum.size
+        p = self.p
+        inside = set(indices)
         k = len(inside)
         outside = [j for j in range(1, n + 1) if j not in inside]
         n_negative = sum(j < i for i in inside for j in outside) + (p - k) * (n - k)
@@ -158,7 +162,8 @@ class LinearAutoencoder(ReadOnlyMixin):
         random sets, the empty set and the set of the minimum. `seed` is also that of
         `critical_point`.
         """
-        n, seed = self.spectrum.size, resolve_seed(seed, rng)
+        n = self.spectrum.size
+        seed = resolve_seed(seed, rng)
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]
         if limit is not None and limit < len(sets):
             best = tuple(range(1, self.p + 1))

@@ -177,7 +177,9 @@ class FunctionObjective(ReadOnlyMixin):
         self, n_params: int, value: Any, gradient: Any, hessian: Any, third_bound: Any = None
     ) -> None:
         self.n_params = check_positive_int(n_params, "n_params")
-        self._value, self._gradient, self._hessian = value, gradient, hessian
+        self._value = value
+        self._gradient = gradient
+        self._hessian = hessian
         self._third_bound = third_bound
 
     def _copy_argument(self, theta: np.ndarray) -> np.ndarray:

@@ -93,7 +93,9 @@ class ReferenceModel(ReadOnlyMixin):
             else check_choice(name, tuple(ACTIVATIONS), "activation")
             for name in names
         )
-        self.bias, self.residual, self.batch_norm = bool(bias), bool(residual), bool(batch_norm)
+        self.bias = bool(bias)
+        self.residual = bool(residual)
+        self.batch_norm = bool(batch_norm)
         n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
         self.n_params = n_params + 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
@@ -159,7 +161,8 @@ class ReferenceModel(ReadOnlyMixin):
         """Return the gradient (n,) with respect to theta of ``sum(delta * outputs)``, for fixed
         `delta` and the results `zs` and `below` of `forward`.
         """
-        layers, grads = self.unflatten(theta), []
+        layers = self.unflatten(theta)
+        grads = []
         skip: Any = 0
         e = delta  # e = dL/da of the current layer from the second iteration on
         for layer in reversed(range(len(layers))):
@@ -247,11 +250,14 @@ class ReferenceObjective(ReadOnlyMixin):
         l2_biases: bool = True,
         sample_weight: ArrayLike | None = None,
     ) -> None:
-        self.model, self.loss, self.l2 = model, check_loss(loss), float(l2)
+        self.model = model
+        self.loss = check_loss(loss)
+        self.l2 = float(l2)
         self.l2_biases = l2_biases
         self.X = np.array(X, dtype=float)
         targets = np.asarray(y)
-        N, d_out = len(self.X), model.sizes[-1]
+        N = len(self.X)
+        d_out = model.sizes[-1]
         row = loss_spec(self.loss)
         if row.targets == "classes":
             targets = one_hot(targets, d_out)
@@ -267,7 +273,8 @@ class ReferenceObjective(ReadOnlyMixin):
             if sample_weight is None
             else np.array(check_vector(sample_weight, N, "sample_weight"))
         )
-        self.n_params, self.n_samples = model.n_params, N
+        self.n_params = model.n_params
+        self.n_samples = N
 
     @property
     def certificates(self) -> Certificates:
@@ -285,7 +292,8 @@ class ReferenceObjective(ReadOnlyMixin):
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
         terms, delta = loss_spec(self.loss).terms(zs[-1], self.y)
-        l2, scale = l2_diagonal(self), self._scale()
+        l2 = l2_diagonal(self)
+        scale = self._scale()
         # A term that overflows, times 0, would be NaN.
         terms, delta = (np.where(scale == 0, 0, scale * part) for part in (terms, delta))
         value = terms.sum() + 0.5 * (theta @ (l2 * theta))
@@ -319,7 +327,9 @@ class ReferenceHessian(SelfAdjointOperator, ReadOnlyMixin):
 
     def __init__(self, objective: ReferenceObjective, theta: Floats) -> None:
         super().__init__(float, (theta.size, theta.size))
-        self.objective, self.theta, self.n_products = objective, theta, 0
+        self.objective = objective
+        self.theta = theta
+        self.n_products = 0
         self.value, self.gradient = objective.value_and_gradient(theta)
 
     def _matvec(self, v: Floats) -> Floats:

@@ -138,7 +138,8 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
         g_new = ob.gradient(new)
         if not np.linalg.norm(g_new) < np.linalg.norm(g):
             break
-        best, g = new, g_new
+        best = new
+        g = g_new
     return best
 
 
@@ -211,7 +212,8 @@ def _dead_relu_cases() -> Iterator[Any]:
 
 
 def _xor_cases() -> Iterator[Any]:
-    X, y = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]]), np.array([0.0, 1, 1, 0])
+    X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    y = np.array([0.0, 1, 1, 0])
     ob = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y)
     origin = np.zeros(9)
     origin[-1] = 0.5

@@ -224,7 +224,8 @@ def artanh(u: Ball) -> Ball:
     require(
         (abs(u.mid) + u.rad) * 1000 <= 336 * ONE, "the logarithm of an inexact number is needed"
     )
-    square, result = u * u, ZERO
+    square = u * u
+    result = ZERO
     for k in range(163, 0, -2):
         result = ratio(1, k) + square * result
     result = u * result
@@ -293,7 +294,8 @@ def loss_derivatives(name: str, z: Balls, y: Balls) -> tuple[Ball, Balls, Balls,
         rest = [a - b for a, b in zip(z, y)]
         return dot(rest, rest), add(rest, rest), [TWO] * len(z), p
     if name == "cross_entropy":  # sum of y (log(sum of e^z) - z)
-        top, mass = Ball(max(a.mid for a in z)), total(y)
+        top = Ball(max(a.mid for a in z))
+        mass = total(y)
         e = [exp(a - top) for a in z]
         p = [a / total(e) for a in e]  # e^z / sum of e^z, since `top` cancels
         q = [mass * a for a in p]
@@ -359,7 +361,8 @@ class Network:
 
     def penalties(self) -> list[Ball]:
         """Return the coefficient l2 of each parameter."""
-        result, of_biases = [], self.l2 if self.l2_biases else ZERO
+        result = []
+        of_biases = self.l2 if self.l2_biases else ZERO
         for inputs, outputs in zip(self.sizes, self.sizes[1:]):
             result += [self.l2] * (inputs * outputs) + [of_biases] * (outputs * self.bias)
         return result
@@ -372,7 +375,9 @@ class Sample:
     """
 
     def __init__(self, net: Network, layers: list[Layer], x: Balls, y: Balls, factor: Ball) -> None:
-        self.y, self.factor, self.skips = y, factor, [*net.skips, False]
+        self.y = y
+        self.factor = factor
+        self.skips = [*net.skips, False]
         self.a: list[Balls] = [x]
         self.z: list[Balls] = []
         self.slope: list[Balls] = []
@@ -385,7 +390,8 @@ class Sample:
                 self.slope.append(slope)
                 self.bend.append(bend)
         value, delta, q, self.p = loss_derivatives(net.loss, self.z[-1], y)
-        self.value, self.q = factor * value, [factor * t for t in q]
+        self.value = factor * value
+        self.q = [factor * t for t in q]
         self.delta: list[Balls] = [[factor * t for t in delta]]
         e: list[Ball] = []
         for l in range(len(layers) - 1, 0, -1):
@@ -423,7 +429,9 @@ class Point:
     """The loss, its gradient and its Hessian at theta."""
 
     def __init__(self, net: Network, theta: Balls) -> None:
-        self.net, self.theta, self.layers = net, theta, net.layers(theta)
+        self.net = net
+        self.theta = theta
+        self.layers = net.layers(theta)
         self.samples = [Sample(net, self.layers, *row) for row in net.rows]
 
     def loss(self) -> Ball:
@@ -438,7 +446,8 @@ class Point:
     def product(self, v: Balls) -> list[Ball]:
         """Return H v: rdW = sum of rdelta a' + delta ra', rdb = sum of rdelta, plus l2 v."""
         direction = self.net.layers(v)
-        pairs, weight_pairs = [], []
+        pairs = []
+        weight_pairs = []
         for s in self.samples:
             ra, rdelta = s.derivatives_along(self.layers, direction)
             pairs.append((s.a, rdelta))
@@ -476,7 +485,8 @@ def decimal(x: Ball) -> str:
 
 def lipschitz(point: Point, r: Ball) -> Ball:
     """Return the number L of the module docstring for the ball of radius r around the point."""
-    net, L = point.net, ZERO
+    net = point.net
+    L = ZERO
     norms = [sqrt(total([dot(row, row) for row in W])) + r for W, _, _ in point.layers]
     for s in point.samples:
         A1 = A2 = A3 = ZERO
@@ -521,11 +531,13 @@ def eigenvalues_above(H: list[list[Ball]], mu: Ball) -> int:
 
 def confirm_inertia(net: Network, claim: dict[str, Any], correction: Balls) -> str:
     """Confirm a claim by theorem 1, and return the sentence that states it."""
-    r, m = claim["radius"], claim["min_abs_eigenvalue"]
+    r = claim["radius"]
+    m = claim["min_abs_eigenvalue"]
     point = Point(net, net.theta)
     mu = Ball((m + lipschitz(point, r) * r).high)
     H = point.hessian()
-    above, below = eigenvalues_above(H, mu), len(H) - eigenvalues_above(H, -mu)
+    above = eigenvalues_above(H, mu)
+    below = len(H) - eigenvalues_above(H, -mu)
     require(
         (above, below) == (claim["positive"], claim["negative"]),
         f"the Hessian at theta has {above} eigenvalues above mu = m + L r = {decimal(mu)} and "
@@ -548,11 +560,14 @@ def confirm_inertia(net: Network, claim: dict[str, Any], correction: Balls) -> s
 
 def confirm_directions(net: Network, claim: dict[str, Any]) -> str:
     """Confirm a claim by theorem 2, and return the sentence that states it."""
-    r, point = claim["radius"], Point(net, net.theta)
+    r = claim["radius"]
+    point = Point(net, net.theta)
     change = lipschitz(point, r) * r
     for name, sign in (("negative", -UNIT), ("positive", UNIT)):
-        u, curvature = claim[f"{name}_direction"], claim[f"{name}_curvature"]
-        form, square = dot(u, point.product(u)), dot(u, u)
+        u = claim[f"{name}_direction"]
+        curvature = claim[f"{name}_curvature"]
+        form = dot(u, point.product(u))
+        square = dot(u, u)
         margin = sign * (form - curvature * square) - change * square
         require(
             square.low > 0 and margin.low >= 0,
@@ -669,7 +684,8 @@ def read_certificate(raw: bytes, rows: bytes | None) -> tuple[Network, dict[str,
         understood(not skip or below == above, "a skip must join layers of equal sizes")
     net.bias = one_of(bias, [False, True], "bias")
     name, l2, l2_biases = entries(loss, "name", "l2", "l2_biases")
-    net.loss, net.l2 = one_of(name, LOSSES, "name of the loss"), number(l2)
+    net.loss = one_of(name, LOSSES, "name of the loss")
+    net.l2 = number(l2)
     net.l2_biases = one_of(l2_biases, [False, True], "l2_biases")
     understood(net.l2.mid >= 0, "l2 must not be negative")
     n = sum((inputs + net.bias) * outputs for inputs, outputs in zip(sizes, sizes[1:]))
@@ -690,7 +706,9 @@ def read_rows(net: Network, data: Any, rows: bytes | None) -> None:
         understood(rows is None, "the rows are in the certificate: leave out --data")
     X, y, weights = entries(data, "X", "y", "sample_weight")
     understood(type(X) is list and len(X) > 0, "X must be a list of rows")
-    N, n, d_out = len(X), len(net.theta), net.sizes[-1]
+    N = len(X)
+    n = len(net.theta)
+    d_out = net.sizes[-1]
     # n products and their sums, and two eliminations; measured on one core of 2024
     net.seconds = 4e-6 * N * n * (n + 20) + 3e-7 * n**3
     understood(net.seconds <= MAX_SECONDS, f"a check would take more than {MAX_SECONDS} s")

@@ -63,10 +63,12 @@ class DerivativeCheck(FrozenRecord):
         """String that states whether the gradient and the Hessian agree with finite differences.
         For each of the two, the error that is largest relative to its tolerance is given.
         """
-        errors, tols = self.gradient_errors, self.gradient_tols
+        errors = self.gradient_errors
+        tols = self.gradient_tols
         parts = [_error_sentence("The gradient", "loss", errors, tols)]
         if len(self.hessian_errors):
-            errors, tols = self.hessian_errors, self.hessian_tols
+            errors = self.hessian_errors
+            tols = self.hessian_tols
             parts.append(_error_sentence("The Hessian", "gradient", errors, tols))
         # With a wrong gradient, this comparison does not test the Hessian.
         if self.gradient_agrees and not self.hessian_agrees:
@@ -168,7 +170,8 @@ def check_gradient(
     """
     require_attrs(ob, ("n_params", "value", "gradient"), "ob", OBJECTIVE_HINT, theta)
     theta = np.array(check_theta(ob, theta), float)
-    ob, rng = cast_to_float64(ob), as_rng(resolve_seed(seed, rng, 0))
+    ob = cast_to_float64(ob)
+    rng = as_rng(resolve_seed(seed, rng, 0))
     n_directions = check_positive_int(n_directions, "n_directions")
     with np.errstate(all="ignore"), user_call_guard(ob, theta):
         g = checked_gradient(ob.gradient(theta), theta.size)
@@ -208,9 +211,11 @@ def _compare_derivative(
     `noise` is the error of the function that results from the rounding of its argument.
     """
     steps = DIFFERENCE_STEPS * max(1.0, safe_norm(theta))
-    differences, rounding = [], []
+    differences = []
+    rounding = []
     for h in steps:
-        above, below = function(theta + h * v), function(theta - h * v)
+        above = function(theta + h * v)
+        below = function(theta - h * v)
         differences.append((above - below) / (2 * h))
         size = max(safe_norm(above), safe_norm(below))
         rounding.append((value_rounding_error(size, np.float64) + noise) / h)

@@ -45,7 +45,9 @@ from .facts import (
 # advised learning rate of Adam, which is about the change of each weight in a step, relative to the
 # typical size of an initial weight
 ADAM_STEP_RATIO = 0.05
-PROVED, MEASURED, SUSPECTED = "proved", "measured", "suspected"
+PROVED = "proved"
+MEASURED = "measured"
+SUSPECTED = "suspected"
 Found = tuple[float, str] | None  # (number for the sentence, how the cause was established)
 
 
@@ -64,7 +66,8 @@ def _find_shuffled_rows(f: Facts) -> Found:
 
 
 def _find_classes_as_numbers(f: Facts) -> Found:
-    count, gaps = len(f.values), np.diff(f.values)
+    count = len(f.values)
+    gaps = np.diff(f.values)
     few = 3 <= count <= 20 and 5 * count <= len(f.y)
     even = few and np.ptp(gaps) <= 1e-6 * gaps.max()
     return _finding_or_none(f.link == "identity" and even, count, SUSPECTED)
@@ -116,7 +119,8 @@ def _find_column_scale(f: Facts, alone: bool) -> Found:
 def _find_large_l2(f: Facts) -> Found:
     # A fit needs about four paths through the network, each with weights of norm 1 in every layer.
     # `needed` is the decay of these weights, relative to the loss of the best constant.
-    l2, rest = float(np.max(f.ob.l2)), max(f.loss - 0.5 * f.decay_penalty, MIN_NORMAL)
+    l2 = float(np.max(f.ob.l2))
+    rest = max(f.loss - 0.5 * f.decay_penalty, MIN_NORMAL)
     needed = 0.5 * l2 * 4 * len(f.layers) / max(f.constant_loss, MIN_NORMAL)
     held = f.relative_weight_size < 0.2 and needed > 0.15
     falling = needed > 0.5 and 0.3 < f.decay_imbalance < 1.5
@@ -171,7 +175,8 @@ def _find_vanishing_gradient(f: Facts) -> Found:
         return None
     # If the gradient of the last layer is nearly 0 too, as after its biases have been fitted, only
     # the ratio of the curvatures is small.
-    first, last = f.layers[0], f.layers[-1]
+    first = f.layers[0]
+    last = f.layers[-1]
     least = min(first.gradient / last.gradient, first.curvature / last.curvature)
     return _finding_or_none(least < 1e-3, 1 / max(least, MIN_NORMAL))
 
@@ -202,7 +207,8 @@ def _find_large_weights(f: Facts) -> Found:
 def _find_small_start_weights(f: Facts) -> Found:
     # Small initial weights are close to the saddle at theta = 0, and the gradient norm grows while
     # a run escapes from this saddle.
-    known, norms = f.steps.losses / max(f.constant_loss, MIN_NORMAL), f.steps.norms
+    known = f.steps.losses / max(f.constant_loss, MIN_NORMAL)
+    norms = f.steps.norms
     if len(known) < 5 or not known[-1] < 0.9 or not f.hidden_layers:
         return None
     off = abs(f.relative_start_loss - 1)
@@ -306,8 +312,10 @@ class Cause:
     poor: bool = True
 
 
-LOSS_UNFIT_CAUSE, RATE_LARGE_CAUSE = "loss does not match the targets", "learning rate too large"
-WEIGHTS_SMALL_CAUSE, SADDLE_CAUSE = "initial weights too small", "saddle or copied units"
+LOSS_UNFIT_CAUSE = "loss does not match the targets"
+RATE_LARGE_CAUSE = "learning rate too large"
+WEIGHTS_SMALL_CAUSE = "initial weights too small"
+SADDLE_CAUSE = "saddle or copied units"
 CAUSES: tuple[Cause, ...] = (
     Cause(
         LOSS_UNFIT_CAUSE,
@@ -636,7 +644,8 @@ class Diagnosis:
 
     def evidence(self) -> list[tuple[str, str]]:
         """Return the main measurements as a list of pairs of strings (name, measurement)."""
-        f, at = self.facts, self.verdict
+        f = self.facts
+        at = self.verdict
         constant = format_number(f.constant_loss)
         explained = f"{f.explained_variance:.0%} of the targets' variance; kernel regressions "
         explained += f"predict {f.attainable_variance:.0%} of it on held-out rows"

@@ -146,7 +146,8 @@ def _noise_of_targets(post: LaplacePosterior) -> np.ndarray:
     """Return the standard deviation (m,) of the noise of each target. Each has the same share of
     the degrees of freedom, so that the mean of the squares is that of the posterior.
     """
-    ob, noise = post.objective, float(post.noise_std or 0.0)
+    ob = post.objective
+    noise = float(post.noise_std or 0.0)
     if noise == 0.0 or ob.model.sizes[-1] == 1:
         return np.full(ob.model.sizes[-1], noise)
     residuals = ob.model.predict(post.theta, ob.X) - ob.y

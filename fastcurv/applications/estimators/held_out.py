@@ -45,8 +45,10 @@ HELD_OUT_STRIDE = 4
 MIN_HELD_OUT_ROWS = 10  # minimum number of distinct rows to hold out
 # The search stops max(MIN_PATIENCE, PATIENCE_RATIO * t) iterations after an improvement at
 # iteration t. The loss of fewer than LONG_PATIENCE_MAX_ROWS often rises for longer before it falls.
-MIN_PATIENCE, PATIENCE_RATIO = 15, 0.5
-LONG_PATIENCE_MAX_ROWS, MIN_LONG_PATIENCE = 100.0, 50
+MIN_PATIENCE = 15
+PATIENCE_RATIO = 0.5
+LONG_PATIENCE_MAX_ROWS = 100.0
+MIN_LONG_PATIENCE = 50
 # minimum relative decrease of the held-out loss that counts as an improvement
 MIN_RELATIVE_GAIN = 1e-3
 # A cross entropy within this fraction of the lowest one counts as equal, since the accuracy still
@@ -80,8 +82,11 @@ class HeldOutMonitor:
     def __init__(
         self, fitted: Objective, held: Objective, theta: np.ndarray, count: float = np.inf
     ) -> None:
-        self.fitted, self.held = fitted, held
-        self.theta, self.kept, self.count = theta, 0, 0
+        self.fitted = fitted
+        self.held = held
+        self.theta = theta
+        self.kept = 0
+        self.count = 0
         # `mark` is lowered only by improvements of at least `MIN_RELATIVE_GAIN`.
         self.lowest = self.mark = held.value(theta)
         self.improved = 0  # iteration at which `mark` was last lowered
@@ -101,10 +106,12 @@ class HeldOutMonitor:
         self.count += 1
         loss = self.held.value(at.x)
         if loss < self.mark - MIN_RELATIVE_GAIN * abs(self.mark):
-            self.mark, self.improved = loss, self.count
+            self.mark = loss
+            self.improved = self.count
         self.lowest = min(self.lowest, loss)
         if loss <= self.lowest + self.slack * abs(self.lowest):
-            self.theta, self.kept = at.x, self.count
+            self.theta = at.x
+            self.kept = self.count
         patience = max(self.min_patience, PATIENCE_RATIO * self.improved)
         waited = self.count - self.improved > patience
         return waited and at.fun - weight_penalty(self.fitted, at.x) < self.plateau

@@ -32,8 +32,10 @@ def plot_posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
         The Axes with the band. Over several inputs, the horizontal axis shows the rows in the
         order of the output.
     """
-    ob, ax = post.objective, new_axes(ax)
-    d_in, d_out = ob.model.sizes[0], ob.model.sizes[-1]
+    ob = post.objective
+    ax = new_axes(ax)
+    d_in = ob.model.sizes[0]
+    d_out = ob.model.sizes[-1]
     if not 0 <= output < d_out:
         raise ValueError(f"output must be an int from 0 to {d_out - 1}, got {output}.")
     X = ob.X.toarray() if hasattr(ob.X, "toarray") else np.asarray(ob.X)

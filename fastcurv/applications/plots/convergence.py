@@ -52,7 +52,8 @@ def _as_curve(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
             f"curve {name!r} must be two arrays, x and y, got {type_phrase(curve)}. Use "
             "(range(len(losses)), losses) for losses alone."
         ) from None
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x = np.asarray(x, dtype=float)
+    y = np.asarray(y, dtype=float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(
             f"curve {name!r} must have x and y of shape (k,), got {x.shape} and {y.shape}."

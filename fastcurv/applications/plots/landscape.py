@@ -66,7 +66,8 @@ def surface(
     matplotlib Axes
     """
     ax = new_axes(ax, figsize=(5.6, 4.6))
-    x, y = np.linspace(xlim[0], xlim[1], n), np.linspace(ylim[0], ylim[1], n)
+    x = np.linspace(xlim[0], xlim[1], n)
+    y = np.linspace(ylim[0], ylim[1], n)
     z = np.array([[function(a, b) for a in x] for b in y], dtype=float)
     draw_level_lines(ax, x, y, z, levels=levels, log=log)
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -98,7 +99,8 @@ def angle_sine(first: Array, second: Array) -> float:
     at most `MAX_PARALLEL_SINE` do not span a plane.
     """
     u, w = (v / np.abs(v).max() for v in (first, second))
-    u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
+    u = u / np.linalg.norm(u)
+    w = w / np.linalg.norm(w)
     return float(np.linalg.norm(w - u * (u @ w)))
 
 
@@ -402,7 +404,8 @@ class LandscapeDisplay(Display):
     def _plot_line(self, ax: Any, label: str, log: bool) -> None:
         color = CYCLE[n_labelled_lines(ax) % len(CYCLE)]
         finite = self.losses[np.isfinite(self.losses)]
-        low, high = finite.min(initial=np.inf), finite.max(initial=-np.inf)
+        low = finite.min(initial=np.inf)
+        high = finite.max(initial=-np.inf)
         ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)
         if self.taylor is not None:
             room = 0.3 * (high - low)
@@ -475,14 +478,16 @@ def _random_directions(
     For units of a single weight only the signs are random. The directions for two such units are
     therefore parallel half the time.
     """
-    best, widest = None, MAX_PARALLEL_SINE
+    best = None
+    widest = MAX_PARALLEL_SINE
     for _ in range(MAX_DIRECTION_DRAWS):
         rows = np.array([filter_normalised_direction(objective, theta, rng) for _ in range(n_dims)])
         angle = 1.0 if n_dims == 1 else angle_sine(*rows)
         if angle >= 0.5:
             return rows
         if angle > widest:
-            best, widest = rows, angle
+            best = rows
+            widest = angle
     if best is not None:
         return best
     raise ValueError(

@@ -18,7 +18,8 @@ def final_estimator_and_inputs(estimator: Any, X: Any = None) -> tuple[Any, Any]
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
     if hasattr(estimator, "steps"):
-        before, estimator = estimator[:-1], estimator[-1]
+        before = estimator[:-1]
+        estimator = estimator[-1]
         X = before.transform(X) if X is not None and len(before.steps) else X
     if not hasattr(type(estimator), "objective"):
         raise TypeError(
@@ -80,7 +81,8 @@ def decision_regions(
     matplotlib Axes
     """
     ax = new_axes(ax, figsize=(4.0, 4.0))
-    low, high = X.min(axis=0), X.max(axis=0)
+    low = X.min(axis=0)
+    high = X.max(axis=0)
     margin = 0.08 * (high - low)
     x0, x1 = (np.linspace(low[i] - margin[i], high[i] + margin[i], n) for i in (0, 1))
     grid = np.stack(np.meshgrid(x0, x1), axis=-1).reshape(-1, 2)

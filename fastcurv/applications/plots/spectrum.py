@@ -130,7 +130,8 @@ class SpectrumDisplay(Display):
         array([-1.,  5.])
         """
         cls._check_plot_options(look, "from_operator")
-        k, seed = check_positive_int(k, "k", least=0), resolve_seed(seed, rng)
+        k = check_positive_int(k, "k", least=0)
+        seed = resolve_seed(seed, rng)
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = extreme_eigenpairs(op, min(k, density.n // 2), seed).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)

@@ -11,16 +11,14 @@ from ...common.optional import optional_import
 from ...common.read_only import ReadOnlyMixin
 from ...spectrum.draw import new_pyplot_axes, plain_numbers
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#F0E442",
-    "#6E6E6E",
-)
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+PURPLE = "#CC79A7"
+SKY = "#56B4E9"
+RED = "#D55E00"
+YELLOW = "#F0E442"
+GREY = "#6E6E6E"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
 LINE_STYLES = ("-", "--", ":", "-.")
 MARKERS = {
@@ -175,5 +173,6 @@ class Display(ReadOnlyMixin):
     def _create_axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
         """Return ``ax``, or new Axes if it is None, and store them in ``ax_`` and ``figure_``."""
         ax = new_pyplot_axes(figsize) if ax is None else ax
-        self.ax_, self.figure_ = ax, ax.figure
+        self.ax_ = ax
+        self.figure_ = ax.figure
         return ax

@@ -114,7 +114,8 @@ MAX_LEVERAGE = 0.999
 MAX_NEWTON_DECREMENT = 0.5
 
 # a table of at most MAX_TABLE_ROWS parameters is complete; of more, the first N_FIRST_TABLE_ROWS
-MAX_TABLE_ROWS, N_FIRST_TABLE_ROWS = 20, 5
+MAX_TABLE_ROWS = 20
+N_FIRST_TABLE_ROWS = 5
 NORMAL_975 = 1.959964  # quantile of the normal distribution for intervals of 95%
 PARAMETER_TABLE_HEAD = ("parameter", "estimate", "error", "95% interval")
 
@@ -431,7 +432,8 @@ class LaplacePosterior(FrozenRecord):
 
     def _parameter_table(self) -> list[tuple[str, str, str, str]]:
         """Return the rows (name, estimate, standard error, interval) of the first parameters."""
-        model, errors = self.objective.model, self.standard_errors
+        model = self.objective.model
+        errors = self.standard_errors
         names = [
             f"{name}[{', '.join(map(str, index))}]"
             for layer, parts in zip(parameter_names(model), model.unflatten(self.theta))
@@ -439,7 +441,8 @@ class LaplacePosterior(FrozenRecord):
             for index in np.ndindex(part.shape)
         ]
         n = len(names) if len(names) <= MAX_TABLE_ROWS else N_FIRST_TABLE_ROWS
-        low, high = self.theta - NORMAL_975 * errors, self.theta + NORMAL_975 * errors
+        low = self.theta - NORMAL_975 * errors
+        high = self.theta + NORMAL_975 * errors
         return [
             (name, f"{x:.5g}", f"{error:.3g}", f"{lower:.4g} to {upper:.4g}")
             for name, x, error, lower, upper in zip(names[:n], self.theta, errors, low, high)
@@ -929,7 +932,9 @@ def _left_out_noise(ob: Any, theta: Floats, root: Floats) -> float:
     """Return the root mean square residual of rows left out from a fit with squared errors, by the
     linearised network. `root` is a root of the covariance of the parameters for unit noise.
     """
-    residuals, start, total = ob.model.predict(theta, ob.X) - ob.y, 0, 0.0
+    residuals = ob.model.predict(theta, ob.X) - ob.y
+    start = 0
+    total = 0.0
     weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
     for rows, spread in output_covariance_roots(ob.model, theta, root, ob.X):
         some = slice(start, start + len(rows))

@@ -772,7 +772,8 @@ def _undetermined_groups(ob: Any, thetas: Floats, groups: Any) -> Any:
     """Return a mask (N,) of the rows of groups, numbered by `groups` (N,), without which the
     Hessian at the point reached, in `thetas` (N, n), is singular.
     """
-    undetermined, shift = np.zeros(ob.n_samples, bool), _unpenalised_shift(ob)
+    undetermined = np.zeros(ob.n_samples, bool)
+    shift = _unpenalised_shift(ob)
     for group in range(groups.max() + 1):
         rows = groups == group
         H = objective_without_rows(ob, rows).hessian(thetas[np.argmax(rows)])

@@ -49,7 +49,8 @@ def jacobian_blocks(ob: Any, theta: Floats) -> Iterator[tuple[slice, Floats]]:
     and an array (rows, d_out, n).
     """
     J = ob.jacobian(theta)
-    d, n = ob.model.sizes[-1], ob.n_params
+    d = ob.model.sizes[-1]
+    n = ob.n_params
     step = max(1, JACOBIAN_BLOCK_ENTRIES // (d * n))
     for start in range(0, ob.n_samples, step):
         rows = slice(start, min(start + step, ob.n_samples))
@@ -92,7 +93,9 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
     `thetas` (r, n). X (r, k) holds the inputs. The gradients are not divided by N, the number of
     samples.
     """
-    model, layers, slopes = ob.model, list(_layers_of_networks(ob.model, thetas)), list[Any]()
+    model = ob.model
+    layers = list(_layers_of_networks(ob.model, thetas))
+    slopes = list[Any]()
 
     def activate(l: int, z: Floats, a: Floats) -> Floats:
         h: Floats
@@ -101,7 +104,8 @@ def _row_gradients(ob: Any, X: Floats, thetas: Floats, rows: Any) -> Floats:
         return h + a if model.skips[l] else h
 
     below, zs = forward(layers, X[:, None], activate)
-    a, z = [one[:, 0] for one in below], zs[-1][:, 0]
+    a = [one[:, 0] for one in below]
+    z = zs[-1][:, 0]
     weight = None if ob.sample_weight is None else ob.sample_weight[rows]
     samples = SimpleNamespace(loss=ob.loss, y=ob.y[rows], sample_weight=weight, dtype=ob.dtype)
     delta = OutputLossDerivatives(samples, z, n_terms_per_row(ob)).delta
@@ -150,8 +154,10 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
     coefficients a_i (N, d_out). The initial matrix is H at theta. If an iteration does not
     converge, Newton steps from theta are used for this sample.
     """
-    ob, N = at.ob, at.ob.n_samples
-    X, every = dense_rows(ob.model, ob.X), np.arange(N)
+    ob = at.ob
+    N = at.ob.n_samples
+    X = dense_rows(ob.model, ob.X)
+    every = np.arange(N)
     thetas = np.empty((N, ob.n_params))
     with serial_blas_context():
         for rows, J in jacobian_blocks(ob, at.theta):
@@ -163,12 +169,15 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         return np.asarray(whole - own / N)
 
     weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
-    L, done = at.factor.lower, weight == 0
+    L = at.factor.lower
+    done = weight == 0
     own = _row_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
-    active, steps = np.flatnonzero(~done), thetas - at.theta
+    active = np.flatnonzero(~done)
+    steps = thetas - at.theta
     g = gradients(thetas[active], active)
     pairs = [(steps[active], g - (ob.gradient(at.theta) - own[active] / N))]
-    size, shortest = np.linalg.norm(steps @ L, axis=1), np.full(N, np.inf)
+    size = np.linalg.norm(steps @ L, axis=1)
+    shortest = np.full(N, np.inf)
     floor = STEP_ROUNDING_TOL * float(np.linalg.norm(L.T @ at.theta))
     for _ in range(MAX_GRADIENTS_PER_ROW):
         p = _lbfgs_steps(at.factor, pairs, g)
@@ -180,16 +189,16 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         keep = ~ended & (length < MAX_STEP_GROWTH * before)
         if not keep.any():
             break
-        active, p, g = active[keep], p[keep], g[keep]
+        active = active[keep]
+        p = p[keep]
+        g = g[keep]
         pairs = [(s[keep], y[keep]) for s, y in pairs][-N_LBFGS_PAIRS:]
         thetas[active] += p
         after = gradients(thetas[active], active)
         pairs.append((p, after - g))
         g = after
-    kept, bounds = (
-        np.zeros(N, bool),
-        _RemovalProofBounds(at, float(np.linalg.norm(own, axis=1).mean())),
-    )
+    kept = np.zeros(N, bool)
+    bounds = _RemovalProofBounds(at, float(np.linalg.norm(own, axis=1).mean()))
     for i in every:
         without = objective_without_rows(ob, i)
         if not done[i]:
@@ -260,7 +269,8 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
     """Return the L-BFGS steps (rows, n) for gradients g (rows, n), from a list of `pairs` of steps
     and gradient differences, each (rows, n). The inverse of H is the initial matrix.
     """
-    q, kept = -g, []
+    q = -g
+    kept = []
     for s, y in reversed(pairs):
         sy = np.einsum("ij,ij->i", s, y)
         rho = np.where(sy > 0, 1 / np.where(sy > 0, sy, 1), 0.0)[:, None]
@@ -286,12 +296,14 @@ class _RemovalProofBounds:
     """
 
     def __init__(self, at: FactoredMinimum, gradient_size: float) -> None:
-        self.at, self.known = at, dict[int, float]()
+        self.at = at
+        self.known = dict[int, float]()
         enclosed = at.ob.hessian(at.theta).assembled()
         self.hessian_error = (
             math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error_bound(None)
         )
-        passes, g = passes_at(at.ob, at.theta), at.ob.gradient(at.theta)
+        passes = passes_at(at.ob, at.theta)
+        g = at.ob.gradient(at.theta)
         certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient_error_bound(g))
         self.gradient_error = max(GRADIENT_ERROR_RATIO * gradient_size, certified)
         values = eigvalsh(at.factor.lower @ at.factor.lower.T)

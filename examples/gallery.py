@@ -80,7 +80,7 @@ class Lectures(Report):
         data, name = base64.b64encode(path.read_bytes()).decode(), html.escape(caption)
         shown = f'<img alt="{name}" src="data:image/png;base64,{data}">'
         if path.stem in FIRST_PICTURES:
-            small = shown.replace("<img", '<img style="width: 100%"')
+            small = shown.replace("<img", '<img width="300"')
             self.small.append(f'<a href="#{anchor(path.stem)}">{small}</a>')
         text = f"<figcaption>{html.escape(caption, quote=False)}</figcaption>"
         return self.add_markup(f'<figure class="image">{shown}{text}</figure>')
@@ -92,10 +92,7 @@ class Lectures(Report):
         return self.add_markup(f"<p>{link}, {seconds:.0f} s of a processor</p>")
 
     def to_html(self):
-        columns = (
-            "display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr))"
-        )
-        small = f'<div style="{columns}">{"".join(self.small)}</div>'
+        small = f"<p>{' '.join(self.small)}</p>"
         contents = f"{small}<nav><ul>{''.join(self.listed)}</ul></nav>"
         return super().to_html().replace(CONTENTS, contents)
 

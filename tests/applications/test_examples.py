@@ -327,7 +327,7 @@ MEASURED = {
     "poor_minima": ["loss"],
     "saddles_against_size": ["negative", "kind", "found"],
     "skip_connections": ["value"],
-    "where_training_stops": ["descent_kind", "descent_index", "descent_distance", "stopped"],
+    "where_training_stops": ["gain", "loss", "kind", "down_kind"],
 }
 
 
@@ -350,8 +350,9 @@ def test_a_heading_fails_if_measurements_are_shuffled(module, tmp_path, monkeypa
 @pytest.mark.nightly
 def test_results_of_where_training_stops_are_reproduced(run):
     facts = run("where_training_stops")
-    assert facts["trainings"] == 12 and facts["critical"] == 0
-    assert facts["with negative"] == 12 and facts["minima"] == facts["penalised"] == 6
+    assert facts["trainings"] == 54 and facts["saddles"] == facts["minima below without"] == 0
+    assert facts["minima"] == facts["minima in full batches"] == 3  # those of L-BFGS
+    assert facts["minima below"] == facts["penalised"] == 27
 
 
 @pytest.mark.nightly

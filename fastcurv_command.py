@@ -14,4 +14,5 @@ def main() -> int:
 
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, handler)
-    return run()
+    status: int = run()
+    return status

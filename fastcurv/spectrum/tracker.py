@@ -141,6 +141,8 @@ class Tracker(ReadOnlyMixin):
     [3]
     """
 
+    _read_only = frozenset(("records",))
+
     def __init__(
         self,
         ob: Any,

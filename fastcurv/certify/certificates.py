@@ -255,8 +255,8 @@ class Certificates(ReadOnlyMixin):
         """Return the ranges of the inputs and of the network outputs at theta, as a pair of
         `fastcurv.structure.saturation.ColumnRanges`.
         """
-        found: tuple[ColumnRanges, ColumnRanges] = self._sum_over_shards(ranges_at_theta, theta)
-        return found
+        ranges: tuple[ColumnRanges, ColumnRanges] = self._sum_over_shards(ranges_at_theta, theta)
+        return ranges
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """Return a dictionary of measures of the saturation of the hidden units at theta; its keys

@@ -195,7 +195,7 @@ class KroneckerCoordinates:
         return self._apply_roots(g, 0, True)
 
     def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:
-        """Return V with each layer's part of each row multiplied from both sides, by the roots of
+        """Return V with each layer's part of each row multiplied from both roots, by the roots of
         the factors if `which` is 0 and by the inverse roots if it is 1. If `gradient` is False, the
         factors are the transposed left root and the right root. If it is True, they are the left
         root and the transposed right root.
@@ -203,24 +203,24 @@ class KroneckerCoordinates:
         out = np.empty(V.shape, V.dtype)
         starts = self.model.starts
         p = V.size // V.shape[-1]
-        for l, ((m, k), sides) in enumerate(zip(self.model.shapes, self.factors)):
-            here = slice(starts[l], starts[l + 1])
-            wide = k + self.model.bias
-            cut = m * k
-            left = sides[0][which]
-            right = sides[1][which]
-            given = V[..., here].reshape(p, -1)
-            found = out[..., here].reshape(p, -1)
-            M = np.empty((p, m, wide), V.dtype)
-            M[..., :k] = given[:, :cut].reshape(p, m, k)
-            M[..., k:] = given[:, cut:].reshape(p, m, -1)
-            M = self._multiply_by_root(M.reshape(p * m, wide), right.T if gradient else right)
-            M = M.reshape(p, m, wide).transpose(1, 0, 2).reshape(m, p * wide)
+        for l, ((m, k), roots) in enumerate(zip(self.model.shapes, self.factors)):
+            layer = slice(starts[l], starts[l + 1])
+            n_inputs = k + self.model.bias
+            n_weights = m * k
+            left = roots[0][which]
+            right = roots[1][which]
+            V_layer = V[..., layer].reshape(p, -1)
+            out_layer = out[..., layer].reshape(p, -1)
+            M = np.empty((p, m, n_inputs), V.dtype)
+            M[..., :k] = V_layer[:, :n_weights].reshape(p, m, k)
+            M[..., k:] = V_layer[:, n_weights:].reshape(p, m, -1)
+            M = self._multiply_by_root(M.reshape(p * m, n_inputs), right.T if gradient else right)
+            M = M.reshape(p, m, n_inputs).transpose(1, 0, 2).reshape(m, p * n_inputs)
             M = self._multiply_by_root(M.T, left.T if gradient else left).T
-            M = M.reshape(m, p, wide).transpose(1, 0, 2)
-            found[:, :cut] = M[..., :k].reshape(p, cut)
-            found[:, cut:] = M[..., k:].reshape(p, -1)
-            out[..., here] = found.reshape(out[..., here].shape)
+            M = M.reshape(m, p, n_inputs).transpose(1, 0, 2)
+            out_layer[:, :n_weights] = M[..., :k].reshape(p, n_weights)
+            out_layer[:, n_weights:] = M[..., k:].reshape(p, -1)
+            out[..., layer] = out_layer.reshape(out[..., layer].shape)
         return out
 
     def _multiply_by_root(self, M: Array, side: Array) -> Array:

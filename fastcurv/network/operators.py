@@ -238,8 +238,9 @@ class Curvature(QuadraticFormOperator):
         return out.T
 
     def __matmul__(self, v: Any) -> Any:
-        """Return ``H @ v``. `FastProduct.multiply` of the engine takes an array that it can read
-        as it is; any other v is checked by `Operator._multiply_vectors` (`linear_operator.py`).
+        """Return ``H @ v``. `FastProduct.multiply` of the engine (`_take`) takes an array that
+        it can read as it is; any other v is checked by `Operator._multiply_vectors` in
+        `linear_operator.py`.
         """
         done = self._take(v)
         return super().__matmul__(v) if done is None else done

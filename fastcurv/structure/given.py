@@ -417,9 +417,9 @@ class ActivationFunction(UserFunction):
         third = self.third_derivative_bounds(z, move)
         slope, bend = (np.abs(part) + own for part in found[1:])
         with np.errstate(all="ignore"):
-            moved = np.where((third == 0) | (move == 0), 0.0, third * move)
-            second = (bend + moved) * USER_BOUND_ROUND_UP_FACTOR
-            more = bend + 0.5 * moved
+            bend_change = np.where((third == 0) | (move == 0), 0.0, third * move)
+            second = (bend + bend_change) * USER_BOUND_ROUND_UP_FACTOR
+            more = bend + 0.5 * bend_change
             first = (
                 slope + np.where((more == 0) | (move == 0), 0.0, more * move)
             ) * USER_BOUND_ROUND_UP_FACTOR

@@ -85,7 +85,7 @@ def saturation_from_counts(
     pairs = rows * int(widths.sum())
     rows = max(1, rows)
     return {
-        "layers": [float(n / (rows * m)) for n, m in zip(counts, widths)],
+        "layers": [float(count / (rows * width)) for count, width in zip(counts, widths)],
         "saturated": float(counts.sum() / pairs) if pairs else 0.0,
         "dead_units": int(sum((~units).sum() for units in live)),
         "n_units": int(widths.sum()),

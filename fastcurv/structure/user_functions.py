@@ -77,14 +77,14 @@ def check_derivatives(own: Any, z: Floats, v: Floats, *y: Floats) -> Any:
             given = given.sum(axis=-1)
             sizes = sizes.sum(axis=-1)
         noise = 64 * eps / DIFFERENCE_STEP * (1 + np.abs(above[j - 1]) + np.abs(below[j - 1]))
-        off = np.abs(slope - given) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
+        is_wrong = np.abs(slope - given) > 1e-3 * (np.abs(slope) + sizes) + noise + 1e-6
         # Fewer wrong difference quotients may be caused by kinks of the function.
-        if 4 * off.sum() > off.size:
-            where = "along a random direction" if y else f"at z = {z[off][0]:.4g}"
+        if 4 * is_wrong.sum() > is_wrong.size:
+            where = "along a random direction" if y else f"at z = {z[is_wrong][0]:.4g}"
             raise ValueError(
                 f"{own.parts[j]} of {own!r} must be the derivative of {own.parts[j - 1]}, "
-                f"which is {slope[off][0]:.6g} by finite differences {where}, "
-                f"got {given[off][0]:.6g}."
+                f"which is {slope[is_wrong][0]:.6g} by finite differences {where}, "
+                f"got {given[is_wrong][0]:.6g}."
             )
     if own.third_bound is not None:
         move = np.abs(v) * DIFFERENCE_STEP

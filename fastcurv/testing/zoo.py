@@ -87,8 +87,8 @@ def axis_saddles(count: int, seed: Any = 0, *, rng: Any = None) -> list[Case]:
     for i in range(count):
         n = int(rng.integers(2, 31))
         n_negative = int(rng.integers(1, n))
-        size = 10.0 ** rng.uniform(-6, 0, n)
-        values = np.where(np.arange(n) < n_negative, -size, size)
+        magnitudes = 10.0 ** rng.uniform(-6, 0, n)
+        values = np.where(np.arange(n) < n_negative, -magnitudes, magnitudes)
         values[-1] = 1.0
         rng.shuffle(values)
         scale = 10.0 ** rng.uniform(-6, 6)

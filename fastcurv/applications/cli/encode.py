@@ -351,8 +351,8 @@ def fit_coding(table: Table, fitted: Any = slice(None)) -> tuple[np.ndarray, Dat
     scaled = np.array([coding.kind != "words" for coding in codings for _ in coding.input_names])
     shift, scale = np.zeros(X.shape[1]), np.ones(X.shape[1])
     what = f"{table.sheet.source}: X"
-    numbers = X[fitted] if scaled.all() else X[fitted][:, scaled]
-    shift[scaled], scale[scaled] = column_means_and_scales(what, numbers)
+    fitted_inputs = X[fitted] if scaled.all() else X[fitted][:, scaled]
+    shift[scaled], scale[scaled] = column_means_and_scales(what, fitted_inputs)
     named = table.sheet.named
     return X, DataCoding(
         columns=table.sheet.names if named else (),
@@ -450,7 +450,7 @@ def _coded_values(
         wanted = like.get(coding.form, f"a date of the form {one_line(coding.form)}")
         if not bad:
             return days - first_day(coding)
-    else:
+    elif coding.kind == "numbers":
         affixes = numbers.affixes or [PLAIN] * len(column.unique)
         units = [" ".join(affixes[i] or ("", "?")).strip() for i in present]
         plain = bool(coding.form) and bool(units) and not any(units)
@@ -464,6 +464,8 @@ def _coded_values(
                     f"numbers in {one_line(coding.form)}."
                 )
             return numbers.values
+    else:
+        raise AssertionError(f"no numbers are defined for columns of kind {coding.kind!r}")
     raise column.error(wanted, bad, "Correct it, or leave the cell empty.")
 
 

@@ -93,10 +93,10 @@ class NetworkFit:
 
     def _check_targets(self) -> None:
         row = loss_spec(self.ob.loss)
-        given = row.given
+        user_loss = row.given
         self.numbers = row.targets == "numbers"
-        self.exponential = given is not None and given.exponential
-        outputs = self.ob.model.sizes[-1] // (given.per_target or 1 if given else 1)
+        self.exponential = user_loss is not None and user_loss.exponential
+        outputs = self.ob.model.sizes[-1] // (user_loss.per_target or 1 if user_loss else 1)
         several = outputs > 1 if self.numbers else self.given.ndim > 1
         if several:
             raise ValueError(

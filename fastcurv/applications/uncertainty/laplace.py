@@ -624,12 +624,12 @@ def _mean_softmax(z: Floats, root: Floats) -> Floats:
     rates = np.sqrt([p for p in range(2, 12 * d + 12) if all(p % k for k in range(2, p))][:d])
     points = ndtri((np.arange(1, N_QMC_POINTS // 2 + 1)[:, None] * rates + 0.5) % 1)
     points = np.concatenate([points, -points])
-    found = np.empty((N, d))
+    probabilities = np.empty((N, d))
     for i, R in enumerate(root):
         values, vectors = np.linalg.eigh(R @ R.T)
-        half = vectors * np.sqrt(np.maximum(values, 0))
-        found[i] = softmax(z[i] + points @ half.T, axis=1).mean(axis=0)
-    return found
+        covariance_root = vectors * np.sqrt(np.maximum(values, 0))
+        probabilities[i] = softmax(z[i] + points @ covariance_root.T, axis=1).mean(axis=0)
+    return probabilities
 
 
 @with_nearest_rounding

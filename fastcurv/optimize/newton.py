@@ -237,6 +237,11 @@ class GaussNewton(SaddleFreeNewton):
     exact = False  # True if the curvature is H and not the Gauss-Newton matrix
     kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
 
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
+        # The objective needs no Hessian for these steps, but for a search of negative curvature.
+        self.leaves_saddles = hasattr(run.ob, "hessian")
+
     @property
     def slow(self) -> int:
         """The number of steps in a row that hardly lowered the loss, in the sense of the class
@@ -253,7 +258,7 @@ class GaussNewton(SaddleFreeNewton):
         slow steps with the GGN, 2 after a step with H that lowers the loss quickly, 0 if there is
         no Hessian.
         """
-        if not hasattr(self.run.ob, "hessian"):
+        if not self.leaves_saddles:
             return 0
         return 2 if self.exact else 1
 

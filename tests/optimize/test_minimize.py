@@ -2,6 +2,8 @@
 arguments.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -100,6 +102,18 @@ def test_success_is_never_true_on_a_saddle(method):
         assert np.allclose(np.abs(found.x), [0, 1], atol=1e-5)
     else:
         assert not found.success and found.kind == "saddle" and not found.x.any()
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+@pytest.mark.parametrize("method", ["gauss-newton", "levenberg-marquardt"])
+def test_gauss_newton_methods_need_no_hessian(method, verdict):
+    ob = regression()
+    bare = SimpleNamespace(
+        n_params=ob.n_params, value=ob.value, gradient=ob.gradient, ggn=ob.hessian
+    )
+    found = minimize(bare, np.zeros(5), method, seed=0, verdict=verdict)
+    assert (found.stopped, found.kind, found.success) == ("critical", None, False)
+    assert np.linalg.norm(ob.gradient(found.x)) <= 1e-6
 
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)

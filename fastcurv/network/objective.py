@@ -11,7 +11,7 @@ from .. import _engine
 from ..common.checks import is_sparse, random_batches
 from ..common.html import html_table
 from ..common.protocols import is_library_object, library_class, missing_reason, states
-from ..common.read_only import ReadOnlyMixin
+from ..common.read_only import ReadOnlyMixin, read_only_view
 from ..common.runtime import with_nearest_rounding
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from . import row_views
@@ -467,5 +467,10 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     def with_model(self, model: MLP, y: Any = None) -> Objective:
         """Return the objective of another model on the same rows, with other targets if given."""
         settings = self.loss, self.l2, self._weight, self.n_threads, self.memory
+        X = self._X
+        # The entries that are 0 because their rows have weight 0 may get other weights in the new
+        # objective, so their values are passed on, unless they exceed the range of its precision.
+        if self._untamed is not None and abs(self._untamed).max() <= np.finfo(model.dtype).max:
+            X = self._untamed
         y = self._y if y is None else y
-        return Objective(model, self.X, y, *settings, l2_biases=self.l2_biases)
+        return Objective(model, read_only_view(X), y, *settings, l2_biases=self.l2_biases)

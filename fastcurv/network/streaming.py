@@ -262,10 +262,11 @@ class StreamedObjective(Objective):
         copy = (model.sizes[0] + 8) * size
         return max(0.0, plans[0] - few * state), state + copy, read
 
-    def _check_block(self, block: Block, start: int, finite: bool = True) -> CheckedRows:
+    def _check_block(
+        self, block: Block, start: int, finite: bool = True, tame: bool = True
+    ) -> CheckedRows:
         """Check a raw block that begins at row `start`, and return it in the engine's form. Errors
-        name the rows. If `finite` is False, X is not checked for NaN and infinity, which the caller
-        does while copying X.
+        name the rows. The options `finite` and `tame` are those of `check_rows_and_targets`.
         """
         try:
             X, y, weight = block
@@ -274,7 +275,7 @@ class StreamedObjective(Objective):
             elif is_sparse(X):
                 X = X.toarray()
             found = check_rows_and_targets(
-                self.model, self.loss, (X, y, weight), self._dtype_read, finite
+                self.model, self.loss, (X, y, weight), self._dtype_read, finite, tame
             )
         except (ValueError, TypeError) as error:
             raise error_with_location(
@@ -409,7 +410,8 @@ class StreamedObjective(Objective):
         return other
 
     def _load_block(self, block: Any) -> Objective:
-        X, y, weight = self._check_block(block, 0)
+        # The constructor of `Objective` keeps the large entries of rows of weight 0.
+        X, y, weight = self._check_block(block, 0, tame=False)
         return Objective(
             self.model,
             X.X if self._sparse else X,

@@ -229,3 +229,24 @@ def test_overflowing_hidden_units_of_samples_of_weight_zero_give_no_nan(rng, dty
     obs = [fc.Objective(model, scipy.sparse.csr_matrix(A), y, **how) for A in (X, far)]
     same(*(objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs))
     assert np.array_equal(far, kept)
+
+
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_matrix])
+def test_large_inputs_of_samples_of_weight_zero_return_with_other_weights(form):
+    """Other weights make visible the inputs that were given, also in an objective of another model
+    or precision, and in batches of a streamed objective.
+    """
+    X, y, weight = np.array([[1e30], [1.0], [2.0]], np.float32), np.arange(3.0), [0, 1, 1]
+    model = fc.MLP([1, 1], dtype="float32")
+    ob = fc.Objective(model, form(X), y, "mse", sample_weight=weight)
+    streamed = fc.StreamedObjective(model, form(X), y, "mse", sample_weight=weight)
+    double = ob.astype("float64")
+    for other in (
+        ob, ob.with_model(fc.MLP([1, 2, 1], dtype="float32")), double, double.astype("float32"),
+        streamed.batch(np.arange(3)), next(streamed.batches(3, np.random.default_rng(0))),
+    ):  # fmt: skip
+        rows = np.ravel(other.reweighted(None).X.sum(axis=1))
+        assert np.array_equal(np.sort(rows), [1, 2, X[0, 0]]), other
+    # An entry beyond the range of float32 has no value in this precision, and remains 0.
+    far = fc.Objective(fc.MLP([1, 1]), form([[1e200], [0], [0]]), y, "mse", sample_weight=weight)
+    assert far.astype("float32").reweighted(None).X.sum() == 0

@@ -13,6 +13,7 @@ optional: an object without one does not have the feature that needs it.
 
 Of an objective:
 
+- ``with_l2(l2)``: the objective with another weight decay on the same rows;
 - ``with_model(model)``: the objective of another network on the same rows;
 - ``engine_steps``: an `EngineSteps` or None;
 - ``plan_layout()``: the division of the rows in the engine;
@@ -91,7 +92,7 @@ SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 INTERNAL_NAMES = frozenset(
     ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
      "fold_batch_norm", "plan_layout", "reduction_forms", "sum_over_rows", "summed_matrix",
-     "why_unproved", "with_model")
+     "why_unproved", "with_l2", "with_model")
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _engine
-from ..common.checks import is_sparse, random_batches
+from ..common.checks import check_positive, is_sparse, random_batches
 from ..common.html import html_table
 from ..common.protocols import is_library_object, library_class, missing_reason, states
 from ..common.read_only import ReadOnlyMixin, read_only_view
@@ -463,6 +463,14 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         """
         dtype = check_dtype(dtype)
         return self if dtype == self.dtype else self.with_model(self.model.astype(dtype))
+
+    def with_l2(self, l2: float) -> Objective:
+        """Return the objective with another weight decay on the same rows, which are shared and not
+        checked again.
+        """
+        other: Objective = self._copy_without_row_state(l2=check_positive(l2, "l2", zero=True))
+        other._set_up_rows()
+        return other
 
     def with_model(self, model: MLP, y: Any = None) -> Objective:
         """Return the objective of another model on the same rows, with other targets if given."""

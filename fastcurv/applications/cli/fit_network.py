@@ -17,7 +17,6 @@ from scipy.special import expit, softmax
 from ...common.protocols import Floats, Indices
 from ...network.objective import Objective
 from ...structure.tables import loss_spec
-from ..uncertainty.path import with_l2
 from .span import minimize_in_row_space
 from .tables import MIN_TABLE_ROWS
 
@@ -205,7 +204,7 @@ class NetworkFit:
         to the sum of the losses of the rows, is `ratio` times that of this fit.
         """
         net, ob = self.est, self.ob
-        some = with_l2(ob.batch(rows), float(ob.l2) * ratio * ob.n_samples / len(rows))
+        some = ob.batch(rows).with_l2(float(ob.l2) * ratio * ob.n_samples / len(rows))
         _, theta = minimize_in_row_space(some, seed=net.seed, verdict=False)
         known = TrainedNetwork(some, theta, self.shift, self.scale, self.classes, net.seed)
         return NetworkFit(known, self.X[rows], self.given[rows])
@@ -221,8 +220,8 @@ class NetworkFit:
         iteration: the loss of these rows, and the loss of the rows `others`.
         """
         net, ob = self.est, self.ob
-        some = with_l2(ob.batch(rows), float(ob.l2) * ob.n_samples / len(rows))
-        held = with_l2(ob.batch(others), 0.0)
+        some = ob.batch(rows).with_l2(float(ob.l2) * ob.n_samples / len(rows))
+        held = ob.batch(others).with_l2(0.0)
         run, _ = minimize_in_row_space(some, seed=net.seed, verdict=False, validation=held)
         return run.history["loss"], run.history["validation"]
 

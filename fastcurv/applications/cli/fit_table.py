@@ -33,7 +33,6 @@ from ..uncertainty.path import (
     MIN_L2,
     PATH_PLATEAU_LOSS_RATIO,
     max_evidence_posterior,
-    with_l2,
     with_units_restarted,
 )
 from .cells import NO_OPTIONS, ReadingOptions
@@ -154,7 +153,7 @@ class TableFit:
 
     def with_decay(self, ratio: float) -> TableFit:
         """Fit the network again, from its start, with `ratio` times the weight decay."""
-        ob = with_l2(self.ob, float(self.ob.l2) * ratio)
+        ob = self.ob.with_l2(float(self.ob.l2) * ratio)
         small = ob.n_params <= MAX_PATH_PARAMS
         run, theta = minimize_in_row_space(ob, seed=self.recipe.seed, verdict=small)
         alpha = self.alpha * ratio
@@ -294,7 +293,7 @@ def fit_table(
     else:
         l2 = alpha / count
     note("training to a minimum")
-    ob = with_l2(plain, l2)
+    ob = plain.with_l2(l2)
     left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
     small = ob.n_params <= MAX_PATH_PARAMS
     run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
@@ -433,7 +432,7 @@ def choose_l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.
     thetas, l2, idle, best, lowest = [start] * N_DECAY_FOLDS, MAX_L2, 0, MAX_L2, np.inf
     while l2 > MIN_L2 and idle < MAX_IDLE_DECAYS:
         thetas = [
-            _fit_to_tolerance(with_l2(one, l2), with_units_restarted(one.model, theta, start))
+            _fit_to_tolerance(one.with_l2(l2), with_units_restarted(one.model, theta, start))
             for one, theta in zip(fitted, thetas)
         ]
         loss = sum(one.value(theta) * one.n_samples for one, theta in zip(held, thetas)) / N
@@ -442,4 +441,4 @@ def choose_l2_by_folds(ob: Objective, start: Any, seed: int) -> tuple[float, np.
         elif fitted[0].value(thetas[0]) < PATH_PLATEAU_LOSS_RATIO * constant_loss(fitted[0]):
             idle += 1  # decays count only after units have become active
         l2 *= L2_RATIO
-    return best, _fit_to_tolerance(with_l2(ob, best), start)
+    return best, _fit_to_tolerance(ob.with_l2(best), start)

@@ -107,8 +107,11 @@ class SolverRunsMixin:
         steps = min(MAX_ITER_PER_ALPHA, self._max_iter)
         options = {"validation": None, "seed": 0}
 
+        plain = self._build_objective(model, *rest[:2], loss, rest[2], 0.0)
+        scale = self._total * self._scale
+
         def objective_for_decay(alpha: float) -> Objective:
-            return self._build_objective(model, *rest[:2], loss, rest[2], alpha)
+            return plain.with_l2(alpha / scale)
 
         def minimise(ob: Objective, theta: np.ndarray, watch: Any) -> Any:
             return self._run_one_solver(ob, theta, "l-bfgs", steps, options, watch)

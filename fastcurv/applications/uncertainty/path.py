@@ -63,12 +63,6 @@ PATH_PLATEAU_LOSS_RATIO = 0.8
 MIN_LEARNING_DECREASE = 0.2
 
 
-def with_l2(ob: Objective, l2: float) -> Objective:
-    """Return a copy of the objective with the penalty `l2` in place of its own."""
-    how = ob.loss, l2, ob.sample_weight, ob.n_threads, ob.memory
-    return Objective(ob.model, ob.X, ob.y, *how, l2_biases=ob.l2_biases)
-
-
 def active_units(model: Any, theta: Any, least: float = MIN_UNIT_SIZE) -> list[Any]:
     """Return a list with a mask (units,) for each hidden layer, True for the units that affect the
     outputs. A unit affects the outputs if the product of the norms of its incoming and outgoing
@@ -132,7 +126,7 @@ class RegularizationPath(FrozenRecord):
         theta : ndarray (n,)
             The point that was reached with this penalty.
         """
-        return with_l2(self.objective, float(self.l2s[i])), self.thetas[i]
+        return self.objective.with_l2(float(self.l2s[i])), self.thetas[i]
 
     @property
     def became_active(self) -> list[list[int]]:
@@ -258,7 +252,7 @@ def regularization_path(
     kinds = []
     active = []
     for l2 in penalties:
-        one = with_l2(ob, float(l2))
+        one = ob.with_l2(float(l2))
         run: Any = raise_if_interrupted(minimize(one, theta, seed=seed))
         if run.kind != "minimum" and not _active_units_array(ob.model, run.x).all():
             restarted = with_units_restarted(ob.model, run.x, start)
@@ -375,13 +369,13 @@ def max_evidence_posterior(
     """
 
     def fit(l2: float, theta: Any) -> LaplacePosterior:
-        one = with_l2(ob, l2)
+        one = ob.with_l2(l2)
         theta = minimise(one, with_units_restarted(ob.model, theta, start))
         pruned = with_units_pruned(one, theta)
         return laplace_posterior(one, pruned, curvature, count=count, bound_noise=True)
 
     found: list[LaplacePosterior] = []
-    plain = with_l2(ob, 0.0)
+    plain = ob.with_l2(0.0)
     constant = constant_loss(ob)
     l2 = MAX_L2
     decreases = 0

@@ -136,6 +136,7 @@ def extreme_pairs(
         P, n_products = inner
         return pairs_from_matrix(P, options, against=deflated, n_products=n_products)
     tol = options.tol
+    n_rejected = 0  # products of a search in float32 whose result is not used
     if (
         tol >= MIN_SINGLE_PRECISION_TOL
         and dtype == np.float64
@@ -146,7 +147,7 @@ def extreme_pairs(
         and deflated is None
         and hasattr(op, "astype")
     ):
-        single = pairs_from_single_precision(op, options, seed, start)
+        single, n_rejected = pairs_from_single_precision(op, options, seed, start)
         if single is not None:
             return single
     # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
@@ -163,10 +164,13 @@ def extreme_pairs(
         aligned_rows(owner, (max_basis + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, max_basis, against=deflated, orthogonality_tol=allowed, rows=rows)
-        search = ThickRestartSearch(run, options, tol, rng, form.product, quick=quick)
+        left = options._replace(max_products=options.max_products - n_rejected)
+        search = ThickRestartSearch(run, left, tol, rng, form.product, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_be_whole and n <= QUICK_DENSE_MAX_N
         pairs = search.solve(None if start is None else start.T.copy())
+    if n_rejected:
+        pairs = replace(pairs, n_products=n_rejected + pairs.n_products)
     if search.switch_to_dense:
         P, n_products = matrix_of(inner)
         spent = pairs.n_products + n_products
@@ -185,14 +189,16 @@ def extreme_pairs(
 
 def pairs_from_single_precision(
     op: Any, options: EigshOptions, seed: Seed, start: Array | None
-) -> Eigenpairs | None:
+) -> tuple[Eigenpairs | None, int]:
     """Return the result of `extreme_pairs` for a float64 curvature and a tolerance of at least
-    `MIN_SINGLE_PRECISION_TOL`, from a search in float32. The rounding of float32 is far below the
-    tolerance. A block of k float64 products with the vectors that were found gives the values, by
-    the Rayleigh-Ritz method, and the residuals of `op`.
+    `MIN_SINGLE_PRECISION_TOL`, from a search in float32, and the number of its products. The
+    rounding of float32 is far below the tolerance. A block of k float64 products with the vectors
+    that were found gives the values, by the Rayleigh-Ritz method, and the residuals of `op`.
 
-    Return None if the entries of the curvature overflow in float32, or if a residual exceeds the
-    tolerance although the search in float32 has converged.
+    The result is None if the search must be repeated in float64: if the entries of the curvature
+    overflow in float32, or if a residual exceeds the tolerance although the search in float32 has
+    converged. In the second case the pairs are returned, as not converged, if the budget does not
+    allow as many products again.
     """
     single = np.dtype(np.float32)
     tol = options.tol
@@ -201,6 +207,8 @@ def pairs_from_single_precision(
         tol=SINGLE_PRECISION_SHARE * tol,
         max_products=options.max_products - options.k,
     )
+    narrow = None
+    pairs = None
     try:
         with np.errstate(over="ignore"):
             narrow = op.astype(np.float32)
@@ -209,27 +217,36 @@ def pairs_from_single_precision(
                 narrow, narrow_options, seed, narrow_start, owner=memory_owner(op)
             )
     except ValueError:
-        return None
+        pass
+    n_products = 0 if narrow is None else int(narrow.n_products)
+    op.n_products += n_products
+    if pairs is None:
+        return None, n_products
     V = np.linalg.qr(pairs.vectors.astype(np.float64))[0]
     W = checked_product(op, V)
     theta, S = eigh(V.T @ W)[:2]
     V = V @ S
     residuals = column_norms(W @ S - V * theta)
-    op.n_products += narrow.n_products
+    n_products = pairs.n_products + len(pairs)
     scale = max(pairs.scale, float(np.abs(theta).max()))
     accurate = residuals <= tol * scale
-    if not accurate.all() and (pairs.residuals <= pairs.tol * pairs.scale).all():
-        return None
-    return replace(
+    if (
+        not accurate.all()
+        and (pairs.residuals <= pairs.tol * pairs.scale).all()
+        and 2 * n_products <= options.max_products
+    ):
+        return None, n_products
+    pairs = replace(
         pairs,
         values=theta,
         vectors=V,
         residuals=residuals,
         converged=pairs.converged & accurate,
-        n_products=pairs.n_products + len(pairs),
+        n_products=n_products,
         scale=scale,
         tol=tol,
     )
+    return pairs, n_products
 
 
 class ThickRestartSearch:
@@ -715,8 +732,9 @@ def eigsh(
         ``16 eps``. The error of an eigenvalue is at most its residual, and usually of the order of
         the square of the residual. For a float64 curvature, a tolerance of at least 2e-5, and an
         expected time of at least 10 ms, the products of the search are computed in float32. One
-        float64 product with each vector then gives the values and residuals, and the search is
-        repeated in float64 if a residual exceeds the tolerance.
+        float64 product with each vector then gives the values and residuals. If a residual exceeds
+        the tolerance, the search is repeated in float64, unless `max_products` is less than twice
+        the number of products made.
     relative : str
         If ``"scale"``, the tolerance is relative to the largest ``|lam|`` found. If ``"value"``, it
         is relative to each ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues

@@ -184,16 +184,42 @@ def test_loose_tolerances_are_met_by_a_search_in_float32(rng, monkeypatch):
     assert few.n_products <= 20 and not few.converged.all()
 
 
+class NaNAfterSixProducts:
+    """An operator that computes the products of H, and NaN after six of them."""
+
+    def __init__(self, H):
+        self.H, self.shape, self.dtype, self.n_products = H, H.shape, H.dtype, 0
+
+    def product(self, v, out):
+        self.n_products += 1
+        out[:] = self.H @ v if self.n_products <= 6 else np.nan
+
+
 def test_a_search_is_repeated_in_float64_where_float32_does_not_suffice(rng, monkeypatch):
-    """Rows that overflow in float32, and an operator whose float32 copy differs by more than the
-    tolerance, give the pairs of a search in float64.
+    """Rows that overflow in float32, products that are not finite in float32, and an operator whose
+    float32 copy differs by more than the tolerance, give the pairs of a search in float64. The
+    products of both searches are counted and stay within the budget.
     """
     large = 1e39 * rng.standard_normal((300, 20))
     exact = loose_pairs(monkeypatch, large, np.inf)[1]
     pairs = loose_pairs(monkeypatch, large, 0.0)[1]
     assert np.array_equal(pairs.values, exact.values) and pairs.converged.all()
     plain, exact = loose_pairs(monkeypatch, large / 1e39, np.inf)
-    other = plain.objective.hessian(1.01 * plain.theta)
+    other = NaNAfterSixProducts(plain.astype(np.float32))
     monkeypatch.setattr(type(plain), "astype", lambda self, dtype: other)
-    pairs = loose_pairs(monkeypatch, large / 1e39, 0.0)[1]
+    H, pairs = loose_pairs(monkeypatch, large / 1e39, 0.0)
     assert np.array_equal(pairs.values, exact.values) and pairs.converged.all()
+    assert other.n_products > 6
+    assert pairs.n_products == H.n_products == exact.n_products + other.n_products
+    other = plain.objective.hessian(1.01 * plain.theta)
+    H, pairs = loose_pairs(monkeypatch, large / 1e39, 0.0)
+    assert np.array_equal(pairs.values, exact.values) and pairs.converged.all()
+    n_products = pairs.n_products
+    assert n_products == H.n_products > exact.n_products
+    for max_products in range(n_products - exact.n_products, n_products + 2):
+        other.n_products = 0
+        H, few = loose_pairs(monkeypatch, large / 1e39, 0.0, max_products=max_products)
+        assert few.n_products == H.n_products <= max_products
+        true = np.linalg.norm(H @ few.vectors - few.vectors * few.values, axis=0)
+        assert (true <= few.residuals + 1e-12 * few.scale).all()
+        assert (few.residuals[few.converged] <= few.tol * few.scale).all()

@@ -489,8 +489,8 @@ class ThickRestartSearch:
         allowed error. Return True if a probe was begun, or if the search continues because the end
         of the space is near.
 
-        Rounding introduced when the basis is replaced by Ritz vectors does not invalidate converged
-        pairs. Their error bounds stay within the tolerance.
+        The bounds of the pairs include the rounding of the Ritz vectors that replace the basis. If
+        this makes a bound exceed the tolerance, `_recompute_coarse_residuals` measures the residual.
         """
         run, checks = self.run, self.checks
         if not self.probe or run.m >= run.dimension or self._is_start_invariant():
@@ -522,7 +522,6 @@ class ThickRestartSearch:
             room = run.capacity - steps - 2 * run.p
         self.lock(max(room, self.k))
         theta, S, _, limits = run.ritz_pairs(self.k, self.which)
-        limits -= run.eps * run.scale
         self.probed_pairs = (theta, limits, S)
         checks.probe_from = run.m
         run.insert_random(self.rng)

@@ -562,11 +562,12 @@ def _next_commands(args: Namespace, fit: Any, save: str) -> list[tuple[str, str]
         "--out",
         "again.html",
     ]
+    used = next(code.name for code in fit.coding.codes if code.kind != "left out")
     return [
         ("Predict new rows, in a table with the same columns:", shlex.join(predict)),
         (
-            "Fit again, with more rows, or without a column:",
-            shlex.join([*again, "--ignore", fit.table.names[0]]),
+            "Fit again, with more rows, or without the columns that you name:",
+            shlex.join([*again, "--ignore", used]),
         ),
     ]
 

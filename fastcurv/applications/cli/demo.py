@@ -42,9 +42,8 @@ REFINEMENT_METHOD: Literal["newton-cg"] = "newton-cg"
 N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
 TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
 TRUST_TEXT = (
-    "The first network predicts how far diabetes has progressed in a year, from scikit-learn's "
-    "table of 442 patients. Its decay is the one with the largest evidence. The second half of "
-    "this page is about another network, and a saddle."
+    "It predicts how far diabetes has progressed in a year, from scikit-learn's table of 442 "
+    "patients. The second half of this page is about another network, and a saddle."
 )
 FIRST_NETWORK_CODE = """from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import scale
@@ -184,9 +183,10 @@ def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
     table = list(known.feature_names), known.data, ()
     page, facts = build_page(
         fit, X, known.target, names=table[0], target="progression", table=table,
-        notes=[TRUST_TEXT], source=FIRST_NETWORK_CODE.format(seed=seed),
+        source=FIRST_NETWORK_CODE.format(seed=seed),
     )  # fmt: skip
     page.title = TRUST_TITLE
+    page.subtitle += f" {TRUST_TEXT}"
     say("How far can a fit be trusted?")
     for sentence in facts["first_screen"]:
         say(f"  {sentence}")

@@ -15,7 +15,7 @@ from ...common.checks import integer_seed, is_iterable, is_sparse, resolve_seed
 from ...common.errors import one_line, type_phrase
 from ...common.runtime import serial_blas_context, show_versions
 from .fit_network import fit_of, suppress_warnings
-from .fit_numbers import FitMeasurements, measure_fit
+from .fit_numbers import FitMeasurements, better_decay, measure_fit
 from .fit_rows import defect_sentences
 from .fit_sections import (
     MAX_LEADS,
@@ -210,11 +210,12 @@ def _add_next_steps(page: FitPage, commands: Sequence[tuple[str, str]]) -> None:
             if page.fit.numbers
             else f"{name}.predict_proba(X_new)"
         )
+        ratio = better_decay(page.found) or 10.0
         commands = (
             ("Predict new rows:", f"{name}.predict(X_new)\n{more}"),
             (
-                "Fit again with another weight decay:",
-                f"{name}.set_params(alpha={page.fit.alpha:.3g}).fit(X, y)",
+                f"Fit again with {ratio:.2g} times the weight decay:",
+                f"{name}.set_params(alpha={ratio * page.fit.alpha:.3g}).fit(X, y)",
             ),
         )
     for words, command in commands:
@@ -247,12 +248,12 @@ def _add_code(page: FitPage, source: str) -> None:
     each number. `source` is Python code that defines the fit, X and y.
     """
     lines = [source] if source else []
-    page.report.add_section("The calls on this page")
+    page.report.add_section("Python for the numbers on this page")
     name = page.fit.name
     known = f" `{name}` is the fit, `X` and `y` are its rows."
     if source:
         known = " `pipe` is the pipeline, `X` and `y` are its rows." * source.startswith("est, ")
-    page.report.add_text(f"Calls on this page use what these lines define.{known}")
+    page.report.add_text(f"Run these lines first, then the code next to any number.{known}")
     page.report.add_code("\n".join([*lines, *page.found.setup]), folded=True)
 
 

@@ -65,8 +65,6 @@ MAX_SLOPE_FIGURES = 3  # maximum number of classes for which slopes are drawn
 N_STRONGEST_COLUMNS = 3  # number of columns named for each class if there are many classes
 # maximum number of classes for which the whole confusion matrix is shown
 MAX_CONFUSION_CLASSES = 12
-# maximum difference from the score of a linear model at which the network counts as unnecessary
-MAX_LINEAR_SCORE_GAP = 0.05
 
 
 class FitPage:
@@ -227,7 +225,7 @@ def add_score(page: FitPage) -> None:
         sentence = (
             f"For rows that it has not seen{of_rows} the {page.model_name} has an R\u00b2 of "
             f"{shown} (1 is exact, 0 no better than the mean), with a typical error of "
-            f"{format_size(error)}. On {known} R\u00b2 is {shown_fitted}."
+            f"{format_size(error)} (root mean square). On {known} R\u00b2 is {shown_fitted}."
         )
     else:
         loss = float(fit.row_losses(found.left_out)[found.rows].mean())
@@ -243,9 +241,9 @@ def add_score(page: FitPage) -> None:
             page.record_call("most_frequent_class", share, most, page.format_score(share)),
         ]
         sentence = (
-            f"For rows that it has not seen{of_rows} the {page.model_name} is right in {shown}; "
-            f"always the most frequent class would be right in {page.format_score(share)}. On "
-            f"{known} it is right in {shown_fitted}."
+            f"Of rows that it has not seen{of_rows} the {page.model_name} classifies {shown} "
+            f"correctly; the most frequent class would be right in {page.format_score(share)}. Of "
+            f"{known} it classifies {shown_fitted} correctly."
         )
     page.facts["left_out_by"] = "rows" if found.closed else "folds"
     page.facts["left_out_rows"] = n_rows
@@ -301,15 +299,17 @@ def add_interval_width(page: FitPage) -> None:
         page.add_lead(30, f"{n_rows} rows are too few for intervals that hold 95% of new rows.")
         return
     shown_width = format_size(width)
-    page.report.first_screen.numbers.append(("holds 95% of new rows", f"\u00b1\u2009{shown_width}"))
+    page.report.first_screen.numbers.append(
+        ("interval that holds 95% of new rows", f"\u00b1\u2009{shown_width}")
+    )
     sentence = f"95% of new rows are expected within {shown_width} of their prediction."
     if found.spread != CONSTANT_SPREAD:
         narrow, wide = map(format_size, np.percentile(widths, [5, 95]))
-        side = "higher" if found.spread[1] > 0 else "lower"
+        small, large = ("low", "high") if found.spread[1] > 0 else ("high", "low")
         sentence = (
-            f"95% of new rows are expected within {shown_width} of their prediction in the middle, "
-            f"and within {narrow} to {wide} elsewhere: errors are larger where the prediction "
-            f"is {side}."
+            f"95% of new rows are expected within {narrow} of their prediction where it is "
+            f"{small}, and within {wide} where it is {large}, because errors are larger there. The "
+            f"median of these distances is {shown_width}."
         )
     page.add_lead(30, sentence, [page.record_call("half_width", width, code, shown_width)])
 
@@ -423,20 +423,21 @@ def _add_calibration(page: FitPage) -> None:
     ]
     report.add_figure(
         picture,
-        f"Are the probabilities right? {len(groups)} groups of rows, by the probability of the "
-        "class that a fit without them predicts: how often it is right, with 95% intervals for so "
-        "few rows. On the dashed line probabilities are as they should be.",
+        f"Are the probabilities right? The rows are in {len(groups)} groups of similar probability "
+        "of the class that a fit without the row predicts. Each dot is the share of a group for "
+        "which this class is right, with its 95% interval. On the dashed line it equals the "
+        "probability.",
         dots=dots,
     )
     mean, hit = float(sure.mean()), float(right.mean())
     code = "np.nanmean(left_out.max(axis=1))"
-    off = "too sure" if mean > hit else "too cautious"
+    off = "the probabilities are too " + ("high" if mean > hit else "low")
     spread = float(right.std() / math.sqrt(len(right)))
-    judged = "as it should be" if abs(mean - hit) <= 2 * spread else off
+    judged = "these agree within two standard errors" if abs(mean - hit) <= 2 * spread else off
     page.add_lead(
         30,
-        f"On average it gives the class that it predicts a probability of {mean:.1%}, and is right "
-        f"in {hit:.1%}: {judged}.",
+        f"The class that it predicts has a probability of {mean:.1%} on average, and is right in "
+        f"{hit:.1%}: {judged}.",
         [page.record_call("mean_probability", mean, code, f"{mean:.1%}")],
     )
 
@@ -491,10 +492,11 @@ def add_trust(page: FitPage) -> None:
     report.add_section("Can I trust it?")
     if found.closed:
         report.add_text(
-            "Each row was predicted by the fit without this row, to which one step of Newton's "
-            f"method leads from the fit to all rows. {found.n_folds} of {N_SCORE_FOLDS} folds (a "
-            "tenth of the rows is left out, and a network fitted again to the others) confirm the "
-            f"score: {page.format_score(page.facts['folds_score'])}."
+            "The fit without a row is computed from the fit to all rows by one step of Newton's "
+            f"method. For comparison, {page.score_name} is "
+            f"{page.format_score(page.facts['folds_score'])} in {found.n_folds} of {N_SCORE_FOLDS} "
+            f"folds (a tenth of the rows is left out, and a {page.model_name} fitted again to the "
+            "others)."
         )
     else:
         which = "groups" if fit.groups is not None else "rows"
@@ -522,9 +524,10 @@ def _add_effective_parameters(page: FitPage) -> None:
     code = "out.hat_matrix_diag.sum()"
     ratio = fit.n_rows / effective if effective else math.inf
     page.report.add_text(
-        f"The {page.model_name} has {n} parameters, but the weight decay (a penalty on large "
-        f"weights) leaves it as free as {effective:.3g} parameters without decay would be. There "
-        f"are {ratio:.3g} rows for each of these effective parameters."
+        f"The {page.model_name} has {n} parameters, which the weight decay (a penalty on large "
+        f"weights) restricts. It has {effective:.3g} effective parameters: it follows its targets "
+        "as closely as a linear fit without decay to that many columns. There are "
+        f"{ratio:.3g} rows for each effective parameter."
     ).add_calls([page.record_call("effective_parameters", effective, code, f"{effective:.3g}")])
 
 
@@ -540,8 +543,8 @@ def add_worst_rows(page: FitPage) -> None:
         page,
         worst,
         {name: [_left_out_error(fit, found, i) for i in worst]},
-        "These rows are predicted worst. That does not show that their targets are wrong: rare "
-        "rows and noise look the same.",
+        "These rows are predicted worst. Check their targets; rare rows and noise look the same as "
+        "wrong targets.",
     )
     i = int(worst[0])
     p = found.left_out[i] if fit.numbers else found.left_out[i, fit.y[i]]
@@ -659,13 +662,14 @@ def add_comparison(page: FitPage) -> None:
         constant = "the mean of the targets" if fit.numbers else "the shares of the classes"
         then = f"Neither predicts better than {constant}: the network is not needed here"
     elif gain > 2 * error:
-        then = "The network is needed: it is better by more than two standard errors"
+        then = "The network is better, by more than two standard errors of the difference"
     elif gain < 0:
         then = "The network is not needed here: the linear model is better"
-    elif own > score + MAX_LINEAR_SCORE_GAP:
-        then = "That is within two standard errors: the rows do not show that a network is needed"
     else:
-        then = "The network is hardly needed here: that is within two standard errors"
+        then = (
+            "The rows do not show that a network is needed: it is better by less than two standard "
+            "errors of the difference"
+        )
     page.facts["network_needed"] = useful and gain > 2 * error
     page.facts["loss_difference"], page.facts["loss_difference_error"] = gain, error
     losses = network.linear.left_out, network.left_out
@@ -698,7 +702,7 @@ def add_comparison(page: FitPage) -> None:
     )
     if change:
         name = "typical error" if fit.numbers else "log loss"
-        page.report.first_screen.numbers.append((f"{name} against a {against}", change))
+        page.report.first_screen.numbers.append((f"{name} relative to a {against}", change))
     page.add_lead(20, sentence, calls)
 
 
@@ -750,7 +754,7 @@ def add_learning_curve(page: FitPage) -> None:
     rows, for the network and for a linear model.
     """
     found, fit = page.found, page.fit
-    page.report.add_section("Is a network needed, and would more rows help?")
+    page.report.add_section("Would another fit predict better?")
     drawn = np.random.default_rng(page.seed).permutation(fit.n_rows)
     found.setup.append(f"drawn = np.random.default_rng({page.seed}).permutation(len(X))")
     sizes, scores, errors, linear = [], [], [], []
@@ -803,10 +807,10 @@ def _add_row_comparison(
     )
     shown = page.format_score(scores[-2], scores[-1])
     sentence = (
-        f"From {m} to {sizes[-1]} rows {page.score_name} went from {shown} to "
-        f"{page.format_score(scores[-1], scores[-2])}, "
-        + ("more than" if clear else "within")
-        + f" two standard errors. {then}"
+        f"Fitted to {m} rows {page.score_name} is {shown}, to {sizes[-1]} rows "
+        f"{page.format_score(scores[-1], scores[-2])}: a difference of "
+        + ("more" if clear else "less")
+        + f" than two standard errors. {then}"
     )
     code = f"score(again(drawn[:{m}], drawn[{m}:]), drawn[{m}:])"
     page.report.add_text(sentence)
@@ -857,10 +861,12 @@ def add_slopes(page: FitPage) -> None:
     else:
         _add_strongest_slopes(page, middle)
     if len(size) > len(shown):
-        report.add_text(f"The {len(shown)} columns with the largest slopes of {len(size)}.")
+        report.add_text(
+            f"Shown are the {len(shown)} of {len(size)} inputs with the largest slopes."
+        )
     report.add_text(
         "These are slopes of the fit, not effects in the world: changing a column on purpose may "
-        "do something else, and columns that go together share one effect."
+        "do something else, and correlated columns share one effect."
     )
     first = int(np.abs(J[:, 0]).mean(axis=0).argmax())
     value = float(middle[0, first])
@@ -958,7 +964,8 @@ def add_influence(page: FitPage) -> None:
     report.add_figure(
         draw_dots(x, y, *axes, diagonal=fit.numbers, height=3.6),
         f"Choose a dot by a click or with the arrow keys. The {others.shape[1]} rows whose removal "
-        f"moves its {what} most are marked, orange if it goes up and green if it goes down.",
+        f"moves its {what} most are marked, orange if it is higher without them and green if it is "
+        "lower.",
         dots=[(title, "") for title in titles],
         choice=choice,
     )
@@ -992,8 +999,8 @@ def _add_row_that_moves_most(page: FitPage, effects: Floats) -> None:
         rows,
         {column: [_format_cell(x) for x in values] for column, values in columns.items()},
         "Rows that move the fit most, by Cook\u2019s distance: how far the whole fit moves without "
-        "the row. The leverage is how much of a change of its own target the row\u2019s prediction "
-        "follows, from 0 to 1.",
+        "the row. The leverage is how much the row\u2019s own target determines its prediction; "
+        "the leverages of all rows sum to the effective parameters.",
     )
     calls = [
         page.record_call("cooks_distance", float(cook[row]), f"out.cooks_distance[{row}]",
@@ -1037,7 +1044,7 @@ def add_domain(page: FitPage) -> None:
     shown = np.union1d(shown[:: -(-len(shown) // MAX_DOMAIN_ROWS)], furthest)
     far = np.flatnonzero(np.isin(shown, furthest)).tolist()
     page.facts["leverage_limit"] = limit
-    page.report.add_section("Where not to believe it")
+    page.report.add_section("Which rows are extrapolations?")
     picture = draw_dots(
         leverage[shown], error[shown], "leverage without the row", f"{what} of the row left out",
         labels=[(i, page.place(int(shown[i]))) for i in far], diagonal=False, limit=limit,
@@ -1057,9 +1064,9 @@ def add_domain(page: FitPage) -> None:
     )
     page.report.add_text(
         "The leverage of a new row is the variance of its prediction, in units of the variance of "
-        f"one new target: how little the known rows say about it. Above {limit:.3g} do not believe "
-        "the prediction, nor its interval. The limit does not see a hole in the middle of the "
-        "rows, or a law that has changed since."
+        f"one new target. Above {limit:.3g} the row is unlike the known rows, and the scores on "
+        "this page may not hold for it. The limit does not detect a row in a gap between known "
+        "rows, or a relation between columns and target that has changed."
     )
     inner, outer = (error[rows & found.rows] for rows in (~outside, outside))
     if fit.numbers and len(outer):
@@ -1096,14 +1103,16 @@ def add_curvature(page: FitPage) -> None:
     found, fit, report, point = page.found, page.fit, page.report, page.found.point
     assert point is not None
     page.facts |= {"kind": point.kind, "certified": bool(point.certified)}
-    report.add_section("The curvature: where training stopped").add_verdict_sentence(point)
+    report.add_section("Where training stopped").add_verdict_sentence(point)
     if found.n_inactive:
         report.add_text(
-            f"This is said of the network without its {found.n_inactive} units of zero weights."
+            "The verdict is on the network without the units whose weights are all 0: "
+            f"{found.n_inactive} of {sum(fit.ob.model.sizes[1:-1])}."
         )
     report.add_text(
-        f"The eigenvalues of the Hessian (the curvatures of the loss) range from "
-        f"{format_number(point.lambda_min)} to {format_number(point.lambda_max)}."
+        "Here theta is the vector of all weights. The eigenvalues of the Hessian (the curvatures "
+        f"of the loss) range from {format_number(point.lambda_min)} to "
+        f"{format_number(point.lambda_max)}."
     ).add_calls(
         [
             page.record_call("verdict", point.sentence, "point.sentence", point.sentence),
@@ -1141,8 +1150,8 @@ def add_curvature(page: FitPage) -> None:
     best, end = int(np.argmin(held)), float(held[-1])
     lowest = float(held[best])
     report.add_text(
-        f"The loss of the other rows was lowest, {lowest:.4g}, after {best} of {steps[-1]} "
-        f"iterations, and {end:.4g} at the end."
+        f"The lowest loss of the other rows is {lowest:.4g}, after {best} of {steps[-1]} "
+        f"iterations; at the end it is {end:.4g}."
     )
     found.setup += [f"most, fewer = drawn[:{m}], drawn[{m}:]", fit.watched_fit_code]
     report.add_calls(

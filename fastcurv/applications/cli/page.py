@@ -44,7 +44,8 @@ def build_report(
     hessian = objective.hessian(saved.theta)
     page = Report(f"Curvature of a network trained on {data.name}")
     page.add_section("Verdict").add_verdict(point)
-    page.add_section("The end of training").add_text(describe_objective(objective, data) + ".")
+    page.subtitle = f"{describe_objective(objective, data)}. Theta is the vector of all weights."
+    page.add_section("The end of training")
     facts = point_facts(objective, saved.theta, data)
     names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
     rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]

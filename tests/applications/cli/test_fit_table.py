@@ -463,7 +463,7 @@ def test_intervals_widen_where_errors_grow(tmp_path, capsys):
     path.write_text("\n".join(["x,y", *lines[:300]]) + "\n")
     new.write_text("\n".join(["x,y", *lines[300:]]) + "\n")
     assert main(["report", str(path), "--out", str(tmp_path / "r.html"), "--quiet"]) == 0
-    assert "errors are larger where the prediction is higher" in (tmp_path / "r.html").read_text()
+    assert "prediction where it is low, and" in (tmp_path / "r.html").read_text()
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "r.npz"), str(new), "--interval", "0.95", "--json"]) == 0
     columns = json.loads(capsys.readouterr().out)["predictions"]

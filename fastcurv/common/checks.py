@@ -454,6 +454,20 @@ class SelfAdjointOperator(LinearOperator):
     def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
 
+    def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
+        """Return the dtype, the shape and the attributes of fastcurv. Attributes that SciPy sets
+        are left out, since they differ between versions of SciPy.
+        """
+        blank = object.__new__(type(self))
+        SelfAdjointOperator.__init__(blank, self.dtype, self.shape)
+        state = {name: value for name, value in vars(self).items() if name not in vars(blank)}
+        return self.dtype, self.shape, state
+
+    def __setstate__(self, state: tuple[Any, tuple[int, ...], dict[str, Any]]) -> None:
+        SelfAdjointOperator.__init__(self, *state[:2])
+        for name, value in state[2].items():
+            setattr(self, name, value)
+
     def _adjoint(self) -> LinearOperator:
         return self
 

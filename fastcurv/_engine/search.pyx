@@ -332,11 +332,15 @@ cdef class ConvergenceChecks:
 
     cdef bint wanted_values_agree(self, const double *before) except -1:
         """Return True if the wanted Ritz values computed from all rows provably agree, within
-        their allowed errors, with those before the probe, `before` (k,). False is inconclusive.
+        the allowed error of the innermost one at their end, with those before the probe, `before`
+        (k,). False is inconclusive.
 
         The rows before the probe are Ritz vectors. T consists of two blocks, which are coupled only
         by the residuals of these vectors. No eigenvalue of the probe's block is among the wanted
         ones if the shifted block, minus the effect of the coupling, is positive definite.
+
+        The caller must have called `update_pointers`, and must no longer need the contents of
+        `numbers`, which S overwrites.
         """
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from
@@ -355,11 +359,18 @@ cdef class ConvergenceChecks:
                     return False
             if not low < run.t[i * (ld + 1)] < high:
                 apart = hypot(apart, safe_norm(p, run.t + i * ld + first))
+        # Without the coupling of the wanted rows, whose norm is at most `apart`, T is the direct sum
+        # of the wanted values and a matrix R. If all eigenvalues of R exceed
+        # low - low_limit + apart, then R moves the wanted values at the low end by at most
+        # low_limit - apart, and the coupling moves them by at most `apart` (Weyl's inequality). The
+        # high end is the low end of -T.
         if not apart < fmin(low_limit, high_limit):
             return False
         S = self.numbers.reserve(p * p)
         # S is the probe's block of sign (T - at I) after elimination of the rows before the probe,
-        # a Schur complement, and then its Cholesky factor.
+        # a Schur complement, and then its Cholesky factor. `at` lies outside (low, high), so
+        # sign (one - at) = |at - one| > 0 for the rows eliminated, and sign (R - at I) is positive
+        # definite if and only if the complement is.
         for sign in (-1., 1.):
             at = low - low_limit + apart if sign > 0 else high + high_limit - apart
             if not isfinite(at):

@@ -116,17 +116,17 @@ def extreme_pairs(
         raise ValueError(
             f"k must be at most {left}, the dimension of the complement of against, got {k}."
         )
-    sought = options.probe and start is None
-    may_be_whole = sought and options.max_basis is None
+    searches_copies = options.probe and start is None
+    may_decompose = searches_copies and options.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
     if options.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
         # The GGN and the Fisher have many eigenvalues near 0, so a search for small eigenvalues
         # needs up to n products.
         usual = n
     usual = min(usual, options.max_products)
-    whole = may_be_whole and n <= options.max_products
+    may_form_matrix = may_decompose and n <= options.max_products
     # A search without a probe for copies needs few products, so forming a matrix saves no time.
-    form = cheapest_form(op, usual, matrix=whole, summed=sought)
+    form = cheapest_form(op, usual, matrix=may_form_matrix, summed=searches_copies)
     inner = form.make()
     # `inner` is None if the matrix cannot be summed because its entries overflow or underflow.
     if inner is None:
@@ -167,7 +167,7 @@ def extreme_pairs(
         left = options._replace(max_products=options.max_products - n_rejected)
         search = ThickRestartSearch(run, left, tol, rng, form.product, quick=quick)
         search.progress_bar = shown
-        search.may_switch_to_dense = may_be_whole and n <= QUICK_DENSE_MAX_N
+        search.may_switch_to_dense = may_decompose and n <= QUICK_DENSE_MAX_N
         pairs = search.solve(None if start is None else start.T.copy())
     if n_rejected:
         pairs = replace(pairs, n_products=n_rejected + pairs.n_products)
@@ -490,7 +490,7 @@ class ThickRestartSearch:
         of the space is near.
 
         The bounds of the pairs include the rounding of the Ritz vectors that replace the basis. If
-        this makes a bound exceed the tolerance, `_recompute_coarse_residuals` measures the residual.
+        a bound then exceeds the tolerance, `_recompute_coarse_residuals` measures the residual.
         """
         run, checks = self.run, self.checks
         if not self.probe or run.m >= run.dimension or self._is_start_invariant():
@@ -709,10 +709,11 @@ def eigsh(
 
     The method is thick-restart Lanczos with full reorthogonalisation. It is repeated from new
     random starts orthogonal to the basis until no missed copy of a multiple eigenvalue is found.
-    The matrix is decomposed instead if n is at most 64, or once a search has become so long that a
-    decomposition takes no longer. For the curvature of a network the times of products are
-    estimated, and the matrix is decomposed from the start, or used for the products of the search,
-    if that is faster.
+    Without `v0`, `max_basis` and ``probe=False``, the matrix is decomposed instead if n is at most
+    64, or, for n up to 1000, once a search has become so long that a decomposition takes no longer,
+    unless `max_products` is too small to form it. For the curvature of a network the times of
+    products are estimated, and the matrix is decomposed from the start, or used for the products of
+    the search, if that is faster.
 
     Parameters
     ----------

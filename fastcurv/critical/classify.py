@@ -380,7 +380,7 @@ def _refine_verdict(
         spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or is_time_up()
         missed = "rounding" if contracts else "plateau" if point.plateau else "diverged"
         return replace(point, newton_steps="limit" if spent else missed)
-    if ask.seek and found.certificate.theorem.missing_hypothesis == "h":
+    if ask.seek and found.proof.theorem.missing_hypothesis == "h":
         # The theorem fails only because h >= 1/2, and Newton's steps to the critical point reduce
         # h.
         led, _ = _classify_nearest_point(ask, point, inertia, shown)
@@ -427,7 +427,7 @@ def _examine_spectrum(
                 return _select_inertia_strategy(cheap, H)
         inertia = TimedOutInertia(cheap, H)
         unknown = SpectrumEvidence(n_negative_bounds=(0, H.n))
-        return inertia, Evidence(gradient=inertia.near, spectrum=unknown, n_products=H.count)
+        return inertia, Evidence(nearness=inertia.near, spectrum=unknown, n_products=H.count)
 
 
 def _select_inertia_strategy(
@@ -477,9 +477,9 @@ def _select_inertia_strategy(
         missing_bound_reason(H.op, name) for name in ("rounding_bound", "column_error_bounds")
     )
     return inertia, Evidence(
-        gradient=inertia.nearness_with_flat_ratio(),
+        nearness=inertia.nearness_with_flat_ratio(),
         spectrum=seen,
-        certificate=proof,
+        proof=proof,
         infimum_at_infinity=call_certificate(ob, "ray_to_infimum", theta) is not None,
         n_kinks=n_kinks,
         loss_decreases=n_kinks > 0
@@ -579,9 +579,9 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
     """Return the `CriticalPoint` of the verdict `outcome` on the evidence `found`, with 0 for the
     number of products and the time.
     """
-    near = found.gradient
+    near = found.nearness
     seen = found.spectrum
-    proved = found.certificate
+    proved = found.proof
     theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
     inside = seen.range_space if seen.has_inertia else None
     known = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE

@@ -131,7 +131,8 @@ class SpectrumEvidence:
         Inertia: the numbers of positive and negative eigenvalues, and of those without a known
         sign. None if the inertia is not known, as for large n.
     n_symmetry : int or None
-        Number of zero eigenvalues that proved symmetries explain, or None if it is not known.
+        Number of zero eigenvalues that proved symmetries explain, at most `n_zero`, or None if it
+        is not known.
     n_negative_bounds : (int, int)
         Lower and upper bound on the number of negative eigenvalues.
     n_unstable_signs : int
@@ -156,9 +157,11 @@ class SpectrumEvidence:
         True if `smallest_magnitude` is in balanced coordinates.
     curvature_floor : float
         Lower bound on all eigenvalues at theta.
-    risk, accepted_risk : float or None
+    risk : float
         Probability that curvature of the other sign was missed if not all eigenvalues were
-        computed, and the largest probability that the caller accepts.
+        computed.
+    accepted_risk : float or None
+        Largest risk that the caller accepts, or None if the caller accepts none.
     n_steps_needed : int
         Number of Lanczos steps that reduce the risk to `accepted_risk`, or to 0.01 if
         `accepted_risk` is None.
@@ -200,6 +203,19 @@ class SpectrumEvidence:
     has_unexplained_zero: bool = False
     complement_ends: tuple[float, float] | None = None
     range_space: Any = None
+
+    def __post_init__(self) -> None:
+        if self.n_unexplained_zeros < 0:
+            raise ValueError(
+                f"n_symmetry must be at most n_zero, got {self.n_symmetry} and {self.n_zero}."
+            )
+
+    @property
+    def n_unexplained_zeros(self) -> int:
+        """The number of zero eigenvalues that no proved symmetry explains, or 0 if the inertia is
+        not known.
+        """
+        return 0 if self.n_zero is None else self.n_zero - (self.n_symmetry or 0)
 
     @property
     def has_inertia(self) -> bool:
@@ -274,12 +290,14 @@ class Evidence:
 
     Attributes
     ----------
-    gradient : Nearness
+    nearness : Nearness
         The distance to a critical point.
     spectrum : SpectrumEvidence
         The eigenvalues and the known signs of curvature.
-    certificate : CriticalPointProof
-        The proofs and measurements for the critical point.
+    proof : CriticalPointProof
+        The proofs and measurements for the critical point. If `signs_stable` is False, the inertia
+        either is not known or counts the eigenvalues of unstable sign as zeros, which no symmetry
+        explains. So no verdict that rests on the inertia depends on an unstable sign.
     infimum_at_infinity : bool
         True if the loss is proved to decrease for every step along a ray from theta, to an infimum
         that is not attained.
@@ -295,14 +313,23 @@ class Evidence:
         Number of products so far.
     """
 
-    gradient: Nearness = field(default_factory=Nearness)
+    nearness: Nearness = field(default_factory=Nearness)
     spectrum: SpectrumEvidence = field(default_factory=SpectrumEvidence)
-    certificate: CriticalPointProof = field(default_factory=CriticalPointProof)
+    proof: CriticalPointProof = field(default_factory=CriticalPointProof)
     infimum_at_infinity: bool = False
     n_kinks: int = 0
     loss_decreases: bool = False
     error_bound_assumed: bool = False
     n_products: int = 0
+
+    def __post_init__(self) -> None:
+        spectrum = self.spectrum
+        stable = self.proof.signs_stable or not spectrum.has_inertia
+        if not (stable or spectrum.n_unexplained_zeros):
+            raise ValueError(
+                "eigenvalues of unstable sign must count as zeros in a known inertia, got "
+                "signs_stable=False and no zero eigenvalue that is not explained by a symmetry."
+            )
 
 
 @dataclass(frozen=True)
@@ -330,11 +357,7 @@ class Decision:
     failure_probability: float = NAN
 
 
-# True if the rule applies, and the arguments of the `Decision` that the rule gives
-Rule = tuple[Any, tuple[Any, ...]]
-
-
-def decide(found: Evidence) -> Decision:
+def decide(evidence: Evidence) -> Decision:
     """Return the `Decision` of the first rule that applies to the evidence.
 
     Examples
@@ -343,84 +366,99 @@ def decide(found: Evidence) -> Decision:
     >>> decide(
     ...     Evidence(
     ...         spectrum=SpectrumEvidence(n_positive=2, n_negative=0, n_zero=0),
-    ...         certificate=CriticalPointProof(theorem),
+    ...         proof=CriticalPointProof(theorem),
     ...     )
     ... ).kind
     'minimum'
     """
-    g = found.gradient
-    s = found.spectrum
-    c = found.certificate
-    kind = found.spectrum.kind
-    opposed = s.negative and s.positive
-    theorem = g.strict and c.theorem.holds
-    # number of zero eigenvalues that no proved symmetry explains
-    unexplained = (s.n_zero or 0) - (s.n_symmetry or 0)
-    explained = s.has_inertia and unexplained == 0 and kind != "degenerate"
-    kantorovich = Reason.KANTOROVICH_SADDLE if kind == "saddle" else Reason.KANTOROVICH
-    zeros = Reason.ZERO_EIGENVALUES if c.signs_stable else Reason.UNSTABLE_SIGNS
-    in_units = c.two_vectors.radius * c.two_vectors.unit
-    rules: list[Rule] = [
-        (found.infimum_at_infinity, ("not_critical", False, Reason.INFIMUM_AT_INFINITY)),
-        (not g.near and g.budget_exhausted, ("undecided", False, Reason.DISTANCE_UNKNOWN)),
-        (
-            not g.near and found.n_kinks and not found.loss_decreases,
-            ("undecided", False, Reason.MAYBE_KINK_MINIMUM),
-        ),
-        (not g.near and g.is_plateau, ("not_critical", False, Reason.ON_PLATEAU)),
-        (not g.near, ("not_critical", False, Reason.GRADIENT_ABOVE_TOL)),
+    nearness = evidence.nearness
+    spectrum = evidence.spectrum
+    if evidence.infimum_at_infinity:
+        return Decision("not_critical", False, Reason.INFIMUM_AT_INFINITY)
+    if not nearness.near:
+        if nearness.budget_exhausted:
+            return Decision("undecided", False, Reason.DISTANCE_UNKNOWN)
         # Minima at active kinks are proved separately, in `kink_minimum`.
-        (
-            g.strict and c.interpolation.holds,
-            ("minimum", True, Reason.INTERPOLATION, c.interpolation.radius, 0.0),
-        ),
-        (theorem and explained, (kind, True, kantorovich, c.theorem.radius, 0.0)),
-        (
-            theorem and not s.has_inertia and s.curvature_floor > 0 and not s.negative,
-            ("minimum", True, Reason.CURVATURE_FLOOR, c.theorem.radius, 0.0),
-        ),
-        (
-            g.strict and opposed and c.two_vectors.holds,
-            ("saddle", True, Reason.TWO_VECTOR_SADDLE, in_units, 0.0),
-        ),
-        # At a kink H describes the loss on one side only.
-        (
-            found.n_kinks and opposed and found.loss_decreases,
-            ("saddle", False, Reason.ONE_SIDED_SADDLE),
-        ),
-        (found.n_kinks, ("undecided", False, Reason.ONE_SIDED_HESSIAN)),
-        *(
-            [] if s.has_inertia else _rules_from_estimates(s, c)
-        ),  # the last of these rules always applies
-        # The remaining rules apply if the inertia is known. Their verdicts rest on measurements and
-        # are not certified.
-        (not s.has_error_bound, ("undecided", False, Reason.NO_ERROR_BOUND)),
-        (s.is_zero, ("degenerate", False, Reason.ZERO_HESSIAN)),
-        (c.budget_exhausted, ("undecided", False, Reason.STABILITY_UNKNOWN)),
-        (kind == "saddle", ("saddle", False, Reason.MEASURED_SADDLE)),
-        (unexplained > 0 and s.asymmetric, ("undecided", False, Reason.ASYMMETRIC_PRODUCTS)),
-        (unexplained > 0 or kind == "degenerate", ("degenerate", False, zeros)),
-        (not c.gradient_decreases, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
-        (True, (kind, False, Reason.MEASURED_SIGNS)),
-    ]
-    return next(Decision(*said) for holds, said in rules if holds)
+        if evidence.n_kinks and not evidence.loss_decreases:
+            return Decision("undecided", False, Reason.MAYBE_KINK_MINIMUM)
+        if nearness.is_plateau:
+            return Decision("not_critical", False, Reason.ON_PLATEAU)
+        return Decision("not_critical", False, Reason.GRADIENT_ABOVE_TOL)
+    proved = _decide_by_proof(spectrum, evidence.proof) if nearness.strict else None
+    if proved is not None:
+        return proved
+    # At a kink H describes the loss on one side only.
+    if evidence.n_kinks:
+        if spectrum.negative and spectrum.positive and evidence.loss_decreases:
+            return Decision("saddle", False, Reason.ONE_SIDED_SADDLE)
+        return Decision("undecided", False, Reason.ONE_SIDED_HESSIAN)
+    if spectrum.has_inertia:
+        return _decide_by_inertia(spectrum, evidence.proof)
+    return _decide_by_estimates(spectrum, evidence.proof)
 
 
-def _rules_from_estimates(s: SpectrumEvidence, c: CriticalPointProof) -> list[Rule]:
-    """Return the list of rules for verdicts from measurements if the inertia is unknown. The last
-    rule always applies.
-    """
-    likely = "minimum" if s.positive else "maximum"
-    return [
-        (s.is_zero, ("degenerate", False, Reason.ZERO_HESSIAN)),
-        (s.curvature_floor > 0, ("undecided", False, Reason.CURVATURE_FLOOR_AT_THETA)),
-        (c.budget_exhausted, ("undecided", False, Reason.STABILITY_UNKNOWN)),
-        (not c.signs_stable, ("undecided", False, Reason.UNSTABLE_CURVATURE)),
-        (s.negative and s.positive, ("saddle", False, Reason.MEASURED_SADDLE)),
-        (not (s.negative or s.positive), ("undecided", False, Reason.BELOW_PRODUCT_ERROR)),
-        (not c.gradient_decreases, ("undecided", False, Reason.GRADIENT_NOT_REDUCED)),
-        (s.accepted_risk is None, ("undecided", False, Reason.NO_ACCEPTED_RISK)),
-        (not s.risk <= (s.accepted_risk or 0.0), ("undecided", False, Reason.RISK_TOO_LARGE)),
-        (s.has_unexplained_zero, ("degenerate", False, Reason.UNEXPLAINED_ZERO, None, s.risk)),
-        (True, (likely, False, Reason.WITHIN_ACCEPTED_RISK, None, s.risk)),
-    ]
+def _decide_by_proof(spectrum: SpectrumEvidence, proof: CriticalPointProof) -> Decision | None:
+    """Return the certified `Decision`, or None if nothing is proved."""
+    zero = proof.interpolation
+    if zero.holds:
+        return Decision("minimum", True, Reason.INTERPOLATION, zero.radius, 0.0)
+    kind = spectrum.kind
+    theorem = proof.theorem
+    if theorem.holds and spectrum.has_inertia:
+        if kind != "degenerate" and not spectrum.n_unexplained_zeros:
+            rule = Reason.KANTOROVICH_SADDLE if kind == "saddle" else Reason.KANTOROVICH
+            return Decision(kind, True, rule, theorem.radius, 0.0)
+    elif theorem.holds and spectrum.curvature_floor > 0 and not spectrum.negative:
+        return Decision("minimum", True, Reason.CURVATURE_FLOOR, theorem.radius, 0.0)
+    pair = proof.two_vectors
+    if spectrum.negative and spectrum.positive and pair.holds:
+        radius = pair.radius * pair.unit
+        return Decision("saddle", True, Reason.TWO_VECTOR_SADDLE, radius, 0.0)
+    return None
+
+
+def _decide_by_inertia(spectrum: SpectrumEvidence, proof: CriticalPointProof) -> Decision:
+    """Return the `Decision` from measurements if the inertia is known."""
+    kind = spectrum.kind
+    if not spectrum.has_error_bound:
+        return Decision("undecided", False, Reason.NO_ERROR_BOUND)
+    if spectrum.is_zero:
+        return Decision("degenerate", False, Reason.ZERO_HESSIAN)
+    if proof.budget_exhausted:
+        return Decision("undecided", False, Reason.STABILITY_UNKNOWN)
+    if kind == "saddle":
+        return Decision("saddle", False, Reason.MEASURED_SADDLE)
+    if spectrum.n_unexplained_zeros and spectrum.asymmetric:
+        return Decision("undecided", False, Reason.ASYMMETRIC_PRODUCTS)
+    if spectrum.n_unexplained_zeros or kind == "degenerate":
+        rule = Reason.ZERO_EIGENVALUES if proof.signs_stable else Reason.UNSTABLE_SIGNS
+        return Decision("degenerate", False, rule)
+    if not proof.gradient_decreases:
+        return Decision("undecided", False, Reason.GRADIENT_NOT_REDUCED)
+    return Decision(kind, False, Reason.MEASURED_SIGNS)
+
+
+def _decide_by_estimates(spectrum: SpectrumEvidence, proof: CriticalPointProof) -> Decision:
+    """Return the `Decision` from measurements if the inertia is unknown."""
+    if spectrum.is_zero:
+        return Decision("degenerate", False, Reason.ZERO_HESSIAN)
+    if spectrum.curvature_floor > 0:
+        return Decision("undecided", False, Reason.CURVATURE_FLOOR_AT_THETA)
+    if proof.budget_exhausted:
+        return Decision("undecided", False, Reason.STABILITY_UNKNOWN)
+    if not proof.signs_stable:
+        return Decision("undecided", False, Reason.UNSTABLE_CURVATURE)
+    if spectrum.negative and spectrum.positive:
+        return Decision("saddle", False, Reason.MEASURED_SADDLE)
+    if not (spectrum.negative or spectrum.positive):
+        return Decision("undecided", False, Reason.BELOW_PRODUCT_ERROR)
+    if not proof.gradient_decreases:
+        return Decision("undecided", False, Reason.GRADIENT_NOT_REDUCED)
+    if spectrum.accepted_risk is None:
+        return Decision("undecided", False, Reason.NO_ACCEPTED_RISK)
+    if not spectrum.risk <= spectrum.accepted_risk:  # also for a risk of NaN
+        return Decision("undecided", False, Reason.RISK_TOO_LARGE)
+    if spectrum.has_unexplained_zero:
+        return Decision("degenerate", False, Reason.UNEXPLAINED_ZERO, None, spectrum.risk)
+    likely = "minimum" if spectrum.positive else "maximum"
+    return Decision(likely, False, Reason.WITHIN_ACCEPTED_RISK, None, spectrum.risk)

@@ -62,7 +62,8 @@ class RangeSpectrum(ComplementEigenpairs):
             n_positive=positive,
             n_negative=negative,
             n_zero=zero,
-            n_symmetry=s if s is None or not rest else int(self.span.shape[1]),
+            # Away from a critical point H may have curvature along symmetry directions.
+            n_symmetry=s if s is None else min(zero, int(self.span.shape[1]) if rest else s),
             n_negative_bounds=(negative, negative + zero),
             smallest_magnitude=self.smallest_magnitude,
             smallest_magnitude_error=self.error,

@@ -34,9 +34,9 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
     """Return the fields of a `CriticalPoint` that its text uses besides the evidence: the limit of
     the caller, the missing hypothesis, and the numbers and clauses of the reason.
     """
-    near = found.gradient
+    near = found.nearness
     s = found.spectrum
-    proof = found.certificate
+    proof = found.proof
     rule = outcome.rule
     theorem = proof.interpolation if rule is Reason.INTERPOLATION else proof.theorem
     n = ask.theta.size
@@ -177,9 +177,9 @@ def _missing_hypothesis(
     """
     if unproved and unproved != NOT_OFFERED_REASON:
         return "objective"
-    if not found.gradient.strict:
+    if not found.nearness.strict:
         return "float32"
-    theorem = found.certificate.theorem
+    theorem = found.proof.theorem
     if not (theorem.third_bound < inf or third_bound(ask.ob, ask.theta, 0.0) < inf):
         return "no_third"
     missing = theorem.missing_hypothesis

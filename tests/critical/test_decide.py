@@ -18,7 +18,7 @@ from fastcurv.critical.decide import (
 )
 from fastcurv.critical.theorem import KantorovichOutcome
 
-PARTS = {"gradient": Nearness, "spectrum": SpectrumEvidence, "certificate": CriticalPointProof}
+PARTS = {"nearness": Nearness, "spectrum": SpectrumEvidence, "proof": CriticalPointProof}
 
 
 def evidence(**facts):
@@ -186,6 +186,8 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
     base = {} if inertia is None else dict(zip(counts, inertia))
     seen = set()
     for values in itertools.product(*FLAGS.values()):
+        if inertia and inertia[2] == inertia[3] and not dict(zip(FLAGS, values))["signs_stable"]:
+            continue  # an unstable sign counts as a zero
         facts = base | dict(zip(FLAGS, values)) | {"risk": 1e-3}
         found, proved, near = SpectrumEvidence(**base), facts["theorem"], facts["near"]
         said = decide(evidence(**facts))
@@ -212,6 +214,19 @@ def test_no_verdict_claims_more_than_its_evidence(inertia):
             assert not found.n_negative and (found.n_zero or 0) == (found.n_symmetry or 0)
             assert found.has_inertia or not facts["negative"]
     assert len(seen) >= 6
+
+
+@pytest.mark.parametrize(
+    "facts, name",
+    [
+        ({**ORBIT, "n_symmetry": 2}, "n_symmetry"),
+        ({**MIN, "signs_stable": False}, "signs_stable"),
+        ({**ORBIT, "signs_stable": False}, "signs_stable"),
+    ],
+)
+def test_an_inertia_that_contradicts_its_signs_is_no_evidence(facts, name):
+    with pytest.raises(ValueError, match=name):
+        evidence(**facts)
 
 
 def test_every_reason_has_a_different_sentence():

@@ -31,6 +31,7 @@ class ReadOnlyMixin:
         def __setattr__(self, name: str, value: Any) -> None:
             of_class = getattr(type(self), name, None)
             if name in self._read_only:
+                # A property or another value of the class is not overridden by an attribute.
                 fixed = name in vars(self) or of_class is not None
                 value = read_only_view(value)
             else:

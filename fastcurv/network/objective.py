@@ -220,7 +220,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     def rounding_bound(self, theta: Any) -> float | None:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
         Return None if the loss or an activation is user-defined without `error_ulps`, or in a
-        subclass that does not define `rounding_bound` or `certificates`.
+        subclass unless its body defines both `rounding_bound` and `certificates`.
 
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
         error. In float64 the bound is a worst case. The cost is that of about 10 gradients in
@@ -245,8 +245,9 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
 
     @property
     def engine_steps(self) -> Any:
-        """The `EngineSteps` for a minimiser of this loss. The caller must not use them in a
-        subclass that does not define them.
+        """The `EngineSteps` for a minimiser of this loss. For an object of a subclass they are used
+        only if the body of its class defines this attribute, since the subclass may have another
+        loss.
         """
         return EngineSteps(self)
 
@@ -273,7 +274,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         with self._lock:
             plan = self._bind_plan(theta, True)
             gradient = plan.gradient
-            assert gradient is not None  # the caller requested the gradient
+            assert gradient is not None  # the argument True requests the gradient
             if gradient.nbytes < NO_COPY_MIN_BYTES:
                 return plan.value, gradient.copy()
             plan.release_gradient()
@@ -410,6 +411,8 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         Objective
             The objective on the rows of a batch, in memory.
         """
+        # While this generator runs, the batches are not in the attribute, so that another generator
+        # on this objective does not reuse buffers that are in use.
         last_batches = self._made
         self._made = {}
         for rows in random_batches(self.n_samples, size, rng):

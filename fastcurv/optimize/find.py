@@ -102,8 +102,9 @@ MAX_THETA_NORM_RATIO = 30.0
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
 TRIED_INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
 # From a start with more negative eigenvalues, half, a quarter and an eighth of them are tried after
-# the first three indices. From ten untrained networks 4-6-4-3 with 24 to 30 negative eigenvalues,
-# walks to a quarter succeeded in some 100 steps, and those to nearby indices diverged.
+# the first three indices. The searches from ten untrained networks 4-6-4-3 with 24 to 30 negative
+# eigenvalues all ended at a certified point. From three of these networks walks to a quarter were
+# run alone: they succeeded in some 100 steps, and those to nearby indices diverged.
 MAX_NEARBY_INDEX = 12
 MAX_STEPS_PER_TRY = 300
 # default maximum number of steps in total: all tries plus the Newton-MR steps after them

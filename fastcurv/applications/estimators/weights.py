@@ -126,6 +126,8 @@ class FittedWeightsMixin:
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[misc]
-        if "_network" in vars(self):
+        # Only an estimator that has been fitted has a network.
+        if hasattr(self, "_network"):
+            # No array is identical to None, so theta_ is read from coefs_ and intercepts_.
             self._stored = np.zeros(0), [None]
             self._store_weights(self.model_, self.theta_)

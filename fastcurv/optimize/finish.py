@@ -208,7 +208,7 @@ class StationaryPointExaminer:
         continues.
         """
         with self._time_checks():
-            moves = moves and self.run.moves < MAX_MOVES and not self.is_out_of_time()
+            moves = moves and self.run.n_moves < MAX_MOVES and not self.is_out_of_time()
             return _outcome_of_run(
                 self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves))
             )
@@ -479,7 +479,7 @@ class StationaryPointExaminer:
             at.moves and self.gradient_tol is None and wide and self._can_reduce_gradient(at.theta)
         ):
             return None
-        self.run.moves += 1
+        self.run.n_moves += 1
         return RunOutcome(at.theta, finer=True)
 
     def _end_without_descent(self, at: StationaryPoint) -> RunOutcome | None:
@@ -517,9 +517,9 @@ class StationaryPointExaminer:
         `MAX_SMALL_GAINS` moves in a row had small gains.
         """
         run = self.run
-        run.small = run.small + 1 if f - lowest < SMALL_GAIN_RATIO * abs(f) else 0
-        run.moves += 1
-        return run.small <= MAX_SMALL_GAINS
+        run.n_small_moves = run.n_small_moves + 1 if f - lowest < SMALL_GAIN_RATIO * abs(f) else 0
+        run.n_moves += 1
+        return run.n_small_moves <= MAX_SMALL_GAINS
 
     def _can_reduce_gradient(self, theta: np.ndarray) -> bool:
         """Return True if further steps may lower the gradient: theta is in float64, the gradient

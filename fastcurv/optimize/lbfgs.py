@@ -144,7 +144,7 @@ class LBFGS(Method):
         return engine.moved
 
     def _step_in_engine(self) -> bool:
-        """Take up to `run.ahead` steps, between which the loop needs no check, in the engine.
+        """Take up to `run.max_steps` steps, between which the loop needs no check, in the engine.
         Return False if no step was taken.
         """
         run = self.run
@@ -152,7 +152,7 @@ class LBFGS(Method):
         begun = run.elapsed()
         evaluations = engine.evaluations
         ending = None
-        record = np.empty((min(run.ahead, LBFGS_STEPS_PER_CALL), 3))
+        record = np.empty((min(run.max_steps, LBFGS_STEPS_PER_CALL), 3))
         try:
             ending = self.take_steps(record, run.enough, run.fun_target, run.budget.seconds_left())
         finally:
@@ -161,7 +161,7 @@ class LBFGS(Method):
             run.record_engine_steps(record[: engine.steps], begun, ending, ending is not None)
             if engine.steps:
                 self._sync_with_engine()
-        run.asked = time.perf_counter()
+        run.last_clock_check = time.perf_counter()
         run.gap = engine.gap
         return engine.steps > 0
 

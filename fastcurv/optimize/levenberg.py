@@ -57,7 +57,7 @@ class LevenbergMarquardt(GaussNewton):
         if self.engine is not None:
             run.curvature = None
             engine = self.engine
-            run.at_hand = engine.value, engine.gradient.copy(), engine.gradient_norm
+            run.precomputed = engine.value, engine.gradient.copy(), engine.gradient_norm
 
     def load(self, arrays: Any, facts: Any) -> None:
         if not facts["since"] < LEVENBERG_STEPS_PER_CALL:
@@ -107,7 +107,7 @@ class LevenbergMarquardt(GaussNewton):
         if self.since == 0:
             self.f_then = run.f
             self.g_then = run.gnorm
-        steps = self._step_in_engine(min(run.ahead, LEVENBERG_STEPS_PER_CALL - self.since))
+        steps = self._step_in_engine(min(run.max_steps, LEVENBERG_STEPS_PER_CALL - self.since))
         self.since = (self.since + steps) % LEVENBERG_STEPS_PER_CALL
         slow = (
             self.f_then - run.f < SLOW_DECREASE_RATIO * abs(run.f)

@@ -1,5 +1,15 @@
 """The main loop of `minimize`: iterations until a stopping rule holds, then the verdict and the
 result.
+
+The ending of a run is decided in this order:
+
+1. Before each step, `stopping_reason` returns the first rule that holds: the callback, the rules of
+   `_first_stopping_rule` and, unless the gradient is zero, the budgets.
+2. If none holds and the gradient is zero, `_examine_critical_point` ends the run or moves on.
+3. If the method then finds no step and a restart does not help, the run has stalled.
+4. If the run ended without a zero gradient, `_move_onto_kinks` searches for a minimum at kinks.
+5. `_finish_run` classifies the reported point if nothing has done so, which may change the ending,
+   and `_make_result` derives success, kind and message.
 """
 
 from __future__ import annotations
@@ -27,6 +37,7 @@ from .run import (
     Method,
     MinimizeResult,
     PointExaminer,
+    ProgressMark,
     Run,
     RunOutcome,
 )
@@ -72,21 +83,18 @@ def _slow_progress_note(before: float, after: float) -> Note:
     return Note("slow", {**ends, **numbers})
 
 
-def _mark_progress(
-    mark: list[Any], records: list[tuple[Any, ...]], share: float, origin: float
-) -> None:
-    """Set `mark`, a list of iteration, loss and gradient norm, to the last of the records that made
-    progress since the previous mark: the loss decreased by the fraction `share` of its distance
-    from `origin`, or the gradient norm was halved.
+def _last_progress(
+    mark: ProgressMark, records: list[tuple[Any, ...]], share: float, origin: float
+) -> ProgressMark:
+    """Return the last of the records that made progress since the previous one, beginning with
+    `mark`, or `mark` if none did. Progress means that the loss decreased by the fraction `share` of
+    its distance from `origin`, or that the gradient norm was halved.
     """
-    at, lowest, gnorm = mark
     for record in records:
         f = record[1]
-        if f < lowest - share * abs(f - origin) or record[2] < 0.5 * gnorm:
-            at = record[0]
-            lowest = f
-            gnorm = min(record[2], gnorm)
-    mark[:] = at, lowest, gnorm
+        if f < mark.loss - share * abs(f - origin) or record[2] < 0.5 * mark.gradient_norm:
+            mark = ProgressMark(record[0], f, min(record[2], mark.gradient_norm))
+    return mark
 
 
 class MinimizeLoop:
@@ -123,7 +131,7 @@ class MinimizeLoop:
         self.watched = not (alone and saver.path is None)
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.by_default = gradient_tol is None
-        run.wanted = run.gradient_tol = default if gradient_tol is None else gradient_tol
+        run.requested_tol = run.gradient_tol = default if gradient_tol is None else gradient_tol
         self.bottom = value_lower_bound(run.ob)
         self.shown: Any = None
         self.method: Method
@@ -149,7 +157,7 @@ class MinimizeLoop:
         run.n_values += before.nfev - before.njev
         run.records = records[: before.nit]
         # The time of the first run does not count as a gap between two checks of the clock.
-        run.asked += before.wall_time
+        run.last_clock_check += before.wall_time
         limits = "max_iter", "max_time", "max_products", "callback", "interrupted"
         self.why = before.stopped if before.stopped in limits else None
 
@@ -161,11 +169,11 @@ class MinimizeLoop:
         """
         run = self.run
         if facts:
-            wanted = run.wanted
+            wanted = run.requested_tol
             run.load(arrays_with_prefix(arrays, "run."), facts.get("run"))
             # The tolerance of this call replaces that of the saved run.
-            if run.wanted != wanted:
-                run.wanted = run.gradient_tol = wanted
+            if run.requested_tol != wanted:
+                run.requested_tol = run.gradient_tol = wanted
         spent = run.n_gradients
         # The method determines which quantities `evaluate_at_theta` computes.
         self.method = self.maker(run, **self.options)
@@ -176,7 +184,7 @@ class MinimizeLoop:
                 f"gradient norm {run.gnorm}. Use another theta0, or scale the data."
             )
         run.f0 = run.records[0][1] if run.records else run.f
-        run.fresh = run.fresh if facts else run.f
+        run.f_at_restart = run.f_at_restart if facts else run.f
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
             check_saved_losses(run, facts["run"])
@@ -226,7 +234,7 @@ class MinimizeLoop:
             run.idle = self._n_inexact_iterations_left() <= 0
             before = run.theta
             begun = run.iteration
-            run.ahead = self._steps_per_call()
+            run.max_steps = self._steps_per_call()
             run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
                 cause = known or self.method.step()
@@ -236,7 +244,7 @@ class MinimizeLoop:
             stayed = before is run.theta and run.iteration == begun
             if cause is not None and stayed:
                 if self.is_critical():
-                    run.rest = run.iteration
+                    run.extra_steps_end = run.iteration
                     continue
                 if self._restart_method():
                     continue
@@ -301,12 +309,15 @@ class MinimizeLoop:
             records = {"n_records": run.since_best, "patience": self.patience}
             self.notes = (Note("patience", {"watched": watched, **records}),)
             return "patience"
-        if self._n_idle_iterations_left(run.mark) <= 0:
+        if self._n_idle_iterations_left(run.progress) <= 0:
             limits = {"n_iterations": MAX_IDLE_ITERATIONS, "fraction": MIN_RELATIVE_DECREASE}
             self.notes = (Note("idle", limits),)
             return "slow"
-        if self._may_stop_near_bound() and self._n_idle_iterations_left(run.walked) <= 0:
-            self.notes = (_slow_progress_note(run.walked[1], run.f),)
+        if (
+            self._may_stop_near_bound()
+            and self._n_idle_iterations_left(run.progress_near_bound) <= 0
+        ):
+            self.notes = (_slow_progress_note(run.progress_near_bound.loss, run.f),)
             return "slow"
         return None
 
@@ -321,10 +332,10 @@ class MinimizeLoop:
         run = self.run
         if not self.method.adapts:
             return False
-        if not run.fresh - run.f > MIN_RELATIVE_DECREASE * abs(run.f):
+        if not run.f_at_restart - run.f > MIN_RELATIVE_DECREASE * abs(run.f):
             self.rounded = True
             return False
-        run.fresh = run.f
+        run.f_at_restart = run.f
         self.method = self.maker(run, **self.options)
         run.evaluate_at_theta()
         return True
@@ -337,21 +348,21 @@ class MinimizeLoop:
             return 1
         idle = self._n_inexact_iterations_left()
         if self.run.near_bound:
-            idle = min(idle, self._n_idle_iterations_left(self.run.walked))
+            idle = min(idle, self._n_idle_iterations_left(self.run.progress_near_bound))
         return int(max(1, min(self.max_iter - self.run.iteration, idle)))
 
-    def _n_idle_iterations_left(self, mark: list[Any]) -> float:
+    def _n_idle_iterations_left(self, mark: ProgressMark) -> float:
         """Return the number of iterations that may follow before `MAX_IDLE_ITERATIONS` have passed
         since the last progress in `mark`. Return infinity for a first-order method.
         """
         idle = self.method.curvature is not None
-        return mark[0] + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
+        return mark.iteration + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
     def _n_inexact_iterations_left(self) -> float:
         """Return the number of further iterations after which the option `cost_weight` is ignored
         if none of them makes progress.
         """
-        return self._n_idle_iterations_left(self.run.mark) - (
+        return self._n_idle_iterations_left(self.run.progress) - (
             MAX_IDLE_ITERATIONS - MAX_INEXACT_ITERATIONS
         )
 
@@ -390,20 +401,22 @@ class MinimizeLoop:
         run = self.run
         if not self.by_default or not self.method.curvature or self.ending is None:
             return False
-        if run.rest is None:
-            run.rest = run.iteration + (MAX_EXTRA_STEPS if run.theta.dtype == np.float64 else 0)
-        return run.gnorm > EXTRA_STEP_TOL * run.gradient_tol and run.iteration < run.rest
+        if run.extra_steps_end is None:
+            run.extra_steps_end = run.iteration + (
+                MAX_EXTRA_STEPS if run.theta.dtype == np.float64 else 0
+            )
+        return run.gnorm > EXTRA_STEP_TOL * run.gradient_tol and run.iteration < run.extra_steps_end
 
     def _mark_progress_of_records(self, count: int) -> None:
-        """Update the marks of progress by the last `count` records: `run.mark`, and `run.walked`
-        with the threshold that applies to records near the lower bound of the loss.
+        """Update `run.progress` by the last `count` records, and `run.progress_near_bound` by those
+        near the lower bound of the loss, with a threshold of its own.
         """
         run = self.run
         last = self.run.records[-count:]
-        _mark_progress(run.mark, last, MIN_RELATIVE_DECREASE, 0.0)
+        run.progress = _last_progress(run.progress, last, MIN_RELATIVE_DECREASE, 0.0)
         if self._is_near_lower_bound(min(last, key=loss_of_record)[1]):
-            _mark_progress(
-                run.walked,
+            run.progress_near_bound = _last_progress(
+                run.progress_near_bound,
                 [one for one in last if self._is_near_lower_bound(one[1])],
                 NEGLIGIBLE_DECREASE_RATIO,
                 self.loss_scale,
@@ -554,7 +567,9 @@ class MinimizeLoop:
             self.run.evaluate_at_theta()
             self.run.record()
         x, fun, gnorm = self._choose_reported_point()
-        at_rest = gnorm <= self.run.wanted or (self.why == "slow" and self._may_stop_near_bound())
+        at_rest = gnorm <= self.run.requested_tol or (
+            self.why == "slow" and self._may_stop_near_bound()
+        )
         whole = self.why not in ("interrupted", "unbounded")
         at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
         if self.outcome is None and at_rest and self.ending is not None and whole:
@@ -586,7 +601,7 @@ class MinimizeLoop:
             return False
         known = report.kind in ("not_critical", "undecided") and report.n_negative == 0
         moved = self.run.f < self.run.f0 and not report.plateau
-        return bool(known and moved and gnorm <= self.run.wanted)
+        return bool(known and moved and gnorm <= self.run.requested_tol)
 
     def _make_result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
         run = self.run
@@ -600,13 +615,13 @@ class MinimizeLoop:
             success = outcome.success
             notes = outcome.notes
             report = outcome.report
-        elif gnorm <= run.wanted:
+        elif gnorm <= run.requested_tol:
             missing = "no_verdict_requested" if self.ending is None else "no_verdict_reached"
             notes = (Note("small_gradient", {"gradient_norm": float(gnorm)}), Note(missing))
         else:
             # The point may be a minimum at active kinks, where no gradient is small.
             kind = "undecided" if self.jumps else "not_critical"
-            sizes = {"gradient_norm": float(gnorm), "gradient_tol": float(run.wanted)}
+            sizes = {"gradient_norm": float(gnorm), "gradient_tol": float(run.requested_tol)}
             notes = (Note("large_gradient", sizes),)
         success = success or self._is_at_rounding_level(gnorm)
         known = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale

@@ -147,7 +147,7 @@ class _KrylovMethod(Method):
         if opened:
             self.start_krylov_space()
         several = run.points is not None and not opened
-        record = np.empty((min(run.ahead, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
+        record = np.empty((min(run.max_steps, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
         begun = run.elapsed()
         parameter = getattr(self, self.by)
         engine.cost_weight = current_cost_weight(self)
@@ -353,7 +353,7 @@ class NewtonCG(Method):
         whole = False
         here = self.run.theta
         begun = run.elapsed()
-        count = min(run.ahead, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1
+        count = min(run.max_steps, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1
         try:
             while (cause := self._take_step()) is None:
                 rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))

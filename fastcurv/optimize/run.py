@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -181,6 +181,14 @@ class PointExaminer(Protocol):
         """
 
 
+class ProgressMark(NamedTuple):
+    """The record at which a run last made progress."""
+
+    iteration: int = 0
+    loss: float = np.inf
+    gradient_norm: float = np.inf
+
+
 class Run(CheckpointedState):
     """The shared state of one minimisation.
 
@@ -203,11 +211,11 @@ class Run(CheckpointedState):
     best_score = best_f = best_gnorm = np.inf
     since_best = 0
     n_values = n_gradients = n_products = iteration = 0
-    # longest recent time between two checks of the clock; `asked` is the time of the last check
+    # longest recent time between two checks of the clock
     gap = 0.0
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
-    # the call ends
-    ahead = 1
+    # the call ends, which the engine reads by this name
+    max_steps = 1
     enough = 0.0
     # True after `MAX_INEXACT_ITERATIONS` iterations without progress; subproblems are then solved
     # more accurately
@@ -215,11 +223,11 @@ class Run(CheckpointedState):
     # True if the loss is near its lower bound and the tolerance is the default
     near_bound = False
     # value, gradient and gradient norm at theta, from which the next `evaluate_at_theta` reads them
-    at_hand: Any = None
+    precomputed: Any = None
     # the engine's object that evaluates the loss and products, or None if the objective is called
     # instead
     points: Any = None
-    sought = False  # True once `points` was requested
+    points_requested = False  # True once `points` was requested
     rows: Any = None
     # records that are not in the history yet, the index of the first of them, its iteration, and
     # the validation score if it belongs to the current point
@@ -230,15 +238,15 @@ class Run(CheckpointedState):
     spent_here: int | None = None
     # requested tolerance, and current tolerance, which is smaller if a verdict needs a smaller
     # gradient
-    wanted = gradient_tol = 0.0
-    fresh = np.inf  # loss at the last restart of the method
+    requested_tol = gradient_tol = 0.0
+    f_at_restart = np.inf  # loss at the last restart of the method
     # iteration up to which the run may continue after the default tolerance is reached
-    rest: int | None = None
+    extra_steps_end: int | None = None
     # number of small gains in a row along negative curvature
     small_gains = 0
     # number of moves from stationary points to other points, and number of consecutive moves with a
     # small gain
-    moves = small = 0
+    n_moves = n_small_moves = 0
     _product: Any = None
 
     def __init__(
@@ -266,12 +274,11 @@ class Run(CheckpointedState):
         self.fun_target = -np.inf if fun_target is None else fun_target
         self.theta = theta
         self.spare = np.empty_like(theta)
-        self.asked = self.budget.begun
+        self.last_clock_check = self.budget.begun
         self.records: list[tuple[Any, ...]] = []
-        # (iteration, loss, gradient norm) at the last progress, and at the last progress near the
-        # lower bound
-        self.mark: list[Any] = [0, np.inf, np.inf]
-        self.walked: list[Any] = [0, np.inf, np.inf]
+        # the last progress, and the last progress while the loss is near its lower bound
+        self.progress = ProgressMark()
+        self.progress_near_bound = ProgressMark()
 
     @property
     def rng(self) -> np.random.Generator:
@@ -335,8 +342,8 @@ class Run(CheckpointedState):
             return "max_products"
         if self.max_time is not None:
             now = time.perf_counter()
-            self.gap = max(CLOCK_DECAY * self.gap, now - self.asked)
-            self.asked = now
+            self.gap = max(CLOCK_DECAY * self.gap, now - self.last_clock_check)
+            self.last_clock_check = now
             if self.gap > self.budget.seconds_left():
                 return "max_time"
         return None
@@ -392,9 +399,9 @@ class Run(CheckpointedState):
         operator = self.bind_operator()
         f = None
         g = None
-        if self.at_hand is not None:
-            self.f, self.g, self.gnorm = self.at_hand
-            self.at_hand = None
+        if self.precomputed is not None:
+            self.f, self.g, self.gnorm = self.precomputed
+            self.precomputed = None
             self.stale = False
             self.n_gradients += 1
             return
@@ -441,8 +448,8 @@ class Run(CheckpointedState):
         """
         if self.curvature is None or self.sample is not None:
             return False
-        if not self.sought:
-            self.sought = True
+        if not self.points_requested:
+            self.points_requested = True
             self.points = None if self.own_engine is None else self.own_engine.point_evaluator()
         return self.points is not None
 
@@ -569,15 +576,15 @@ class Run(CheckpointedState):
         "best_f",
         "best_gnorm",
         "since_best",
-        "wanted",
+        "requested_tol",
         "gradient_tol",
-        "mark",
-        "walked",
-        "fresh",
-        "rest",
+        "progress",
+        "progress_near_bound",
+        "f_at_restart",
+        "extra_steps_end",
         "small_gains",
-        "moves",
-        "small",
+        "n_moves",
+        "n_small_moves",
     )
 
     def state(self) -> State:
@@ -597,13 +604,16 @@ class Run(CheckpointedState):
         """
         check_run(arrays, facts, self)
         super().load(arrays, facts)
+        # JSON has no named tuples.
+        self.progress = ProgressMark(*self.progress)
+        self.progress_near_bound = ProgressMark(*self.progress_near_bound)
         columns = (arrays["history." + name].tolist() for name in self.record_names)
         self.records = [
             (int(i), f, norm_there, int(spent), *rest)
             for i, f, norm_there, spent, *rest in zip(*columns)
         ]
-        self.asked = time.perf_counter()
-        self.budget.begun = self.asked - facts["elapsed"]
+        self.last_clock_check = time.perf_counter()
+        self.budget.begun = self.last_clock_check - facts["elapsed"]
         self.seed = restore_generator(facts.get("rng"))
 
 

@@ -66,8 +66,8 @@ def defect_sentences(page: FitPage) -> Iterator[tuple[str, list[Call]]]:
                 "little but this row.",
                 [call],
             )
-        elif sentence := _largest_error_sentence(page):
-            yield sentence
+        elif largest_error := _largest_error_sentence(page):
+            yield largest_error
     for j, name in enumerate(page.names):
         row, share = dominant_row(X[:, j])
         if (

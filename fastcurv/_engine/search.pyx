@@ -359,8 +359,8 @@ cdef class ConvergenceChecks:
                     return False
             if not low < run.t[i * (ld + 1)] < high:
                 apart = hypot(apart, safe_norm(p, run.t + i * ld + first))
-        # Without the coupling of the wanted rows, whose norm is at most `apart`, T is the direct sum
-        # of the wanted values and a matrix R. If all eigenvalues of R exceed
+        # Without the coupling of the wanted rows, whose norm is at most `apart`, T is the direct
+        # sum of the wanted values and a matrix R. If all eigenvalues of R exceed
         # low - low_limit + apart, then R moves the wanted values at the low end by at most
         # low_limit - apart, and the coupling moves them by at most `apart` (Weyl's inequality). The
         # high end is the low end of -T.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import replace
+from enum import Enum
 from typing import Any, Literal
 
 import numpy as np
@@ -249,6 +250,17 @@ def pairs_from_single_precision(
     return pairs, n_products
 
 
+class Outcome(Enum):
+    """What follows from the steps of a search. The first three values are those of
+    `ConvergenceChecks.check_probe`.
+    """
+
+    COPIES_FOUND = -1  # a probe has changed the wanted values
+    CONTINUE = 0
+    PROBE_ENDED = 1
+    CHECK_DUE = 2  # outside a probe: the wanted pairs appear to have converged
+
+
 class ThickRestartSearch:
     """The search from a start vector to k converged pairs: extend the basis, test convergence,
     restart, and probe for missed copies. The search also ends when the budget of products is used
@@ -289,7 +301,8 @@ class ThickRestartSearch:
         self.found_copies = False  # True once repeated eigenvalues have been found
         # distance beyond the innermost wanted values at which an eigenvalue may have been missed
         self.missed_within = math.inf
-        # (theta, bounds, coordinates) of the pairs that the current or last probe checks
+        # (theta, bounds, coordinates) of the pairs that the current or last probe checks; None
+        # outside probes
         self.probed_pairs: tuple[Floats, Floats, Floats] | None = None
         # mask of the distances at which the first start may have missed an eigenvalue, from
         # `missable_distances`; None if unknown
@@ -305,6 +318,11 @@ class ThickRestartSearch:
         self.closed = False
         # a result that is returned if Ctrl-C interrupts the first product of another start
         self.held: Eigenpairs | None = None
+
+    @property
+    def is_probing(self) -> bool:
+        """True if the last rows of the basis are those of a probe."""
+        return self.probed_pairs is not None
 
     def solve(self, start: Array | None = None) -> Eigenpairs:
         """Run the search from the rows of `start` (j, n), or from a random vector if `start` is
@@ -323,7 +341,7 @@ class ThickRestartSearch:
                         "v0 must have a component outside the span of against, got a vector that "
                         "is zero or lies in this span."
                     )
-                if run.p == 1 or not self._test_start_block():
+                if run.p == 1 or not self._multiply_start_block():
                     self.extend_basis()
                 self.closed = self._is_start_invariant()
                 for _ in range(3):
@@ -341,7 +359,7 @@ class ThickRestartSearch:
                 return replace(self.held, interrupted=True)
             return self._make_result()
 
-    def _test_start_block(self) -> bool:
+    def _multiply_start_block(self) -> bool:
         """Multiply all start vectors by the operator. Return True if the wanted pairs have
         converged. Otherwise continue from the sum of the wanted Ritz vectors, because a block would
         take as many products in each step as it has vectors. If the start vectors span an invariant
@@ -350,10 +368,10 @@ class ThickRestartSearch:
         run = self.run
         run.step()
         self.progress_bar.update(run.m)
-        if self.is_done():
+        if self.check():
             return True
         affordable = run.n_products + 2 * self.k <= self.max_products
-        if affordable and self.probed_pairs is None and not self._is_start_invariant():
+        if affordable and not self.is_probing and not self._is_start_invariant():
             self.held = self._make_result()
             run.reset()
             run.insert_block(self.held.vectors.sum(axis=1)[None])
@@ -373,21 +391,21 @@ class ThickRestartSearch:
                 self.interrupted = True
                 return
             if run.p == 0 and run.m < run.dimension:
-                if self.is_done():
+                if self.check():
                     return
-                if run.p == 0 and run.m >= run.capacity - 1 and run.capacity < run.dimension:
-                    self.restart()
-                if run.p == 0:
+                if run.p == 0:  # no probe has begun
+                    if run.m >= run.capacity - 1 and run.capacity < run.dimension:
+                        self.restart()
                     run.insert_random(self.rng)
             if run.m >= run.dimension or run.n_products + max(1, run.p) > self.max_products:
                 if run.m >= run.dimension:  # the basis spans the whole space
                     self.probed = True
                     self.missed_within = 0.0
                     self.probed_pairs = None
-                elif self.probed_pairs is not None:  # evaluate the probe after its last steps
-                    self.is_done()
+                elif self.is_probing:  # evaluate the probe after its last steps
+                    self.check()
                 return
-            if run.is_full and self.probed_pairs is not None and self.is_done():
+            if run.is_full and self.is_probing and self.check():
                 return
             if self._is_dense_cheaper():
                 self.switch_to_dense = True
@@ -397,24 +415,25 @@ class ThickRestartSearch:
             before = run.n_products
             outcome = self._take_steps()
             self.progress_bar.update(run.n_products - before)
-            if outcome and self.probed_pairs is not None:
-                if self._end_probe(outcome):
+            if outcome is Outcome.CHECK_DUE:
+                if run.p and self.check():
                     return
-            elif outcome and run.p and self.is_done():
+            elif self._process_probe(outcome):
                 return
 
-    def _take_steps(self) -> int:
-        """Take steps until a decision is due, or for `PROGRESS_INTERVAL_SECONDS`. Return the result
-        of `ConvergenceChecks.advance_until_converged`. After a block step, return 1 if a
-        convergence check is due.
+    def _take_steps(self) -> Outcome:
+        """Take steps until a decision is due, or for `PROGRESS_INTERVAL_SECONDS`. Outside a probe,
+        return CHECK_DUE or CONTINUE; in a probe, return the outcome of its last check.
         """
         run, checks = self.run, self.checks
         before = None if self.probed_pairs is None else self.probed_pairs[0]
         if run.p != 1:
             run.step()
             if run.m < checks.next_check:
-                return 0
-            return 1 if before is None else checks.check_probe(before, self.min_probe_growth)
+                return Outcome.CONTINUE
+            if before is None:
+                return Outcome.CHECK_DUE
+            return Outcome(checks.check_probe(before, self.min_probe_growth))
         most = run.m + self.max_products - run.n_products
         if run.capacity < run.dimension:
             most = min(most, run.capacity)  # at this number of rows the basis is full
@@ -423,9 +442,12 @@ class ThickRestartSearch:
             n_until = math.ceil(run.n / self._max_dense_cost()) - run.n_products
             most = min(most, run.m + max(n_until, 1))
         with run.around:
-            return checks.advance_until_converged(
+            outcome = checks.advance_until_converged(
                 most, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
             )
+        if before is None and outcome:
+            return Outcome.CHECK_DUE
+        return Outcome(outcome)
 
     def _max_dense_cost(self) -> float:
         """Return the maximum cost of a dense matrix as a fraction of the products made. The
@@ -445,9 +467,10 @@ class ThickRestartSearch:
             and run.n <= run.n_products * self._max_dense_cost()
         )
 
-    def is_done(self) -> bool:
-        """Compare the wanted Ritz pairs with the tolerance. Return True if the search is complete.
-        Otherwise begin a probe or schedule the next check, and return False.
+    def check(self) -> bool:
+        """Compare the wanted Ritz pairs with the tolerance or, in a probe, with their values before
+        it. Return True if the search is complete. Otherwise begin or end a probe, or narrow the
+        block and schedule the next check, and return False.
         """
         run, checks = self.run, self.checks
         if run.m < min(self.k, run.dimension):
@@ -455,7 +478,7 @@ class ThickRestartSearch:
             return False
         if self.probed_pairs is not None:
             outcome = checks.check_probe(self.probed_pairs[0], self.min_probe_growth)
-            return self._end_probe(outcome)
+            return self._process_probe(Outcome(outcome))
         theta, _, excess = checks.check_convergence()
         worst = max(excess.tolist())
         if not self.is_quick:
@@ -529,33 +552,39 @@ class ThickRestartSearch:
         checks.next_check = run.m + 2
         return True
 
-    def _end_probe(self, outcome: int) -> bool:
+    def _process_probe(self, outcome: Outcome) -> bool:
         """Process the outcome of a check of the probe. Return True if the probe ended without
-        changing the wanted values. If it changed them, continue the search.
+        changing the wanted values. If it changed them, continue the search without a probe. If it
+        may have missed eigenvalues, switch to a dense matrix if that is cheaper.
         """
-        if outcome > 0 and self.probed_pairs is not None:
-            self._set_missed_within(self.probed_pairs[0])
-        elif outcome < 0:
+        run, checks = self.run, self.checks
+        if outcome is Outcome.PROBE_ENDED and self.probed_pairs is not None:
+            theta = self.probed_pairs[0]
+            missed = 0.0
+            if run.m > checks.probe_from:
+                missed = checks.missed_distance(theta, self.min_missed_growth)
+            if missed > 2 * self.tol * run.scale:
+                self.switch_to_dense = self._is_dense_cheaper()
+            self._set_missed_within(theta, missed)
+        elif outcome is Outcome.COPIES_FOUND:
             self.found_copies = True
             self.probed_pairs = None
-            self.checks.discard_last_check(self.run.m + 2)
-        return outcome > 0
+            checks.discard_last_check(run.m + 2)
+        return outcome is Outcome.PROBE_ENDED
 
-    def _set_missed_within(self, theta: Floats) -> None:
-        """Set `missed_within` at the end of the search. The value is at least the uncertainty due
-        to the residuals, because these could hide an eigenvalue within that distance of the
-        innermost wanted one.
+    def _set_missed_within(self, theta: Floats, missed: float = 0.0) -> None:
+        """Set `missed_within` at the end of the search, from the distance `missed` at which the
+        last probe may have missed an eigenvalue. The value is at least the uncertainty due to the
+        residuals, because these could hide an eigenvalue within that distance of the innermost
+        wanted one.
         """
         run, checks = self.run, self.checks
         resolved = self.tol * run.scale
         near = checks.distances_to_innermost(theta)[2]
         least = 2 * resolved if run.p else 0.0
-        if self.probed_pairs is not None and run.m > checks.probe_from:
-            missed = checks.missed_distance(theta, self.min_missed_growth)
-            if missed > 2 * resolved:
-                self.switch_to_dense = self._is_dense_cheaper()
-                # at least the smallest value of `missed_within` that results report
-                near = max(missed, (MIN_MISSED_WITHIN_TOLS + 1) * resolved)
+        if missed > 2 * resolved:
+            # at least the smallest value of `missed_within` that results report
+            near = max(missed, (MIN_MISSED_WITHIN_TOLS + 1) * resolved)
         if self.missable is not None and run.p:
             missable = checks.missable_distances(theta, self.min_missed_growth, self.missable)
             least = max(least, missable[1])
@@ -645,7 +674,7 @@ class ThickRestartSearch:
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
         theta, limits = self._current_values()
-        if self.probed_pairs is None and (self.checks.check_convergence()[2] > 1).any():
+        if not self.is_probing and (self.checks.check_convergence()[2] > 1).any():
             return False
         if all((limits <= self.checks.residual_tolerances(theta)).tolist()):
             return False

@@ -113,7 +113,7 @@ def test_eigsh_interrupted_while_it_measures_residuals_returns_its_pairs():
 def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
     from fastcurv.spectrum.eigsh import ThickRestartSearch
 
-    look, seen = ThickRestartSearch.is_done, []
+    look, seen = ThickRestartSearch.check, []
 
     def multiply_and_press(self):
         if self.run.m >= 3 and not seen:
@@ -121,7 +121,7 @@ def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
             seen.append(self.run.m)
         return look(self)
 
-    monkeypatch.setattr(ThickRestartSearch, "is_done", multiply_and_press)
+    monkeypatch.setattr(ThickRestartSearch, "check", multiply_and_press)
     found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
 

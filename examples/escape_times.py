@@ -9,7 +9,7 @@ narrower networks with zero units added, and saddles of index 1 to 3 found on pu
 lie in random directions from them, and every step uses all samples.
 
 Half right: that momentum is what gets past saddles. It multiplies the growth by 1 / (1 - b) at
-most, and so does a larger rate. The time still grows with the logarithm of the inverse distance
+most. The time still grows with the logarithm of the inverse distance
 between start and saddle. Adam divides by the size of the gradient, and needs about as many steps
 from any distance.
 
@@ -139,10 +139,11 @@ def draw_picture(table, lowest):
     ends = np.array([np.nanmin(table["predicted"]), np.nanmax(table["predicted"])])
     left.plot(ends, ends, color="black", lw=1)
     left.fill_between(ends, 0.9 * ends, 1.1 * ends, color=plots.GREY, alpha=0.3, lw=0)
-    left.set(xscale="log", yscale="log", xlabel="predicted steps", ylabel="measured steps")
+    left.set(xscale="log", yscale="log", ylabel="measured steps")
+    left.set_xlabel("predicted steps until the loss\nhas fallen by 1/10 000")
     left.set_title("While the loss is quadratic,\nsteps are as predicted")
-    right.set(xscale="log", yscale="log", xlabel="distance of the start from the saddle")
-    right.set_ylabel("steps")
+    right.set(xscale="log", xlabel="distance of the start from the saddle")
+    right.set_ylabel("steps until the loss has fallen by 1/10 000")
     right.set_title("The nearer the start, the\nlonger, except for Adam")
     right.invert_xaxis()
     right.set_xticks([1e-3, 1e-5, 1e-7])

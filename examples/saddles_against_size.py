@@ -12,8 +12,9 @@ eigenvalues.
 Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of independent random
 entries, the chance would be smaller still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks it
 falls too, but slowly: from all searches at n = 5 to one in a hundred at n = 33. Low points are no
-random sample: they have few negative eigenvalues. And nobody trains by such searches: every descent
-from random weights ended at a proved minimum.
+random sample: lower ones tend to have fewer negative eigenvalues. Within one size above 5, the rank
+correlation of the right picture's two axes is 0.65 to 0.77. And nobody trains by such searches:
+every descent from random weights ended at a proved minimum.
 
 Not shown: points at which nothing passes through the network, which are critical trivially; more
 than 33 parameters; and details of searches that ended at no critical point, about half. At n = 33
@@ -120,7 +121,7 @@ def main(scale="normal", out="pictures"):
     right.set(yscale="log", ylabel="loss over the network's lowest")
     right.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     right.minorticks_off()
-    right.set_title("Low points have few\nnegative eigenvalues")
+    right.set_title("Lower points tend to have\nfewer negative eigenvalues")
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     small, large = min(pools), max(pools)
     words = {n: share_in_words(n, *minima[n]) for n in (small, large)}

@@ -384,7 +384,7 @@ def linear_model(
     fit: NetworkFit, penalties: Sequence[float] = LINEAR_PENALTIES
 ) -> LinearModel | None:
     """Return the linear model, fitted to the rows of a fit, with the penalty that gives left-out
-    rows the lowest mean loss.
+    rows the lowest mean loss. Rows with groups are left out by folds, as for the network.
 
     The given penalties are tried in order, until `MAX_IDLE_PENALTIES` in a row do not lower this
     loss. If several penalties are given, the best one times each of `LINEAR_PENALTY_FACTORS` is
@@ -426,8 +426,13 @@ def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | N
         theta = raise_if_interrupted(
             minimize(one, start, gradient_tol=tol, verdict=False, progress=False, seed=0)
         ).x
+    folds = None
+    if fit.groups is not None:  # the same folds as for the network
+        folds = np.empty(fit.n_rows, int)
+        for number, rows in enumerate(fold_rows(fit)):
+            folds[rows] = number
     try:
-        out = leave_one_out(one, theta)
+        out = leave_one_out(one, theta, groups=folds)
     except ValueError:
         return None
     if np.isnan(out.losses).any():

@@ -14,7 +14,7 @@ from fastcurv.applications.cli import fit_table as module
 from fastcurv.applications.cli import span
 from fastcurv.applications.cli.encode import load_table_dataset
 from fastcurv.applications.cli.fit_network import fit_of
-from fastcurv.applications.cli.fit_numbers import better_decay, fold_rows
+from fastcurv.applications.cli.fit_numbers import better_decay, fold_rows, linear_model
 from fastcurv.applications.cli.fit_table import choose_l2_by_evidence, choose_model, fit_table
 from fastcurv.applications.cli.parser import main
 from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
@@ -446,9 +446,19 @@ def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsy
     width = np.subtract(columns["y upper"], columns["y lower"])
     assert width / 2 == pytest.approx(np.full(90, facts["half_width"]))
     net = fit_table(moved, "y", hidden=(2,), alpha=1.0, groups="person id")
-    folds = fold_rows(fit_of(net.trained_network, net.data.X, net.table.y))
+    fit = fit_of(net.trained_network, net.data.X, net.table.y)
+    folds = fold_rows(fit)
     assert sorted(np.concatenate(folds)) == list(range(90))
     assert all(len(set(person[rows])) * 3 == len(rows) for rows in folds)
+    line = linear_model(fit, (0.1,))  # its rows are left out by the same folds: ridge regression
+    A = np.column_stack([line.ob.X, np.ones(90)])
+    t = line.ob.y.ravel()
+    per_row = np.linalg.norm(line.ob.gradient(np.zeros(A.shape[1]))) / np.linalg.norm(A.T @ t)
+    decay = np.diag([0.1] * (A.shape[1] - 1) + [0.0])
+    for rows in folds:
+        B = np.delete(A, rows, 0)
+        ridge = np.linalg.solve(per_row * B.T @ B + decay, per_row * B.T @ np.delete(t, rows))
+        assert line.out.predictions[rows].ravel() == pytest.approx(A[rows] @ ridge, abs=1e-6)
 
 
 def test_intervals_widen_where_errors_grow(tmp_path, capsys):

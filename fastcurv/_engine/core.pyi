@@ -456,7 +456,6 @@ def solve_subproblem(
 ) -> tuple[NDArray[np.float64], float]: ...
 
 @final
-@disjoint_base
 class CGWorkspace:
     g: NDArray[Any]
     r: NDArray[Any]

@@ -7,7 +7,8 @@ move and their spread grows. With batch normalisation both are constant, since t
 after normalisation. Right: the loss at the end against the learning rate.
 
 Half right: that internal covariate shift slows training. With relu the plain network, whose inputs
-move, ends lower at small rates, and fails at a rate of 1. With tanh it is the other way round.
+move, ends lower at rates up to 0.3, and fails at a rate of 1. With tanh it ends higher at rates up
+to 0.1, and lower from 0.3.
 
 Not shown: longer training, and rates that decay.
 """

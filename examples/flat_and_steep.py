@@ -1,5 +1,5 @@
-"""L18. Newton's step is as long as the distance to the minimum, where the loss is flat as where it
-is steep; gradient descent takes short steps where it is flat and long ones where it is steep.
+"""L18. Newton's step is as long as the distance to the minimum, whether the loss is flat or steep;
+gradient descent takes short steps where it is flat and long ones where it is steep.
 
 Linear regression with two inputs, one twenty times as large as the other. Left: the path of
 gradient descent with the largest stable rate, which goes to and fro across the valley and creeps
@@ -60,7 +60,7 @@ def main(scale="normal", out="pictures"):
         [0, 1], [f"flat,\n$\\lambda$ = {values[0]:.2f}", f"steep,\n$\\lambda$ = {values[1]:.0f}"]
     )
     right.set(yscale="log", ylabel="length of the first step")
-    right.set_title("Newton's step is as long\nwhere flat as where steep")
+    right.set_title("Newton's step is equally long\nwhere flat and where steep")
     right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=9)
     left_over = float(ob.value(path[-1]))
     return Outcome(

@@ -1,5 +1,5 @@
 """Write two pages to print: ten claims of the lectures that are often repeated, each with its
-picture, what is found, and the command that draws it. ``make handout`` does it.
+picture, what is found, and the command that draws it. ``make handout`` runs it.
 
 python examples/handout.py [--out figures]
 

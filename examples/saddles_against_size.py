@@ -13,7 +13,7 @@ Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of
 entries, the chance would be smaller still, like 3^(-n^2/4) (Dean and Majumdar 2006). In networks it
 falls too, but slowly: from all searches at n = 5 to one in a hundred at n = 33. Low points are no
 random sample: lower ones tend to have fewer negative eigenvalues. Within one size above 5, the rank
-correlation of the right picture's two axes is 0.65 to 0.77. And nobody trains by such searches:
+correlation of the right picture's two axes is 0.65 to 0.77. Training uses no such searches:
 every descent from random weights ended at a proved minimum.
 
 Not shown: points at which nothing passes through the network, which are critical trivially; more

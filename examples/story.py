@@ -68,7 +68,7 @@ STORY = {
         "input_covariance",
     ),
 }
-# The twelve pictures with which the gallery begins: those a lesson on the lectures uses first.
+# The twelve pictures with which the gallery begins.
 FIRST_PICTURES = (
     "where_training_stops",
     "toy_surface",

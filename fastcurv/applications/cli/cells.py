@@ -181,12 +181,14 @@ class Meaning:
 
     ``values`` are the numbers or days of all rows, with NaN for missing values, if the column has
     them. ``reason`` says why the column is left out, and ``notes`` what a user should know.
+    ``repetition`` is the note on identifiers with several rows each, or "".
     """
 
     coding: ColumnCoding
     values: np.ndarray | None = None
     reason: str = ""
     notes: list[str] = field(default_factory=list)
+    repetition: str = ""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -551,7 +553,7 @@ EMPTY_REASON = "no values"
 TEXT_REASON = "another value in nearly every row, as an identifier or a text has"
 LONG_TEXT_REASON = f"text of more than {MAX_WORD_CHARACTERS} characters"
 IDENTIFIER_REASON = "the numbers of the rows or of what they describe"
-OPTION_REASON = "the option --ignore"
+OPTION_REASON = "the option --ignore or --groups"
 # words of names of identifiers; those of the second kind also name quantities
 _IDENTIFIER_WORDS = {
     "id",
@@ -709,7 +711,7 @@ def _read_numbers(
                 f"Column {one_line(name)!r} holds codes such as {one_line(padded[0])}, which were "
                 f"read as numbers. Use --words {one_line(name)} to read them as words."
             )
-    meaning.notes += _repetition_notes(name, different.size, present.size)
+    _note_repetition(meaning, different.size, present.size)
     meaning.notes += missing_code_notes(name, different, counts)
     return meaning
 
@@ -727,16 +729,18 @@ def _numbering_reason(name: str, present: np.ndarray, different: np.ndarray) -> 
     return IDENTIFIER_REASON if kind == "id" or dense else ""
 
 
-def _repetition_notes(name: str, n_different: int, n_present: int) -> list[str]:
-    """Return a note on a column that identifies persons or things with several rows each."""
+def _note_repetition(meaning: Meaning, n_different: int, n_present: int) -> None:
+    """Add a note if the column identifies persons or things with several rows each."""
+    name = meaning.coding.name
     person = bool(_PERSON_WORDS & set(name_words(name)))
     if 2 * n_different > n_present or not (person or {"id", "ids"} & set(name_words(name))):
-        return []
-    return [
+        return
+    meaning.repetition = (
         f"Column {one_line(name)!r} has {n_different} different values in {n_present} rows. If "
         "each value is one person or thing, its rows are not independent, and scores of rows left "
         f"out are too high for new ones. `--groups {one_line(name)}` leaves them out together."
-    ]
+    )
+    meaning.notes.append(meaning.repetition)
 
 
 def missing_code_notes(name: str, different: np.ndarray, counts: np.ndarray) -> list[str]:
@@ -833,5 +837,5 @@ def _read_words(
             f"NA in {counts['NA']} rows of column {one_line(name)!r} is a class. If it means that "
             "a value is missing, use --na NA."
         )
-    meaning.notes += _repetition_notes(name, n_different, n_present)
+    _note_repetition(meaning, n_different, n_present)
     return meaning

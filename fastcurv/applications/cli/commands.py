@@ -34,7 +34,6 @@ from ..plots.spectrum import (
     extreme_eigenpairs,
     select_extreme_pairs,
 )
-from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION
 from .advice import ShellCommands
 from .data import DATA_SOURCES, DataCoding, Dataset, is_table, resolve_source
 from .models import cluster_objective, is_model_file, open_model, read_model
@@ -68,7 +67,7 @@ from .recipe import (
 )
 
 CERTIFICATE_SUFFIXES = (".json",)
-DEFAULT_SAVE_SUFFIX = ".npz"  # of the network that `report` saves beside its page
+DEFAULT_SAVE_SUFFIX = ".npz"  # suffix of the network that `report` saves next to its page
 # fields of a `TrainingRecipe` that describe the network
 NETWORK_FIELDS = ("hidden", "activation", "residual", "batch_norm")
 
@@ -519,6 +518,7 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
         names=fit.names,
         target=fit.table.target,
         notes=fit.notes,
+        group_notes=fit.table.group_notes,
         source=fit.source,
         progress=note,
         seed=args.seed,
@@ -547,9 +547,11 @@ def report_on_table(args: Namespace, out: CommandOutput) -> int:
 
 def _next_commands(args: Namespace, fit: Any, save: str) -> list[tuple[str, str]]:
     """Return what a reader of a page on a table can do next, with the command for each."""
+    from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION
+
     predict = ["fastcurv", "predict", save, "new.csv"]
     if not fit.coding.classes:
-        predict += ["--interval", f"{0.95:g}"]
+        predict += ["--interval", "0.95"]
         predict += ["--domain"] if fit.ob.loss in LOSSES_OF_KNOWN_INFORMATION else []
     else:
         predict += ["--probabilities"]

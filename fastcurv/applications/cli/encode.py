@@ -104,6 +104,12 @@ class Table:
         return self.sheet.names
 
     @property
+    def group_notes(self) -> list[str]:
+        """The notes on columns that may name groups of dependent rows."""
+        kept = (meaning for meaning in self.meanings if not meaning.reason)
+        return [meaning.repetition for meaning in kept if meaning.repetition]
+
+    @property
     def places(self) -> list[str]:
         """The place of each row in the file, such as "line 9"."""
         return [f"{self.sheet.unit} {line}" for line in self.sheet.lines.tolist()]

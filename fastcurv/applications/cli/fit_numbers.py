@@ -69,7 +69,6 @@ TRAINING_FLOPS_PER_SECOND = 1e10
 MIN_TRAINING_ITERATIONS, MAX_TRAINING_ITERATIONS = 20, 300
 # maximum number of flops for the effects of removing each row on the predictions of the shown rows
 MAX_REMOVAL_EFFECT_FLOPS = 4e8
-MAX_SHOWN_ROWS = 2000  # maximum number of rows that a picture shows
 # Building a report may take REPORT_TO_FIT_TIME_RATIO times the processor time of a fit, plus
 # EXTRA_REPORT_SECONDS.
 EXTRA_REPORT_SECONDS = 2.0
@@ -171,10 +170,12 @@ def fold_rows(fit: NetworkFit) -> list[Indices]:
     return [order[i::N_SCORE_FOLDS] for i in range(min(N_SCORE_FOLDS, fit.n_rows))]
 
 
-def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements:
+def measure_fit(
+    fit: NetworkFit, note: Callable[[str], None], linear: LinearModel | None = None
+) -> FitMeasurements:
     """Return the numbers of the report on a fitted network: the verdict on its minimum, the
     predictions of left-out rows and folds, and a linear model. `note` is called with a few words
-    before each step.
+    before each step. `linear` is the linear model of these rows if it was fitted before.
     """
     found = FitMeasurements(fit, time.process_time())
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
@@ -194,7 +195,7 @@ def measure_fit(fit: NetworkFit, note: Callable[[str], None]) -> FitMeasurements
         note("other penalties")
         _try_decays(found, folds[:N_DECAY_FOLDS])
         note("a linear model")
-        found.linear = linear_model(fit)
+        found.linear = linear or linear_model(fit)
     if fit.numbers and fit.name == "net":  # `predict_interval` of estimators has one width
         found.spread = error_spread(found)
     found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
@@ -237,7 +238,7 @@ def _try_decays(found: FitMeasurements, folds: Sequence[Indices]) -> None:
                 return
             ratio = step**k
             found.decays[ratio] = np.concatenate(
-                [_predict_fold(fit, rows, ratio) for rows in folds]
+                [_predict_fold(fit, held, ratio) for held in folds]
             )
             loss = decay_losses(found, ratio).mean()
             if step < 1 and not loss < lowest:

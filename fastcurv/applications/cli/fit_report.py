@@ -48,6 +48,7 @@ def build_page(
     names: Sequence[str] | None = None,
     target: str | None = None,
     notes: Sequence[str] = (),
+    group_notes: Sequence[str] = (),
     source: str = "",
     progress: Callable[[str], None] | None = None,
     seed: int = 0,
@@ -72,7 +73,9 @@ def build_page(
     target : str, optional
         Name of y.
     notes : sequence of str
-        Sentences that the report shows after the summary.
+        Sentences on how the fit was made.
+    group_notes : sequence of str
+        Those on columns that may name groups of rows, shown on the first screen too.
     source : str
         Python code that defines the fit, X and y, shown before the code that uses them.
     progress : callable, optional
@@ -81,8 +84,7 @@ def build_page(
         Seed for the rows that are drawn for pictures and for fits to some of the rows.
     table : (sequence of str, array_like (N, K), sequence of str), optional
         Names and values of the columns of the user's table, for the rows that are shown, and the
-        places of its rows, such as "line 9", or none; by
-        default those of X.
+        places of its rows, such as "line 9", or none; by default those of X.
     n_columns : (int, str), optional
         The number of columns of `table` that the fit uses, and the code that returns this number.
     found : FitMeasurements, optional
@@ -90,7 +92,7 @@ def build_page(
     commands : sequence of (str, str)
         What a reader can do next, in a few words, and the command; by default calls in Python.
     made : sequence of (str, str)
-        How the fit was made: names and values, after those that the page knows.
+        How the fit was made: names and values, shown above the settings of the fit.
 
     Returns
     -------
@@ -139,9 +141,8 @@ def build_page(
         doubts = [str(w.message) for w in caught if w.category is UserWarning]
         with suppress_warnings():  # about fits to some of the rows, and of matplotlib
             add_first_picture(page)
-            for sentence in notes:
-                if "--groups" in sentence:
-                    page.add_lead(21, sentence)
+            for sentence in group_notes:
+                page.add_lead(21, sentence)
             for sentence, calls in defect_sentences(page):
                 page.add_lead(22, sentence, calls)
             add_trust(page)

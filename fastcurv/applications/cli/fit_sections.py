@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 from ...common.protocols import Floats, Indices
 from ...spectrum.results import format_number, to_json_value
 from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION, laplace_posterior
-from .fit_network import NetworkFit
+from .fit_network import MIN_PROBABILITY, NetworkFit
 from .fit_numbers import (
     CONFIDENCE_LEVEL,
     CONSTANT_SPREAD,
@@ -233,7 +233,8 @@ def add_score(page: FitPage) -> None:
         log_loss = (
             "out.losses.mean()"
             if found.closed
-            else "-np.nanmean(np.log(np.maximum(left_out[np.arange(len(y)), codes], 1e-15)))"
+            else "-np.nanmean(np.log(np.maximum(left_out[np.arange(len(y)), codes], "
+            f"{MIN_PROBABILITY!r})))"
         )
         most = "np.bincount(codes).max() / len(codes)"
         calls += [
@@ -772,10 +773,9 @@ def add_learning_curve(page: FitPage) -> None:
         if line:
             z = again.outputs_to_predictions(line.ob.model.predict(line.theta, fit.ob.X[others]))
             linear.append(fit.score_for_targets(fit.y[others], fit.align_classes(z, again.classes)))
-    whole = found.rows
     sizes.append(fit.n_rows if found.closed else int(fit.n_rows * (1 - 1 / N_SCORE_FOLDS)))
-    scores.append(fit.score(found.left_out, whole))
-    errors.append(fit.score_error(fit.y[whole], found.left_out[whole]))
+    scores.append(fit.score(found.left_out, found.rows))
+    errors.append(fit.score_error(fit.y[found.rows], found.left_out[found.rows]))
     page.facts["rows_curve"] = {"rows": sizes, "score": scores, "standard_error": errors}
     page.facts["rows_curve"]["linear"] = linear
     lines: dict[str, Any] = {page.model_name: (sizes, scores, errors)}

@@ -299,7 +299,8 @@ def fit_table(
     run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
-    codes = None if groups is None else _group_codes(table, groups)
+    # The name replaces a position, which counts the column of the target too.
+    codes = None if groups is None else _group_codes(table, table.options.ignore[-1])
     return TableFit(*found, time.process_time() - started, code, codes)
 
 
@@ -340,9 +341,9 @@ def choose_model(
     """
     began, first = time.monotonic(), fit
 
-    def measure(fit: TableFit) -> FitMeasurements:
+    def measure(fit: TableFit, linear: LinearModel | None = None) -> FitMeasurements:
         with serial_blas_context():
-            return measure_fit(fit_of(fit.trained_network, fit.data.X, fit.table.y), note)
+            return measure_fit(fit_of(fit.trained_network, fit.data.X, fit.table.y), note, linear)
 
     found = measure(fit)
     before = found
@@ -351,15 +352,17 @@ def choose_model(
         if ratio is None or time.monotonic() - began > max_seconds:
             break
         fit = fit.with_decay(ratio)
-        found = measure(fit)
+        found = measure(fit, found.linear)  # the linear model does not depend on the decay
     if fit is not first:
         name = "R\u00b2" if found.fit.numbers else "accuracy"
         scores = [one.fit.score(one.left_out, one.rows) for one in (found, before)]
+        origin = f"the first choice by {N_DECAY_FOLDS} folds"
+        if has_evidence(first.ob):
+            origin = "which has the largest evidence (the probability of the rows under the model)"
         sentence = (
             f"The weight decay, alpha = {fit.alpha:.3g}, predicts rows left out best, with "
-            f"an {name} of {scores[0]:.3f}; alpha = "
-            f"{first.alpha:.3g}, which has the largest evidence (the probability of the rows under "
-            f"the model), gives {scores[1]:.3f}."
+            f"an {name} of {scores[0]:.3f}; alpha = {first.alpha:.3g}, {origin}, gives "
+            f"{scores[1]:.3f}."
         )
         fit = replace(fit, notes=(*first.notes[:-1], sentence))
     if not keep_network and is_linear_better(found):

@@ -575,7 +575,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 default=None,
                 metavar="FILE",
                 help="for a table: file of the network for 'fastcurv predict', .safetensors or "
-                ".npz (default: beside the page)",
+                ".npz (default: next to the page)",
             ),
             pack_argument(
                 "--network",

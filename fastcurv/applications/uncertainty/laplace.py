@@ -116,7 +116,7 @@ MAX_NEWTON_DECREMENT = 0.5
 # a table of at most MAX_TABLE_ROWS parameters is complete; of more, the first N_FIRST_TABLE_ROWS
 MAX_TABLE_ROWS = 20
 N_FIRST_TABLE_ROWS = 5
-NORMAL_975 = 1.959964  # quantile of the normal distribution for intervals of 95%
+NORMAL_975 = float(ndtri(0.975))  # quantile of the normal distribution for intervals of 95%
 PARAMETER_TABLE_HEAD = ("parameter", "estimate", "error", "95% interval")
 
 # Losses that are negative log likelihoods up to a function of y. Each value is this function, whose
@@ -373,7 +373,7 @@ class LaplacePosterior(FrozenRecord):
         ob = self.objective
         if ob.loss != "gamma":
             return 1.0
-        weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+        weight = self._weights
         residuals = ob.y * np.exp(-ob.model.predict(self.theta, ob.X)) - 1
         left = weight.sum() * n_terms_per_row(ob) - self.n_effective
         return float(weight @ (residuals**2).sum(axis=1) / left) if left > 0 else math.nan

@@ -264,12 +264,8 @@ def test_report_states_by_how_much_the_loss_of_a_linear_model_is_smaller(rng):
     assert page.facts["loss_difference"] < 0 and page.facts["network_needed"] is False
     sentence = page.facts["first_screen"][1]
     assert sentence.endswith("The network is not needed here: the linear model is better.")
-    errors = [
-        float(x)
-        for x in re.findall(r"typical error of ([\d.]+)|has ([\d.]+)\.", sentence)
-        for x in x
-        if x
-    ]
+    found = re.findall(r"typical error of ([\d.]+)|has ([\d.]+)\.", sentence)
+    errors = [float(linear or network) for linear, network in found]
     assert len(errors) == 2 and errors[0] < errors[1]
 
 

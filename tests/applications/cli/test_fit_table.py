@@ -393,7 +393,7 @@ def people(path, seed=3, n=90):
 
 def test_a_linear_model_that_predicts_better_is_reported_and_saved(tmp_path, monkeypatch, capsys):
     """On a linear law the page, the saved network and its intervals are those of the linear model,
-    unless --network keeps the network. The network is saved beside the page, over no other file.
+    unless --network keeps the network. The network is saved next to the page, over no other file.
     """
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
@@ -461,6 +461,16 @@ def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsy
         assert line.out.predictions[rows].ravel() == pytest.approx(A[rows] @ ridge, abs=1e-6)
 
 
+def test_groups_by_position_count_the_column_of_the_target(tmp_path):
+    """A position means the same column for --groups as for other options."""
+    path = tmp_path / "t.csv"
+    X = np.random.default_rng(0).standard_normal((30, 3))
+    rows = [f"{y:.3f},{a:.3f},p{i // 5},{b:.3f}" for i, (y, a, b) in enumerate(X)]
+    path.write_text("\n".join(["y,a,person,b", *rows]) + "\n")
+    fit = fit_table(path, "y", hidden=(), alpha=1.0, groups="2")
+    assert fit.groups.tolist() == [i // 5 for i in range(30)]
+
+
 def test_intervals_widen_where_errors_grow(tmp_path, capsys):
     """If errors grow with the prediction, intervals do too: they hold new rows with low and with
     high predictions alike, which those of one width do not.
@@ -484,8 +494,11 @@ def test_intervals_widen_where_errors_grow(tmp_path, capsys):
     assert (high - low).max() > 2.5 * (high - low).min()
 
 
-def test_folds_replace_a_weight_decay_that_fits_noise(tmp_path):
-    """Where folds show that more decay predicts better, it is taken, and the notes say so."""
+def test_folds_replace_a_weight_decay_that_fits_noise(monkeypatch):
+    """Where folds show that more decay predicts better, it is taken, and the notes say so. They
+    name no evidence if the network is too large for it, and the linear model stays the same.
+    """
+    monkeypatch.setattr("fastcurv.applications.cli.fit_table.MAX_PATH_PARAMS", 0)
     rng = np.random.default_rng(1)
     X = rng.standard_normal((100, 5))
     y = X[:, 0] + 0.5 * rng.standard_normal(100)
@@ -498,6 +511,7 @@ def test_folds_replace_a_weight_decay_that_fits_noise(tmp_path):
     best = found.fit.row_losses(found.left_out)[found.rows].mean()
     assert best < weak.fit.row_losses(weak.left_out)[weak.rows].mean()
     assert f"alpha = {chosen.alpha:.3g}, predicts rows left out best" in chosen.notes[-1]
+    assert "evidence" not in chosen.notes[-1] and found.linear.score == weak.linear.score
 
 
 @pytest.mark.nightly

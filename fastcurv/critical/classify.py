@@ -273,7 +273,7 @@ def classify(
         None if max_time is None else check_positive(max_time, "max_time"),
     )
     n = theta.size
-    seconds = SECONDS_PER_N_CUBED * float(theta.size) ** 3
+    seconds = SECONDS_PER_N_CUBED * float(n) ** 3
     with (
         np.errstate(all="ignore"),
         show_bar(None, "classify", progress, seconds if ask.dense else 0.0) as shown,

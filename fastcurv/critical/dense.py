@@ -588,7 +588,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         unknown, a product with its eigenvector may prove the sign.
         """
         cut = view.best
-        signs = eigenvalue_signs(view.best)
+        signs = eigenvalue_signs(cut)
         for i, sign in ((0, -1), (-1, 1)):
             open_ = cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0
             if open_ and self.H.allows(1):
@@ -830,7 +830,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         this point.
         """
         best = self.view.best
-        s = self.view.best.span.shape[1]
+        s = best.span.shape[1]
         n = self.full.n
         negative, positive = (
             end.vector is not None or proof.two_vectors.holds for end in (self.low, self.high)
@@ -847,7 +847,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         # `hidden` is True if an eigenvalue counts as zero only because of the measured asymmetry of
         # the products.
         full = self.full
-        asymmetry = self.full.M.asymmetry_error()
+        asymmetry = full.M.asymmetry_error()
         # A matrix that is passed as exact has no rounding error, but rounding may have made it
         # asymmetric. The second term bounds this asymmetry.
         rounding = max(full.error - asymmetry, PRODUCT_ERROR_EPS * EPS * full.norm)

@@ -457,7 +457,7 @@ def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
             * max(size, safe_norm(found))
         )
         same = bool(safe_norm(found - expected) <= most)
-        spent = spent + 1
+        spent += 1
     if not same:
         raise ValueError(
             f"krylov must belong to ob.hessian(theta), got {_describe_operator(op)}, whose "

@@ -363,8 +363,8 @@ class InertiaSearch:
         every row. The asymmetry of the first products is recorded in `H.asymmetry`.
         """
         H = self.H
-        n = self.H.n
-        d = np.ones(self.H.n)
+        n = H.n
+        d = np.ones(n)
         unit = 1.0  # scale factor that keeps squares of products within the floating-point range
         live = np.ones(n, dtype=bool)
         for first in (True, False):

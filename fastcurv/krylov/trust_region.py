@@ -101,7 +101,7 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         started from that direction, or else the row with the largest coupling.
         """
         m = self.m
-        pending = slice(self.m, self.m + self.p)
+        pending = slice(m, m + self.p)
         if self.residual_coordinates is not None and np.any(self.residual_coordinates):
             self._reflect_pending_rows(self.residual_coordinates)
             self.has_multiplied_residual = True
@@ -116,7 +116,7 @@ class KrylovSpace(ProjectedSubspace, LanczosBasis):
         a multiple of ``lacking' rows``, for `lacking` (p,).
         """
         m = self.m
-        pending = slice(self.m, self.m + self.p)
+        pending = slice(m, m + self.p)
         u = lacking / np.linalg.norm(lacking)
         u[0] += np.copysign(1.0, u[0])
         u *= np.sqrt(2.0) / np.linalg.norm(u)

@@ -159,7 +159,7 @@ def _rotated_operator(whole: Any) -> tuple[InputRotation, Any]:
     with the reason in its place.
     """
     ob = whole.objective
-    m = whole.objective.model
+    m = ob.model
     X, y = replace_zero_weight_rows(ob)
     turn = InputRotation(X, m.bias and (ob.l2_biases or not ob.l2), m.sizes[1])
     if not turn.off <= MAX_BIAS_ROTATION_ERROR:
@@ -192,7 +192,7 @@ def has_same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
     may be so large that its rounding error changes the derivatives.
     """
     m = ob.model
-    names = ob.model.activation[: len(ob.model.shapes) - 1]
+    names = m.activation[: len(m.shapes) - 1]
     rows = [activation_spec(name) for name in names]
     kinked = [row.kink > 0 for row in rows] + [False]
     bent = [row.bend > 0 or row.kink > 0 for row in rows] + [loss_spec(ob.loss).link != "identity"]

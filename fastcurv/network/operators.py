@@ -371,7 +371,7 @@ class Curvature(QuadraticFormOperator):
         compute a product. The true number must not change the choice, on which bits depend.
         """
         ob = self.objective
-        sizes = self.objective.model.sizes
+        sizes = ob.model.sizes
         bent = self.kind == "hessian"
         if ob._by_blocks:
             return np.inf, np.inf
@@ -405,8 +405,8 @@ class Curvature(QuadraticFormOperator):
         normalisation. `exact_diagonal` converts sparse rows to dense blocks.
         """
         ob = self.objective
-        model = self.objective.model
-        loss = loss_spec(self.objective.loss)
+        model = ob.model
+        loss = loss_spec(ob.loss)
         if model.batch_norm:
             return np.inf
         hessian = self.kind == "hessian"
@@ -521,7 +521,7 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
 
     def __init__(self, whole: Curvature, indices: Indices) -> None:
         model = whole.objective.model
-        starts = whole.objective.model.starts
+        starts = model.starts
         active = np.zeros(len(model.shapes), np.int8)
         active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
         self.whole = whole

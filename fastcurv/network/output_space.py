@@ -386,7 +386,7 @@ class OutputSpaceOperator(CurvatureReduction):
         multiplies by `complement_eigenvalue`.
         """
         held = self._complement
-        more = stop - len(self._complement)
+        more = stop - len(held)
         if more > 0:
             nothing = self._zero_threshold()
             seeds = np.arange(len(held), stop)

@@ -34,8 +34,8 @@ def _after_fork() -> None:
         one._after_fork()
 
 
-# The import of the engine registers its own function, which makes locks lost, and a child process
-# calls these functions in the order in which they were registered.
+# The import of the engine registers its own function, which counts the forks that `Lock.lost`
+# compares, and a child process calls these functions in the order in which they were registered.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 

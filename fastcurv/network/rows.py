@@ -43,7 +43,7 @@ def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
             stop = min(n, start + size - count)
             whole = stop - start == n
             held.append(block if whole else take_rows(block, slice(start, stop)))
-            count = count + stop - start
+            count += stop - start
             start = stop
             if count == size:
                 yield stack_blocks(held)

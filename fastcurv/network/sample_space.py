@@ -206,7 +206,7 @@ def _split_state(whole: Any, rotate: Any = None, state: Any = None) -> tuple[Row
     """
     ob = whole.objective
     layers = []
-    N = whole.objective.n_samples
+    N = ob.n_samples
     state = RowState(ob, whole.theta, whole._plan) if state is None else state
     for l, (m, k) in enumerate(ob.model.shapes):
         pairs = whole.kind == "hessian" and l > 0

@@ -246,7 +246,7 @@ class StreamedObjective(Objective):
         read, for each row.
         """
         model = self.model
-        size = self.model.dtype.itemsize
+        size = model.dtype.itemsize
         plans = []
         few = 512
         while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._memory_limit:
@@ -300,7 +300,7 @@ class StreamedObjective(Objective):
             if block is None:
                 return None
             start = size
-            size = size + block[0].shape[0]
+            size += block[0].shape[0]
             with FloatingPointMode():
                 return start, check(block, start)
 

@@ -108,7 +108,7 @@ def max_additions_per_part(shards: int) -> int:
     """
     deep = 0
     while shards > 1:
-        deep = deep + min(TREE_ARITY, shards) - 1
+        deep += min(TREE_ARITY, shards) - 1
         shards = -(-shards // TREE_ARITY)
     return deep
 

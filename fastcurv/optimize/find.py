@@ -101,12 +101,15 @@ MAX_THETA_NORM_RATIO = 30.0
 # at the start, with at most MAX_STEPS_PER_TRY steps each. For 80 networks of two and three hidden
 # layers all searches ended at a certified point; with 150 steps in each try, 78 did.
 TRIED_INDEX_OFFSETS = (0, -1, 1, -2, 2, -3, 3)
-# From a start with more negative eigenvalues, half, a quarter and an eighth of them are tried after
-# the first three indices. The searches from ten untrained networks 4-6-4-3 with 24 to 30 negative
-# eigenvalues all ended at a certified point. From three of these networks walks to a quarter were
-# run alone: they succeeded in some 100 steps, and those to nearby indices diverged.
+# If the start has more negative eigenvalues than this, half, a quarter and an eighth of them are
+# tried after the first three indices. The searches from ten untrained networks 4-6-4-3 with 24 to
+# 30 negative eigenvalues all ended at a certified point. From three of these networks walks to a
+# quarter were run alone: they succeeded in some 100 steps, and those to nearby indices diverged.
 MAX_NEARBY_INDEX = 12
 MAX_STEPS_PER_TRY = 300
+# maximum difference between the values of an output that counts as constant, relative to the larger
+# of this number and the largest output
+CONSTANT_OUTPUT_TOL = 1e-5
 # default maximum number of steps in total: all tries plus the Newton-MR steps after them
 DEFAULT_MAX_FOLLOW_STEPS = 1500
 # default maximum number of steps of all other searches, such as those for a given index
@@ -496,7 +499,8 @@ def trivial_point_reason(ob: Any, theta: np.ndarray) -> str | None:
     spread = (outputs.high - outputs.low).max()
     size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
     differ = (inputs.high > inputs.low).any()
-    return "constant output" if differ and spread <= 1e-5 * max(size, 1e-5) else None
+    constant = spread <= CONSTANT_OUTPUT_TOL * max(size, CONSTANT_OUTPUT_TOL)
+    return "constant output" if differ and constant else None
 
 
 # number of steps in which the gradient norm should at least be halved; otherwise undamped steps are
@@ -571,7 +575,7 @@ def find_critical_point(
     avoid_trivial : bool
         Whether a trivial point, at which the outputs of a network do not depend on its inputs,
         counts as a failure. With ``follow`` and without an `index`, a walk that ends at such a
-        point is followed by the next one, and the last walk is towards a minimum.
+        point is followed by the next one, and one of the walks is towards a minimum.
     verdict : bool
         Whether to classify the point that was found. The call of `classify` uses what is left of
         `max_time` and `max_products`, and its products are counted in ``report.n_products``.
@@ -692,7 +696,7 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
     start = best = walk.theta, walk.g
     most = walk.max_iter
     indices = _neighbouring_indices(walk)
-    if walk.avoid_trivial and indices:
+    if walk.avoid_trivial and indices and 0 not in indices:
         indices.append(0)  # at a minimum the outputs mostly depend on the inputs
     for index in indices:
         walk.max_iter = min(most, walk.nit + MAX_STEPS_PER_TRY)
@@ -767,7 +771,7 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
                 A, T, index, climbed if number % N_STEPS_PER_EIGENVECTOR_SELECTION else None
             )
             climbed = way.U[:, way.signs < 0]
-            number = number + 1
+            number += 1
             size = max(1.0, safe_norm(walk.theta))
             y, mu = way.step(walk.g, radius)
             at_rest = safe_norm(y) <= short * size

@@ -100,8 +100,8 @@ class _FirstOrderMethod(Method):
             f, g = run.value_and_gradient(run.theta, batch)
             self._apply_update(g)
             rows = min(size, n - seen)
-            total = total + rows * f
-            seen = seen + rows
+            total += rows * f
+            seen += rows
             if run.is_out_of_budget():
                 break
         return total / seen

@@ -239,7 +239,7 @@ class GaussNewton(SaddleFreeNewton):
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        # The objective needs no Hessian for these steps, but for a search of negative curvature.
+        # These steps need no Hessian of the objective, but the search for negative curvature does.
         self.leaves_saddles = hasattr(run.ob, "hessian")
 
     @property

@@ -76,7 +76,7 @@ def refine_by_newton(
                 break
             trial = (here + p).astype(theta.dtype)
             there = trial.astype(np.float64)
-            n_gradients = n_gradients + 1
+            n_gradients += 1
             if fine and is_gradient_norm_above(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
                 break
             g_trial = gradient_and_error(ob, there)[0]
@@ -86,8 +86,8 @@ def refine_by_newton(
                 break
             here = trial
             g = g_trial
-            n_steps = n_steps + 1
-            kept = kept + 1
+            n_steps += 1
+            kept += 1
             close = bool(np.linalg.norm(p) <= 1e-10 * length)
         n_products += H.count
         if close or not kept and solver is _cholesky_solve:

@@ -227,7 +227,7 @@ class Run(CheckpointedState):
     # the engine's object that evaluates the loss and products, or None if the objective is called
     # instead
     points: Any = None
-    points_requested = False  # True once `points` was requested
+    points_requested = False
     rows: Any = None
     # records that are not in the history yet, the index of the first of them, its iteration, and
     # the validation score if it belongs to the current point

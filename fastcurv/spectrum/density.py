@@ -199,7 +199,7 @@ def spectral_density(
                 outliers, rest = find_outliers(run, most)
                 if len(outliers.values):
                     known = DeflatedPairs(*(np.concatenate(both) for both in zip(known, outliers)))
-                    spent = spent + run.n_products
+                    spent += run.n_products
                     found = rest
                     run = new_recurrence(op, n_steps, known, rows)
             quadratures.append(found)

@@ -165,8 +165,8 @@ def extreme_pairs(
         aligned_rows(owner, (max_basis + 1, n), dtype) as rows,
     ):
         run = Recurrence(inner, max_basis, against=deflated, orthogonality_tol=allowed, rows=rows)
-        left = options._replace(max_products=options.max_products - n_rejected)
-        search = ThickRestartSearch(run, left, tol, rng, form.product, quick=quick)
+        remaining = options._replace(max_products=options.max_products - n_rejected)
+        search = ThickRestartSearch(run, remaining, rng, form.product, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_decompose and n <= QUICK_DENSE_MAX_N
         pairs = search.solve(None if start is None else start.T.copy())
@@ -267,26 +267,25 @@ class ThickRestartSearch:
     up or Ctrl-C is pressed. The steps of single vectors, with their convergence checks, are
     compiled (`checks`).
 
-    `asked` holds the options of `eigsh`, and `price` is the estimated time of a product in seconds.
-    If `quick` is True, Ctrl-C does not interrupt the search.
+    `price` is the estimated time of a product in seconds. If `quick` is True, Ctrl-C does not
+    interrupt the search.
     """
 
     def __init__(
         self,
         run: Recurrence,
-        asked: EigshOptions,
-        tol: float,
+        options: EigshOptions,
         rng: np.random.Generator,
         price: float,
         *,
         quick: bool,
     ) -> None:
         self.run = run
-        self.k = asked.k
-        self.which = asked.which
-        self.tol = tol
+        self.k = options.k
+        self.which = options.which
+        self.tol = options.tol
         self.checks = ConvergenceChecks(
-            run, asked.k, asked.which, tol, asked.relative == "value", price
+            run, self.k, self.which, self.tol, options.relative == "value", price
         )
         self.is_quick = quick
         self.rng = rng
@@ -294,9 +293,9 @@ class ThickRestartSearch:
         # probability of error: the first ends a probe, the second determines `missed_within`.
         self.min_probe_growth = max_log_growth(run.n, MAX_MISS_PROBABILITY)
         self.min_missed_growth = max_log_growth(run.n, MISSED_WITHIN_PROBABILITY)
-        self.max_products = asked.max_products
-        self.asked = asked.probe
-        self.probe = asked.probe  # True if probes are permitted
+        self.max_products = options.max_products
+        self.requires_probe = options.probe
+        self.probe = options.probe  # True if probes are permitted
         self.probed = False  # True once `missed_within` is final
         self.found_copies = False  # True once repeated eigenvalues have been found
         # distance beyond the innermost wanted values at which an eigenvalue may have been missed
@@ -698,7 +697,7 @@ class ThickRestartSearch:
         theta, limits = self._current_values()
         converged = limits <= self.checks.residual_tolerances(theta)
         unknown = self.missed_within > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
-        if self.asked and unknown and self.k > 1 and not self.closed:
+        if self.requires_probe and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost wanted value.
             converged &= self.checks.distances_to_innermost(theta)[0] > self.missed_within
         return Eigenpairs(

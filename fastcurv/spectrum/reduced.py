@@ -16,7 +16,7 @@ import numpy as np
 from ..common.checks import check_vectors, operator_dtype
 from ..common.linalg import wanted_indices
 from ..common.protocols import Array, DenseReduction, Reduction
-from .options import EigshOptions, dtype_eps, pairs_from_matrix
+from .options import EigshOptions, pairs_from_matrix, resolve_tol
 from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs, ReducedEigenpairs, missed_clause
 
 # maximum number of rows of an available matrix that is decomposed instead of searched
@@ -93,7 +93,7 @@ def remaining_search_options(
     the full space.
     """
     tol = options.tol * (1e-3 if options.relative == "value" else 0.25)
-    inner = inner._replace(tol=max(tol, 16 * dtype_eps(inner.dtype)), relative="value")
+    inner = inner._replace(tol=resolve_tol(tol, inner.dtype), relative="value")
     low = {"SA": options.k, "BE": options.k // 2}.get(options.which, 0)
     if low > reduction.n_complement:
         return inner

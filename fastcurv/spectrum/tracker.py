@@ -119,14 +119,14 @@ class Tracker(ReadOnlyMixin):
 
     Notes
     -----
-    The first record costs up to 100 products, and each later record at most 5, or `max_products`.
-    With 5 products the residuals often exceed the tolerance while theta moves fast: in training by
-    mini-batches from random weights, ``record.converged`` was True in 1% of the records on a
-    network with 1210 parameters, and in 99% with ``max_products=20``, which took 8 products a
-    record. The tracker needs memory for about 15 vectors of length n. The values are probably the
-    ends of the spectrum, but this is not proved. `eigsh` and `classify` give more information about
-    one point. Copies and pickles of a tracker begin a new Lanczos run. A tracker follows one run,
-    and is used by one thread at a time.
+    The first record costs up to 100 products, and each later record at most 5, or `max_products`
+    if that is larger. With 5 products the residuals often exceed the tolerance while theta moves
+    fast: in training by mini-batches from random weights, ``record.converged`` was True in 1% of
+    the records on a network with 1210 parameters, and in 99% with ``max_products=20``, which took 8
+    products a record. The tracker needs memory for about 15 vectors of length n. The values are
+    probably the ends of the spectrum, but this is not proved. `eigsh` and `classify` give more
+    information about one point. Copies and pickles of a tracker begin a new Lanczos run. A tracker
+    follows one run, and is used by one thread at a time.
 
     Examples
     --------
@@ -202,7 +202,7 @@ class Tracker(ReadOnlyMixin):
         self._in_call = True
         try:
             step = self._calls
-            self._calls = self._calls + 1
+            self._calls += 1
             if step % self._every and self._records:
                 return self._records[-1]
             return self._record(step, theta)

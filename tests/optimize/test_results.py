@@ -55,7 +55,7 @@ def test_html_of_runs_objectives_and_models_contains_their_repr(results):
     p, found = results
     for result in found.values():
         page = text_of(result._repr_html_())
-        assert f"{result.fun:.9g}" in page
+        assert result.message in page and f"{result.fun:.9g}" in page
     assert "4 -> 5" in text_of(p.model._repr_html_())
     rows = text_of(p.model._repr_html_())
     assert f"MLP with {p.model.n_params} parameters" in rows and "tanh" in rows

@@ -33,7 +33,7 @@ CLAIMS = {
 }
 N_PAGES = 2
 PAGE_SIZE = (8.27, 11.69)  # inches of A4
-LINE_LENGTH = 58  # characters of 9 points to the right of a picture
+LINE_LENGTH = 56  # characters of 9 points to the right of a picture
 
 
 def claim_and_result(number):
@@ -62,7 +62,7 @@ def draw_page(number, folder):
         ax.imshow(imread(Path(folder) / f"{name}.png"))
         ax.set_axis_off()
         claim, result = claim_and_result(row)
-        claim_lines = textwrap.wrap(claim, LINE_LENGTH - 8)
+        claim_lines = textwrap.wrap(claim, LINE_LENGTH - 12)
         result_lines = textwrap.wrap(result, LINE_LENGTH)
         place = {"va": "top", "linespacing": 1.2}
         figure.text(0.48, top - 0.005, "\n".join(claim_lines), fontsize=10, weight="bold", **place)

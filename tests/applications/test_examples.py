@@ -155,7 +155,7 @@ def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
 
 
 def test_the_handout_has_ten_claims_on_two_pages(module, tmp_path):
-    """Ten pictures stand on two pages, with texts that neither overlap nor leave the page. Missing
+    """Ten pictures stand on two pages, with texts that neither overlap nor reach the margin. Missing
     pictures are not drawn here.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -170,7 +170,7 @@ def test_the_handout_has_ten_claims_on_two_pages(module, tmp_path):
         FigureCanvasAgg(page).draw()
         boxes = [text.get_window_extent() for text in page.texts]
         for k, box in enumerate(boxes):
-            assert box.x0 >= 0 and box.x1 <= page.bbox.x1 and box.y0 >= 0, page.texts[k]
+            assert box.x0 >= 0 and box.x1 <= 0.95 * page.bbox.x1 and box.y0 >= 0, page.texts[k]
             assert not any(box.overlaps(other) for other in boxes[:k]), page.texts[k]
         shown += [text.get_text() for text in page.texts]
         assert len(page.axes) == 5

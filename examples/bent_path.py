@@ -12,8 +12,9 @@ path of almost constant loss leads to another minimum.
 Paper: T. Garipov et al., Loss Surfaces, Mode Connectivity, and Fast Ensembling of DNNs, NeurIPS
 2018.
 
-Not shown: that there is only one valley. Other paths may be as low, and narrow networks have minima
-that no path of this kind joins.
+Not shown: that there is only one valley. Other paths may be as low. Narrow networks have minima
+that no path of this kind joins: with 4 units, or with random labels, the loss on the path is up to
+2.6 times that of its ends.
 """
 
 import numpy as np

@@ -6,7 +6,8 @@ the output follows to first order. The dark band is two standard deviations of t
 light one two of new observations. The penalty is the one with the largest evidence on a path from
 large to small ones; no row was held out.
 
-Not shown: other minima. The band belongs to one of them.
+Not shown: other minima, since the band belongs to one of them; and relu units, with which the band
+in the gap was 1.8 times as wide as over the data.
 """
 
 import numpy as np

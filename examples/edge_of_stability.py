@@ -11,7 +11,9 @@ Paper: J. Cohen et al., Gradient Descent on Neural Networks Typically Occurs at 
 Stability, ICLR 2021.
 
 Not shown: cross-entropy, where the largest eigenvalue falls again late in training, and
-mini-batches, with which it stays below 2/rate.
+mini-batches, with which it stays below 2/rate. Nor does it reach 2/rate if training needs less
+curvature: at a rate of 0.1 with 10 units or for the target sin 3x it stays at half of that in the
+mean, and with a weight decay of 1e-2 it falls. With relu it is above 2/rate at the start.
 """
 
 import numpy as np

@@ -7,8 +7,8 @@ there, and the largest curvature in the layer's own block of the Hessian. For re
 scale there is no curve of the curvature: the outputs are so large that every softmax is saturated,
 and the curvature is 0 or below 1e-16.
 
-Not shown: the curvature from more than one start (the gradients are means of five), and trained
-networks.
+Not shown: the curvature from more than one start (the gradients are means of five), trained
+networks, and shallow ones: through three layers no gradient shrinks a hundredfold.
 """
 
 import numpy as np

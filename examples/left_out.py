@@ -7,7 +7,9 @@ network without the row moves to; by one Newton step from the fit with the row's
 removed, for all rows from one factor of the Hessian; and by the influence function, which keeps
 that curvature. Newton's step lies on the diagonal, the influence function far below it.
 
-Not shown: refits from random starts, which may end in other minima and then differ by more.
+Not shown: refits from random starts, which may end in other minima and then differ by more; and
+data whose refits move far: on iris the step predicts 64% of the change and the influence function
+58%.
 """
 
 import numpy as np

@@ -3,7 +3,8 @@
 There is one network for each of three quantiles, and one for mean and standard deviation, on data
 with skewed noise that grows. As many fresh samples lie below each curve as its loss intends.
 
-Not shown: other seeds, and data with several features.
+Not shown: other seeds, data with several features, and few samples: fitted to 100, the lowest curve
+has 16% of fresh samples below it.
 """
 
 import numpy as np

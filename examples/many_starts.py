@@ -5,8 +5,10 @@ Two spirals of 40 samples are learnt by one network of eight units from eight se
 regions are shown from the lowest loss to the highest, and each is a proved minimum. Two starts with
 the same loss have ended at copies of one solution, with hidden units permuted and signs flipped.
 
-Not shown: that more samples bring the solutions together. With 60 samples and ten units, eight
-starts also fit, and differ on 2% of the plane.
+Not shown: data or penalties that bring the solutions together. With 60 samples and ten units, eight
+starts also fit, and differ on 2% of the plane; on two moons of 40 samples, on at most 1%. With a
+weight decay of 1e-2 on the spirals, all eight end at one solution, which has a quarter of the
+samples wrong.
 """
 
 import numpy as np

@@ -10,7 +10,8 @@ Paper: R. Entezari et al., The Role of Permutation Invariance in Linear Mode Con
 Networks, ICLR 2022.
 
 Not shown: a permutation found by the loss itself. The nearest copy is found by distance, and with
-one hidden layer it is exact.
+one hidden layer it is exact. With 4 sigmoid units it raised the barrier of one of two pairs, and
+with random labels the share falls only from 4 and 16 units (0.7 each) to 64 (0.3).
 """
 
 import numpy as np

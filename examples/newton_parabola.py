@@ -6,7 +6,9 @@ curvature at a point has its vertex one Newton step away. Where the curve is con
 the top of the parabola. The saddle-free step, with |curvature| in place of the curvature, goes down
 from both points.
 
-Not shown: more than one weight, where a step may go down along some directions and up along others.
+Not shown: more than one weight, where a step may go down along some directions and up along others;
+and convex points near the inflection (w from 1.27 to 1.49), from which the step is so long that the
+loss rises.
 """
 
 import warnings

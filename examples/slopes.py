@@ -7,7 +7,7 @@ cross is the slope of a linear model. A linear model has one slope for an input;
 differs from patient to patient, and for most inputs even in its sign.
 
 Not shown: how sure a slope is. The spread over patients is a property of the fitted function, not
-an interval of confidence.
+an interval of confidence. With a penalty a hundred times as large, no slope changes its sign.
 """
 
 import warnings

@@ -155,7 +155,7 @@ def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
 
 
 def test_the_handout_has_ten_claims_on_two_pages(module, tmp_path):
-    """Ten pictures stand on two pages, with texts that neither overlap nor reach the margin. Missing
+    """Ten pictures are on two pages, with texts that do not overlap and keep to the margin. Missing
     pictures are not drawn here.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

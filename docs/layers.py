@@ -25,8 +25,8 @@ LAYERS = {
     ),
     "proofs": "certify network.sum_bounds",
     "verdicts": (
-        "critical optimize.finish optimize.refine optimize.kink_search optimize.find "
-        "optimize.minimize optimize.units"
+        "critical optimize.finish optimize.lower_points optimize.refine optimize.kink_search "
+        "optimize.find optimize.minimize optimize.units"
     ),
     "applications": "applications testing",
 }

@@ -1,16 +1,18 @@
 """The end of a run, where the gradient is zero: the kind of the point, and where the run continues.
 
 `FIRST_STRATEGIES` and `STRATEGIES_BY_KIND`, at the end of this file, list what is tried, in order.
-All checks together may take as long as the training, or `MIN_CHECK_SECONDS` if that is longer
-(`MIN_PROOF_SECONDS` for a proof from all eigenvalues). `max_time` limits them too.
+All checks together may use as many evaluations as the training, or those of `MIN_CHECK_SECONDS` if
+these are more (`MIN_PROOF_SECONDS` for a proof from all eigenvalues). Evaluations are counted, and
+their time is estimated from sizes, so that results do not depend on the load of the machine. Only
+`max_time` is measured by the clock.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ from ..critical.classify import classify
 from ..critical.evidence import why_no_minimum
 from ..critical.nearness import gradient_and_error
 from ..critical.report import CriticalPoint, for_audience
+from ..network.costs import SECONDS_PER_FLOP, product_flops
+from ..network.mlp import MLP
 from .kink_search import find_kink_minimum
 from .line_search import initial_trial_length, line_minimum
 from .lower_points import (
@@ -99,10 +103,15 @@ class StationaryPoint:
         return RunOutcome(theta, finer=self.is_far)
 
 
-# minimum time limit of all checks together, which applies if the training took less
+# minimum limit of all checks together, in estimated seconds, if the training took less
 MIN_CHECK_SECONDS = 1.0
-# minimum time limit of all checks together if one of them is an eigendecomposition for a proof
+# the same limit if one of the checks is an eigendecomposition for a proof
 MIN_PROOF_SECONDS = 30.0
+# estimated seconds of an evaluation: the calls in Python, and all of it for a user's own objective
+CALL_SECONDS = 5e-5
+UNKNOWN_EVALUATION_SECONDS = 1e-3
+# number of evaluations that must be left for a verdict from products
+MIN_VERDICT_EVALUATIONS = 200
 # maximum number of parameters for which all eigenvalues take about a second
 CHECK_ALWAYS_DENSE_MAX_N = 1024
 # maximum number of parameters for which all eigenvalues are computed by default
@@ -144,62 +153,71 @@ class StationaryPointExaminer:
         self.gradient_tol = gradient_tol
         self.maker = maker
         self.options = {name: value for name, value in options.items() if name != "sample"}
-        self.spent = 0.0
-        self.started: float | None = None
+        self.n_training = 0  # number of evaluations of the training before the current check
 
-    # --- time budget of the checks
+    # --- budget of the checks
 
     @contextmanager
-    def _time_checks(self) -> Iterator[None]:
-        """Count the time spent in this context as time for checks, not for training."""
-        self.started = time.perf_counter()
+    def _count_checks(self) -> Iterator[None]:
+        """Count the evaluations in this context as those of checks, not of the training."""
+        run = self.run
+        self.n_training = run.n_evaluations - run.n_check_evaluations
         try:
             yield
         finally:
-            self.spent = self.checking_seconds()
-            self.started = None
+            run.n_check_evaluations = run.n_evaluations - self.n_training
 
-    def checking_seconds(self) -> float:
-        """Return the seconds of the run spent on checks, including the current check."""
-        return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
+    @cached_property
+    def evaluation_seconds(self) -> float:
+        """The estimated seconds of one evaluation of the loss, a gradient or a Hessian product."""
+        model = getattr(self.run.ob, "model", None)
+        n_samples = getattr(self.run.ob, "n_samples", None)
+        if not isinstance(model, MLP) or n_samples is None:
+            return UNKNOWN_EVALUATION_SECONDS
+        flops = product_flops(model.shapes, n_samples, "hessian")[1]
+        return CALL_SECONDS + SECONDS_PER_FLOP * flops
 
-    def training_seconds(self) -> float:
-        """Return the seconds of the run spent on steps, not on checks."""
-        return self.run.elapsed() - self.checking_seconds()
+    @property
+    def eigensystem_seconds(self) -> float:
+        """The estimated seconds of all eigenvalues of a Hessian matrix."""
+        return SECONDS_PER_N_CUBED * float(self.run.theta.size) ** 3
 
-    def seconds_left(self, floor: float) -> float:
-        """Return the seconds left for checks, which may take as long as the training or `floor`
-        seconds, whichever is longer, within `max_time`.
-        """
-        left = max(self.training_seconds(), floor) - self.checking_seconds()
-        return min(left, self.run.budget.seconds_left())
-
-    def is_out_of_time(self) -> bool:
-        """Return True if the time for checks, `MIN_CHECK_SECONDS` or more, is used up."""
-        return self.seconds_left(MIN_CHECK_SECONDS) <= 0
-
-    def product_seconds(self) -> float:
-        """Return an upper bound on the seconds per Hessian product: the training time, divided by
-        the number of products, where a gradient counts as three.
+    def _can_spend(self, n_evaluations: float, floor: float) -> bool:
+        """Return True if the checks may use this number of further evaluations. All checks may use
+        as many as the training, or as take `floor` estimated seconds, whichever is more, within
+        `max_time`.
         """
         run = self.run
-        return self.training_seconds() / max(1, run.n_products + 3 * run.n_gradients)
+        spectra = run.n_eigensystems * self.eigensystem_seconds / self.evaluation_seconds
+        spent = run.n_evaluations - self.n_training + spectra
+        left = max(self.n_training, floor / self.evaluation_seconds) - spent
+        seconds = n_evaluations * run.elapsed() / max(1, run.n_evaluations)
+        return n_evaluations <= left and seconds <= run.budget.seconds_left()
+
+    def is_out_of_budget(self) -> bool:
+        """Return True if the evaluations for checks are used up."""
+        with self._count_checks():
+            return self._is_out_of_budget()
+
+    def _is_out_of_budget(self) -> bool:
+        return not self._can_spend(1, MIN_CHECK_SECONDS)
 
     def dense_below(self) -> int | None:
         """Return the number of parameters below which all eigenvalues are computed, or None if
-        there is no time for a verdict.
+        there is no budget for a verdict.
         """
         n = self.run.theta.size
-        price = self.product_seconds()
-        seconds = n * price + SECONDS_PER_N_CUBED * n**3
+        seconds = self.eigensystem_seconds
         always = n <= CHECK_ALWAYS_DENSE_MAX_N and self.run.max_time is None
-        if always or (n <= CHECK_DENSE_MAX_N and seconds <= self.seconds_left(MIN_PROOF_SECONDS)):
+        if always or (
+            n <= CHECK_DENSE_MAX_N
+            and seconds <= self.run.budget.seconds_left()
+            and self._can_spend(n + seconds / self.evaluation_seconds, MIN_PROOF_SECONDS)
+        ):
             return n + 1
-        return (
-            min(n, CHECK_ALWAYS_DENSE_MAX_N)
-            if 600 * price <= self.seconds_left(MIN_PROOF_SECONDS)
-            else None
-        )
+        if self._can_spend(MIN_VERDICT_EVALUATIONS, MIN_PROOF_SECONDS):
+            return min(n, CHECK_ALWAYS_DENSE_MAX_N)
+        return None
 
     # --- examination of points
 
@@ -207,8 +225,8 @@ class StationaryPointExaminer:
         """Return the outcome at theta. With `moves` the outcome may be a point from which the run
         continues.
         """
-        with self._time_checks():
-            moves = moves and self.run.n_moves < MAX_MOVES and not self.is_out_of_time()
+        with self._count_checks():
+            moves = moves and self.run.n_moves < MAX_MOVES and not self._is_out_of_budget()
             return _outcome_of_run(
                 self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves))
             )
@@ -216,10 +234,10 @@ class StationaryPointExaminer:
     def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> RunOutcome | None:
         """Return the outcome at the active kinks that stop a run, or None if no kinks do.
 
-        `patient` allows the time of a proof, because the run has stalled and nothing else is left
+        `patient` allows the budget of a proof, because the run has stalled and nothing else is left
         to try.
         """
-        with self._time_checks():
+        with self._count_checks():
             return _outcome_of_run(
                 self._end_at_kinks(theta, MIN_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
             )
@@ -253,7 +271,7 @@ class StationaryPointExaminer:
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Set ``at.theta`` to the point that `refine_by_newton` reaches from it."""
         at.theta, _, n_products, n_gradients = refine_by_newton(
-            self.run.ob, at.theta, at.below, lambda: self.seconds_left(MIN_PROOF_SECONDS) <= 0
+            self.run.ob, at.theta, at.below, lambda k: not self._can_spend(k, MIN_PROOF_SECONDS)
         )
         self.run.n_products += n_products
         self.run.n_gradients += n_gradients
@@ -267,6 +285,7 @@ class StationaryPointExaminer:
             dense_below=at.below, max_time=run.budget.inner_max_time(), progress=False,
         )  # fmt: skip
         run.n_products += int(at.report.n_products)
+        run.n_eigensystems += at.theta.size < at.below
 
     def _outcome_by_kind(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome of the strategies for the kind of the point, or None. A degenerate
@@ -297,12 +316,16 @@ class StationaryPointExaminer:
     def _end_at_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
         """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
         that minimum. Return None if no such minimum is found, if its loss is higher, or if theta is
-        not in float64. The checks may take as long as the training or `floor` seconds, whichever is
-        longer, within `max_time`.
+        not in float64. For `floor` see `_can_spend`.
         """
         if theta.dtype != np.float64:
             return None
-        found = find_kink_minimum(self.run.ob, theta, lambda: self.seconds_left(floor) <= 0)
+
+        def stop() -> bool:
+            self.run.n_eigensystems += 1  # each step of the search computes one
+            return not self._can_spend(1, floor)
+
+        found = find_kink_minimum(self.run.ob, theta, stop)
         f = self.run.value(theta)
         if found is None or not self.run.value(found.theta) <= f + value_rounding_error(
             f, theta.dtype
@@ -373,7 +396,7 @@ class StationaryPointExaminer:
         """End the run if the loss was measured to decrease without end, along theta or down the
         gradient. Otherwise return None.
         """
-        if self.is_out_of_time():
+        if self._is_out_of_budget():
             return None
         run = self.run
         f, g = run.value_and_gradient(at.theta)
@@ -406,7 +429,7 @@ class StationaryPointExaminer:
         if not (
             self._searches_lower_points(at)
             or at.report.kind == "degenerate"
-            and not self.is_out_of_time()
+            and not self._is_out_of_budget()
         ):
             return None
         run = self.run
@@ -414,15 +437,16 @@ class StationaryPointExaminer:
         f = self.run.value(at.theta)
         flat, spent = flat_directions(run.ob, theta, self.dense_below() or 0)
         run.n_products += spent
+        run.n_eigensystems += spent > 0
         tried = list(trial_directions(run.ob, theta, flat, np.random.default_rng(0)))
         for v in tried:
-            found = None if self.is_out_of_time() else find_lower_point(run.value, theta, f, v)
+            found = None if self._is_out_of_budget() else find_lower_point(run.value, theta, f, v)
             if found is not None:
                 return self._move_lower(at, found, f)
         noise = value_rounding_error(f, theta.dtype)
         reach = max(1.0, norm(theta))
         for i, v in enumerate(tried[:N_RESTARTS]):
-            if self.is_out_of_time():
+            if self._is_out_of_budget():
                 break
             there = self._run_restart(theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype))
             if there[1] < f - noise:

@@ -456,7 +456,7 @@ class MinimizeLoop:
         method = self.method
         if self._exhausted_budget() or not method.leaves_saddles:
             return "critical"
-        if self.ending is None or not self.ending.is_out_of_time():
+        if self.ending is None or not self.ending.is_out_of_budget():
             H = run.ob.hessian(run.theta)
             curvature, v, rounding, spent = lowest_curvature(
                 H,

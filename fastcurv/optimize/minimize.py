@@ -192,9 +192,11 @@ def minimize(
         Seconds and Hessian products after which the run ends, inside a step if necessary. The first
         step takes at least two products. `max_time` includes the checks at the end. `max_products`
         does not include the products of these checks, which ``verdict=False`` avoids. Without
-        `max_time`, trial moves and escapes take at most as long as the steps did, or one second if
-        that is longer. For a proof by all eigenvalues (up to n = 4096), or a search for active relu
-        kinks at which a run has stalled, the limit is half a minute if that is longer.
+        `max_time`, trial moves and escapes use at most as many evaluations as the steps did, or as
+        many as take about one second if that is more. For a proof by all eigenvalues (up to n =
+        4096), or a search for active relu kinks at which a run has stalled, the limit is about half
+        a minute if that is more. These times are estimated from the sizes of the network, so the
+        result does not depend on the speed of the machine.
     gradient_tol : float, optional
         A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32). At
         the default tolerance a first-order method ends. A second-order method continues, also by
@@ -287,7 +289,9 @@ def minimize(
           Hessian found no descent, or led to x, where the run ended), ``infinity`` (the infimum
           lies at infinity), ``unbounded``, ``kinks`` (at active kinks of relu units, without a
           proof), ``target`` (at `fun_target`) or ``slow``. `status` is the position in this list,
-          0 for ``critical``. A second-order method is ``slow`` if 50 iterations lower neither the
+          0 for ``critical``. With ``verdict=False``, ``critical`` means only that the gradient norm
+          is within `gradient_tol`; `classify`, whose tolerance is scale-free, may find the point
+          not critical. A second-order method is ``slow`` if 50 iterations lower neither the
           loss by 1e-8 of itself nor the gradient norm by half. With the default tolerance, and a
           loss within 1e-4 of its lower bound (relative to the loss at the start and at theta = 0),
           it is also ``slow`` if they do not lower the loss by a millionth of that scale.

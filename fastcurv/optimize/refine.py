@@ -30,7 +30,7 @@ Solve = Callable[[np.ndarray], np.ndarray | None]
 
 
 def refine_by_newton(
-    ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]
+    ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[int], bool]
 ) -> tuple[np.ndarray, int, int, int]:
     """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
     the gradient norm without increasing the value by more than rounding.
@@ -48,7 +48,7 @@ def refine_by_newton(
         products and ``n^3 / 3`` flops for each of at most three factors; otherwise in a Krylov
         space. For n >= `KRYLOV_SOLVE_MIN_N` the Krylov space is tried first.
     stop : callable
-        Ends the steps when it returns True.
+        Called with the number of products and gradients so far; True ends the steps.
     """
     here = theta
     n_products = 0
@@ -63,13 +63,15 @@ def refine_by_newton(
     )
     solvers += [_cholesky_solve if here.size < dense_below else _krylov_solve] * MAX_FACTORISATIONS
     for solver in solvers:
-        if stop() or not np.any(g):
+        if stop(n_products + n_gradients) or not np.any(g):
             break
         H = budgeted_hessian(ob, here.astype(np.float64))
         solve = solver(H)
         kept = 0
         close = False
-        while n_steps < MAX_REFINEMENT_STEPS and solve is not None and not stop():
+        while n_steps < MAX_REFINEMENT_STEPS and solve is not None:
+            if stop(n_products + H.count + n_gradients):
+                break
             p = solve(g)
             length = float(np.linalg.norm(here))
             if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):

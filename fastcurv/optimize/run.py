@@ -167,8 +167,8 @@ class PointExaminer(Protocol):
     stop the run.
     """
 
-    def is_out_of_time(self) -> bool:
-        """Return True if the time for checks of stationary points is used up."""
+    def is_out_of_budget(self) -> bool:
+        """Return True if the evaluations for checks of stationary points are used up."""
 
     def examine(self, theta: np.ndarray, moves: bool) -> RunOutcome:
         """Return the outcome at theta. With `moves` the outcome may be a point from which the run
@@ -177,7 +177,7 @@ class PointExaminer(Protocol):
 
     def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> RunOutcome | None:
         """Return the outcome at the active kinks that stop the run, or None if no kinks do. If
-        `patient`, the search may take the time of a proof.
+        `patient`, the search may take the budget of a proof.
         """
 
 
@@ -211,6 +211,8 @@ class Run(CheckpointedState):
     best_score = best_f = best_gnorm = np.inf
     since_best = 0
     n_values = n_gradients = n_products = iteration = 0
+    # evaluations, and eigensystems of the Hessian, in checks of stationary points
+    n_check_evaluations = n_eigensystems = 0
     # longest recent time between two checks of the clock
     gap = 0.0
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
@@ -322,6 +324,11 @@ class Run(CheckpointedState):
         return None if engine is None or engine.objective is not self.ob else engine
 
     # --- costs and budgets
+
+    @property
+    def n_evaluations(self) -> int:
+        """The number of values, gradients and Hessian products so far."""
+        return self.n_values + self.n_gradients + self.n_products
 
     def elapsed(self) -> float:
         """Return the seconds since the start, including those before a checkpoint."""
@@ -571,6 +578,8 @@ class Run(CheckpointedState):
         "n_values",
         "n_gradients",
         "n_products",
+        "n_check_evaluations",
+        "n_eigensystems",
         "iteration",
         "best_score",
         "best_f",

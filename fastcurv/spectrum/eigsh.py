@@ -199,7 +199,7 @@ def pairs_from_single_precision(
     The result is None if the search must be repeated in float64: if the entries of the curvature
     overflow in float32, or if a residual exceeds the tolerance although the search in float32 has
     converged. In the second case the pairs are returned, as not converged, if the budget does not
-    allow as many products again.
+    allow as many products again or Ctrl-C has ended the search.
     """
     single = np.dtype(np.float32)
     tol = options.tol
@@ -233,6 +233,7 @@ def pairs_from_single_precision(
     accurate = residuals <= tol * scale
     if (
         not accurate.all()
+        and not pairs.interrupted
         and (pairs.residuals <= pairs.tol * pairs.scale).all()
         and 2 * n_products <= options.max_products
     ):
@@ -831,6 +832,9 @@ def eigsh(
     ------
     ValueError, TypeError
         If an argument is invalid, or the operator returns NaN or infinity.
+    KeyboardInterrupt
+        On Ctrl-C before the end of the first product, while a matrix is computed, or in a search of
+        milliseconds. Otherwise the result so far is returned, with ``interrupted=True``.
 
     See Also
     --------

@@ -7,7 +7,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -224,11 +223,7 @@ def golden(section: str) -> dict[str, list[Any]]:
     if section == "parts":
         return schedules() | single_steps()
     if section.startswith("runs"):
-        # The limits of time are raised so that slow machines give the same results.
-        with mock.patch.multiple(
-            fc.optimize.finish, MIN_CHECK_SECONDS=600.0, MIN_PROOF_SECONDS=600.0
-        ):
-            return whole_runs() if section == "runs to their ends" else saved()
+        return whole_runs() if section == "runs to their ends" else saved()
     found: dict[str, list[Any]] = {}
     net = section in NETS
     ob, theta = drawn(**NETS[section])[:2] if net else (SADDLE, np.array([0.5, 1e-3]))

@@ -8,6 +8,9 @@ p)^(1/2) / n``. Relative to the mean of |lambda| this is 0.05 for a network at r
 deflated, so that only the bulk has random errors.
 """
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import zoom
@@ -223,3 +226,22 @@ def test_a_search_is_repeated_in_float64_where_float32_does_not_suffice(rng, mon
         true = np.linalg.norm(H @ few.vectors - few.vectors * few.values, axis=0)
         assert (true <= few.residuals + 1e-12 * few.scale).all()
         assert (few.residuals[few.converged] <= few.tol * few.scale).all()
+
+
+def test_ctrl_c_in_a_search_in_float32_ends_the_search(rng, monkeypatch):
+    """After Ctrl-C, a search in float32 whose residuals exceed the tolerance is not repeated."""
+    X = rng.standard_normal((300, 20))
+    plain = loose_pairs(monkeypatch, X, np.inf)[0]
+    other = plain.objective.hessian(1.01 * plain.theta).astype(np.float32)
+    monkeypatch.setattr(type(plain), "astype", lambda self, dtype: other)
+    module = sys.modules["fastcurv.spectrum.eigsh"]  # the name fc.spectrum.eigsh is the function
+    search = module.extreme_pairs
+
+    def interrupted_search(op, *args, **options):
+        pairs = search(op, *args, **options)
+        return replace(pairs, interrupted=pairs.interrupted or op is other)
+
+    monkeypatch.setattr(module, "extreme_pairs", interrupted_search)
+    H, pairs = loose_pairs(monkeypatch, X, 0.0)
+    assert pairs.interrupted and not pairs.converged.all()
+    assert pairs.n_products == H.n_products == other.n_products + 4

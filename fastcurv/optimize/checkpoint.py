@@ -71,36 +71,6 @@ def has_structure_of(x: Any, example: Any, most: int = 1 << 62, name: str = "") 
     return type(x) is float and not isinstance(example, int) and (x == x or example != example)
 
 
-class CheckpointedState:
-    """Base class of objects whose state is saved in checkpoints. `kept_arrays` names the attributes
-    that are saved as arrays, and `kept_facts` those that are saved as values that JSON can
-    represent.
-    """
-
-    kept_arrays: tuple[str, ...] = ()
-    kept_facts: tuple[str, ...] = ()
-
-    def state(self) -> State:
-        """Return two dicts by attribute name: the arrays of `kept_arrays`, copied, except those
-        that are None, and the values of `kept_facts`.
-        """
-        arrays = {
-            name: np.array(getattr(self, name))
-            for name in self.kept_arrays
-            if getattr(self, name) is not None
-        }
-        return arrays, {name: getattr(self, name) for name in self.kept_facts}
-
-    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Restore the attributes from the arrays and facts that `state` returned. Attributes whose
-        array is missing become None.
-        """
-        for name in self.kept_arrays:
-            setattr(self, name, arrays.get(name))
-        for name in self.kept_facts:
-            setattr(self, name, facts[name])
-
-
 def generator_state_as_json(state: Any) -> Any:
     """Convert the state of a bit generator to values that JSON can represent."""
     return json.loads(json.dumps(state, default=lambda x: x.tolist()))

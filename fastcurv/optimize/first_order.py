@@ -18,62 +18,76 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..common.checks import all_finite, check_positive, random_batches, short_repr
+from ..common.checks import (
+    all_finite,
+    check_positive,
+    check_positive_int,
+    random_batches,
+    short_repr,
+)
 from ..common.runtime import wrap_user_callback
 from ..common.vectors import adam_step
-from .run import Method, check_row_batch_size
+from .checkpoint import State
+from .run import Method, check_not_negative, check_row_batch_size, option
 from .schedules import as_schedule
 
-_COMMON_OPTIONS = {
-    "learning_rate": None,
-    "schedule": "constant",
-    "delta": None,
-    "hold": None,
-    "batch_size": None,
-    "clip": None,
-    "record_every": 1,
-}
+
+def _check_clip(value: Any, name: str) -> float:
+    """Return the maximum gradient norm `value`, a number > 0 or infinity."""
+    if isinstance(value, float) and value == np.inf:
+        return value
+    return check_positive(value, name)
+
+
+def check_fraction(value: Any, name: str) -> float:
+    """Return the option `name` as a float. Raise ValueError unless its `value` is >= 0 and < 1."""
+    if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
+        raise ValueError(f"{name} must be a number in [0, 1), got {short_repr(value)}.")
+    return float(value)
 
 
 class _FirstOrderMethod(Method):
-    """Base class of first-order methods, with the loop over updates. A subclass defines ``update(g,
-    rate)``, which changes `run.theta` in place, for a gradient g (n,) and a learning rate.
-    """
+    """Base class of first-order methods, with the loop over updates."""
 
-    batch_size: int | None
-    clip: Any
+    @dataclass(frozen=True)
+    class Options(Method.Options):
+        learning_rate: Any = option(None)
+        schedule: Any = option("constant")
+        delta: float | None = option(None, check_positive)
+        hold: int | None = option(None, check_positive_int)
+        batch_size: int | None = option(None)
+        clip: float | None = option(None, _check_clip)
+        record_every: int = option(1, check_positive_int)
 
+    options: Options
     default_rate = 0.1
-    buffers: tuple[str, ...] = ()
+    # names of the arrays that are averages or sums of gradients
+    buffer_names: tuple[str, ...] = ()
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        rate = self.default_rate if self.learning_rate is None else self.learning_rate
+        schedule = self.options.schedule
+        rate = self.options.learning_rate
+        rate = self.default_rate if rate is None else rate
         if callable(rate):
-            if self.schedule != "constant":
+            if schedule != "constant":
                 raise ValueError(
-                    "schedule must not be given if learning_rate is a function, got "
-                    f"{self.schedule!r}."
+                    f"schedule must not be given if learning_rate is a function, got {schedule!r}."
                 )
             self.rate = wrap_user_callback(rate)
         else:
             rate = check_positive(rate, "learning_rate")
-            self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
-        if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
-            self.clip = check_positive(self.clip, "clip")
-        self.batch_size = check_row_batch_size(run.ob, self.batch_size, "batch_size")
+            self.rate = as_schedule(schedule, rate, self.options.delta, self.options.hold)
+        self.batch_size = check_row_batch_size(run.ob, self.options.batch_size, "batch_size")
         self.t = 0
-        self.kept_arrays = self.buffers
         self.last_rate = 0.0
         self.scratch = np.zeros_like(run.theta)
-        for name in self.buffers:
-            setattr(self, name, np.zeros_like(run.theta))
-
-    kept_facts = ("t",)
+        self.buffers = {name: np.zeros_like(run.theta) for name in self.buffer_names}
 
     def step(self) -> str | None:
         run = self.run
@@ -82,7 +96,7 @@ class _FirstOrderMethod(Method):
         else:
             run.f = self._run_epoch(self.batch_size)
             run.stale = True
-        asked = (run.iteration + 1) % self.record_every == 0 or not all_finite(run.theta)
+        asked = (run.iteration + 1) % self.options.record_every == 0 or not all_finite(run.theta)
         if self.batch_size is None or run.cut or asked:
             run.evaluate_at_theta()
         return None
@@ -120,13 +134,14 @@ class _FirstOrderMethod(Method):
 
     def _apply_update(self, g: np.ndarray) -> None:
         self.t += 1
-        if self.clip is not None:
+        clip = self.options.clip
+        if clip is not None:
             norm = float(np.linalg.norm(g))
-            if norm > self.clip:
-                g = g * g.dtype.type(self.clip / norm)
+            if norm > clip:
+                g = g * g.dtype.type(clip / norm)
         self.last_rate = self.rate(self.t)
-        known = isinstance(self.last_rate, (int, float, np.integer, np.floating))
-        if not (known and 0 <= self.last_rate <= sys.float_info.max):
+        is_number = isinstance(self.last_rate, (int, float, np.integer, np.floating))
+        if not (is_number and 0 <= self.last_rate <= sys.float_info.max):
             raise ValueError(
                 f"the learning rate of update {self.t} must be a finite number >= 0, got "
                 f"{short_repr(self.last_rate)}."
@@ -134,12 +149,24 @@ class _FirstOrderMethod(Method):
         self.last_rate = float(self.last_rate)
         self.update(g, self.run.theta.dtype.type(self.last_rate))
 
+    def update(self, g: np.ndarray, rate: Any) -> None:
+        """Change `run.theta` in place, for a gradient g (n,) and a learning rate."""
+        raise NotImplementedError
+
     def settings(self) -> dict[str, Any]:
-        """Return the current options. ``learning_rate`` is that of the last update, and a schedule
-        that is a function is returned as "function".
+        """Return the options. ``learning_rate`` is that of the last update, and ``schedule`` is
+        "function" if it is a function.
         """
-        named = self.schedule if isinstance(self.schedule, str) else "function"
+        schedule = self.options.schedule
+        named = schedule if isinstance(schedule, str) else "function"
         return super().settings() | {"learning_rate": self.last_rate, "schedule": named}
+
+    def state(self) -> State:
+        return {name: buffer.copy() for name, buffer in self.buffers.items()}, {"t": self.t}
+
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        self.buffers = {name: arrays[name] for name in self.buffers}
+        self.t = facts["t"]
 
     def _descend(self, rate: Any, direction: np.ndarray) -> None:
         np.multiply(direction, rate, out=self.scratch)
@@ -149,8 +176,6 @@ class _FirstOrderMethod(Method):
 class SGD(_FirstOrderMethod):
     """Stochastic gradient descent, ``theta -= a g``."""
 
-    defaults = _COMMON_OPTIONS
-
     def update(self, g: np.ndarray, rate: Any) -> None:
         self._descend(rate, g)
 
@@ -158,17 +183,20 @@ class SGD(_FirstOrderMethod):
 class Momentum(_FirstOrderMethod):
     """Momentum, ``v = mu v + g; theta -= a v``."""
 
-    velocity: np.ndarray
+    @dataclass(frozen=True)
+    class Options(_FirstOrderMethod.Options):
+        momentum: float = option(0.9, check_fraction)
 
-    defaults = {**_COMMON_OPTIONS, "momentum": 0.9}
-    buffers: tuple[str, ...] = ("velocity",)
+    options: Options
+    buffer_names = ("velocity",)
     ahead = False  # True for Nesterov's form of the step, g + mu v
 
     def update(self, g: np.ndarray, rate: Any) -> None:
-        mu = g.dtype.type(self.momentum)
-        self.velocity *= mu
-        self.velocity += g
-        self._descend(rate, mu * self.velocity + g if self.ahead else self.velocity)
+        mu = g.dtype.type(self.options.momentum)
+        velocity = self.buffers["velocity"]
+        velocity *= mu
+        velocity += g
+        self._descend(rate, mu * velocity + g if self.ahead else velocity)
 
 
 class Nesterov(Momentum):
@@ -180,25 +208,41 @@ class Nesterov(Momentum):
 class RMSProp(_FirstOrderMethod):
     """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
-    defaults = {**_COMMON_OPTIONS, "rho": 0.99, "eps": 1e-8}
+    @dataclass(frozen=True)
+    class Options(_FirstOrderMethod.Options):
+        rho: float = option(0.99, check_fraction)
+        eps: float = option(1e-8, check_not_negative)
+
+    options: Options
     default_rate = 1e-3
-    buffers: tuple[str, ...] = ("squares",)
+    buffer_names = ("squares",)
 
     def update(self, g: np.ndarray, rate: Any) -> None:
         """Take an Adam step with beta1 = 0 and the learning rate `rate`. With beta1 = 0, the
         average of the gradients is the gradient g itself.
         """
-        adam_step(self.run.theta, g, self.scratch, self.squares, 0, self.rho, 1, rate, self.eps)
+        rho = self.options.rho
+        eps = self.options.eps
+        adam_step(self.run.theta, g, self.scratch, self.buffers["squares"], 0, rho, 1, rate, eps)
 
 
-class Adam(RMSProp):
+class Adam(_FirstOrderMethod):
     """Adam (Kingma and Ba 2015); see the formula in the module docstring."""
 
-    defaults = {**_COMMON_OPTIONS, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    buffers = ("average", "squares")
+    @dataclass(frozen=True)
+    class Options(_FirstOrderMethod.Options):
+        beta1: float = option(0.9, check_fraction)
+        beta2: float = option(0.999, check_fraction)
+        eps: float = option(1e-8, check_not_negative)
+
+    options: Options
+    default_rate = 1e-3
+    buffer_names = ("average", "squares")
 
     def update(self, g: np.ndarray, rate: Any) -> None:
+        beta1 = self.options.beta1
+        beta2 = self.options.beta2
         adam_step(
-            self.run.theta, g, self.average, self.squares, self.beta1, self.beta2,
-            1.0 / (1.0 - self.beta2**self.t), float(rate) / (1.0 - self.beta1**self.t), self.eps,
+            self.run.theta, g, self.buffers["average"], self.buffers["squares"], beta1, beta2,
+            1.0 / (1.0 - beta2**self.t), float(rate) / (1.0 - beta1**self.t), self.options.eps,
         )  # fmt: skip

@@ -13,13 +13,15 @@ s_x`` and ``y = P^-T y_x``.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..common.checks import check_bool, check_positive_int
 from ..common.vectors import QuasiNewton, equal_vectors, norm
 from .checkpoint import State, invalid_checkpoint_error
-from .run import Method
+from .run import Method, option
 
 # maximum number of steps in one call of the engine, which also returns after 0.1 seconds
 LBFGS_STEPS_PER_CALL = 1000
@@ -33,13 +35,18 @@ class LBFGS(Method):
     With `precondition` the steps are computed in coordinates of the layers.
     """
 
-    defaults = {"memory": 20, "precondition": False}
+    @dataclass(frozen=True)
+    class Options(Method.Options):
+        memory: int = option(20, check_positive_int)
+        precondition: bool = option(False, check_bool)
+
+    options: Options
     take_steps: Any  # the engine's `run` on the plan of the objective, or None
     layers: Any
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.memory)
+        self.engine = QuasiNewton(len(run.theta), run.theta.dtype, self.options.memory)
         # theta = origin + P x, where x is the current point of the engine
         self.origin = run.theta
         self.at = run.theta  # the theta that belongs to x
@@ -49,7 +56,7 @@ class LBFGS(Method):
         self.taken = 0
         self.due = 0
         self.take_steps = self.layers = None
-        if self.precondition:
+        if self.options.precondition:
             self.layers = None if run.engine is None else run.engine.kronecker_coordinates()
             if self.layers is None:
                 raise ValueError(
@@ -183,8 +190,8 @@ class LBFGS(Method):
         if layers is not None:
             arrays |= {"origin": self.origin, "x": engine.theta.copy()}
         scale = None if layers is None else layers.scale
-        known = {"first": engine.first, "taken": self.taken, "due": self.due, "scale": scale}
-        return arrays, known
+        facts = {"first": engine.first, "taken": self.taken, "due": self.due, "scale": scale}
+        return arrays, facts
 
     def load(self, arrays: Any, facts: Any) -> None:
         """Restore the state that `state` returned. Every pair is restored into its old row, so that
@@ -194,13 +201,14 @@ class LBFGS(Method):
         run = self.run
         layers = self.layers
         engine = self.engine
+        memory = self.options.memory
         first = facts["first"]
         count = 0
-        while count < self.memory and f"s{count}" in arrays and f"y{count}" in arrays:
+        while count < memory and f"s{count}" in arrays and f"y{count}" in arrays:
             engine.pairs[2 * count] = arrays[f"s{count}"]
             engine.pairs[2 * count + 1] = arrays[f"y{count}"]
             count += 1
-        if first >= self.memory or (first and count < self.memory):
+        if first >= memory or (first and count < memory):
             raise invalid_checkpoint_error(
                 f"the index of the oldest stored pair, {first}, is not that of one of {count} pairs"
             )

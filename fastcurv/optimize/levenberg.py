@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..common.vectors import equal_vectors
-from .checkpoint import invalid_checkpoint_error
+from .checkpoint import State, invalid_checkpoint_error
 from .newton import GaussNewton, initial_trust_radius
 
 # maximum number of parameters for a dense matrix; for more, forming and factorising the matrix
@@ -39,31 +39,37 @@ class LevenbergMarquardt(GaussNewton):
     # the engine's solver with a dense matrix, or None if steps are computed in Krylov spaces
     engine: Any
     growth = 2.0
-    radius: Any = None
     # number of steps since the last check of progress, with the loss and the gradient norm at that
     # check
     since = 0
     f_then: float = np.inf
     g_then: float = np.inf
-    kept_facts: tuple[str, ...] = (
-        *GaussNewton.kept_facts, "growth", "radius", "since", "f_then", "g_then",
-    )  # fmt: skip
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
+        self.parameters["radius"] = None
         self.engine = None
-        if len(run.theta) <= DENSE_MATRIX_MAX_PARAMS and self.sample is None:
+        if len(run.theta) <= DENSE_MATRIX_MAX_PARAMS and self.options.sample is None:
             self._start_engine()
         if self.engine is not None:
             run.curvature = None
             engine = self.engine
             run.precomputed = engine.value, engine.gradient.copy(), engine.gradient_norm
 
-    def load(self, arrays: Any, facts: Any) -> None:
+    def state(self) -> State:
+        arrays, facts = super().state()
+        progress = {"since": self.since, "f_then": self.f_then, "g_then": self.g_then}
+        return arrays, facts | {"growth": self.growth, **progress}
+
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         if not facts["since"] < LEVENBERG_STEPS_PER_CALL:
             raise invalid_checkpoint_error(
                 f"the entry 'since' of this method has the invalid value {facts['since']}"
             )
+        self.growth = facts["growth"]
+        self.since = facts["since"]
+        self.f_then = facts["f_then"]
+        self.g_then = facts["g_then"]
         super().load(arrays, facts)
         if not self.exact:
             self._set_engine_damping()
@@ -80,8 +86,8 @@ class LevenbergMarquardt(GaussNewton):
         """Pass the damping of this method to the engine. If this method has no damping yet, the
         engine keeps its own.
         """
-        if self.engine is not None and self.damping is not None:
-            self.engine.damping = self.damping
+        if self.engine is not None and self.parameters["damping"] is not None:
+            self.engine.damping = self.parameters["damping"]
             self.engine.growth = self.growth
 
     def _set_curvature(self, curvature: str) -> None:
@@ -93,8 +99,10 @@ class LevenbergMarquardt(GaussNewton):
         super()._set_curvature(curvature)
         if self.engine is not None:
             self.problem = "trust-region"
-            self.by = "radius"
-            self.radius = self.radius or initial_trust_radius(self.run.theta)
+            self.parameter = "radius"
+            self.parameters["radius"] = self.parameters["radius"] or initial_trust_radius(
+                self.run.theta
+            )
 
     def step(self) -> str | None:
         if self.engine is None or self.exact:
@@ -132,7 +140,7 @@ class LevenbergMarquardt(GaussNewton):
         )
         run.n_values += engine.n_values - values
         run.n_gradients += steps
-        self.damping = engine.damping
+        self.parameters["damping"] = engine.damping
         self.growth = engine.growth
         run.record_engine_steps(record[:steps], begun, ending)
         if steps:

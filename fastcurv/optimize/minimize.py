@@ -133,7 +133,7 @@ METHOD_ALIASES = {"lbfgs": "l-bfgs", "lm": "levenberg-marquardt"}
 LEVENBERG_MAX_PARAMS = 300  # maximum number of parameters for which "auto" uses Levenberg-Marquardt
 # attributes of an objective that every method needs
 REQUIRED_ATTRIBUTES = "n_params", "value", "gradient"
-STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
+STOCHASTIC_METHODS = tuple(name for name, m in METHODS.items() if "batch_size" in m.option_names())
 
 
 @with_nearest_rounding
@@ -569,11 +569,12 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
     """Raise a TypeError for an option in `options` that the method, of class `maker`, does not
     have. The message names the methods that have the option, or the closest name of an option.
     """
-    unknown = [name for name in options if name not in maker.defaults]
-    every = sorted({name for other in METHODS.values() for name in other.defaults})
+    names = maker.option_names()
+    unknown = [name for name in options if name not in names]
+    every = sorted({name for other in METHODS.values() for name in other.option_names()})
     for name in unknown:
-        takers = [repr(other) for other, its in METHODS.items() if name in its.defaults]
-        known = (*(every if method == "auto" else maker.defaults), *keyword_names(minimize))
+        takers = [repr(other) for other, its in METHODS.items() if name in its.option_names()]
+        known = (*(every if method == "auto" else names), *keyword_names(minimize))
         near = difflib.get_close_matches(name, known, 1)
         if name in OPTION_ALIASES:
             hint = f"Use {OPTION_ALIASES[name]}."
@@ -583,7 +584,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
         elif near:
             hint = f"Did you mean {near[0]!r}?"
         else:
-            takes = keyword_names(minimize)[3:] if method == "auto" else maker.defaults
+            takes = keyword_names(minimize)[3:] if method == "auto" else names
             hint = f"Its options are {', '.join(takes)}"
             hint += ", and those of the method that is named." if method == "auto" else "."
         raise TypeError(f"minimize(method={method!r}) has no option {one_line(name)!r}. {hint}")

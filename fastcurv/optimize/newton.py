@@ -18,18 +18,21 @@ space, so a change of radius, damping or weight costs no product.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from ..common.checks import check_bool, check_positive, check_positive_int
 from ..common.linalg import NotFiniteError
 from ..common.vectors import CGWorkspace, NewtonSteps, dot, norm
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import KrylovSpace
+from .checkpoint import State
 from .line_search import initial_trial_length, line_minimum
 from .residual import extend_krylov_space, krylov_newton_mr_steps, reduce_gradient_norm
-from .run import Method, check_not_negative
+from .run import Method, check_not_negative, option
 from .steps import STEP_DENSE_MAX_N
 
 # maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
@@ -44,19 +47,41 @@ def initial_trust_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
-def current_cost_weight(method: Any) -> float:
+def current_cost_weight(method: _AdaptiveMethod | NewtonCG) -> float:
     """Return the method's option `cost_weight`, or 0 after `MAX_INEXACT_ITERATIONS` iterations of
     the run without progress. Directions of small curvature appear late in a Krylov space, so
     subproblems that are solved with few products never contain these directions.
     """
-    return 0.0 if method.run.idle else float(method.cost_weight)
-
-
-_DEFAULT_OPTIONS = {"forcing": 0.1, "krylov_dim": None, "cost_weight": 0.5, "sample": None}
-_PRECONDITIONED_OPTIONS = {**_DEFAULT_OPTIONS, "precondition": False, "warm_start": False}
+    return 0.0 if method.run.idle else float(method.options.cost_weight)
 
 
 class _KrylovMethod(Method):
+    """Base class of methods whose steps are solutions of a small problem in a Krylov space."""
+
+    @dataclass(frozen=True)
+    class Options(Method.Options):
+        forcing: float = option(0.1, check_positive)
+        krylov_dim: int | None = option(None, check_positive_int)
+        cost_weight: float = option(0.5, check_not_negative)
+        sample: int | None = option(None)  # checked by `minimize`, which passes it to the run
+
+    options: Options
+    curvature = "hessian"
+
+    @cached_property
+    def max_krylov_dim(self) -> int:
+        """The maximum dimension of a Krylov space."""
+        n = len(self.run.theta)
+        size = self.run.theta.dtype.itemsize
+        return min(n, self.options.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size))))
+
+    @cached_property
+    def krylov_space(self) -> KrylovSpace:
+        """The Krylov space, created on first use and kept for the run."""
+        return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.max_krylov_dim + 2)
+
+
+class _AdaptiveMethod(_KrylovMethod):
     """Base class of methods that repeat four steps: grow a Krylov space, solve a subproblem in this
     space, try the step, and adapt the radius, damping or weight.
 
@@ -74,39 +99,31 @@ class _KrylovMethod(Method):
            2021.
     """
 
-    curvature = "hessian"
+    @dataclass(frozen=True)
+    class Options(_KrylovMethod.Options):
+        precondition: bool = option(False, check_bool)
+        warm_start: bool = option(False, check_bool)
+
+    options: Options
     leaves_saddles = True
-    problem = "shifted"  # name of the subproblem in the engine
-    by = "damping"  # name of the attribute that holds the parameter of the subproblem
-    defaults = _DEFAULT_OPTIONS
-    precondition = warm_start = False
-    last: Any = None
+    adapts = True
+    problem: str  # name of the subproblem in the engine
+    parameter: str  # name of the parameter of the subproblem: "radius", "damping" or "weight"
+    # the values of the parameters by name; a damping of None is chosen by the first step
+    parameters: dict[str, float | None]
+    last: np.ndarray | None = None
     row_squares: Any = None
     scale: Any = None
-    kept_arrays = ("last", "row_squares")
-
-    @cached_property
-    def max_krylov_dim(self) -> int:
-        """The maximum dimension of a Krylov space."""
-        n = len(self.run.theta)
-        size = self.run.theta.dtype.itemsize
-        most: int = self.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size)))
-        return min(n, most)
-
-    @cached_property
-    def krylov_space(self) -> KrylovSpace:
-        """The Krylov space, created on first use and kept for the run."""
-        return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.max_krylov_dim + 2)
 
     @cached_property
     def krylov_steps(self) -> NewtonSteps:
         """The engine's object that performs the steps, created on first use and kept."""
-        return NewtonSteps(self.run, self.krylov_space, self.forcing)
+        return NewtonSteps(self.run, self.krylov_space, self.options.forcing)
 
     def start_krylov_space(self) -> None:
         run = self.run
         others = [] if self.last is None else [self.last]
-        if not self.precondition:
+        if not self.options.precondition:
             self.krylov_space.start(run.product, run.g, others)
             return
         self._update_row_scaling()
@@ -119,8 +136,8 @@ class _KrylovMethod(Method):
         squares = np.zeros(len(run.theta)) if first else self.row_squares
         for i in range(4 if first else 1):
             v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
-            found = np.square(run.product(v, np.empty_like(v)), dtype=np.float64)
-            squares += (1.0 / (i + 1) if first else 0.05) * (found - squares)
+            product = np.square(run.product(v, np.empty_like(v)), dtype=np.float64)
+            squares += (1.0 / (i + 1) if first else 0.05) * (product - squares)
         self.row_squares = squares
         mean = float(squares.mean()) or 1.0
         self.scale = ((squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
@@ -143,19 +160,18 @@ class _KrylovMethod(Method):
         run = self.run
         engine = self.krylov_steps
         whole = False
-        opened = self.precondition or self.warm_start
+        opened = self.options.precondition or self.options.warm_start
         if opened:
             self.start_krylov_space()
         several = run.points is not None and not opened
         record = np.empty((min(run.max_steps, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
         begun = run.elapsed()
-        parameter = getattr(self, self.by)
         engine.cost_weight = current_cost_weight(self)
-        scale = self.scale if self.precondition else None
+        scale = self.scale if self.options.precondition else None
         try:
             cause = engine.take_steps(
                 self.problem,
-                parameter,
+                self.parameters[self.parameter],
                 self.max_krylov_dim,
                 scale,
                 opened,
@@ -168,58 +184,81 @@ class _KrylovMethod(Method):
             whole = True
         finally:
             # After Ctrl-C, all steps taken so far are complete.
-            setattr(self, self.by, engine.parameter)
+            self.parameters[self.parameter] = engine.parameter
             if run.points is not None:
                 run.n_values += engine.n_values
                 run.n_gradients += engine.n_steps
                 if engine.n_steps:
                     run.move_to_engine_point(engine)
                     run.record_engine_steps(record[: engine.n_steps], begun, None, whole)
-        if self.warm_start and engine.n_steps:
+        if self.options.warm_start and engine.n_steps:
             self.last = engine.vector.copy()
         return cause
 
+    def state(self) -> State:
+        arrays = {"last": self.last, "row_squares": self.row_squares}
+        present = {name: x.copy() for name, x in arrays.items() if x is not None}
+        return present, dict(self.parameters)
 
-class TrustRegion(_KrylovMethod):
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        self.last = arrays.get("last")
+        self.row_squares = arrays.get("row_squares")
+        self.parameters = {name: facts[name] for name in self.parameters}
+
+
+class TrustRegion(_AdaptiveMethod):
     """Trust-region steps by GLTR: minimisers of the quadratic model in the Krylov space within the
     radius, including the hard case.
     """
 
+    @dataclass(frozen=True)
+    class Options(_AdaptiveMethod.Options):
+        radius: float | None = option(None, check_positive)
+
+    options: Options
     problem = "trust-region"
-    by = "radius"
-    adapts = True
-    radius: Any
-    defaults = {**_PRECONDITIONED_OPTIONS, "radius": None}
-    kept_facts = ("radius",)
+    parameter = "radius"
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
-        self.radius = self.radius or initial_trust_radius(run.theta)
+        self.parameters = {"radius": self.options.radius or initial_trust_radius(run.theta)}
 
 
-class CubicRegularization(_KrylovMethod):
+class CubicRegularization(_AdaptiveMethod):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011): steps that minimise the
     quadratic model plus ``weight ||s||^3 / 3`` in the Krylov space.
     """
 
+    @dataclass(frozen=True)
+    class Options(_AdaptiveMethod.Options):
+        weight: float = option(1.0, check_positive)
+
+    options: Options
     problem = "cubic"
-    by = "weight"
-    adapts = True
-    defaults = {**_PRECONDITIONED_OPTIONS, "weight": 1.0}
-    kept_facts = ("weight",)
+    parameter = "weight"
+
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.parameters = {"weight": self.options.weight}
 
 
-class SaddleFreeNewton(_KrylovMethod):
+class SaddleFreeNewton(_AdaptiveMethod):
     """Saddle-free Newton, ``(|T| + damping) y = -c``: steps as long as Newton's, but downhill along
     every eigenvector (Dauphin et al. 2014). The damping is increased if the model predicted too
     large a decrease, and reduced if the prediction was right.
     """
 
+    @dataclass(frozen=True)
+    class Options(_AdaptiveMethod.Options):
+        damping: float | None = option(None, check_positive)
+
+    options: Options
     problem = "absolute"
-    adapts = True
-    damping: Any
-    defaults = {**_PRECONDITIONED_OPTIONS, "damping": None}
-    kept_facts: tuple[str, ...] = ("damping",)
+    parameter = "damping"
+
+    def __init__(self, run: Any, **options: Any) -> None:
+        super().__init__(run, **options)
+        self.parameters = {"damping": self.options.damping}
 
 
 class GaussNewton(SaddleFreeNewton):
@@ -235,23 +274,11 @@ class GaussNewton(SaddleFreeNewton):
     curvature = "ggn"
     problem = "clipped"
     exact = False  # True if the curvature is H and not the Gauss-Newton matrix
-    kept_facts: tuple[str, ...] = ("damping", "exact", "slow")
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         # These steps need no Hessian of the objective, but the search for negative curvature does.
         self.leaves_saddles = hasattr(run.ob, "hessian")
-
-    @property
-    def slow(self) -> int:
-        """The number of steps in a row that hardly lowered the loss, in the sense of the class
-        docstring.
-        """
-        return self.krylov_steps.n_slow_steps
-
-    @slow.setter
-    def slow(self, count: int) -> None:
-        self.krylov_steps.n_slow_steps = count
 
     def stop_rule_number(self) -> int:
         """Return the number of the engine's rule that ends a call of several steps early: 1 after
@@ -262,9 +289,14 @@ class GaussNewton(SaddleFreeNewton):
             return 0
         return 2 if self.exact else 1
 
-    def load(self, arrays: Any, facts: Any) -> None:
+    def state(self) -> State:
+        arrays, facts = super().state()
+        return arrays, facts | {"exact": self.exact, "slow": self.krylov_steps.n_slow_steps}
+
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         super().load(arrays, facts)
-        if self.exact:
+        self.krylov_steps.n_slow_steps = facts["slow"]
+        if facts["exact"]:
             self._set_curvature("hessian")
 
     def step(self) -> str | None:
@@ -288,21 +320,27 @@ class Newton(_KrylovMethod):
     nearby critical point of any kind.
     """
 
-    leaves_saddles = False
-    defaults = {**_DEFAULT_OPTIONS, "cost_weight": 0.0, "damping": 0.0}
-    checks = {**_KrylovMethod.checks, "damping": check_not_negative}
+    @dataclass(frozen=True)
+    class Options(_KrylovMethod.Options):
+        cost_weight: float = option(0.0, check_not_negative)
+        damping: float = option(0.0, check_not_negative)
+
+    options: Options
 
     def step(self) -> str | None:
         run = self.run
+        options = self.options
         space = self.krylov_space
-        step = np.empty_like(self.run.theta)
-        self.start_krylov_space()
-        exact = len(step) <= STEP_DENSE_MAX_N
-        wanted = 1e-12 * run.gnorm if exact else min(self.forcing, run.gnorm**0.5) * space.gamma
-        stop = run.is_out_of_budget
-        price = run.step_cost()
-        weight = self.cost_weight
-        space.solve("shifted", self.damping, wanted, self.max_krylov_dim, stop, weight, price, step)
+        space.start(run.product, run.g, [])
+        step = np.empty_like(run.theta)
+        if len(step) <= STEP_DENSE_MAX_N:
+            tolerance = 1e-12 * run.gnorm
+        else:
+            tolerance = min(options.forcing, run.gnorm**0.5) * space.gamma
+        space.solve(
+            "shifted", options.damping, tolerance, self.max_krylov_dim, run.is_out_of_budget,
+            options.cost_weight, run.step_cost(), step,
+        )  # fmt: skip
         if not np.isfinite(run.try_step(step)):
             return "not_finite"
         run.accept_trial_point()
@@ -314,7 +352,11 @@ class DampedNewton(Newton):
     saddles whose negative eigenvalues are all below ``-2 damping``.
     """
 
-    defaults = {**Newton.defaults, "damping": 1e-3}
+    @dataclass(frozen=True)
+    class Options(Newton.Options):
+        damping: float = option(1e-3, check_not_negative)
+
+    options: Options
 
 
 # --------------------------------------------------------------------------------------------------
@@ -331,14 +373,21 @@ class NewtonCG(Method):
     vanishes. `weight` decreases after full steps and increases after shortened ones.
     """
 
-    weight: Any
+    @dataclass(frozen=True)
+    class Options(Method.Options):
+        forcing: float = option(0.5, check_positive)
+        cost_weight: float = option(0.5, check_not_negative)
+        weight: float | None = option(None, check_positive)
+        max_cg: int | None = option(None, check_positive_int)
+        sample: int | None = option(None)  # checked by `minimize`, which passes it to the run
+
+    options: Options
     curvature = "hessian"
     leaves_saddles = True
-    defaults = {"forcing": 0.5, "cost_weight": 0.5, "weight": None, "max_cg": None, "sample": None}
-    kept_facts = ("weight", "bound", "reach")
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
+        self.weight = self.options.weight
         self.bound = 0.0
         self.reach: float | None = None
         self.work = CGWorkspace(len(run.theta), run.theta.dtype)
@@ -376,10 +425,10 @@ class NewtonCG(Method):
         run = self.run
         weight = self._initial_weight() if self.weight is None else self.weight
         eps = np.sqrt(weight * run.gnorm)
-        tolerance = min(self.forcing, np.sqrt(run.gnorm))
+        tolerance = min(self.options.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.product, run.g, eps, tolerance, self.work,
-            bound=self.bound, max_iter=self.max_cg, stop=run.is_out_of_budget,
+            bound=self.bound, max_iter=self.options.max_cg, stop=run.is_out_of_budget,
             cost_weight=current_cost_weight(self), price=run.step_cost(),
         )  # fmt: skip
         moved = (
@@ -443,6 +492,14 @@ class NewtonCG(Method):
             t = min(max(fitted, 0.1 * t), 0.5 * t)
         return None
 
+    def state(self) -> State:
+        return {}, {"weight": self.weight, "bound": self.bound, "reach": self.reach}
+
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        self.weight = facts["weight"]
+        self.bound = facts["bound"]
+        self.reach = facts["reach"]
+
     def _search_negative_curvature(self, d: np.ndarray) -> bool:
         """Search for the lowest point along d, a direction of negative curvature, on the downhill
         side. The step length comes from a line search, since the length of the Newton step is not
@@ -474,15 +531,12 @@ class NewtonMR(_KrylovMethod):
            residual sub-problem solver, EURO J. Comput. Optim. 10 (2022).
     """
 
-    leaves_saddles = False
-
     def step(self) -> str | None:
         run = self.run
         space = self.krylov_space
-        self.start_krylov_space()
-        extend_krylov_space(
-            space, min(self.forcing, np.sqrt(run.gnorm)), self.max_krylov_dim, run.is_out_of_budget
-        )
+        space.start(run.product, run.g, [])
+        tolerance = min(self.options.forcing, np.sqrt(run.gnorm))
+        extend_krylov_space(space, tolerance, self.max_krylov_dim, run.is_out_of_budget)
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
             return "orthogonal_gradient"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..common.checks import all_finite, check_bool, check_positive, check_positive_int, short_repr
+from ..common.checks import all_finite, check_positive, check_positive_int
 from ..common.linalg import NotConvexError
 from ..common.objectives import (
     checked_curvature,
@@ -31,13 +31,7 @@ from ..common.runtime import Budget, interrupt_source
 from ..common.sentences import Note
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
-from .checkpoint import (
-    CheckpointedState,
-    State,
-    check_run,
-    generator_state_as_json,
-    restore_generator,
-)
+from .checkpoint import State, check_run, generator_state_as_json, restore_generator
 
 if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
@@ -189,7 +183,41 @@ class ProgressMark(NamedTuple):
     gradient_norm: float = np.inf
 
 
-class Run(CheckpointedState):
+@dataclass(eq=False)
+class RunFacts:
+    """The numbers of a run that a checkpoint stores."""
+
+    n_values: int = 0
+    n_gradients: int = 0
+    n_products: int = 0
+    # evaluations, and eigensystems of the Hessian, in checks of stationary points
+    n_check_evaluations: int = 0
+    n_eigensystems: int = 0
+    iteration: int = 0
+    # score, loss and gradient norm of the best recorded point, and the number of records since then
+    best_score: float = np.inf
+    best_f: float = np.inf
+    best_gnorm: float = np.inf
+    since_best: int = 0
+    # requested tolerance, and current tolerance, which is smaller if a verdict needs a smaller
+    # gradient
+    requested_tol: float = 0.0
+    gradient_tol: float = 0.0
+    # the last progress, and the last progress while the loss is near its lower bound
+    progress: ProgressMark = ProgressMark()
+    progress_near_bound: ProgressMark = ProgressMark()
+    f_at_restart: float = np.inf  # loss at the last restart of the method
+    # iteration up to which the run may continue after the default tolerance is reached
+    extra_steps_end: int | None = None
+    # number of small gains in a row along negative curvature
+    small_gains: int = 0
+    # number of moves from stationary points to other points, and number of consecutive moves with a
+    # small gain
+    n_moves: int = 0
+    n_small_moves: int = 0
+
+
+class Run(RunFacts):
     """The shared state of one minimisation.
 
     Attributes
@@ -208,11 +236,6 @@ class Run(CheckpointedState):
     f = f0 = gnorm = np.inf
     g: Any = None
     best: Any = None
-    best_score = best_f = best_gnorm = np.inf
-    since_best = 0
-    n_values = n_gradients = n_products = iteration = 0
-    # evaluations, and eigensystems of the Hessian, in checks of stationary points
-    n_check_evaluations = n_eigensystems = 0
     # longest recent time between two checks of the clock
     gap = 0.0
     # limits of the next call of a method: maximum number of iterations, and gradient norm at which
@@ -238,17 +261,6 @@ class Run(CheckpointedState):
     stale = False
     # number of products when theta was reached, if later products belong to further points
     spent_here: int | None = None
-    # requested tolerance, and current tolerance, which is smaller if a verdict needs a smaller
-    # gradient
-    requested_tol = gradient_tol = 0.0
-    f_at_restart = np.inf  # loss at the last restart of the method
-    # iteration up to which the run may continue after the default tolerance is reached
-    extra_steps_end: int | None = None
-    # number of small gains in a row along negative curvature
-    small_gains = 0
-    # number of moves from stationary points to other points, and number of consecutive moves with a
-    # small gain
-    n_moves = n_small_moves = 0
     _product: Any = None
 
     def __init__(
@@ -264,6 +276,7 @@ class Run(CheckpointedState):
         max_products: int | None = None,
         fun_target: float | None = None,
     ) -> None:
+        super().__init__()
         self.ob = ob
         self.seed = seed
         self.validation = validation
@@ -278,9 +291,6 @@ class Run(CheckpointedState):
         self.spare = np.empty_like(theta)
         self.last_clock_check = self.budget.begun
         self.records: list[tuple[Any, ...]] = []
-        # the last progress, and the last progress while the loss is near its lower bound
-        self.progress = ProgressMark()
-        self.progress_near_bound = ProgressMark()
 
     @property
     def rng(self) -> np.random.Generator:
@@ -573,34 +583,13 @@ class Run(CheckpointedState):
             self.since_best += 1
         self.pending = None
 
-    kept_arrays = ("theta", "best", "rows")
-    kept_facts = (
-        "n_values",
-        "n_gradients",
-        "n_products",
-        "n_check_evaluations",
-        "n_eigensystems",
-        "iteration",
-        "best_score",
-        "best_f",
-        "best_gnorm",
-        "since_best",
-        "requested_tol",
-        "gradient_tol",
-        "progress",
-        "progress_near_bound",
-        "f_at_restart",
-        "extra_steps_end",
-        "small_gains",
-        "n_moves",
-        "n_small_moves",
-    )
-
     def state(self) -> State:
         """Return the state that a resumed run needs, except the history. It consists of a dict of
         arrays and a dict of values that JSON can represent.
         """
-        arrays, facts = super().state()
+        points = {"theta": self.theta, "best": self.best, "rows": self.rows}
+        arrays = {name: np.array(x) for name, x in points.items() if x is not None}
+        facts = asdict(self)
         facts["elapsed"] = self.elapsed()
         facts["records"] = len(self.records)
         facts["rng"] = generator_state_as_json(self.rng.bit_generator.state)
@@ -612,7 +601,10 @@ class Run(CheckpointedState):
         arrays and facts cannot come from a run for the same problem.
         """
         check_run(arrays, facts, self)
-        super().load(arrays, facts)
+        super().__init__(**{entry.name: facts[entry.name] for entry in fields(RunFacts)})
+        self.theta = arrays["theta"]
+        self.best = arrays.get("best")
+        self.rows = arrays.get("rows")
         # JSON has no named tuples.
         self.progress = ProgressMark(*self.progress)
         self.progress_near_bound = ProgressMark(*self.progress_near_bound)
@@ -624,13 +616,6 @@ class Run(CheckpointedState):
         self.last_clock_check = time.perf_counter()
         self.budget.begun = self.last_clock_check - facts["elapsed"]
         self.seed = restore_generator(facts.get("rng"))
-
-
-def check_fraction(value: Any, name: str) -> float:
-    """Return the option `name` as a float. Raise ValueError unless its `value` is >= 0 and < 1."""
-    if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
-        raise ValueError(f"{name} must be a number in [0, 1), got {short_repr(value)}.")
-    return float(value)
 
 
 check_not_negative = partial(check_positive, zero=True)
@@ -652,16 +637,20 @@ def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
     return None if count >= ob.n_samples else count
 
 
-class Method(CheckpointedState):
+def option(default: Any, check: Callable[[Any, str], Any] | None = None) -> Any:
+    """Return the dataclass field of an option. ``check(value, name)`` returns the value to use, or
+    raises an error. It is not called for the default.
+    """
+    return field(default=default, metadata={"check": check})
+
+
+class Method:
     """Base class of minimisers, which move the run one iteration at a time.
 
     Class attributes
     ----------------
-    defaults : dict
-        Options and their defaults.
-    checks : dict
-        Functions that check the options: ``check(value, name)`` returns the value to use. None is
-        not checked where it is the default.
+    Options : type
+        The frozen dataclass of the method's options, with their defaults and checks.
     curvature : str or None
         Name of the objective's method that returns the operator: ``hessian`` or ``ggn``.
     leaves_saddles : bool
@@ -671,48 +660,41 @@ class Method(CheckpointedState):
         finds none.
     """
 
-    defaults: dict[str, Any] = {}
+    @dataclass(frozen=True)
+    class Options:
+        """The options of a method."""
+
+    options: Options
     curvature: str | None = None
     leaves_saddles = adapts = False
-    checks: dict[str, Callable[[Any, str], Any]] = {
-        "forcing": check_positive,
-        "cost_weight": check_not_negative,
-        "krylov_dim": check_positive_int,
-        "precondition": check_bool,
-        "warm_start": check_bool,
-        "radius": check_positive,
-        "weight": check_positive,
-        "damping": check_positive,
-        "max_cg": check_positive_int,
-        "memory": check_positive_int,
-        "delta": check_positive,
-        "hold": check_positive_int,
-        "record_every": check_positive_int,
-        "momentum": check_fraction,
-        "rho": check_fraction,
-        "beta1": check_fraction,
-        "beta2": check_fraction,
-        "eps": check_not_negative,
-    }
 
     def __init__(self, run: Any, **options: Any) -> None:
         self.run = run
-        vars(self).update(self.defaults)
-        for name, value in options.items():
-            if name not in self.defaults:
-                continue
-            if name in self.checks and not (value is None and self.defaults[name] is None):
-                value = self.checks[name](value, name)
-            setattr(self, name, value)
+        checked = {}
+        for entry in fields(self.Options):
+            value = options.get(entry.name, entry.default)
+            check = entry.metadata["check"]
+            unchecked = check is None or value is entry.default
+            checked[entry.name] = value if unchecked else check(value, entry.name)
+        self.options = self.Options(**checked)
+
+    @classmethod
+    def option_names(cls) -> tuple[str, ...]:
+        """Return the names of the options."""
+        return tuple(entry.name for entry in fields(cls.Options))
 
     def settings(self) -> dict[str, Any]:
-        """Return the current values of the options by name, for the history of the run."""
-        return {name: getattr(self, name) for name in self.defaults}
+        """Return the values of the options by name, for the history of the run."""
+        return dict(vars(self.options))
 
-    # Options are set as attributes at the start of the run, so that type checkers do not know them.
-    if TYPE_CHECKING:
+    def state(self) -> State:
+        """Return two dicts by name with what a resumed run needs: copies of arrays (n,), and values
+        that JSON can represent.
+        """
+        return {}, {}
 
-        def __getattr__(self, name: str) -> Any: ...
+    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Restore the arrays and facts that `state` returned. Arrays that were None are missing."""
 
     def step(self) -> str | None:
         """Move the run and return None, or return the key in `CLAUSES["cause"]` of the reason why

@@ -74,7 +74,7 @@ def calls(net):
     yield fc.saddle_free_newton_step, {"H": H, "g": H.gradient}
     yield fc.minimize, {"ob": ob, "theta0": theta, **few}
     for name, method in METHODS.items():
-        yield fc.minimize, {"ob": ob, "theta0": theta, "method": name, **few}, method.defaults
+        yield fc.minimize, {"ob": ob, "theta0": theta, "method": name, **few}, method.option_names()
     yield H.restrict, {"layers": [0]}
     yield H.shift, {"mu": 1.0}
     yield ob.batch, {"rows": [0]}

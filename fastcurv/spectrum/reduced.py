@@ -136,7 +136,6 @@ def complete_pairs(
         order = order[wanted_indices(values[order], k, which)]
     return ReducedEigenpairs(
         values=values[order],
-        vectors=None,  # type: ignore[arg-type]  # computed on first access
         residuals=both(limits, zero)[order],
         converged=both(good, not reduction.lowest or zero <= tol * scale)[order],
         n_products=found.n_products + bool(len(X)),

@@ -252,7 +252,7 @@ def missed_clause(pairs: Eigenpairs) -> str:
     return f"{others} excluded beyond {beyond}, with an error probability of 5%"
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
 class ReducedEigenpairs(Eigenpairs):
     """`Eigenpairs` found in a smaller space. The property `vectors` (n, k) computes all vectors on
     first access, and the method `vector` computes a single vector.
@@ -273,20 +273,13 @@ class ReducedEigenpairs(Eigenpairs):
         matrix.
     """
 
-    coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
-    complement_index: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
-    reduction: Any = None
+    coordinates: np.ndarray
+    complement_index: np.ndarray
+    reduction: Any
     jointly_orthogonal: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # Without this attribute, the cached property `vectors` is used.
-        if self.__dict__["vectors"] is None:
-            object.__delattr__(self, "vectors")
-
-    @cached_property  # type: ignore[misc]
-    def vectors(self) -> np.ndarray:
-        """The eigenvectors as columns (n, k), computed on first access."""
+    def _compute_vectors(self) -> np.ndarray:
+        """Return all eigenvectors as columns (n, k)."""
         rows = np.empty((len(self), self.n), self.coordinates.dtype)
         for i, row in enumerate(rows):
             row[...] = self._vector(i)
@@ -299,6 +292,8 @@ class ReducedEigenpairs(Eigenpairs):
             rows[first] = (Q * np.where(np.diagonal(R) < 0, -1, 1)).T
         rows.flags.writeable = False
         return rows.T
+
+    vectors: Array = field(init=False, default=cached_property(_compute_vectors))  # type: ignore
 
     @property
     def n(self) -> int:

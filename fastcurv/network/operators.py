@@ -153,7 +153,8 @@ class Curvature(QuadraticFormOperator):
         plan = objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
         times = FastProduct(None if objective._by_blocks else plan, kind, kind != "fisher")
-        self.__dict__.update(  # faster than assignments to self
+        # Assignments to self would take 7 us more than the 10 us of a small operator.
+        self.__dict__.update(
             objective=objective,
             kind=kind,
             theta=plan.theta,

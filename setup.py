@@ -93,6 +93,8 @@ class Build(build_ext):
             self.compiler_text = repr([command, version.stdout])
             gnu = "Free Software Foundation" in version.stdout
             self.flags = [f"-fno-{name}" for name in (GNU if gnu else CLANG)]
+            # clang warns of the second flag of LESS, which it does not need.
+            self.flags += [] if gnu else ["-Wno-ignored-optimization-argument"]
             self.flags_of = FLAGS_OF | (GNU_FLAGS_OF if gnu else {})
         else:
             self.compiler.initialize()

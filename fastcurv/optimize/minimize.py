@@ -376,6 +376,27 @@ def minimize(
     return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
 
 
+@with_nearest_rounding
+def run_method(
+    ob: Any, theta0: np.ndarray, method: str, *, seed: int, max_iter: int,
+    callback: Callable[[MinimizeResult], bool], validation: Any = None, patience: int | None = None,
+    max_time: float | None = None, progress: bool = False, **options: Any,
+) -> MinimizeResult:  # fmt: skip
+    """Run `minimize` for arguments that have been checked, without a verdict, until the gradient is
+    0 or another limit is reached. A fit that makes several runs checks its arguments only once.
+    """
+    method = METHOD_ALIASES.get(method, method)
+    maker = METHODS[method]
+    theta = np.array(theta0, ob.dtype)
+    run = Run(ob, theta, seed, curvature=maker.curvature, validation=validation, max_time=max_time)
+    loop = MinimizeLoop(
+        run, maker, method, options, gradient_tol=0.0, callback=callback, max_iter=max_iter,
+        patience=patience, saver=CheckpointWriter(None, None), ending=None,
+    )  # fmt: skip
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
+        return loop.run_to_end({}, {}, progress)
+
+
 MAX_SADDLE_N = 256  # maximum number of parameters for which an eigensystem takes milliseconds
 # maximum estimated time of computing the matrix of the Hessian
 SADDLE_PROOF_MAX_SECONDS = 5e-3

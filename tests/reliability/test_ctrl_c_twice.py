@@ -187,7 +187,9 @@ for turn in range(24):
 
 
 # calls that return their results so far after Ctrl-C
-RETURN_AFTER_CTRL_C = ("minimize", "fc.minimize", "eigsh", "fc.eigsh", "self._run_one_solver")
+RETURN_AFTER_CTRL_C = (
+    "minimize", "fc.minimize", "run_method", "eigsh", "fc.eigsh", "self._run_one_solver"
+)  # fmt: skip
 # functions that return such a result to their caller, or check `stopped`
 PASS_RESULTS_ON = {
     "commands.py::train",  # saves the run first

@@ -21,6 +21,7 @@ from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import METHODS, STOCHASTIC_METHODS
 from ...optimize.run import Run
+from ...structure.parameters import layers_of
 from ...structure.tables import LossName, loss_spec
 from ...structure.user_functions import Loss
 from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
@@ -29,7 +30,7 @@ from .fit_warnings import warn_if_not_converged
 from .held_out import DEFAULT_DECAY
 from .input_slopes import InputSlopesMixin
 from .parameters import check_parameters, hidden_layers
-from .rows import nonzero_weight_rows, sanitise, select_rows
+from .rows import nonzero_weight_rows, sanitise, select_rows, sum_of_weights
 from .shown import FitReprMixin
 from .sizes import default_n_threads, densify_if_small
 from .solver_runs import SolverRunsMixin
@@ -47,6 +48,8 @@ def supports_partial_fit(estimator: Any) -> bool:
 DEFAULT_MAX_STEPS = 2000
 DEFAULT_MAX_EPOCHS = 200
 MAX_EPOCH_LOSS_GROWTH = 3.0  # maximum growth factor of the loss in `partial_fit`
+# attributes that not every fit sets, or that are computed on first use
+OPTIONAL_RESULTS = "_training", "_posterior", "_left_out", "sigma_", "validation_loss_curve_"
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 
 
@@ -122,13 +125,7 @@ class BaseMLP(
         """Return the objective, which is ``loss_`` divided by `_scale`. Its l2 is alpha divided by
         `_scale` and by the sum of weights, and does not act on biases.
         """
-        with np.errstate(over="ignore"):
-            total = float(X.shape[0] if weight is None else weight.sum(dtype=float))
-        if not 1e-290 <= total <= 1e305:  # quotients by the sum must neither overflow nor underflow
-            raise ValueError(
-                f"sample_weight must have a sum from 1e-290 to 1e305, got {total:.3g}."
-            )
-        self._total = total
+        self._total = total = float(X.shape[0]) if weight is None else sum_of_weights(weight)
         self._scale = loss_spec(loss).sklearn[1](model.sizes[-1])
         return Objective(
             model,
@@ -207,15 +204,19 @@ class BaseMLP(
             On Ctrl-C. The fit so far is kept, and ``stopped_`` is "interrupted".
         """
         check_parameters(self)
-        with self._restore_fit_on_error():
+        with self._replacing_fit():
             self._epochs = None
             self._fit(X, y, sample_weight, X_val, y_val)
         return self
 
     @contextmanager
-    def _restore_fit_on_error(self) -> Iterator[None]:
-        """Restore the attributes of the last fit if an error occurs before a network is stored."""
+    def _replacing_fit(self) -> Iterator[None]:
+        """Forget what only the last fit determines. Restore all attributes if an error occurs
+        before a network is stored.
+        """
         before = vars(self).copy()
+        for name in OPTIONAL_RESULTS:
+            self.__dict__.pop(name, None)
         try:
             yield
         except BaseException:
@@ -251,15 +252,17 @@ class BaseMLP(
         if resumed:
             theta = np.array(self.theta_)
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
+        chosen = isinstance(self.alpha, str)
+        ob = self._build_objective(model, X, y, loss, weight, 0.0 if chosen else None)
         if self.alpha == "evidence":
-            ob = self._build_objective(model, X, y, loss, weight, 0.0)
             theta = choose_alpha_by_evidence(self, ob, theta)
         elif self.alpha == "auto" and not resumed:
             if fresh and held is None:
-                choice = self._choose_decay(model, X, y, loss, weight, theta)
+                choice = self._choose_decay(ob, X, y, weight, theta)
             self.alpha_ = choice.alpha if choice else DEFAULT_DECAY
         self.alpha_ = self._weight_decay
-        ob = self._build_objective(model, X, y, loss, weight)
+        if chosen:
+            ob = ob.with_l2(self.alpha_ / (self._total * self._scale))
         self._training = (X, y, loss, weight), None, None
         self._run_solver(ob, theta, held, int(rng.randint(1 << 31)), choice)
         self._store_fitted_objective(ob)
@@ -269,7 +272,6 @@ class BaseMLP(
 
     def _store_fitted_objective(self, ob: Objective) -> None:
         """Store the quantities that predictions need from the objective of a fit."""
-        self.__dict__.pop("_posterior", None)
 
     def _split_rows(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
         """Return (X, y, weight) of the training rows and of the held-out rows."""
@@ -293,7 +295,7 @@ class BaseMLP(
         # scikit-learn's initialisation spreads the kinks and is best in benchmarks/estimators.py.
         theta = np.zeros(model.n_params, model.dtype)
         draw = np.random.default_rng(seed).uniform
-        *hidden, (last, _) = model.unflatten(theta)
+        *hidden, (last, _) = layers_of(model, theta)
         for W, b in hidden:
             bound = np.sqrt(6 / sum(W.shape))
             W[:] = draw(-bound, bound, W.shape)
@@ -316,7 +318,6 @@ class BaseMLP(
         self.stopped_ = str(last.stopped)
         self.out_activation_ = loss_spec(ob.loss).sklearn[0]
         self.curvature_ = None
-        self.__dict__.pop("validation_loss_curve_", None)
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()
@@ -368,7 +369,6 @@ class BaseMLP(
                 stacklevel=3,
             )
         self.alpha_ = self._weight_decay
-        self.__dict__.pop("_training", None)
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
         self._set_fitted(ob, [end], *past)

@@ -422,7 +422,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"classes must be those of the first call, {self.classes_.tolist()}, got "
                 f"{np.unique(classes).tolist()}."
             )
-        with self._restore_fit_on_error():
+        with self._replacing_fit():
             if first:
                 self._multilabel = type_of_target(y) == "multilabel-indicator"
                 known = np.arange(np.shape(y)[1]) if self._multilabel else y

@@ -26,6 +26,7 @@ from scipy.sparse import csr_array
 from ...common.checks import is_sparse
 from ...common.vectors import dot
 from ...network.objective import Objective
+from ...structure.parameters import layers_of
 from ...structure.tables import loss_spec
 from ..diagnosis.facts import constant_loss
 
@@ -121,7 +122,9 @@ def weight_penalty(ob: Objective, theta: np.ndarray) -> float:
     """Return ``l2/2 ||W||^2``, the penalty in the value at theta of an objective without decay of
     biases.
     """
-    return 0.5 * float(ob.l2) * sum(dot(W.ravel(), W.ravel()) for W, _ in ob.model.unflatten(theta))
+    return (
+        0.5 * float(ob.l2) * sum(dot(W.ravel(), W.ravel()) for W, _ in layers_of(ob.model, theta))
+    )
 
 
 class DecayChoice(NamedTuple):

@@ -14,6 +14,7 @@ from ...common.protocols import Solver
 from ...network.input_derivatives import InputDerivatives
 from ...network.mlp import MLP
 from ...network.objective import Objective
+from ...structure.parameters import layers_of
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS, Layered, LossName, check_loss, loss_spec
 from ...structure.user_functions import Loss
 from ..uncertainty.left_out import Interval, leave_one_out_of_fit
@@ -212,7 +213,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _rescale_to_target_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
-        W, b = model.unflatten(theta)[-1]
+        W, b = layers_of(model, theta)[-1]
         W[:] = W * scale[:, None]
         b[:] = b * scale + shift
         return theta
@@ -220,7 +221,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _rescale_to_fitted_units(self, model: MLP, theta: np.ndarray) -> np.ndarray:
         scale, shift = self._output_scale_and_shift()
         theta = theta.copy()
-        W, b = model.unflatten(theta)[-1]
+        W, b = layers_of(model, theta)[-1]
         W[:] = W / scale[:, None]
         b[:] = (b - shift) / scale
         return theta
@@ -234,7 +235,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         y = y.reshape(len(y), -1).astype(float)
         given = loss_spec(self._fitted_loss).given
         shares = np.full(len(y), 1.0) if weight is None else weight.astype(float)
-        b = model.unflatten(theta)[-1][1]
+        b = layers_of(model, theta)[-1][1]
         shares = shares / shares.sum()
         if given is None:
             b[:] = np.average(y, axis=0, weights=weight)
@@ -313,9 +314,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         return std[:, 0] if self._flat else std
 
     def _store_fitted_objective(self, ob: Objective) -> None:
-        super()._store_fitted_objective(ob)
-        self.__dict__.pop("_left_out", None)
-        self.__dict__.pop("sigma_", None)
         if self.alpha == "evidence" and loss_spec(ob.loss).given is None:
             self._posterior = posterior_of_fit(self, ob)
             sigma = self._posterior.noise_stds * self.y_scale_
@@ -431,7 +429,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         check_parameters(self)
         y = sanitise(y, "y")
         first = not hasattr(self, "theta_")
-        with self._restore_fit_on_error():
+        with self._replacing_fit():
             if first:
                 self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
             self._run_epoch(X, y, first)

@@ -27,6 +27,17 @@ def select_rows(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
+def sum_of_weights(weight: np.ndarray) -> float:
+    """Return the sum of the weights. Raise ValueError if quotients by the sum could overflow or
+    underflow.
+    """
+    with np.errstate(over="ignore"):
+        total = float(weight.sum(dtype=float))
+    if not 1e-290 <= total <= 1e305:
+        raise ValueError(f"sample_weight must have a sum from 1e-290 to 1e305, got {total:.3g}.")
+    return total
+
+
 def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
     """Return the rows of positive weight, with targets and weights. Raise ValueError for none."""
     kept = weight > 0

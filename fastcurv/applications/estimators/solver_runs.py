@@ -5,7 +5,6 @@ saddles, and the verdict on the last point.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,12 @@ from ...common.protocols import Descent
 from ...common.sentences import FIT_AUDIENCE
 from ...critical.classify import classify
 from ...critical.report import for_audience
-from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.escape import escape
-from ...optimize.minimize import STOCHASTIC_METHODS, minimize
-from ...structure.tables import LossName, loss_spec
-from ...structure.user_functions import Loss
+from ...optimize.minimize import STOCHASTIC_METHODS, run_method
+from ...structure.tables import loss_spec
 from .held_out import MAX_ITER_PER_ALPHA, DecayChoice, choose_decay, held_out_mask
-from .rows import select_rows
+from .rows import sum_of_weights
 from .sizes import can_search_in_float32, default_n_pairs
 from .spectrum_check import SpectrumCheck, check_spectrum
 
@@ -33,6 +30,17 @@ MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| for an escape
 MAX_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
 GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
 MAX_SADDLE_ESCAPES = 4  # maximum number of saddles that "auto" escapes from
+
+
+def _objective_of_rows(ob: Objective, rows: Any, weight: Any) -> tuple[Objective, float]:
+    """Return the objective on the rows that a mask selects, and the sum of their weights. `weight`
+    holds the weights of all rows, or is None.
+    """
+    part = ob.batch(rows)
+    if weight is None:
+        return part, float(part.n_samples)
+    total = sum_of_weights(weight[rows])
+    return part.reweighted(weight[rows].astype(float) * (part.n_samples / total)), total
 
 
 class SolverRunsMixin:
@@ -50,9 +58,7 @@ class SolverRunsMixin:
     _gradient_tol: Any
     _max_iter: int  # maximum number of iterations, after "auto" and None are resolved
     _scale: float
-    _total: float
     _deadline: float | None
-    _build_objective: Callable[..., Objective]
     _set_fitted: Any
 
     def _run_solver(
@@ -91,27 +97,24 @@ class SolverRunsMixin:
         return for_audience(point, FIT_AUDIENCE)
 
     def _choose_decay(
-        self, model: MLP, X: Any, y: Any, loss: LossName | Loss, weight: Any, theta: np.ndarray
+        self, ob: Objective, X: Any, y: Any, weight: Any, theta: np.ndarray
     ) -> DecayChoice | None:
-        """Return the weight decay chosen on held-out rows, or None if there are too few rows."""
+        """Return the weight decay chosen on held-out rows, or None if there are too few rows. `ob`
+        is the objective of all rows without decay.
+        """
         out = held_out_mask(X)
         if out is None:
             return None
-        if can_search_in_float32(X, y, model.n_params):
-            model = model.astype(np.float32)
+        if can_search_in_float32(X, y, ob.n_params):
+            ob = ob.astype(np.float32)
             theta = theta.astype(np.float32)
-        X_held, y_held, w_held = select_rows(out, X, y, weight)
-        held = self._build_objective(model, X_held, y_held, loss, w_held, 0.0)
-        count = self._total
-        rest = select_rows(~out, X, y, weight)
+        held, count = _objective_of_rows(ob, out, weight)
+        plain, total = _objective_of_rows(ob, ~out, weight)
         steps = min(MAX_ITER_PER_ALPHA, self._max_iter)
         options = {"validation": None, "seed": 0}
 
-        plain = self._build_objective(model, *rest[:2], loss, rest[2], 0.0)
-        scale = self._total * self._scale
-
         def objective_for_decay(alpha: float) -> Objective:
-            return plain.with_l2(alpha / scale)
+            return plain.with_l2(alpha / (total * self._scale))
 
         def minimise(ob: Objective, theta: np.ndarray, watch: Any) -> Any:
             return self._run_one_solver(ob, theta, "l-bfgs", steps, options, watch)
@@ -251,14 +254,12 @@ class SolverRunsMixin:
             options["precondition"] = numbers and 6 * ob.n_samples * ob.n_params > PRECOND_MIN_FLOPS
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
-        run: Any = minimize(
+        run: Any = run_method(
             ob,
             theta,
             solver,
             max_iter=max_iter,
-            gradient_tol=0,
             callback=has_converged,
-            verdict=False,
             progress=bool(self.verbose),
             **options,
         )

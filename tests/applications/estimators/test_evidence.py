@@ -90,6 +90,8 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
             assert hasattr(net, "sigma_") == (alpha == "evidence")
             assert net.alpha_ == alpha or alpha == "evidence"
     assert net.set_params(alpha="evidence").fit(X, Y).sigma_.shape == (2,)
+    # `partial_fit` forgets the noise of the last fit.
+    assert not hasattr(net.set_params(alpha=0.3, solver="adam").partial_fit(X, Y), "sigma_")
 
 
 def test_each_target_has_its_own_noise():

@@ -218,19 +218,19 @@ def test_a_saddle_found_in_float32_is_one_in_float64():
 
 
 def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
-    """A fit ends at the point whose gradient is within tol, even if `minimize` returns an earlier
+    """A fit ends at the point whose gradient is within tol, even if `run_method` returns an earlier
     point as the result.
     """
     from fastcurv.applications.estimators import solver_runs
 
-    run_on = solver_runs.minimize
+    run_on = solver_runs.run_method
 
     def run_with_start_as_result(ob, theta, *args, **options):
         run = run_on(ob, theta, *args, **options)
         run.x = np.array(theta)
         return run
 
-    monkeypatch.setattr(solver_runs, "minimize", run_with_start_as_result)
+    monkeypatch.setattr(solver_runs, "run_method", run_with_start_as_result)
     net = fc.MLPRegressor((3,), "tanh", alpha=1.0, solver="lbfgs", random_state=0).fit(X, X[:, 0])
     assert net.stopped_ == "callback" and net.curvature_.gradient_norm <= 1e-4
 

@@ -25,12 +25,14 @@ def draw(numbers):
     text = (DOCS / "speed.md").read_text().split("\n\n")
     table = next(part for part in text if "torch / fastcurv" in part)
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines()[2:]]
-    names = [", ".join([*row[0].split(", ")[:3], row[1]]) for row in rows]
-    ratios = np.array([[float(row[2]), float(row[3])] for row in rows])
+    dtypes = ("float32", "float64")
+    names = [", ".join([*row[0].split(", ")[:3], dtype]) for row in rows for dtype in dtypes]
+    cells = np.array([[cell.split(" / ") for cell in row[1:3]] for row in rows], dtype=float)
+    ratios = cells.swapaxes(1, 2).reshape(-1, 2)
     numbers["times as long"] = dict(zip(names, ratios))
     figure = plots.new_figure((7.6, 4.8))
     ax = figure.add_subplot()
-    at = np.arange(len(rows))
+    at = np.arange(len(names))
     for k, (name, color) in enumerate((("torch", plots.ORANGE), ("JAX", plots.BLUE))):
         ax.barh(at + 0.2 - 0.4 * k, ratios[:, k], 0.38, color=color, label=name)
         for y, x in zip(at, ratios[:, k]):

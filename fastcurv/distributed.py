@@ -16,7 +16,6 @@ at theta is still stored; at most ``W n k s`` bytes sent and ``(W + K / 8) n k 8
 from __future__ import annotations
 
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ import numpy as np
 
 from . import _engine
 from .common.checks import is_iterable, random_batches
-from .common.errors import type_phrase
+from .common.errors import type_phrase, warn_caller
 from .common.optional import optional_import
 from .common.protocols import library_class
 from .common.runtime import wrap_user_callback
@@ -301,11 +300,10 @@ class Objective(AnyObjective):
         self._unpin_tasks(loaded)
         self.kernels = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
-            warnings.warn(
+            warn_caller(
                 f"workers should have the same kernels for reproducible results, got "
                 f"{', '.join(self.kernels)}. Set FASTCURV_ARCH to one of them on all workers.",
                 UserWarning,
-                stacklevel=3,
             )
         self._set_shards(loaded, [n for n, _ in known], frame)
 

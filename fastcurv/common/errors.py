@@ -1,11 +1,13 @@
-"""Error messages: suggestions for unknown names, conversions from other libraries, and text that is
-safe to print.
+"""Messages of errors and warnings: suggestions for unknown names, conversions from other libraries,
+text that is safe to print, and the line that a warning names.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -255,3 +257,14 @@ def container_error_message(x: Any, name: str) -> str | None:
     if root not in CONVERTERS:
         return None
     return f"{name} must be one flat vector, got {what}. {CONVERTERS[root]}."
+
+
+def warn_caller(text: str, category: type[Warning]) -> None:
+    """Warn, at the line of the first caller outside this package."""
+    level = 2
+    frame: Any = sys._getframe(1)
+    inner = "fastcurv", "contextlib"  # `contextlib` calls the functions that it decorates
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
+        frame = frame.f_back
+        level += 1
+    warnings.warn(text, category, stacklevel=level)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from typing import Any
 
 import numpy as np
 
-from ..common.errors import one_line
+from ..common.errors import one_line, warn_caller
 from ..common.files import check_writable_path, read_tensors, write_tensors
 from ..common.objectives import value_at
 from ..common.vectors import norm
@@ -306,7 +305,7 @@ class CheckpointWriter:
             # checkpoint.
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
+                warn_caller(text, RuntimeWarning)
             self.old = True
         else:
             self.old = False

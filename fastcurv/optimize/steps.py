@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..common.checks import (
     check_vector,
     operator_dtype,
 )
+from ..common.errors import warn_caller
 from ..common.linalg import eigh
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solve
@@ -151,19 +151,17 @@ def newton_step(
     step, values, residual = _solve_step(H, g, damping, k, tol, by=shifted_solve, side=np.ones_like)
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
-        warnings.warn(
+        warn_caller(
             f"The {'damped ' if damping else ''}Hessian is indefinite, since its curvature in "
             f"some direction is {lowest:.3g}. The Newton step may increase the "
             "loss, or lead to a saddle. Use saddle_free_newton_step, or escape.",
             IndefiniteHessianWarning,
-            stacklevel=2,
         )
     if k is None and residual > tol:
-        warnings.warn(
+        warn_caller(
             f"The relative residual of the Newton step is {residual:.1e}, above tol = {tol:.1e}. "
             "Increase damping or k.",
             RuntimeWarning,
-            stacklevel=2,
         )
     return step
 

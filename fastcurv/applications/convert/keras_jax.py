@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...common.checks import as_numpy
-from ...common.errors import one_line, type_phrase
+from ...common.errors import one_line, type_phrase, warn_caller
 from ...network.mlp import Model
 from ...structure.tables import activations_in_library
 from .sklearn import (
@@ -178,12 +177,11 @@ def _read_keras_model(network: Any, activation: Any) -> Model:
         warn_about_omitted_activation(stack)
     folded = sorted(SCALING_LAYERS.intersection(map(_keras_class_name, _flatten_layers(network))))
     if folded:
-        warnings.warn(
+        warn_caller(
             f"{' and '.join(folded)} of the network {'are' if folded[1:] else 'is'} folded into "
             f"the linear layers: n is {theta.size}, and gradient, Hessian and sharpness are those "
             "of the folded parameters, not of the layers' own.",
             UserWarning,
-            stacklevel=3,
         )
     return model, theta
 

@@ -8,7 +8,6 @@ the loss in fastcurv.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from ... import _engine
 from ...common.checks import as_numpy, check_array
-from ...common.errors import type_phrase
+from ...common.errors import type_phrase, warn_caller
 from ...network.mlp import MLP, Model
 from ...structure.tables import ACTIVATIONS, activations_in_library
 
@@ -326,12 +325,11 @@ class LayerStack:
 def warn_about_omitted_activation(stack: LayerStack) -> None:
     """Warn if the source ends with a softmax or sigmoid, which the model does not have."""
     if stack.left_out:
-        warnings.warn(
+        warn_caller(
             f"{stack.left_out} at the end is left out, because the loss 'cross_entropy' or "
             "'binary_cross_entropy' applies it. The loss differs from the source's if the source "
             "was trained by a loss that applies it again, such as torch's CrossEntropyLoss.",
             UserWarning,
-            stacklevel=3,
         )
 
 

@@ -7,14 +7,13 @@ import math
 import operator
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.errors import one_line, require_attrs, type_phrase
+from ...common.errors import one_line, require_attrs, type_phrase, warn_caller
 from ...common.optional import optional_import
 from ...network.arguments import raise_if_user_activation
 from ...network.mlp import MLP, Model
@@ -607,11 +606,10 @@ def _warn_if_theta_differs(module: Any, folded: str, theta: np.ndarray, read: li
         whose = "forward pass's"
     else:
         return
-    warnings.warn(
+    warn_caller(
         f"{what}: n is {theta.size}, and gradient, Hessian and sharpness are those of the {whose} "
         "parameters, not of the module's own.",
         UserWarning,
-        stacklevel=3,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ...common.checks import is_sparse
+from ...common.errors import warn_caller
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import METHODS, STOCHASTIC_METHODS
@@ -362,11 +362,10 @@ class BaseMLP(
             )
         self._epochs = (self.solver, *method.state())
         if run.f > MAX_EPOCH_LOSS_GROWTH * max(before, self._gradient_tol):
-            warnings.warn(
+            warn_caller(
                 f"partial_fit raised the loss of its rows from {before * self._scale:.3g} to "
                 f"{run.f * self._scale:.3g}. Lower learning_rate_init.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         self.alpha_ = self._weight_decay
         losses = {"loss": [before, run.f]}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from ...common.checks import is_sparse
+from ...common.errors import warn_caller
 from ...structure.tables import activation_spec
 
 # limits for a feature that counts as scaled
@@ -69,4 +69,4 @@ def warn_if_not_converged(est: Any, X: Any, gradient: float) -> None:
             f"Features {shown}{more} are far from zero mean and unit variance. Scale them, as with "
             "sklearn.preprocessing.StandardScaler."
         )
-    warnings.warn(" ".join(parts), ConvergenceWarning, stacklevel=4)
+    warn_caller(" ".join(parts), ConvergenceWarning)

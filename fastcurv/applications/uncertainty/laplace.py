@@ -30,7 +30,6 @@ fixed point of the evidence is ``tau = gamma / ||theta_p||^2``.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,6 +47,7 @@ from ...common.checks import (
     check_theta,
     resolve_seed,
 )
+from ...common.errors import warn_caller
 from ...common.html import html_table
 from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ...common.objectives import cast_to_float64
@@ -838,7 +838,7 @@ def _warn_of_few_rows(ob: Any, count: float, effective: float) -> None:
         )
     else:
         return
-    warnings.warn(found, UserWarning, stacklevel=5)
+    warn_caller(found, UserWarning)
 
 
 def _check_laplace_input(ob: Any, theta: Any, curvature: str) -> tuple[Any, Floats]:

@@ -17,7 +17,6 @@ function omits S_i M_i, so it explains only the fraction 1 - h of the change at 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from ...common.checks import (
     check_real_number,
     is_sparse,
 )
+from ...common.errors import warn_caller
 from ...common.html import html_table
 from ...common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
 from ...common.objectives import call_certificate, cast_to_float64
@@ -166,12 +166,11 @@ def _warn_of_unknown_sign(ob: Any, theta: Floats, factor: CholeskyFactor) -> Non
         return
     point = classify(ob, theta, progress=False)
     if point.kind != "minimum":
-        warnings.warn(
+        warn_caller(
             "The Hessian at theta is nearly singular, and rounding errors may determine the "
             "results. Use a stronger penalty or features of similar scale. The verdict of classify "
             f"is: {point.sentence}",
             UserWarning,
-            stacklevel=5,
         )
 
 
@@ -438,12 +437,11 @@ class LeftOut(FrozenRecord):
         rows = ob.n_samples if ob.sample_weight is None else np.count_nonzero(ob.sample_weight)
         count = int(rows) * int(ob.model.sizes[-1])
         if effective > MAX_INTERVAL_PARAMS_PER_TARGET * count:
-            warnings.warn(
+            warn_caller(
                 f"The fit has {format_number(effective)} effective parameters for {count} targets, "
                 "more than half as many. Intervals then tend to cover too little, or with relu to "
                 "be far too wide. Use a stronger penalty, fewer units or more rows.",
                 UserWarning,
-                stacklevel=4,
             )
 
     def summary(self) -> str:
@@ -813,12 +811,11 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
             reason = reason or why
     if found:
         rows = f"row {found[0]}" + f" and {len(found) - 1} more rows" * (len(found) > 1)
-        warnings.warn(
+        warn_caller(
             f"The objective has no minimum without {rows}: {reason.partition(';')[0]}. The "
             "prediction of the row is that of a finite step, and its loss is too small. Use l2 on "
             "all parameters.",
             UserWarning,
-            stacklevel=5,
         )
     return np.array(found, int)
 

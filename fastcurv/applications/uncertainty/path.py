@@ -46,6 +46,10 @@ MIN_UNIT_SIZE = 1e-10
 MAX_PRUNABLE_SIZE = 1e-6
 # maximum relative increase of the objective when inactive units are set to 0
 PRUNE_TOL = 1e-6
+# The same for the fits of `max_evidence_posterior`, which end while inactive units still shrink.
+# The data hardly determine the biases of such units, and each would raise the evidence by minus
+# half the logarithm of its small curvature.
+PATH_PRUNE_TOL = 1e-4
 MAX_L2 = 1.0  # first penalty of `max_evidence_posterior`
 L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one
 MIN_L2 = 1e-8
@@ -289,9 +293,9 @@ def with_units_restarted(model: Any, theta: Any, start: Any) -> Any:
     return theta
 
 
-def with_units_pruned(ob: Any, theta: Any) -> Any:
+def with_units_pruned(ob: Any, theta: Any, tol: float = PRUNE_TOL) -> Any:
     """Return theta with all weights and biases of inactive units set to 0, or theta unchanged if
-    this would increase the objective.
+    this would increase the objective by more than `tol`, relative to its value.
     """
     less = theta.copy()
     layers = ob.model.unflatten(less)
@@ -301,7 +305,7 @@ def with_units_pruned(ob: Any, theta: Any) -> Any:
             layers[l][1][~on] = 0
         layers[l + 1][0][:, ~on] = 0
     before = ob.value(theta)
-    return less if ob.value(less) <= before + PRUNE_TOL * abs(before) else theta
+    return less if ob.value(less) <= before + tol * abs(before) else theta
 
 
 def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
@@ -356,7 +360,8 @@ def max_evidence_posterior(
     ob : Objective
         Its own l2 is not used.
     start : ndarray (n,)
-        The start of the first fit, and the weights from which inactive units are restarted.
+        The start of the first fit, of each fit while the path predicts little more than a constant,
+        and the weights from which inactive units are restarted.
     minimise : callable
         ``minimise(ob, theta)`` returns the point that a fit reaches.
     curvature, count
@@ -371,7 +376,7 @@ def max_evidence_posterior(
     def fit(l2: float, theta: Any) -> LaplacePosterior:
         one = ob.with_l2(l2)
         theta = minimise(one, with_units_restarted(ob.model, theta, start))
-        pruned = with_units_pruned(one, theta)
+        pruned = with_units_pruned(one, theta, PATH_PRUNE_TOL)
         return laplace_posterior(one, pruned, curvature, count=count, bound_noise=True)
 
     found: list[LaplacePosterior] = []
@@ -393,7 +398,10 @@ def max_evidence_posterior(
         before = loss
         loss = plain.value(theta)
         falls = found[-1].noise_std is not None and loss < (1 - MIN_LEARNING_DECREASE) * before
-        learns = falls or loss > constant - (1 - PATH_PLATEAU_LOSS_RATIO) * abs(constant)
+        learns = falls
+        if loss > constant - (1 - PATH_PLATEAU_LOSS_RATIO) * abs(constant):
+            theta = start  # from a point near the saddle at zero weights a fit would not move
+            learns = True
         if found[-1].log_evidence > found[best].log_evidence:
             best = len(found) - 1
             decreases = 0

@@ -131,6 +131,7 @@ def read_table(
     target: str | None = None,
     classes: bool | None = None,
     options: ReadingOptions = NO_OPTIONS,
+    groups: str | None = None,
     *,
     all_numbers: bool = False,
 ) -> Table:
@@ -148,6 +149,8 @@ def read_table(
         values and a mean of at least `MIN_ROWS_PER_CLASS` rows for each value.
     options : ReadingOptions
         Decisions on what the table leaves open.
+    groups : str, optional
+        The column that names the group of each row. It becomes the last of ``options.ignore``.
     all_numbers : bool
         True if all other columns are inputs of an existing network. A word or a missing value in
         these columns is then an error, and two rows are enough.
@@ -180,6 +183,8 @@ def read_table(
         key: tuple(sheet.names[sheet.find_column(name, key)] for name in getattr(options, key))
         for key in ("words", "ignore", "keep")
     }
+    if groups is not None:
+        columns["ignore"] += (sheet.names[sheet.find_column(groups, "groups")],)
     options = replace(options, **columns)
     name, notes = sheet.names[position], [*sheet.notes]
     if target is None:
@@ -481,6 +486,7 @@ def load_table_dataset(
     loss: str | None,
     coding: DataCoding | None = None,
     options: ReadingOptions = NO_OPTIONS,
+    groups: str | None = None,
 ) -> tuple[Dataset, Table]:
     """Read a table. Return its rows as a `Dataset`, from which an objective is built, and the
     `Table` as it was read.
@@ -496,10 +502,11 @@ def load_table_dataset(
     coding : DataCoding, optional
         The coding of a network that was trained before; by default it is fitted to the table.
     options : ReadingOptions
+    groups : str, optional
         As in `read_table`.
     """
     classes = None if loss is None else loss_spec(loss).targets != "numbers"
-    table = read_table(source, target, classes, options)
+    table = read_table(source, target, classes, options, groups)
     if coding is None:
         X, coding = fit_coding(table)
     else:

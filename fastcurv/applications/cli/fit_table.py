@@ -263,9 +263,9 @@ def fit_table(
     name = str(source) if isinstance(source, (str, PathLike)) else ""
     code = _source_code(name, target, changed, options)
     note("reading the table")
-    if groups is not None:
-        options = replace(options, ignore=(*options.ignore, groups))
-    data, table = load_table_dataset(source, target, loss, options=options)
+    data, table = load_table_dataset(source, target, loss, options=options, groups=groups)
+    # The name replaces a position, which counts the column of the target too.
+    codes = None if groups is None else _group_codes(table, table.options.ignore[-1])
     check_saved_size(save, data.coding)
     recipe = TrainingRecipe(
         resolve_source(name) if name else "",
@@ -277,7 +277,7 @@ def fit_table(
         held_out=0.0,
         digest=data.digest,
         table=True,
-        reading=options,
+        reading=table.options,
     )
     started, plain = time.process_time(), recipe.build_objective(data, n_threads)
     theta, notes = plain.model.init(seed=seed), table.notes
@@ -299,8 +299,6 @@ def fit_table(
     run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
-    # The name replaces a position, which counts the column of the target too.
-    codes = None if groups is None else _group_codes(table, table.options.ignore[-1])
     return TableFit(*found, time.process_time() - started, code, codes)
 
 

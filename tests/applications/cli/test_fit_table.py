@@ -471,6 +471,17 @@ def test_groups_by_position_count_the_column_of_the_target(tmp_path):
     assert fit.groups.tolist() == [i // 5 for i in range(30)]
 
 
+@pytest.mark.parametrize("column", ["nobody", "y", "one"])
+def test_groups_are_checked_before_the_training(tmp_path, column):
+    """The column of groups must exist, must not be the target, and must hold two values."""
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["one,a,y", *(f"p,{i * i % 7},{i}" for i in range(30))]) + "\n")
+    steps = []
+    with pytest.raises(ValueError, match="groups"):
+        fit_table(path, "y", groups=column, note=steps.append)
+    assert steps == ["reading the table"]
+
+
 def test_intervals_widen_where_errors_grow(tmp_path, capsys):
     """If errors grow with the prediction, intervals do too: they hold new rows with low and with
     high predictions alike, which those of one width do not.

@@ -187,7 +187,9 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF_PUBLIC_NAME:
         # With `name` and `obj`, Python suggests the closest name.
         raise AttributeError(
-            f"module 'fastcurv' has no attribute {name!r}", name=name, obj=import_module(__name__)
+            f"module 'fastcurv' has no attribute {name[:80]!r}",
+            name=name,
+            obj=import_module(__name__),
         )
     value = globals()[name] = getattr(
         import_module(f".{_MODULE_OF_PUBLIC_NAME[name]}", __name__), name

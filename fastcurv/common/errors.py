@@ -61,6 +61,10 @@ CONTAINER_HINTS = {
     "Subset": "arrays of all rows: X, y = dataset[:] of a subset of a TensorDataset",
 }
 
+# maximum length of a name for which the closest known name is searched, which takes seconds for a
+# million characters
+MAX_COMPARED_CHARACTERS = 100
+
 
 def normalise_name(name: str) -> str:
     """Normalise a name: convert it to lower case, and remove hyphens, underscores and blanks.
@@ -106,6 +110,15 @@ def advice_clause(words: str | None) -> str:
     return f". Use {words!r}." if words.isidentifier() else f". Use {words}."
 
 
+def closest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of the `known` names that is closest to `name`, or None if none is close or
+    `name` has more than `MAX_COMPARED_CHARACTERS`.
+    """
+    if len(name) > MAX_COMPARED_CHARACTERS:
+        return None
+    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
+
+
 def raise_if_unknown_argument(called: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise a TypeError for the arguments `given` of the function `called` that are not in `known`,
     if there are any. The message has the closest known name.
@@ -114,9 +127,9 @@ def raise_if_unknown_argument(called: str, given: Iterable[str], known: Iterable
     for name in given:
         if name in known:
             continue
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Its arguments are {', '.join(known)}."
-        raise TypeError(f"{called} has no argument {name!r}. {hint}")
+        near = closest_name(name, known)
+        hint = f"Did you mean {near!r}?" if near else f"Its arguments are {', '.join(known)}."
+        raise TypeError(f"{called} has no argument {one_line(name)!r}. {hint}")
 
 
 def keyword_names(function: Callable[..., Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import threading
 from collections import deque
@@ -25,6 +24,7 @@ from ..common.checks import (
 )
 from ..common.errors import (
     OPTION_ALIASES,
+    closest_name,
     conversion_hint,
     keyword_names,
     one_line,
@@ -596,14 +596,14 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
     for name in unknown:
         takers = [repr(other) for other, its in METHODS.items() if name in its.option_names()]
         known = (*(every if method == "auto" else names), *keyword_names(minimize))
-        near = difflib.get_close_matches(name, known, 1)
+        near = closest_name(name, known)
         if name in OPTION_ALIASES:
             hint = f"Use {OPTION_ALIASES[name]}."
         elif takers:
             more = f", or one of {', '.join(takers[1:])}" * (len(takers) > 1)
             hint = f"Use method={takers[0]}{more}."
         elif near:
-            hint = f"Did you mean {near[0]!r}?"
+            hint = f"Did you mean {near!r}?"
         else:
             takes = keyword_names(minimize)[3:] if method == "auto" else names
             hint = f"Its options are {', '.join(takes)}"

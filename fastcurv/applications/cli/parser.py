@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import re
 import sys
@@ -12,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, get_args
 
-from ...common.errors import escape_unprintable
+from ...common.errors import closest_name, escape_unprintable
 from ...common.progress import is_stream_terminal
 from ...common.protocols import Descent
 from ...common.runtime import VERSION
@@ -96,8 +95,8 @@ def closest_suggestion(word: str, words: list[str]) -> str:
     """Return the end of a message that suggests the one of `words` closest to `word`, or "" if none
     is close.
     """
-    found = difflib.get_close_matches(word, words, 1)
-    return f" Did you mean {found[0]}?" if found else ""
+    near = closest_name(word, words)
+    return f" Did you mean {near}?" if near else ""
 
 
 def pack_argument(*names: str, **words: Any) -> Option:

@@ -19,14 +19,13 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...common.errors import one_line
+from ...common.errors import closest_name, one_line
 from ...common.files import expand_home, raise_if_special_file
 from ...common.optional import optional_import
 from .cells import (
@@ -114,13 +113,13 @@ class Sheet:
             return self.names.index(name)
         if name in map(str, range(len(self.names))):
             return int(name)
-        alike = [other for other in self.names if other.lower() == name.lower()]
-        close = [*alike, *get_close_matches(name, self.names, 1)]
+        alike = (other for other in self.names if other.lower() == name.lower())
+        near = next(alike, None) or closest_name(name, self.names)
         listed = one_line(", ".join(self.names), 400)
         listed = listed if self.named else f"{len(self.names)} without names"
         raise ValueError(
             f"{argument} must be a column of {self.source}, got {one_line(name)!r}; its columns "
-            f"are {listed}." + (f" Did you mean {one_line(close[0])!r}?" if close else "")
+            f"are {listed}." + (f" Did you mean {one_line(near)!r}?" if near else "")
         )
 
 

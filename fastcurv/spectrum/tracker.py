@@ -86,8 +86,9 @@ class Tracker(ReadOnlyMixin):
     tol : float
         Tolerance of the residuals, relative to the largest ``|lam|`` found.
     max_products : int
-        Maximum number of products for the eigenvalues of each record after the first. Those above
-        5 are used only until the residuals are within the tolerance.
+        Maximum number of products for the eigenvalues of each record after the first, which needs
+        one for each eigenvalue. Those above 5 are used only until the residuals are within the
+        tolerance.
     every : int
         Number of calls from one record to the next. All other calls return the last record without
         products.
@@ -218,7 +219,7 @@ class Tracker(ReadOnlyMixin):
         start = self._rng.standard_normal(op.shape[0]) if first else self._vectors
         pairs = raise_if_interrupted(eigsh(
             op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
-            max_products=MAX_FIRST_RECORD_PRODUCTS if first else self._max_products,
+            max_products=MAX_FIRST_RECORD_PRODUCTS if first else max(k, self._max_products),
             seed=self._rng,
         ))  # fmt: skip
         self._vectors = pairs.vectors

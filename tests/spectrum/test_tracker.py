@@ -217,5 +217,9 @@ def test_more_products_keep_the_residuals_within_the_tolerance(rng):
     error = np.abs(more.values - ends).max(axis=1) / np.abs(ends).max(axis=1)
     assert np.mean(error <= 0.02) > 0.9
     assert more.n_products <= 40 * 40 + 100
+    one = Tracker(ob, max_products=1)  # each value needs a product, so every record has both
+    for _ in range(3):
+        one(theta)
+    assert one.values.shape == (3, 2)
     with pytest.raises(ValueError, match="max_products"):
         Tracker(ob, max_products=0)

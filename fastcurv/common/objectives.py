@@ -137,6 +137,11 @@ def round_to_dtype(ob: Any, theta: np.ndarray) -> np.ndarray:
     return theta.astype(np.float32).astype(np.float64) if single else theta
 
 
+def sample_weights(ob: Any) -> Floats:
+    """Return a copy of the weights (N,) of the samples of an objective, or ones if it has none."""
+    return np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight, float)
+
+
 def cast_to_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, otherwise
     unchanged.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.objectives import cast_to_float64
+from ...common.objectives import cast_to_float64, sample_weights
 from ...common.runtime import raise_if_interrupted
 from ...network.objective import Objective
 from ...structure.parameters import has_kinks
@@ -151,7 +151,7 @@ def _noise_of_targets(post: LaplacePosterior) -> np.ndarray:
     if noise == 0.0 or ob.model.sizes[-1] == 1:
         return np.full(ob.model.sizes[-1], noise)
     residuals = ob.model.predict(post.theta, ob.X) - ob.y
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+    weight = sample_weights(ob)
     squares = weight @ residuals**2
     return np.asarray(noise * np.sqrt(squares / squares.mean()))
 

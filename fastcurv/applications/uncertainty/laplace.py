@@ -50,7 +50,7 @@ from ...common.checks import (
 from ...common.errors import warn_caller
 from ...common.html import html_table
 from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
-from ...common.objectives import cast_to_float64
+from ...common.objectives import cast_to_float64, sample_weights
 from ...common.protocols import Floats
 from ...common.read_only import FrozenRecord
 from ...common.runtime import serial_blas_context, with_nearest_rounding
@@ -324,15 +324,9 @@ class LaplacePosterior(FrozenRecord):
         It is the quantile of the leverages that each known row would have without itself. These
         come from the linearised network, without refits, so 95% is nominal.
         """
-        leverages = np.sort(self.left_out_leverages()[self._weights > 0])
+        leverages = np.sort(self.left_out_leverages()[sample_weights(self.objective) > 0])
         rank = math.ceil(DOMAIN_QUANTILE * (len(leverages) + 1))
         return float(leverages[min(rank, len(leverages)) - 1])
-
-    @property
-    def _weights(self) -> Floats:
-        """The weight (N,) of each row of the fit."""
-        ob = self.objective
-        return np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
 
     def left_out_leverages(self) -> Floats:
         """Return the leverage (N,) that each row of the fit would have without itself, by the
@@ -341,7 +335,7 @@ class LaplacePosterior(FrozenRecord):
         roots = np.concatenate(list(self.information_roots(self.objective.X)))
         # eigenvalues (N, d_out) of the leverages by outputs, which are below 1 / weight
         values = np.linalg.eigvalsh(roots @ roots.transpose(0, 2, 1))
-        remainder = 1 - self._weights[:, None] * values
+        remainder = 1 - sample_weights(self.objective)[:, None] * values
         with np.errstate(all="ignore"):
             without = np.where(remainder > ZERO_EIGENVALUE_TOL, values / remainder, np.inf)
         return np.asarray(without.sum(axis=1))
@@ -373,7 +367,7 @@ class LaplacePosterior(FrozenRecord):
         ob = self.objective
         if ob.loss != "gamma":
             return 1.0
-        weight = self._weights
+        weight = sample_weights(self.objective)
         residuals = ob.y * np.exp(-ob.model.predict(self.theta, ob.X)) - 1
         left = weight.sum() * n_terms_per_row(ob) - self.n_effective
         return float(weight @ (residuals**2).sum(axis=1) / left) if left > 0 else math.nan
@@ -935,7 +929,7 @@ def _left_out_noise(ob: Any, theta: Floats, root: Floats) -> float:
     residuals = ob.model.predict(theta, ob.X) - ob.y
     start = 0
     total = 0.0
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+    weight = sample_weights(ob)
     for rows, spread in output_covariance_roots(ob.model, theta, root, ob.X):
         some = slice(start, start + len(rows))
         start += len(rows)

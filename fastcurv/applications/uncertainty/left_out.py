@@ -33,7 +33,7 @@ from ...common.checks import (
 from ...common.errors import warn_caller
 from ...common.html import html_table
 from ...common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
-from ...common.objectives import call_certificate, cast_to_float64
+from ...common.objectives import call_certificate, cast_to_float64, sample_weights
 from ...common.protocols import Floats
 from ...common.read_only import FrozenRecord
 from ...common.runtime import raise_if_interrupted, serial_blas_context, with_nearest_rounding
@@ -417,7 +417,7 @@ class LeftOut(FrozenRecord):
         self._warn_of_few_targets()
         inverse = np.exp if given is not None and given.exponential else np.asarray
         z = outputs_of_networks(ob.model, self._at.theta[None], dense_rows(ob.model, X_new))[0]
-        weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+        weight = sample_weights(ob)
         # The exponentials of outputs may be infinite.
         with np.errstate(over="ignore", invalid="ignore"):
             moved = inverse((z[:, :, None] + self.output_changes(X_new))[:, :width])
@@ -793,7 +793,7 @@ def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
     up, down = loss.pulls(ob.y, z.shape[1])
     if not (np.any(up) or np.any(down)):
         return np.zeros(0, int)
-    counts = np.ones(len(z), bool) if ob.sample_weight is None else ob.sample_weight > 0
+    counts = sample_weights(ob) > 0
     y = one_hot(ob.y, z.shape[1]).reshape(z.shape)
     masks = [*(y > 0).T, *(y < 1).T]
     if loss.targets == "classes":
@@ -842,7 +842,7 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
     effective = float(hat.sum())
     scale = effective
     if loss_spec(ob.loss).link == "identity":
-        weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight
+        weight = sample_weights(ob)
         left = float(np.sum(weight > 0)) * z.shape[1] - effective
         squared = float((weight[:, None] * (z - ob.y) ** 2).sum())
         scale *= 2 * squared / left if left > 0 else math.nan

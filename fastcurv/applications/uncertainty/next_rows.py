@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ...common.checks import check_positive_int
+from ...common.objectives import sample_weights
 from ...common.protocols import Floats
 from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...network.objective import Objective
@@ -69,9 +70,10 @@ class NextRows:
     def sentence(self) -> str:
         """The expected gain, and whether the choice matters."""
         before, after = np.sqrt(self.variance[[0, -1]])
+        count = len(self.indices)
         text = (
-            f"The {len(self.indices)} rows are expected to lower the predictive standard deviation "
-            f"from {format_number(before)} to {format_number(after)}."
+            f"{'The row is' if count == 1 else f'The {count} rows are'} expected to lower the "
+            f"predictive standard deviation from {format_number(before)} to {format_number(after)}."
         )
         if self.noise_dominates:
             text += (
@@ -107,7 +109,8 @@ def next_rows(ob: Objective, theta: Any, candidates: Any, k: int, *, at: Any = N
     Raises
     ------
     ValueError
-        If k exceeds the number of candidates, or as for `laplace`.
+        If k exceeds the number of candidates, if the variance at a row overflows, or as for
+        `laplace`.
 
     See Also
     --------
@@ -152,9 +155,14 @@ def next_rows_of_posterior(
             "candidates."
         )
     G = np.concatenate(list(post.information_roots(candidates)))
-    with serial_blas_context():
+    with serial_blas_context(), np.errstate(over="ignore", invalid="ignore"):
         Q = _mean_square(post, candidates if at is None else dense_rows(ob.model, at))
         indices, variance = _choose_greedily(G, Q, k)
+    if not np.isfinite(variance).all():
+        raise ValueError(
+            "candidates and at must hold rows at which the variance is finite, got an overflow. "
+            "Leave out rows far from the known ones."
+        )
     return NextRows(indices, variance, _noise_ratio(post))
 
 
@@ -164,8 +172,12 @@ def _mean_square(post: LaplacePosterior, X: Floats) -> Floats:
     """
     ob = post.objective
     if ob.loss == "mse":
-        spread = np.asarray(ob.y, float).reshape(ob.n_samples, -1).std(axis=0)
-        unit = np.where(spread > 0, spread, 1.0)[:, None]
+        weight = sample_weights(ob)
+        y = np.asarray(ob.y, float).reshape(ob.n_samples, -1)[weight > 0]
+        weight = weight[weight > 0]
+        mean = np.average(y, axis=0, weights=weight)
+        spread = np.sqrt(np.average((y - mean) ** 2, axis=0, weights=weight))
+        unit = np.where(np.ptp(y, axis=0) > 0, spread, 1.0)[:, None]
         parts = output_covariance_roots(ob.model, post.theta, post.covariance_root, X)
         roots = [root / unit for _, root in parts]
     else:
@@ -211,7 +223,7 @@ def _noise_ratio(post: LaplacePosterior) -> float:
         return math.nan
     G = np.concatenate(list(post.information_roots(ob.X)))
     residuals = ob.outputs(post.theta)[0] - np.asarray(ob.y, float).reshape(ob.n_samples, -1)
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.asarray(ob.sample_weight)
+    weight = sample_weights(ob)
     remainder = np.eye(G.shape[1]) - weight[:, None, None] * (G @ G.transpose(0, 2, 1))
     with np.errstate(all="ignore"):
         errors = (np.linalg.pinv(remainder) @ residuals[:, :, None])[:, :, 0]

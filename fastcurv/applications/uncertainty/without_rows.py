@@ -15,7 +15,7 @@ import numpy as np
 
 from ...certify.passes import passes_at
 from ...common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
-from ...common.objectives import call_certificate
+from ...common.objectives import call_certificate, sample_weights
 from ...common.protocols import Floats
 from ...common.runtime import raise_if_interrupted, serial_blas_context
 from ...common.vectors import safe_norm
@@ -61,7 +61,7 @@ def objective_without_rows(ob: Any, rows: Any) -> Any:
     """Return the objective without the samples that the index or mask `rows` selects, as an
     objective in which they have weight 0.
     """
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else np.array(ob.sample_weight)
+    weight = sample_weights(ob)
     weight[rows] = 0
     return ob.reweighted(weight)
 
@@ -168,7 +168,7 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         whole: Floats = np.array([ob.gradient(theta) for theta in thetas]).reshape(own.shape)
         return np.asarray(whole - own / N)
 
-    weight = np.ones(N) if ob.sample_weight is None else np.array(ob.sample_weight)
+    weight = sample_weights(ob)
     L = at.factor.lower
     done = weight == 0
     own = _row_gradients(ob, X, np.broadcast_to(at.theta, thetas.shape), every)
@@ -221,7 +221,7 @@ def minima_without_groups(at: FactoredMinimum, groups: Any) -> tuple[Floats, Any
         ob, X, np.broadcast_to(at.theta, thetas.shape), np.arange(ob.n_samples)
     )
     bounds = _RemovalProofBounds(at, float(np.linalg.norm(gradients, axis=1).mean()))
-    weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+    weight = sample_weights(ob)
     for group in range(groups.max() + 1):
         if not np.any(weight[groups != group]):
             raise ValueError("groups must leave rows of positive weight when one is left out.")

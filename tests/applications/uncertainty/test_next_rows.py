@@ -80,6 +80,26 @@ def test_classes_are_chosen_by_the_curvature_of_the_cross_entropy(rng):
         precision = precision + every[chosen]
 
 
+def test_weights_count_rows_and_constant_targets_have_unit_scale(rng):
+    """Rows of weight 0 and their targets do not matter, a weight of 2 counts a row twice, and the
+    unit of a constant target is 1, although its computed deviation is not 0.
+    """
+    X = rng.standard_normal((30, 3))
+    y = np.c_[
+        X @ rng.standard_normal((3, 2)) + 0.3 * rng.standard_normal((30, 2)), np.full(30, 0.1)
+    ]
+    weight = np.arange(30) % 3
+    y[weight == 0] += 100
+    model = fc.MLP([3, 3])
+    weighted = fc.Objective(model, X, y, "mse", sample_weight=weight)
+    repeated = fc.Objective(model, X.repeat(weight, 0), y.repeat(weight, 0), "mse")
+    theta = fc.minimize(repeated, seed=0).x
+    candidates = 3 * rng.standard_normal((25, 3))
+    one, other = (fc.next_rows(ob, theta, candidates, 4) for ob in (weighted, repeated))
+    assert one.indices.tolist() == other.indices.tolist()
+    assert np.abs(one.variance - other.variance).max() <= 1e-9 * other.variance[0] <= 1e-6
+
+
 def test_noise_that_decides_is_said(rng):
     """With many rows for a line, left-out errors are noise. With few rows for a curve they are
     not.
@@ -98,6 +118,9 @@ def test_bad_candidates_and_counts_raise(rng):
     ob, theta = tanh_fit(rng)
     with pytest.raises(ValueError, match="k must be at most the number of candidates, 2, got 3"):
         fc.next_rows(ob, theta, np.zeros((2, 2)), 3)
+    line = fc.Objective(fc.MLP([2, 1]), ob.X, ob.y, "mse", l2=0.1)
+    with pytest.raises(ValueError, match="candidates and at must hold rows at which the variance"):
+        fc.next_rows(line, fc.minimize(line, seed=0).x, [[1e200, 0.0], [0.0, 1.0]], 1)
     gamma = fc.Objective(fc.MLP([2, 1]), np.eye(2), [1.0, 2.0], "gamma", l2=0.1)
     with pytest.raises(ValueError, match="loss must be one of mse"):
         fc.next_rows(gamma, fc.minimize(gamma, seed=0).x, np.zeros((2, 2)), 1)

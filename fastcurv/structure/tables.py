@@ -235,8 +235,8 @@ def _user_loss_spec(loss: LossFunction, *aliases: str) -> LossSpec:
     )
 
 
-# names of built-in losses with parameters that a user may choose
-PARAMETRIC_LOSSES = "quantile", "pseudo_huber"
+# constructor and number of parameters of built-in losses with parameters that a user may choose
+PARAMETRIC_LOSSES = {"quantile": (Loss.quantile, 2), "pseudo_huber": (Loss.pseudo_huber, 1)}
 
 
 def loss_by_name(name: str) -> LossFunction:
@@ -258,17 +258,15 @@ def loss_by_name(name: str) -> LossFunction:
     head, bracket, rest = name.partition("(")
     if not bracket:
         return BUILT_IN_LOSSES[name]
-    if head not in PARAMETRIC_LOSSES:
+    constructor, n_parameters = PARAMETRIC_LOSSES[head]
+    parts = rest.removesuffix(")").split(",")
+    if len(parts) > n_parameters:
         raise KeyError(name)
     try:
-        numbers = [float(part) for part in rest.removesuffix(")").split(",")]
+        numbers = [float(part) for part in parts]
     except ValueError:
         raise KeyError(name) from None
-    try:
-        made: LossFunction = getattr(Loss, head)(*numbers)
-    except TypeError:  # too many numbers
-        raise KeyError(name) from None
-    return made
+    return constructor(*numbers)
 
 
 def loss_spec(loss: Any) -> LossSpec:

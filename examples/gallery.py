@@ -54,7 +54,7 @@ class Lectures(Report):
 
     def chapter(self, heading):
         words = html.escape(heading, quote=False)
-        self.listed.append(f"<li><b>{words}</b></li>")
+        self.listed.append(f"</ul><h3>{words}</h3><ul>")
         self.add_markup(f"<h2>{words}</h2>")
         if heading in notebooks.CHAPTERS:
             self.link(f"{notebooks.file_name(heading)}.ipynb", notebooks.INVITATION)
@@ -66,7 +66,7 @@ class Lectures(Report):
         self.listed.append(f'<li><a href="#{at}">{words}</a></li>')
         self.add_markup(f'<h3 id="{at}">{words}</h3>')
         for lecture in lectures(name):
-            self.add_markup(f'<p class="lecture">Lecture: {html.escape(lecture)}</p>')
+            self.add_markup(f'<p class="soft">Lecture: {html.escape(lecture)}</p>')
         return self
 
     def correction(self, name, words):

@@ -229,11 +229,7 @@ class Report:
         """Append lines of code to this report, with a button that copies these lines. If `folded`
         is True, the reader has to unfold them. Return this report.
         """
-        button = (
-            f'<button type="button" class="copy" data-code="{html.escape(text, quote=True)}" '
-            'aria-label="copy the code">copy</button>'
-        )
-        code = f"<pre>{html.escape(text)}</pre>{button}"
+        code = f"<pre>{html.escape(text)}</pre>{_copy_button(text)}"
         if folded:
             code = f"<details><summary>Show the code</summary>{code}</details>"
         return self.add_markup(code)
@@ -303,6 +299,14 @@ class _Markup(str):
         return str(self)
 
 
+def _copy_button(code: str) -> _Markup:
+    """Return a button that copies the lines of `code`."""
+    return _Markup(
+        f'<button type="button" class="copy" data-code="{html.escape(code)}" '
+        'aria-label="copy the code">copy</button>'
+    )
+
+
 @lru_cache(maxsize=1)
 def _template() -> Any:
     """Return the template of the page."""
@@ -312,6 +316,7 @@ def _template() -> Any:
     loader = jinja2.FileSystemLoader(FOLDER)
     options: Any = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
+    environment.filters["copy_button"] = _copy_button
     environment.filters["marked"] = lambda text: _Markup(_escape_markup(text))
     return environment.get_template("page.html")
 

@@ -169,7 +169,7 @@ def check_saved_size(path: str | Path | None, coding: DataCoding) -> None:
     .safetensors file to which a network will be saved.
     """
     if path is not None and Path(path).suffix.lower() == ".safetensors":
-        size = len(json.dumps(asdict(coding)))
+        size = len(json.dumps(json.dumps(asdict(coding))))  # the header holds it as a string
         if size > 0.9 * MAX_HEADER_BYTES:  # the rest is for the recipe and the arrays
             raise ValueError(
                 f"the columns of the data must take at most {0.9 * MAX_HEADER_BYTES:.0f} bytes in "

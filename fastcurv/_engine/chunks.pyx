@@ -54,6 +54,8 @@ cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add
     job.stages = (FORWARD if fresh else 0) | (
         BACKWARD if back and (out != NULL or P.done < 2 or fresh) else 0
     )
+    # A child process that another thread forks during the passes inherits an incomplete state.
+    P.at_chunk, P.done = -1, 0
     if fresh:
         load_chunk(P, r0, job.rows)
     transient = has_transient_state(P, &job)
@@ -68,9 +70,7 @@ cdef void evaluate_chunk(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add
         job.transient = transient
     if job.stages:
         run_chunk(&job)
-    if transient:
-        P.at_chunk, P.done = -1, 0
-    else:
+    if not transient:
         P.at_chunk, P.done = r0, 2 if back else 1
 
 
@@ -248,6 +248,8 @@ cdef void accumulate_stage_means(PlanS *P, Job *job, Stage stage, Py_ssize_t l) 
         elif P.at_chunk != r0 or P.done < wanted:
             evaluate_chunk(P, r0, wanted == 2, NULL, False)
         P.stage, P.target = stage, l
+        if stage == MOMENTS or stage == DU_MEANS:
+            P.at_chunk = -1     # the stored state of the chunk becomes incomplete
         if stage == MOMENTS:
             job.P, job.rows = P, t.rows
             run_forward_with_callbacks(job, r0)
@@ -259,8 +261,6 @@ cdef void accumulate_stage_means(PlanS *P, Job *job, Stage stage, Py_ssize_t l) 
             if stage == RDU_MEANS:
                 compute_rdelta(&t, job.v + r0 * P.d_out * P.K.real_bytes)
                 run_r_backward(&t, NULL, False)
-        if stage == MOMENTS or stage == DU_MEANS:
-            P.at_chunk = -1     # the stored state of the chunk is incomplete
         P.stage = NO_STAGE
         r0 += P.chunk
         if fc_watch_poll():

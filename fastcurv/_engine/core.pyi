@@ -153,7 +153,6 @@ class Plan:
     def state(
         self,
     ) -> list[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, NDArray[Any]]]: ...
-    def _after_fork(self) -> None: ...
 
 @disjoint_base
 class CurvatureMatrix:

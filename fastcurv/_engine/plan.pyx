@@ -222,8 +222,10 @@ cdef class Plan:
         cdef int threads = self.P.threads
         cdef long long since = self.since or now_ns()
         cdef bint finite
+        # Until the state is complete, the plan is not bound, for a child process that another thread
+        # forks and after an exception.
         self.gradient = None
-        self.theta, self.P.at_chunk, self.P.done = theta, -1, 0
+        self.theta, self.P.at_chunk, self.P.done = None, -1, 0
         self.P.transient = transient and not self.multiplied
         if 12 * self.P.N * self.P.n <= TIMING_MAX_FLOPS:
             self.P.threads = choose_timed_threads(trial, threads)
@@ -232,11 +234,7 @@ cdef class Plan:
                 finite = set_and_pack_theta(&self.P, start, source)
             if finite:
                 self.evaluate(gradient)
-            else:
-                self.theta = None
-        except BaseException:   # the state may be incomplete after an interrupt
-            self.theta = None
-            raise
+                self.theta = theta
         finally:
             self.P.threads, self.since, self.P.transient = threads, 0, False
         record_timing(trial, since)
@@ -480,11 +478,6 @@ cdef class Plan:
         finally:
             free(to)
         return 0
-
-    def _after_fork(self):
-        """Invalidate the state in a forked child process if another thread was changing it."""
-        if self.lock.lost:
-            self.P.at_chunk, self.P.done = -1, 0
 
     @property
     def allows_in_place(self):

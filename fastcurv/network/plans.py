@@ -4,12 +4,13 @@ spare plans, which operators receive and return.
 A plan holds the state of a network at theta and the workspace of products; an operator owns one
 plan, and the objective another one for values and gradients. Memory is allocated only for new
 plans, so deleted operators return theirs.
+
+A plan is bound to theta only once its state there is complete. In a child of `os.fork`, a plan that
+a thread of the parent process was using is therefore not bound, and its lock is made again.
 """
 
 from __future__ import annotations
 
-import os
-import weakref
 from functools import partial
 from typing import Any
 
@@ -24,20 +25,6 @@ from .sums import SumPlan
 
 # A pass takes at most a few milliseconds if (rows + 100) times the number of parameters is <= this.
 QUICK_PASS_MAX_WORK = 1 << 22
-# objectives and plans that are repaired after a fork, since another thread may have been building
-# them
-_living: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for one in list(_living):
-        one._after_fork()
-
-
-# The import of the engine registers its own function, which counts the forks that `Lock.lost`
-# compares, and a child process calls these functions in the order in which they were registered.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def bind_plan_to_copy(plan: Any, objective: Any, theta: Any, copy: Array, **how: Any) -> None:
@@ -95,19 +82,11 @@ class ObjectivePlans:
         """Create the state that belongs to this process: no plan, no spare plans, and a new
         lock.
         """
-        attributes = self.__dict__  # faster than assignments to self
+        attributes = self.__dict__
         attributes["_plan"] = None
         attributes["_spare"] = []
         attributes["_lock"] = _engine.Lock()
         attributes["_made"] = {}
-        _living.add(self)
-
-    def _after_fork(self) -> None:
-        """Drop an unfinished plan in a child of `os.fork`, where the thread that was building it
-        does not exist.
-        """
-        if self._lock.lost:
-            self._plan = None
 
     def _new_plan(self) -> Any:  # returns a plan of the engine, or an object with the same methods
         if self._by_blocks:
@@ -121,9 +100,7 @@ class ObjectivePlans:
         if given is not None:
             options["given"] = partial(given.weighted_derivatives, divisor_of(self), self.dtype)
             options["coupled"] = given.coupled
-        plan = _engine.Plan(*net, self._rows, *loss, threads, self.memory or 0, **options)
-        _living.add(plan)
-        return plan
+        return _engine.Plan(*net, self._rows, *loss, threads, self.memory or 0, **options)
 
     @property
     def _has_quick_passes(self) -> bool:

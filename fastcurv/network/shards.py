@@ -81,15 +81,6 @@ class Shard(Objective):
         self._plans = []
         self.bounds = None  # rounding bounds at the last theta
 
-    def _after_fork(self) -> None:
-        """Drop unfinished plans in a child of `os.fork`, where the thread that was building them
-        does not exist.
-        """
-        super()._after_fork()
-        if self._lock.lost:
-            self._plans = []
-            self.bounds = None
-
     def _new_plan(self) -> Any:
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
 

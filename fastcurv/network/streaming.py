@@ -200,13 +200,6 @@ class StreamedObjective(Objective):
         self._seen = {}
         self._copied = True
 
-    def _after_fork(self) -> None:
-        """Drop the shards in a child of `os.fork`, where the parent's reader thread does
-        not exist.
-        """
-        super()._after_fork()
-        self._shards = {}
-
     def __repr__(self) -> str:
         return "Streamed" + super().__repr__()
 

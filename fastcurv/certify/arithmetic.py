@@ -835,14 +835,13 @@ class BatchNormalisation:
         the sums over rows for gamma and beta. `turned` is the second result of `r_forward`. If it
         is None, only the terms linear in rdu are kept.
         """
-        h = self.h
         rdu_h = rdu * self.h
         if turned is None:
-            rdelta = (rdu - rdu.mean() - h * rdu_h.mean()) * self.scale
+            rdelta = (rdu - rdu.mean() - self.h * rdu_h.mean()) * self.scale
         else:
             rh, r_scale = turned
             rdu_h = rdu_h + self.du * rh
-            D = self.du - self.du_mean - h * self.du_h
-            inner = rdu - rdu.mean() - rh * self.du_h - h * rdu_h.mean()
+            D = self.du - self.du_mean - self.h * self.du_h
+            inner = rdu - rdu.mean() - rh * self.du_h - self.h * rdu_h.mean()
             rdelta = D * r_scale + inner * self.scale
         return rdelta, (rdu_h.sum(), rdu.sum())

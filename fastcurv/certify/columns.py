@@ -451,8 +451,7 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
             size = np.hypot.reduce([lost + SMALLEST_SUBNORMAL, *(part.error for part in parts)])
             size = np.where(known.peak < R.arithmetic.max, size, np.inf)
             found.append(np.repeat(size[:, 0], d_out))
-        tiny = R.arithmetic.tiny / R.arithmetic.u
-        bounds = R.slack_factor * np.concatenate(found) + tiny
+        bounds = R.slack_factor * np.concatenate(found) + R.arithmetic.tiny / R.arithmetic.u
     return np.where(
         np.isfinite(bounds) & (not R.arithmetic.overflow) & (not flushes_subnormals()),
         bounds,

@@ -112,22 +112,24 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     0.6
     0.2
     """
-    model = ob.model
     theta = round_to_model_dtype(ob, theta)
     weights = ob.sample_weight
     least = float(np.min(l2_diagonal(ob)))
-    given = loss_spec(ob.loss).given
-    convex = given is None or given.convex
-    if not convex or weights is not None and np.min(weights) < 0 or loss_lower_bound(ob) < 0:
+    if (
+        not loss_spec(ob.loss).is_convex
+        or weights is not None
+        and np.min(weights) < 0
+        or loss_lower_bound(ob) < 0
+    ):
         return -np.inf
-    if len(model.sizes) == 2:
+    if len(ob.model.sizes) == 2:
         return least
-    if is_batch_normalised(model):
+    if is_batch_normalised(ob.model):
         return -np.inf
     with np.errstate(all="ignore"):
         passes = passes_at(ob, theta)
         taken = negative_curvature_bound_by_layers(passes)
-        if len(model.sizes) == 3:
+        if len(ob.model.sizes) == 3:
             taken = np.fmin(taken, negative_curvature_bound_by_units(passes))
         floor = least - taken
         return (

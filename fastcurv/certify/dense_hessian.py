@@ -300,10 +300,9 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
     is not a NumPy array; the layers are so wide that fewer than `MIN_PRODUCT_ROWS` rows fit into
     one stack, for which products are as fast; an entry or a bound is not finite.
     """
-    model = ob.model
-    if kind == "fisher" or is_batch_normalised(model) or not isinstance(ob.X, np.ndarray):
+    if kind == "fisher" or is_batch_normalised(ob.model) or not isinstance(ob.X, np.ndarray):
         return None
-    if rows_per_hessian_block(model) < MIN_PRODUCT_ROWS:
+    if rows_per_hessian_block(ob.model) < MIN_PRODUCT_ROWS:
         return None
     at = round_to_model_dtype(ob, theta)
     short = kind == "hessian" and at.size <= MULTI_RESULT_CACHE_MAX_PARAMS
@@ -439,8 +438,7 @@ class EnclosedHessian:
         """
         A = slab.A
         dA = slab.dA
-        gamma = self.gamma
-        wide = (S.off + gamma * S.size)[:, None]
+        wide = (S.off + self.gamma * S.size)[:, None]
         self.of_S[l, m] += A[l].T @ (wide * A[m] + S.size[:, None] * dA[m])
         self.of_S[l, m] += dA[l].T @ (S.size[:, None] * A[m])
         size = S.size
@@ -448,7 +446,7 @@ class EnclosedHessian:
             d = np.abs(slab.d[m])
             dd = slab.dd[m]
             x = K.size[:, None]
-            wide = (d + dd) * K.off[:, None] + (dd + gamma * d) * x
+            wide = (d + dd) * K.off[:, None] + (dd + self.gamma * d) * x
             self.of_K[l, m] += A[l].T @ wide + dA[l].T @ (d * x)
             size = size + K.size
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
@@ -608,8 +606,7 @@ def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd
     1) and dd (columns, N, 1) bound the norms of the errors of the rows of a (N, inputs) and D
     (columns, N, out).
     """
-    bias = float(R.ob.model.bias)
-    A = np.sqrt(row_norms(np.abs(a)) ** 2 + bias)[:, 0]
+    A = np.sqrt(row_norms(np.abs(a)) ** 2 + float(R.ob.model.bias))[:, 0]
     d = row_norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
     dd = dd[:, :, 0]
     x = multiply_rounded_up(A, d).ravel()

@@ -470,8 +470,7 @@ def _is_multiple(u: Floats, v: Floats) -> bool:
     """Return True if the vectors u and v are nonzero and u is a positive multiple of v up to an
     angle whose sine is at most `MAX_COPY_SINE`.
     """
-    size = float(np.linalg.norm(u) * np.linalg.norm(v))
-    if not size > 0:
+    if not np.linalg.norm(u) * np.linalg.norm(v) > 0:
         return False
     rest = u - v * (float(u @ v) / float(v @ v))
     return bool(u @ v > 0 and np.linalg.norm(rest) <= MAX_COPY_SINE * np.linalg.norm(u))
@@ -717,8 +716,7 @@ class SmoothPieceObjective(SmoothFunction):
         off: Arrays = []
         for z, e, active in zip(zs, es, self.active):
             each = e.value.hi * z.value.hi
-            size = np.abs(e.value.hi) + e.error
-            each_off = size * z.error + np.abs(z.value.hi) * e.error
+            each_off = (np.abs(e.value.hi) + e.error) * z.error + np.abs(z.value.hi) * e.error
             for numbers, found in (
                 (each, bent),
                 (each_off + (np.bincount(at).max() + 8) * EPS * np.abs(each), off),

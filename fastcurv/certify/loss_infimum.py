@@ -159,7 +159,6 @@ def is_every_row_proved_correct(ob: Any, at: Floats) -> bool:
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
         y = passes.y[s.rows]
         z = s.z[-1].x
-        E = s.z[-1].dx.E
-        if not (row.right(y, z, E) | ~np.broadcast_to(counts, len(z))).all():
+        if not (row.right(y, z, s.z[-1].dx.E) | ~np.broadcast_to(counts, len(z))).all():
             return False
     return not passes.arithmetic.overflow

@@ -397,9 +397,8 @@ class LossDerivatives:
         off = m * own.max(axis=1, keepdims=True)
         self.dh = self.f * (off + multiply_rounded_up(third.max(axis=1, keepdims=True), dz.nu))
         self.dh = self.dh + local * self.bend + 4 * m * r.eta
-        size = self.f * np.abs(first)
         moved = multiply_rounded_up(self.bend + self.dh, dz.nu) + row_norms(
-            self.f * own + local * size
+            self.f * own + local * (self.f * np.abs(first))
         )
         moved = moved + 4 * m * r.eta
         dd = Errors(np.broadcast_to(moved, z.shape), moved)
@@ -411,8 +410,7 @@ class LossDerivatives:
         at theta, and include weights and divisor.
         """
         given, z, y = self.bounds
-        reach = self.d_z.E + move
-        third = given.third_derivative_bounds(z, y, reach).max(axis=1, keepdims=True)
+        third = given.third_derivative_bounds(z, y, self.d_z.E + move).max(axis=1, keepdims=True)
         plain = not given.coupled
         bend = self.h.magnitude.max(axis=1, keepdims=True) if plain else self.bend + self.dh
         return bend + multiply_rounded_up(self.f * third, self.d_z.nu + move), self.f * third
@@ -540,14 +538,13 @@ class LossDerivatives:
         """Return the pair (B, C), defined in `rdelta_norm_factors`, for the rdelta of
         `fisher_rdelta`.
         """
-        r = self.r
         d = row_norms(np.abs(self.d.x))
         dd = self.d.dx.nu
         whole = d + dd
         lost = multiply_rounded_up(dd, whole + d) + multiply_rounded_up(
-            r.gamma(self.d.x.shape[1] + 6) * whole, whole
+            self.r.gamma(self.d.x.shape[1] + 6) * whole, whole
         )
-        return r.N * multiply_rounded_up(d, d), r.N * lost
+        return self.r.N * multiply_rounded_up(d, d), self.r.N * lost
 
     def rdelta_underflow_bounds(self) -> Floats:
         """Return bounds (rows, 1) on the norm of the effect of underflow on the results of `rdelta`
@@ -900,9 +897,8 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 
 def round_to_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
     """Return theta (n,) rounded to the model's dtype, as float64."""
-    model = ob.model
-    checked = check_vector(theta, model.n_params, "theta", np.float64)
-    return np.asarray(checked.astype(model.dtype), dtype=float)
+    checked = check_vector(theta, ob.model.n_params, "theta", np.float64)
+    return np.asarray(checked.astype(ob.model.dtype), dtype=float)
 
 
 @cache_last_result

@@ -166,8 +166,7 @@ def divide_pairs(x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
     r = add_pairs(x, -multiply_pair_by_float(y, a))
     b = r.hi / y.hi
     r = add_pairs(r, -multiply_pair_by_float(y, b))
-    q = _fast_two_sum(a, b)
-    return add_float_to_pair(q, r.hi / y.hi)
+    return add_float_to_pair(_fast_two_sum(a, b), r.hi / y.hi)
 
 
 def select_pairs(where: NDArray[np.bool_], x: DoubleDouble, y: DoubleDouble) -> DoubleDouble:
@@ -227,8 +226,7 @@ class SlicedMatrix:
 
     def __init__(self, A: DoubleDouble) -> None:
         k = n_slice_bits(A.hi.shape[1])
-        at = A.hi
-        _, exponents = np.frexp(np.abs(at).max(axis=1, initial=0.0))
+        _, exponents = np.frexp(np.abs(A.hi).max(axis=1, initial=0.0))
         self.exponents = exponents
         self.parts = []
         rest = DoubleDouble(
@@ -468,8 +466,7 @@ def activation_and_derivative(
     # Slopes of 0 and 1 multiply without rounding.
     if not row.bend and not row.leak:
         rounding = np.zeros_like(rounding)
-    width = float(np.sqrt(a.hi.shape[1]))
-    error = row.lipschitz * z.error + rounding * width
+    error = row.lipschitz * z.error + rounding * float(np.sqrt(a.hi.shape[1]))
     off = np.broadcast_to(row.bend * z.error + rounding, a.hi.shape)
     if row.leak is not None:
         off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
@@ -677,8 +674,7 @@ Terms = tuple[DoubleDouble, Floats, DoubleDouble, Floats]
 def _squared_error_terms(z: PreciseEnclosure, y: Floats) -> Terms:
     gap = add_float_to_pair(z.value, -y)
     size = row_norms(np.abs(gap.hi))
-    reach = row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y))
-    off = z.error + PAIR_ROUNDOFF * reach
+    off = z.error + PAIR_ROUNDOFF * (row_norms(np.abs(z.value.hi)) + row_norms(np.abs(y)))
     rounding = PAIR_ROUNDOFF * (y.shape[1] + 4) * (size + off) ** 2
     return (
         multiply_pairs(gap, gap),

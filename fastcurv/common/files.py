@@ -42,8 +42,7 @@ def open_for_atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     file gets the permissions of the umask.
     """
     target = _resolve_file_path(path)
-    folder = os.path.dirname(target)
-    temporary = _temporary_file_name(folder)
+    temporary = _temporary_file_name(os.path.dirname(target))
     mode = stat.S_IMODE(os.stat(target).st_mode) if os.path.exists(target) else None
     try:
         with os.fdopen(_create_file(temporary, 0o666 if mode is None else mode), "w+b") as out:

@@ -311,8 +311,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
         and point.limit != "max_time"
         and (is_time_up() or replace(ask, max_time=None).dense)
     ):
-        effect = "search" if is_time_up() else "matrix"
-        clauses = point._clauses | {"time_limit": effect}
+        clauses = point._clauses | {"time_limit": "search" if is_time_up() else "matrix"}
         point = replace(point, limit="max_time", _clauses=clauses)
     with suppress(OutOfTime):
         point = (
@@ -506,8 +505,7 @@ def check_interpolation(
     theta = ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
-    has_jacobian = hasattr(ob, "jacobian")
-    here = call_certificate(ob, "residual_bounds", theta, 0.0) if has_jacobian else None
+    here = call_certificate(ob, "residual_bounds", theta, 0.0) if hasattr(ob, "jacobian") else None
     if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
     m = len(here.residuals)
@@ -538,9 +536,8 @@ def _classify_nearest_point(
     """
     H = inertia.H
     H.show_note("where does Newton's step lead?")
-    within = CurvatureCoordinates(inertia.cut)
     end, n_steps, spent = follow_newton_steps(
-        ask.ob, ask.theta, inertia.gradient[0], within, H.products_left
+        ask.ob, ask.theta, inertia.gradient[0], CurvatureCoordinates(inertia.cut), H.products_left
     )
     H.record_products(spent)
     left = H.products_left
@@ -563,11 +560,10 @@ def _classify_nearest_point(
     H.count += at.n_products
     if at.kind == "not_critical":
         return None, True
-    distance = safe_norm(end - ask.theta)
     reached = replace(
         point,
         nearest_point=end,
-        nearest_distance=distance,
+        nearest_distance=safe_norm(end - ask.theta),
         nearest_verdict=at,
         newton_steps="converged",
         n_newton_steps=n_steps,

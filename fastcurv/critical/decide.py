@@ -323,9 +323,8 @@ class Evidence:
     n_products: int = 0
 
     def __post_init__(self) -> None:
-        spectrum = self.spectrum
-        stable = self.proof.signs_stable or not spectrum.has_inertia
-        if not (stable or spectrum.n_unexplained_zeros):
+        stable = self.proof.signs_stable or not self.spectrum.has_inertia
+        if not (stable or self.spectrum.n_unexplained_zeros):
             raise ValueError(
                 "eigenvalues of unstable sign must count as zeros in a known inertia, got "
                 "signs_stable=False and no zero eigenvalue that is not explained by a symmetry."
@@ -412,8 +411,7 @@ def _decide_by_proof(spectrum: SpectrumEvidence, proof: CriticalPointProof) -> D
         return Decision("minimum", True, Reason.CURVATURE_FLOOR, theorem.radius, 0.0)
     pair = proof.two_vectors
     if spectrum.negative and spectrum.positive and pair.holds:
-        radius = pair.radius * pair.unit
-        return Decision("saddle", True, Reason.TWO_VECTOR_SADDLE, radius, 0.0)
+        return Decision("saddle", True, Reason.TWO_VECTOR_SADDLE, pair.radius * pair.unit, 0.0)
     return None
 
 

@@ -369,8 +369,7 @@ def assess_nearness_at(ob: Any, theta: Floats, H: BudgetedOperator | None = None
         gradient = finite_gradient_and_error(ob, theta, H)
         full = DenseHessian(counted_matrix(H))
         best = deflate_symmetries(full, symmetry_tangents(ob, theta)).best
-        reach = np.abs(full.A) @ np.abs(theta)
-        return assess_nearness(ob, theta, reach, best, gradient)
+        return assess_nearness(ob, theta, np.abs(full.A) @ np.abs(theta), best, gradient)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -687,11 +686,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         """
         full = self.full
         view = self.view
-        low = self.low
-        high = self.high
         third = partial(third_bound, self.ask.ob, self.ask.theta)
         bound = radius_of_opposite_signs(
-            low.quotient + low.error, high.quotient - high.error, third
+            self.low.quotient + self.low.error, self.high.quotient - self.high.error, third
         )
         plain = TwoSignProof(bound, self._newton_step(view.plain)[1])
         if plain.holds or view.best is view.plain:
@@ -765,8 +762,7 @@ class InertiaByEigenpairs(InertiaStrategy):
                 slack=slack,
                 spend=self.H.reserve_products,
             )
-        stable = int((self.signs != 0).sum()) == self.n_found
-        return stable, self._newton_step_converges()
+        return int((self.signs != 0).sum()) == self.n_found, self._newton_step_converges()
 
     def _newton_step_converges(self) -> bool:
         """Return True if the decrement at the end of Newton's step is at most

@@ -218,8 +218,7 @@ def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> 
     if noise.shape[1] == 1:
         return mean
     sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
-    level = float(np.median(sizes[live] * d[live]))
-    found = level / np.maximum(sizes[~live], 1e-300)
+    found = float(np.median(sizes[live] * d[live])) / np.maximum(sizes[~live], 1e-300)
     # The mean replaces the meaningless factor of a row that has no noise.
     return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
 
@@ -429,22 +428,20 @@ def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
     vectors.
     """
     op = run.op
-    native = H.native
     rng = np.random.default_rng(0)
-    if _is_same_curvature(op, native):
+    if _is_same_curvature(op, H.native):
         return 0
     spent = 0
     same = True
-    if op is not native:
+    if op is not H.native:
         v = rng.standard_normal(H.n)
         other = BudgetedOperator(op, np.float64)
         mine = H(v)
         its = other(v)
-        rounding = PRODUCT_ERROR_EPS * max(H.eps, other.eps)
         off = (
             H.product_error_bound(v)
             + other.product_error_bound(v)
-            + rounding * (safe_norm(mine) + safe_norm(its))
+            + PRODUCT_ERROR_EPS * max(H.eps, other.eps) * (safe_norm(mine) + safe_norm(its))
         )
         same = bool(safe_norm(mine - its) <= off)
         spent = 1

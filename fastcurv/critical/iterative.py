@@ -297,7 +297,6 @@ class InertiaSearch:
         change.
         """
         ask = self.ask
-        H = self.H
         if not self.has_one_sign_only or not has_symmetry_certificate(ask.ob):
             return
         try:
@@ -308,10 +307,10 @@ class InertiaSearch:
         if T.shape[1] > min(MAX_SYMMETRY_DIRECTIONS, self.budget.products_left // 4):
             return
         if T.shape[1]:
-            H.show_note(f"{T.shape[1]} symmetry directions")
+            self.H.show_note(f"{T.shape[1]} symmetry directions")
             Q = orthonormal_basis(T)
-            most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * H.norm
-            self.symmetry = np.asarray(null_subspace_basis(H(Q), Q, most))
+            most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * self.H.norm
+            self.symmetry = np.asarray(null_subspace_basis(self.H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
     def full_spectrum_ends(
@@ -482,9 +481,6 @@ class InertiaByProducts(InertiaStrategy):
         Return the decrement, and a lower bound on it if the budget ended before it converged,
         otherwise None.
         """
-        ask = self.ask
-        H = self.H
-        search = self.search
         g = self.gradient[0]
         size = safe_norm(g)
         if size == 0:
@@ -494,23 +490,23 @@ class InertiaByProducts(InertiaStrategy):
         def has_step_converged(run: Any) -> bool:
             return bool(run.m >= MIN_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
 
-        run = search.run_from_gradient(
-            g, min(MAX_GRADIENT_STEPS, search.budget.products_left // 4), has_step_converged
+        run = self.search.run_from_gradient(
+            g, min(MAX_GRADIENT_STEPS, self.search.budget.products_left // 4), has_step_converged
         )
         if run is None:
-            return np.inf, decrement_lower_bound(size, H.norm_estimate)
+            return np.inf, decrement_lower_bound(size, self.H.norm_estimate)
         if run.scale == 0:
             self.residual = 1.0
             return np.inf, None
         values, S = ritz_decomposition(run)
         y, self.left = _newton_step_in_basis(run, size)
         self.step = combine_basis_rows(run.rows[: run.m], y[:, None])[0].astype(float)
-        cut = size / (MAX_RELATIVE_STEP * augmented_norm(ask.theta))
-        cut = max(run.scale * ask.curvature_tol, cut)
+        cut = size / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta))
+        cut = max(run.scale * self.ask.curvature_tol, cut)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         self.residual = float(max(0.0, 1 - inside) ** 0.5)
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
-        sizes = np.maximum(np.abs(values), GRADIENT_ERROR_EPS * H.eps * run.scale)
+        sizes = np.maximum(np.abs(values), GRADIENT_ERROR_EPS * self.H.eps * run.scale)
         decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
         short = run.m < min(MIN_GRADIENT_STEPS, run.dimension) and run.p > 0 and self.left > 0.1
         return decrement, decrement_lower_bound(size, self.flat) if short else None
@@ -518,13 +514,12 @@ class InertiaByProducts(InertiaStrategy):
     def _assess_nearness(self, whole: float) -> Nearness:
         g, off = self.gradient
         theta = self.ask.theta
-        H = self.H
         size = safe_norm(g)
         length = safe_norm(theta)
-        off = assumed_gradient_error(H.norm, theta) if np.isnan(off) else off
+        off = assumed_gradient_error(self.H.norm, theta) if np.isnan(off) else off
         share = max(0.0, 1 - off / size) if size > off else 0.0
         decrement = whole * share**2 if share > 0 else 0.0
-        reach = H.norm * length * length  # infinite if the product overflows
+        reach = self.H.norm * length * length  # infinite if the product overflows
         return assess_nearness_by_decrement(
             self.ask.ob, theta, size, decrement, reach, self.ask.gradient_tol, whole=whole
         )
@@ -635,15 +630,13 @@ class InertiaByProducts(InertiaStrategy):
         """Return Newton's step (n,) and its residual divided by ``||g||``. The step comes from the
         Krylov space of g or, if the residual is then smaller, from MINRES.
         """
-        H = self.H
         g = self.gradient[0]
         search = self.search
         size = self.near.gradient_norm
         if size == 0 or self.left <= 1e-3 or search.budget.products_left < 20:
             return self.step, self.left
-        room = int(min(MAX_SOLVE_STEPS, search.budget.products_left // 2))
-        step = newton_step(H, g, room)
-        left = safe_norm(H(step) + g) / size
+        step = newton_step(self.H, g, int(min(MAX_SOLVE_STEPS, search.budget.products_left // 2)))
+        left = safe_norm(self.H(step) + g) / size
         return (step, left) if left < self.left else (self.step, self.left)
 
     def prove_two_signs(self, distance: float) -> TwoSignProof:
@@ -762,12 +755,11 @@ class InertiaByProducts(InertiaStrategy):
         """Return the `Nearness` with ``||Hg|| / (||H|| ||g||)`` and the fraction of g outside the
         range of H added, from the Krylov space of g.
         """
-        flat = self.flat
         norm = self.H.norm
         size = self.near.gradient_norm
         return replace(
             self.near,
-            flat_ratio=None if flat is None or norm == 0 else min(1.0, flat / norm),
+            flat_ratio=None if self.flat is None or norm == 0 else min(1.0, self.flat / norm),
             residual=self.residual,
             step_too_long=norm <= size / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta)),
         )

@@ -156,8 +156,7 @@ def _check_hypotheses(
     values, vectors, errors = eigh(scaled)
     # Scaling by the units of the slopes adds rounding errors.
     off = phi.hessian_error(point) + 2 * EPS * safe_norm(scaled)
-    error = float(errors.max(initial=0.0)) + off
-    cut = ComplementEigenpairs(values, vectors, error, c, K[:, :0])
+    cut = ComplementEigenpairs(values, vectors, float(errors.max(initial=0.0)) + off, c, K[:, :0])
     least = float(np.abs(values).min(initial=np.inf))
     if not cut.min_abs_eigenvalue_bound > 0:
         return _kink_certificate(phi, "zero", least=least)

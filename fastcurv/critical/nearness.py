@@ -80,9 +80,8 @@ def assess_nearness(
     """
     g, off = gradient
     decrement, whole = newton_decrement(g, off, reach, eigen)
-    size = float(np.abs(theta) @ reach)
     return assess_nearness_by_decrement(
-        ob, theta, safe_norm(g), decrement, size, gradient_tol, whole=whole
+        ob, theta, safe_norm(g), decrement, float(np.abs(theta) @ reach), gradient_tol, whole=whole
     )
 
 
@@ -486,9 +485,8 @@ def is_curvature_stable(
     `stable_curvature_mask` to be stable over a length of `reach` along u in both directions. Return
     False if `reach` is negative or NaN.
     """
-    before = np.array([curvature])
     return reach >= 0 and bool(
-        stable_curvature_mask(ob, theta, reach * u, u[:, None], before, spend)
+        stable_curvature_mask(ob, theta, reach * u, u[:, None], np.array([curvature]), spend)
     )
 
 

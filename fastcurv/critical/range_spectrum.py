@@ -50,12 +50,10 @@ class RangeSpectrum(ComplementEigenpairs):
         that symmetries explain is the number of symmetry directions that were projected out or, if
         the eigenvalue of the complement is 0, of all symmetry directions.
         """
-        signs = self.signs
         s = seen.n_symmetry
         rest = self.space.complement_eigenvalue
-        n = self.space.n_complement
-        positive = int((signs == 1).sum()) + n * (rest > self.error)
-        negative = int((signs == -1).sum())
+        positive = int((self.signs == 1).sum()) + self.space.n_complement * (rest > self.error)
+        negative = int((self.signs == -1).sum())
         zero = self.space.n - positive - negative
         return replace(
             seen,

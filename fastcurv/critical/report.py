@@ -237,13 +237,12 @@ class CriticalPoint(FrozenRecord):
         """The kind and whether it is proved, as a sentence without advice."""
         minimum = self.kind == "minimum"
         sign, other = ("positive", "negative") if minimum else ("negative", "positive")
-        radius = self.radius
         certainty = "risk" if 0 < self.failure_probability < 1 else "measured"
         certainty = "proved" if self.certified else certainty
         numbers = self._numbers | {
             "kind": self.kind,
             "Kind": self.kind.capitalize(),
-            "place": place_of_radius(radius or 0.0),
+            "place": place_of_radius(self.radius or 0.0),
             "sign": sign,
             "other_sign": other,
             "side": "below -" if minimum else "above ",
@@ -270,10 +269,13 @@ class CriticalPoint(FrozenRecord):
         over ``|f|``. Infinity on a plateau and where negative curvature was found, because the loss
         may decrease by more. NaN if it was not computed, as for an objective without a value.
         """
-        decrement, loss = (self._numbers.get(name, np.nan) for name in ("decrement", "loss"))
         if self.plateau or self.escape_curvature is not None:
             return float(np.inf)
-        return float(decrement / abs(loss) if loss else np.nan if decrement else 0.0)
+        decrement = self._numbers.get("decrement", np.nan)
+        loss = self._numbers.get("loss", np.nan)
+        if loss == 0:
+            return 0.0 if decrement == 0 else np.nan
+        return float(decrement / abs(loss))
 
     @property
     def _n_unexplained(self) -> int:

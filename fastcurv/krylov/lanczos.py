@@ -313,8 +313,7 @@ class Recurrence(Lanczos, LanczosBasis):
         n, dtype = op.shape[0], operator_dtype(op)
         super().__init__(n, dtype, product_function(op), getattr(op, "fast_product", None))
         self.op, self.semiorthogonal = op, semiorthogonal
-        none = against is None
-        self.against = np.empty((0, n), dtype) if none else np.ascontiguousarray(against)
+        self.against = np.empty((0, n), dtype) if against is None else np.ascontiguousarray(against)
         self.dimension = n - len(self.against)
         self.capacity = min(max_basis, self.dimension)
         size = self.capacity + 1
@@ -491,8 +490,7 @@ class Recurrence(Lanczos, LanczosBasis):
         if self.n_locked:
             self.T[m:k, : self.n_locked] = C[:, : self.n_locked]
             self.T[: self.n_locked, m:k] = C[:, : self.n_locked].T
-        floor = 3 * self.noise / self.unit
-        B, dropped = orthonormalise(W, floor=floor, against=self.rows[:k])
+        B, dropped = orthonormalise(W, floor=3 * self.noise / self.unit, against=self.rows[:k])
         if len(self.against):
             orthogonalise(self.against, W[: len(B)], passes=1)
         self.err[m:k] = self.noise + self.unit * dropped

@@ -493,8 +493,7 @@ def as_owned_csr(A: Any, name: str) -> Any:
     """
     try:
         if A.format in ("csr", "csc", "bsr"):
-            parts = [np.array(a) for a in (A.data, A.indices, A.indptr)]
-            A = type(A)(tuple(parts), shape=A.shape)
+            A = type(A)(tuple(np.array(a) for a in (A.data, A.indices, A.indptr)), shape=A.shape)
             A.check_format(full_check=True)
         elif A.format == "coo":
             data, row, col = (np.array(a) for a in (A.data, A.row, A.col))

@@ -27,8 +27,7 @@ def has_levenberg_steps(ob: Any) -> bool:
     """Return True if the engine computes Levenberg-Marquardt steps: the Gauss-Newton matrix can be
     computed, the loss is convex in the outputs, and no subclass replaces the loss.
     """
-    given = loss_spec(ob.loss).given
-    is_convex = given is None or given.convex
+    is_convex = loss_spec(ob.loss).is_convex
     return has_gauss_newton_matrix(ob) and is_convex and states(ob, "engine_steps")
 
 
@@ -49,13 +48,10 @@ class EngineSteps:
 
     def point_evaluator(self) -> Any:
         ob = self.objective
-        given = loss_spec(ob.loss).given
-        convex = given is None or given.convex
-        if ob._by_blocks or not (convex and ob._has_quick_passes):
+        if ob._by_blocks or not (loss_spec(ob.loss).is_convex and ob._has_quick_passes):
             return None
-        current_plan = ob._spare_or_new_plan()
-        trial_plan = ob._spare_or_new_plan()
-        return LossEvaluator(current_plan, trial_plan, ob._spare, ob._max_spare_plans)
+        plans = ob._spare_or_new_plan(), ob._spare_or_new_plan()
+        return LossEvaluator(*plans, ob._spare, ob._max_spare_plans)
 
     def locked_run_function(self, minimiser: Any) -> Any:
         ob = self.objective

@@ -127,8 +127,7 @@ class KroneckerCoordinates:
         weight = self.ob.sample_weight
         if weight is None or not weight.any():
             return None
-        roots = np.sqrt(weight / weight.mean(dtype=float))
-        return np.asarray(roots[:, None], self.model.dtype)
+        return np.asarray(np.sqrt(weight / weight.mean(dtype=float))[:, None], self.model.dtype)
 
     def _second_moment(self, a: Array, roots: Array | None, bias: bool) -> Array:
         """Return the second moment sum of w a'a over the rows of a (N, k) in float64. If k is above

@@ -418,8 +418,7 @@ class MLP(ReadOnlyMixin):
         >>> model.input_jacobian([3.0, -2.0, 0.5], [[1.0, 1.0]])
         array([[[ 3., -2.]]])
         """
-        found = input_derivatives(self, theta, X, 1, None, statistics)
-        return np.asarray(found.jacobian)
+        return np.asarray(input_derivatives(self, theta, X, 1, None, statistics).jacobian)
 
     def input_hessian(
         self, theta: Any, X: Any, weights: Any = None, *, statistics: Any = None

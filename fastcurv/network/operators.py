@@ -701,8 +701,7 @@ class Jacobian(Operator):
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
-        bounds = ErrorPass(self.objective, self.theta, self._plan.layout)
-        return jacobian_row_error_bounds(bounds)
+        return jacobian_row_error_bounds(ErrorPass(self.objective, self.theta, self._plan.layout))
 
     def _transpose(self) -> TransposedOperator:
         return TransposedOperator(self)

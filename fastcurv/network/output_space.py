@@ -119,8 +119,7 @@ class _GramCache:
     def __init__(self, whole: Any) -> None:
         ob = whole.objective
         state = RowState(ob, whole.theta, whole._plan)
-        S = loss_curvature_factor(state.loss, whole.kind)
-        self.S = S.astype(whole.dtype)
+        self.S = loss_curvature_factor(state.loss, whole.kind).astype(whole.dtype)
         self.K = _sum_gram_matrix(ob, state, self.S)
         self.norm = safe_norm(self.K.astype(np.float64, copy=False))
         self.roots: dict[float, Any] = {}
@@ -158,8 +157,7 @@ def _sum_gram_matrix(ob: Any, state: RowState, S: Array) -> Array:
         G += ob.model.bias
         for j in range(0, c, step):
             end = min(j + step, c)
-            shape = c - j, N, end - j, N
-            panel = scratch[: (c - j) * N * (end - j) * N].reshape(shape)
+            panel = scratch[: (c - j) * N * (end - j) * N].reshape((c - j, N, end - j, N))
             M(panel.reshape((c - j) * N, -1), D[j * N :], D[j * N : end * N].T)
             panel *= G[None, :, None]
             K[j:, :, j:end] += panel
@@ -386,8 +384,7 @@ class OutputSpaceOperator(CurvatureReduction):
         multiplies by `complement_eigenvalue`.
         """
         held = self._complement
-        more = stop - len(held)
-        if more > 0:
+        if stop > len(held):
             nothing = self._zero_threshold()
             seeds = np.arange(len(held), stop)
             new = [_unit_vector(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]

@@ -93,8 +93,7 @@ def shard_min_loss_curvature(shard: Any, theta: np.ndarray, loss: LossFunction) 
     # is then relative to the size of second derivatives elsewhere, which random outputs show.
     random_outputs = np.random.default_rng(0).standard_normal(z.shape)
     usual_size = np.abs(loss(random_outputs, shard.y)[2]).max()
-    eps = np.finfo(float).eps
-    rounding = 1e-12 * np.abs(eigenvalues).max(axis=1) + 64 * eps * usual_size
+    rounding = 1e-12 * np.abs(eigenvalues).max(axis=1) + 64 * np.finfo(float).eps * usual_size
     return [float((eigenvalues[:, 0] + rounding).min())]
 
 

@@ -41,8 +41,7 @@ def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
         n = block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
-            whole = stop - start == n
-            held.append(block if whole else take_rows(block, slice(start, stop)))
+            held.append(block if stop - start == n else take_rows(block, slice(start, stop)))
             count += stop - start
             start = stop
             if count == size:

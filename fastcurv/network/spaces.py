@@ -37,8 +37,7 @@ def reduction_of(H: Any, space: str | None) -> CoordinateReduction | OutputSpace
     """Return the reduction of the curvature H in the given space, or by default in the
     fastest one, for `Curvature.reduced`. Return None if products with H itself are to be used.
     """
-    ob = H.objective
-    if ob._by_blocks:
+    if H.objective._by_blocks:
         if space not in (None, "parameters"):
             raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None

@@ -99,8 +99,7 @@ def _fisher_scale(shard: Any, kind: str) -> float:
     of all rows. The factor is 1 for other curvatures, and if the layout contains the number of all
     rows. The factor is rounded twice, which callers of `sum_error_bound` count as two additions.
     """
-    own = kind == "fisher" and not shard.layout
-    return float(shard.fisher_scale) * (1 + 1e-12) if own else 1.0
+    return float(shard.fisher_scale) * (1 + 1e-12) if kind == "fisher" and not shard.layout else 1.0
 
 
 class SumErrorBounds:

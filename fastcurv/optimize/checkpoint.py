@@ -181,8 +181,7 @@ def check_saved_losses(run: Any, facts: Any) -> None:
         run.n_gradients -= 1
     run.best_f = _reconcile_loss(run, run.best_f, f)
     run.best_gnorm = norm(g)
-    validated = run.validation is not None
-    score = value_at(run.validation, run.best) if validated else run.best_f
+    score = value_at(run.validation, run.best) if run.validation is not None else run.best_f
     run.best_score = _reconcile_loss(run, run.best_score, score)
 
 
@@ -348,7 +347,9 @@ def load_saved(
     asked = options_as_text(options)
     version, by = (one_line(repr(facts.get(name))) for name in ("version", "method"))
     name = one_line(path, 300)
-    other = _differing_option_names(asked, facts.get("options"))
+    saved = facts.get("options")
+    saved = saved if isinstance(saved, dict) else {}
+    differing = ", ".join(key for key in sorted(asked | saved) if asked.get(key) != saved.get(key))
     checks = (
         (
             facts.get("what") == "minimize",
@@ -364,8 +365,8 @@ def load_saved(
         ),
         (
             facts.get("options") == asked,
-            f"options must be those of the run saved in {name}, got other values of {other}. Use "
-            "the same options, or start a new run.",
+            f"options must be those of the run saved in {name}, got other values of "
+            f"{one_line(differing, 300)}. Use the same options, or start a new run.",
         ),
         (
             theta.shape == (n_params,),
@@ -376,13 +377,3 @@ def load_saved(
         if not right:
             raise ValueError(message)
     return arrays, facts
-
-
-def _differing_option_names(asked: dict[str, str], saved: Any) -> str:
-    """Return the names of the options that differ between a call (`asked`) and a file (`saved`), as
-    one string with commas.
-    """
-    saved = saved if isinstance(saved, dict) else {}
-    return one_line(
-        ", ".join(k for k in sorted(asked | saved) if asked.get(k) != saved.get(k)), 300
-    )

@@ -350,8 +350,7 @@ class CriticalPointSearch:
         bound = gradient_error_bound(self.ob, self.theta, H)
         if bound is None or not np.isfinite(bound):
             bound = PRODUCT_ERROR_EPS * H.eps * norm * augmented_norm(self.theta)
-        eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
-        stored = eps * norm * safe_norm(self.theta)
+        stored = np.finfo(getattr(self.ob, "dtype", np.float64)).eps * norm * safe_norm(self.theta)
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
         self.tol = GRADIENT_ROUNDING_FACTOR * max(known, default=0.0)
 
@@ -796,8 +795,7 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
             best = min(best, (theta, g), key=lambda point: safe_norm(point[1]))
     walk.theta, walk.g = best
     walk.history.append(walk.gradient_norm)
-    spent = not walk.allows_step(walk.theta.size)
-    products = walk.theta.size * spent
+    products = walk.theta.size * (not walk.allows_step(walk.theta.size))
     walk.end_without_point("index", "diverged_without_point", products, index=index)
     return False
 
@@ -810,8 +808,7 @@ def _fail_if_index_differs(walk: CriticalPointSearch, index: int) -> None:
     A = H(np.eye(H.n, dtype=H.dtype))
     walk.budget.count += H.count
     way = FollowedModes.choose_modes(A, symmetry_tangents(walk.ob, walk.theta).columns, index, None)
-    eps = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
-    found = way.n_negative(eps)
+    found = way.n_negative(float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps))
     if found != index:
         walk.stop(2, "other_index", n_negative=found, index=index)
 

@@ -458,12 +458,11 @@ class StationaryPointExaminer:
         reached and its value. The run itself does not move.
         """
         run = self.run
-        curvature = self.maker.curvature
         side = Run(
             run.ob,
             start.copy(),
             0,
-            curvature=curvature,
+            curvature=self.maker.curvature,
             max_time=max(run.budget.seconds_left(), 0.0),
         )
         method = self.maker(side, **self.options)
@@ -561,9 +560,8 @@ class StationaryPointExaminer:
         of the initial and the current loss. Without this test the run would continue until steps no
         longer change theta.
         """
-        run = self.run
-        left = run.gnorm * augmented_norm(at.theta)
-        nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(run.f0), abs(run.f))
+        left = self.run.gnorm * augmented_norm(at.theta)
+        nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(self.run.f0), abs(self.run.f))
         return bool(at.report.plateau or at.report.n_zero) and left <= nothing
 
 

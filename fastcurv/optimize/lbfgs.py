@@ -100,23 +100,22 @@ class LBFGS(Method):
         self.due = max(FIRST_REFRESH_ITERATION, 2 * self.taken)
 
     def step(self) -> str | None:
-        run = self.run
         here = self.engine.theta if self.layers is None else self.at
         # The first step, or the first after theta was changed from outside, starts a new search.
-        if not (self.started and equal_vectors(here, run.theta)):
+        if not (self.started and equal_vectors(here, self.run.theta)):
             self._start_engine()
         elif self.layers is not None and self.taken >= self.due:
             self._change_coordinates(self.layers)
         moved = self._step_in_python() if self.take_steps is None else self._step_in_engine()
         # If no lower value was found in the coordinates of the layers, the search continues in the
         # original coordinates.
-        if not (moved or run.cut or self.layers is None):
+        if not (moved or self.run.cut or self.layers is None):
             self.layers = None
             self.engine.restore_pairs(0, 0)
             self._start_engine()
             moved = self._step_in_python()
         self.taken += 1
-        if moved or run.cut:
+        if moved or self.run.cut:
             return None
         return "no_lower_loss"
 
@@ -198,7 +197,6 @@ class LBFGS(Method):
         sums over rows are bitwise equal to those of the saved run. Coordinates of the layers are
         computed again at their old origin, unless the run had returned to the original coordinates.
         """
-        run = self.run
         layers = self.layers
         engine = self.engine
         memory = self.options.memory
@@ -220,11 +218,11 @@ class LBFGS(Method):
                     "the array 'origin' or 'x' of this method is missing"
                 )
             self.origin = arrays["origin"]
-            self.at = run.theta.copy()
+            self.at = self.run.theta.copy()
             self.started = True
             layers.fit(self.origin)
             layers.rescale(facts["scale"])
-            engine.start(arrays["x"], run.f, layers.to_gradient(run.g))
+            engine.start(arrays["x"], self.run.f, layers.to_gradient(self.run.g))
         elif self.taken or layers is None:
             self.layers = None
             self._start_engine()

@@ -453,8 +453,7 @@ class MinimizeLoop:
         None, or return the reason why the run ends here.
         """
         run = self.run
-        method = self.method
-        if self._exhausted_budget() or not method.leaves_saddles:
+        if self._exhausted_budget() or not self.method.leaves_saddles:
             return "critical"
         if self.ending is None or not self.ending.is_out_of_budget():
             H = run.ob.hessian(run.theta)

@@ -329,17 +329,16 @@ class Newton(_KrylovMethod):
 
     def step(self) -> str | None:
         run = self.run
-        options = self.options
         space = self.krylov_space
         space.start(run.product, run.g, [])
         step = np.empty_like(run.theta)
         if len(step) <= STEP_DENSE_MAX_N:
             tolerance = 1e-12 * run.gnorm
         else:
-            tolerance = min(options.forcing, run.gnorm**0.5) * space.gamma
+            tolerance = min(self.options.forcing, run.gnorm**0.5) * space.gamma
         space.solve(
-            "shifted", options.damping, tolerance, self.max_krylov_dim, run.is_out_of_budget,
-            options.cost_weight, run.step_cost(), step,
+            "shifted", self.options.damping, tolerance, self.max_krylov_dim, run.is_out_of_budget,
+            self.options.cost_weight, run.step_cost(), step,
         )  # fmt: skip
         if not np.isfinite(run.try_step(step)):
             return "not_finite"
@@ -425,9 +424,8 @@ class NewtonCG(Method):
         run = self.run
         weight = self._initial_weight() if self.weight is None else self.weight
         eps = np.sqrt(weight * run.gnorm)
-        tolerance = min(self.options.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
-            run.product, run.g, eps, tolerance, self.work,
+            run.product, run.g, eps, min(self.options.forcing, np.sqrt(run.gnorm)), self.work,
             bound=self.bound, max_iter=self.options.max_cg, stop=run.is_out_of_budget,
             cost_weight=current_cost_weight(self), price=run.step_cost(),
         )  # fmt: skip
@@ -506,8 +504,7 @@ class NewtonCG(Method):
         suitable for negative curvature. Return False if no lower value is found.
         """
         run = self.run
-        down = -1.0 if dot(run.g, d) > 0 else 1.0
-        d *= d.dtype.type(down / norm(d))
+        d *= d.dtype.type((-1.0 if dot(run.g, d) > 0 else 1.0) / norm(d))
         start = self.reach or initial_trial_length(run.theta)
         t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=2, signs=(1.0,))
         if not f < run.f:

@@ -330,8 +330,7 @@ class Run(RunFacts):
         """The `EngineSteps` of the objective, or None if the objective wraps another one, whose own
         methods must be called.
         """
-        engine = self.engine
-        return None if engine is None or engine.objective is not self.ob else engine
+        return None if self.engine is None or self.engine.objective is not self.ob else self.engine
 
     # --- costs and budgets
 
@@ -521,8 +520,7 @@ class Run(RunFacts):
         record: tuple[Any, ...] = self.iteration, self.f, self.gnorm, spent, self.elapsed()
         score = self.f
         if self.validation is not None:
-            inside = all_finite(self.theta)
-            score = value_at(self.validation, self.theta) if inside else np.inf
+            score = value_at(self.validation, self.theta) if all_finite(self.theta) else np.inf
             record = *record, score
         self.pending = ([record], len(self.records), self.iteration, score)
         self.spent_here = None

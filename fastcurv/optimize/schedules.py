@@ -63,8 +63,7 @@ class Schedule:
     def formula(self) -> Any:
         """The learning rate as a formula in t, such as "0.1 / t^0.75"."""
         a = f"{self.alpha:g}"
-        d = f"{self.delta:g}"
-        return _FORMULAS[self.name][1].format(a=a, d=d, hold=self.hold)
+        return _FORMULAS[self.name][1].format(a=a, d=f"{self.delta:g}", hold=self.hold)
 
 
 # (function of the update number t that returns the learning rate, its formula as text) by name

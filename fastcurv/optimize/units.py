@@ -139,8 +139,7 @@ def minimize_in_target_units(
     """
     begun = time.perf_counter()
     f = value_as_float(units.ob.value(theta))
-    g = units.ob.gradient(theta)
-    records: list[tuple[Any, ...]] = [(0, f, norm(g), 0, 0.0)]
+    records: list[tuple[Any, ...]] = [(0, f, norm(units.ob.gradient(theta)), 0, 0.0)]
 
     def record(intermediate_result: MinimizeResult) -> bool:
         at = units.unscaled_result(intermediate_result)

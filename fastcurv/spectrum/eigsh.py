@@ -628,8 +628,7 @@ class ThickRestartSearch:
         wanted vectors, whose residuals are within the tolerance, and of others as long as this sum
         is small, for mu at any of the wanted values of which a copy is searched for.
         """
-        run = self.run
-        values, _, residuals = run.ritz_spectrum()
+        values, _, residuals = self.run.ritz_spectrum()
         wanted = wanted_indices(values, self.k, self.which)
         distances, far, _ = self.checks.distances_to_innermost(values[wanted])
         gaps = np.abs(values[:, None] - values[wanted][far]).min(axis=1)
@@ -640,7 +639,7 @@ class ThickRestartSearch:
         sums = shifts[order[self.k :]].cumsum()
         n_others = sums.searchsorted(MAX_SHIFT_RATIO * distances[far].min(), side="right")
         keep = np.sort(order[: min(self.k + n_others, most)])
-        run.lock(values[keep], run.ritz_vectors(keep).T)
+        self.run.lock(values[keep], self.run.ritz_vectors(keep).T)
 
     # -- the end
     # ----------------------------------------------------------------------------------------------

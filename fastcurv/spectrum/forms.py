@@ -121,8 +121,7 @@ def cheapest_form(
         total = SEARCH_OVERHEAD_SECONDS + summing + products * (entry + step)
         forms.append(OperatorForm("summed", total, entry, lambda: _summed_matrix_operator(op)))
     if matrix and n <= QUICK_DENSE_MAX_N:
-        known = each < np.inf
-        making = min(summing, n * each) if known or n > SEARCH_ALWAYS_DENSE_MAX_N else 0.0
+        making = min(summing, n * each) if each < np.inf or n > SEARCH_ALWAYS_DENSE_MAX_N else 0.0
         pairs = sum(cost * n**power for power, cost in enumerate(PAIRS_COST_SECONDS))
         forms.append(OperatorForm("matrix", making + pairs, 0.0, lambda: matrix_of(op)))
     return min(forms, key=lambda form: form.price)

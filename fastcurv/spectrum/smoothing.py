@@ -116,8 +116,7 @@ def smooth_density(
     ValueError
         If `width` is too small for the grid to resolve it.
     """
-    used = nodes[weights > 0]
-    largest = float(np.abs(used).max(initial=0.0))
+    largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     if linear_below is None:
         linear_below = max(1e-4 * largest, MIN_NORMAL) if largest else 1.0
     # Sums are computed in units of a power of two, in which no sum overflows or underflows.

@@ -352,7 +352,6 @@ class RangeSketch:
         """
         m = len(self.O)
         S = self.S
-        R = self.R
         H = projection_coefficients(self.Q, self.Z.astype(np.float64))
         H = (H + H.T) / 2
         W = projection_coefficients(self.Q, self.O.astype(np.float64)).T
@@ -361,7 +360,7 @@ class RangeSketch:
         P = W - S * np.einsum("ij,ij->j", S, W)
         forms = (
             row_dots(self.O, self.Y)
-            - 2 * np.einsum("ij,ij->j", P, R)
+            - 2 * np.einsum("ij,ij->j", P, self.R)
             + np.einsum("ij,ij->j", P, H @ P)
         )
         lengths = self.n - (P**2).sum(axis=0)
@@ -638,8 +637,7 @@ def diagonal(
             squares += (samples**2).sum(axis=0)
         # For a single sample the widening factor is NaN, since the error is unknown.
         mean = total / m
-        most = max(1, m - 1)
-        scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / most)
+        scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / max(1, m - 1))
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
         error = stderr_widening_factor(m) * (1 + TWO_VALUED_WIDENING_FACTOR / m) * scatter
         return apply.estimate(mean, np.hypot(error, rounding), method)

@@ -470,8 +470,7 @@ def _pseudo_huber_loss(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values
 
 def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
     r = z - y
-    size = _analytic_abs(r / width)
-    e = np.exp(-size)
+    e = np.exp(-_analytic_abs(r / width))
     below = r.real < 0
     small = e / (1 + e)
     value = width * np.log1p(e) + np.where(below, -level * r, (1 - level) * r)
@@ -534,8 +533,7 @@ def quantile_loss(level: float, width: float, kind: Callable[..., Made]) -> Made
 def pseudo_huber_loss(delta: float, kind: Callable[..., Made]) -> Made:
     """Return the loss of `fastcurv.Loss.pseudo_huber` as an object of class `kind`."""
     name = f"pseudo_huber({delta!r})"
-    third = 0.858651 / delta
-    return _built_in_loss(kind, name, partial(_pseudo_huber_loss, delta=delta), third)
+    return _built_in_loss(kind, name, partial(_pseudo_huber_loss, delta=delta), 0.858651 / delta)
 
 
 BUILT_IN_LOSSES: dict[str, LossFunction] = {

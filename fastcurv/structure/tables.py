@@ -141,6 +141,11 @@ class LossSpec:
     def per_entry(self) -> bool:
         return bool(self.separate) if self.given is None else not self.given.coupled
 
+    @property
+    def is_convex(self) -> bool:
+        """True if the loss is convex in the outputs."""
+        return self.given is None or self.given.convex
+
 
 def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
     """Return targets as an array (rows, d_out). Integer classes (rows,) become unit vectors."""
@@ -151,8 +156,7 @@ def _cross_entropy_terms(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any]
     shifted = f - f.real.max(axis=-1, keepdims=True)
     e = np.exp(shifted)
     total = e.sum(axis=-1, keepdims=True)
-    mass = y.sum(axis=-1, keepdims=True)
-    return y * (np.log(total) - shifted), mass * e / total - y
+    return y * (np.log(total) - shifted), y.sum(axis=-1, keepdims=True) * e / total - y
 
 
 def _entropy_terms(q: NDArray[Any]) -> NDArray[Any]:
@@ -171,8 +175,7 @@ def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def _accuracy(f: NDArray[Any], y: NDArray[Any]) -> float:
-    labels = y if y.ndim == 1 else y.argmax(axis=1)
-    return float(np.mean(f.argmax(axis=1) == labels))
+    return float(np.mean(f.argmax(axis=1) == (y if y.ndim == 1 else y.argmax(axis=1))))
 
 
 def _proved_correct_mask(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
@@ -684,8 +687,7 @@ def _elu_envelope(z: Floats, t: Floats) -> Three:
 
 def _elu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
     one = P.pair_from_float(np.ones_like(z.hi))
-    zero = P.pair_from_float(np.zeros_like(z.hi))
-    e = P.pair_expm1(P.select_pairs(z.hi > 0, zero, z))
+    e = P.pair_expm1(P.select_pairs(z.hi > 0, P.pair_from_float(np.zeros_like(z.hi)), z))
     return P.select_pairs(z.hi > 0, z, e), P.select_pairs(
         z.hi > 0, one, P.add_float_to_pair(e, 1.0)
     )

@@ -159,16 +159,6 @@ def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here)
     assert np.array_equal(theta[None] @ H, (H @ theta)[None])
 
 
-def test_networks_convert_between_precisions(here):
-    single = here.model.astype("float32")
-    assert single.dtype == np.float32 and single.astype(np.float64) == here.model
-    ob = fc.Objective(single, here.ob.X, here.ob.y)
-    assert abs(ob.value(here.theta) - here.ob.value(here.theta)) < 1e-5
-    normal = fc.MLP([2, 3, 3, 1], ["relu", "tanh"], False, True, "float64", True)
-    again = normal.astype("float32").astype("float64")
-    assert again == normal
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -227,15 +217,6 @@ def test_errors_name_the_methods_that_an_objective_lacks(here, call, words):
         eval(call, known)
 
 
-def test_dir_lists_the_subpackages_that_the_pages_use():
-    """`dir(fastcurv)` lists all public names and subpackages, also those that are imported at their
-    first use.
-    """
-    for name in ("schedules", "scipy", "spectrum", "structure", "testing", "plots", "distributed"):
-        assert name in dir(fc)
-    assert set(fc._SUBPACKAGES) <= set(dir(fc)) and set(fc.__all__) <= set(dir(fc))
-
-
 def test_foreign_choices_are_mapped_to_existing_ones(here):
     """No existing choice is in the table of foreign choices, and each quoted suggestion is a choice
     that the function accepts.
@@ -250,14 +231,6 @@ def test_foreign_choices_are_mapped_to_existing_ones(here):
             assert spelled == normalise_name(spelled) and spelled not in names
             if answer.startswith("'"):
                 assert answer.split("'")[1] in names, answer
-
-
-def test_scikit_learns_aliases_give_the_same_results(here):
-    found = fc.minimize(here.ob, here.theta, "lbfgs", max_iter=2, verdict=False)
-    same = fc.minimize(here.ob, here.theta, "l-bfgs", max_iter=2, verdict=False)
-    assert found.method == "l-bfgs" and np.array_equal(found.x, same.x)
-    few = fc.trace(here.H, 12, seed=0)
-    assert few.value == few.estimate
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) | {"lbfgs"}))
@@ -287,9 +260,3 @@ def test_subclasses_of_other_libraries_classes_suggest_their_converter(here):
         fc.Objective(own, np.ones((2, 4)), [0, 1])
     with pytest.raises(TypeError, match="theta must be one flat vector, got a Net. fc.from_torch"):
         here.ob.hessian(own)
-
-
-def test_errors_for_class_weight_list_the_allowed_values(here):
-    net = fc.MLPClassifier(class_weight="balance")
-    with pytest.raises(ValueError, match="must be 'balanced', or weights by class, got 'balance'"):
-        net.fit(here.ob.X, np.arange(30) % 3)

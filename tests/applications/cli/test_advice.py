@@ -76,6 +76,7 @@ def quoted(*parts):
     return shlex.quote("/".join(map(str, parts)))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_printed_command_in_advice_runs(folder, monkeypatch, tmp_path):
     """Every command that `classify`, `diagnose` and `report` print for runs at saddles, short or
     failed runs and saved networks is accepted and runs. No page suggests a Python call.

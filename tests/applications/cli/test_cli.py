@@ -24,12 +24,6 @@ def trained(tmp_path_factory):
     return path
 
 
-def test_help_names_every_command():
-    text = build_parser().format_help()
-    for command in ("demo", "train", "spectrum", "classify", "diagnose", "report", "bench", "info"):
-        assert re.search(rf"^    {command} ", text, re.MULTILINE)
-
-
 def test_diagnose_prints_the_cause_and_advice(trained, tmp_path, capsys):
     picture = tmp_path / "layers.png"
     given = ["diagnose", str(trained), "--quiet", "--figure", str(picture)]

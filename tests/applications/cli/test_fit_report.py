@@ -74,6 +74,7 @@ def results_of(calls, scope):
     return {call["name"]: eval(call["call"], scope) for call in calls}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", FITS)
 def test_every_number_of_a_report_equals_that_of_its_printed_call(rng, kind):
@@ -146,6 +147,7 @@ class Unnamed(TransformerMixin, BaseEstimator):
         return np.asarray(X)[:, : self.n]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("n_kept", [None, 3, 2])
 def test_pipelines_without_output_names_are_reported(rng, n_kept):
@@ -163,6 +165,7 @@ def test_pipelines_without_output_names_are_reported(rng, n_kept):
         assert fit_report._transformed_column_names(pipe[:-1], None, seen) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_sparse_rows_are_reported_like_dense_ones(rng, monkeypatch):
     est, X, y = regression(rng)
@@ -214,6 +217,7 @@ def frames(rng, kind):
     return Frame(names, values), Frame(["height"], y[:, None]), make_pipeline(OneHot(), est)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["stand-in", "pandas"])
 def test_the_page_of_a_data_frame_counts_and_shows_its_columns(rng, kind):
@@ -239,6 +243,7 @@ def test_the_page_of_a_data_frame_counts_and_shows_its_columns(rng, kind):
         fc.report(pipe, table, y, names=["a"])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_the_report_states_that_a_fit_has_not_converged(rng):
     """If a fit has not converged, the report states so, predicts left-out samples by folds, and
@@ -255,6 +260,7 @@ def test_the_report_states_that_a_fit_has_not_converged(rng):
     assert "On all rows, some of which stopped the fit R" in first
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_report_states_by_how_much_the_loss_of_a_linear_model_is_smaller(rng):
     X = rng.standard_normal((80, 3))
@@ -269,6 +275,7 @@ def test_report_states_by_how_much_the_loss_of_a_linear_model_is_smaller(rng):
     assert len(errors) == 2 and errors[0] < errors[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monkeypatch):
     """If a line separates the classes, the report states that the network is not needed. If no gap
@@ -285,6 +292,7 @@ def test_report_prefers_a_linear_model_for_linearly_separable_classes(rng, monke
     assert "linear_score" not in fc.report(est, X, y).facts
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
     est, X, y = regression(rng)
     with pytest.raises(TypeError, match="estimator must be an MLPRegressor or an MLPClassifier"):
@@ -317,6 +325,7 @@ def test_unsupported_estimators_and_targets_raise_a_clear_error(rng):
         fc.report(est, X, y, names=["a"])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_report_on_noise_prefers_the_mean_and_few_rows_have_no_interval(rng):
     """For targets of pure noise, the report states that neither model predicts better than the
@@ -334,6 +343,7 @@ def test_report_on_noise_prefers_the_mean_and_few_rows_have_no_interval(rng):
     assert "15 rows are too few for intervals that hold 95% of new rows." in facts["first_screen"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_cross_validation_handles_a_class_with_one_row(rng):
     X, y = rng.standard_normal((30, 2)), np.where(np.arange(30) == 3, "rare", "usual")
@@ -350,6 +360,7 @@ def choice(page):
     return json.loads(found)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["regression", "three classes"])
 def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, kind):

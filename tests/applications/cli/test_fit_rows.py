@@ -12,6 +12,8 @@ from fastcurv.applications.cli.fit_rows import (
     score_alone,
 )
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def first_screen(X, y):
     est = fc.MLPRegressor((3,), "tanh", alpha=1.0, random_state=0).fit(X, y)

@@ -367,6 +367,7 @@ def test_options_of_a_table_are_saved_with_the_network(mixed, tmp_path, capsys, 
     assert main(["predict", str(fit.save(tmp_path / "f.npz")), "t.xlsx", "--sheet", "data"]) == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_interrupted_report_leaves_no_file(numbers, tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -391,6 +392,7 @@ def people(path, seed=3, n=90):
     return person, y
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_linear_model_that_predicts_better_is_reported_and_saved(tmp_path, monkeypatch, capsys):
     """On a linear law the page, the saved network and its intervals are those of the linear model,
     unless --network keeps the network. The network is saved next to the page, over no other file.
@@ -419,6 +421,7 @@ def test_a_linear_model_that_predicts_better_is_reported_and_saved(tmp_path, mon
     assert np.median(width) / 2 == pytest.approx(facts[False]["half_width"], rel=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsys):
     """With --groups a row is predicted without the rows of its group, so that the score is that of
     new groups, and intervals of `predict` are as wide as those of the page.
@@ -482,6 +485,7 @@ def test_groups_are_checked_before_the_training(tmp_path, column):
     assert steps == ["reading the table"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_intervals_widen_where_errors_grow(tmp_path, capsys):
     """If errors grow with the prediction, intervals do too: they hold new rows with low and with
     high predictions alike, which those of one width do not.
@@ -535,6 +539,7 @@ def test_report_is_written_for_each_kind_of_table(kind, tmp_path):
     assert 1e4 < page.stat().st_size < 3e5
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys):
     """If the number of effective parameters is too high for the number of targets, the output and
     the page give both numbers, and Python issues no warning.

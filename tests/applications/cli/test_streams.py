@@ -60,7 +60,7 @@ def train(folder, out):
     return f"{PROGRAM} train {folder}/d.npz {more} --out '{out}'"
 
 
-@pytest.mark.by_day(share=1 / 3)
+@pytest.mark.by_day(share=1 / 6)
 @posix
 @pytest.mark.parametrize("json_", ["", "--json"])
 @pytest.mark.parametrize(
@@ -106,6 +106,7 @@ def test_status_is_2_for_invalid_arguments_if_standard_error_fails(where):
         assert ran.stderr.count(b"\n") == ("2>" not in where)
 
 
+@pytest.mark.by_day(share=1 / 2)
 @posix
 @pytest.mark.parametrize("both", [False, True])
 def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
@@ -128,25 +129,10 @@ def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
     assert both or (b"Input/output error; saved " in said and said.count(b"\n") == 1)
 
 
-@posix
-@FULL
-def test_progress_bars_on_a_broken_standard_error_are_harmless(folder):
+def test_progress_bars_on_a_broken_standard_error_are_harmless(monkeypatch):
     """With ``progress=True``, a run completes if standard error is full or missing."""
-    pytest.importorskip("tqdm")
-    program = (
-        "import fastcurv as fc, numpy as np, sys, os\n"
-        "{}\n"
-        "ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], 'mse', l2=0.1)\n"
-        "r = fc.minimize(ob, ob.model.init(seed=0), 'adam', max_iter=3, progress=True)\n"
-        "print(r.nit)\n"
-    )
-    for before, where in (("", "2>/dev/full"), ("sys.stderr = None", "")):
-        ran = shell(f"{sys.executable} - {where}", input=program.format(before).encode())
-        assert ran.stdout == b"3\n", (before, where, ran.stderr)
-
-
-def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
     tqdm = pytest.importorskip("tqdm.auto")
+    from fastcurv.common.progress import _TqdmBar
 
     class Full:
         def write(self, text):
@@ -155,13 +141,12 @@ def test_a_progress_bar_stops_writing_after_a_full_disk(monkeypatch):
         def flush(self):
             pass
 
-    monkeypatch.setattr(sys, "stderr", Full())
-    with show_bar(3, "steps", True) as progress:
-        progress.update()
+    ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    for stream in (Full(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert fc.minimize(ob, method="adam", max_iter=3, progress=True, seed=0).nit == 3
     made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
     made.fp = Full()
-    from fastcurv.common.progress import _TqdmBar
-
     for call in (lambda s: s.note("x"), lambda s: s.update(2), lambda s: s.close()):
         call(_TqdmBar(made))
 
@@ -480,13 +465,6 @@ def test_reports_are_valid_html_for_any_text_in_a_file(folder, tmp_path):
     reader.feed(text)
     assert reader.headings == HEADINGS and reader.tags.count("svg") == 5
     assert len(reader.scripts) == 1
-    html5lib = pytest.importorskip("html5lib")
-    tree = html5lib.parse(text, namespaceHTMLElements=False)
-    assert ["".join(h.itertext()) for h in tree.iter("h2")] == HEADINGS
-    scripts = ["".join(s.itertext()) for s in tree.iter("script")]
-    assert (
-        scripts == reader.scripts and len(list(tree.iter("{http://www.w3.org/2000/svg}svg"))) == 5
-    )
 
 
 @pytest.mark.parametrize(
@@ -504,11 +482,10 @@ def test_text_cannot_leave_its_element_of_the_report(word):
         .add_section("End")
         .to_html()
     )
-    html5lib = pytest.importorskip("html5lib")
-    tree = html5lib.parse(text, namespaceHTMLElements=False)
-    assert "".join(list(tree.iter("h2"))[-1].itertext()) == "End"
-    assert len(list(tree.iter("script"))) == 2
-    assert json.loads("".join(next(tree.iter("script")).itertext()))["cells"]["0"] == [word]
+    reader = PageReader()
+    reader.feed(text)
+    assert reader.headings[1:] == ["End"] and len(reader.scripts) == 2
+    assert json.loads(reader.scripts[0])["cells"]["0"] == [word]
 
 
 # --- malformed runs
@@ -533,12 +510,12 @@ PHASES = [
 
 
 def test_malformed_histories_are_drawn_or_rejected(tmp_path):
-    """Each of 100 runs with malformed or missing records and phases is rejected with a short error,
+    """Each of 40 runs with malformed or missing records and phases is rejected with a short error,
     or drawn, without a warning.
     """
     dice, path, drawn = np.random.default_rng(0), tmp_path / "run.npz", 0
     recipe = json.dumps({"data": "iris"})
-    for _ in range(100):
+    for _ in range(40):
         held = {"theta": np.ones(3), "recipe": recipe, "phases": PHASES[dice.integers(len(PHASES))]}
         names = ("loss", "gradient_norm", "time", "loss", "gradient_norm", "time", "colour")
         for name in names[: 6 + (dice.random() < 0.1)]:
@@ -557,7 +534,7 @@ def test_malformed_histories_are_drawn_or_rejected(tmp_path):
             page._add_training(about, saved)
         assert len(about.sections[-1].pictures) in (0, 2)
         drawn += bool(about.sections[-1].pictures)
-    assert 10 < drawn < 90
+    assert 4 < drawn < 36
 
 
 def test_runs_without_times_are_rejected(folder, tmp_path, capsys):

@@ -58,7 +58,7 @@ def test_most_failed_trainings_are_diagnosed_and_healthy_ones_are_not():
     for kind in KINDS:
         for seed in range(3 if kind == HEALTHY else 1):
             # the first run whose verdict, by all eigenvalues, takes at most two seconds
-            cases = (draw(kind, at, judged=True) for at in range(500 + seed, 600))
+            cases = (draw(kind, at) for at in range(500 + seed, 600))
             largest = 1000 if kind == "vanishing gradient with depth" else 500
             case = next(case for case in cases if case.ob.n_params <= largest)
             found = fc.diagnose(case.ob, case.theta, case.history)
@@ -81,7 +81,7 @@ def test_the_first_advice_helps_in_85_percent_of_broken_trainings():
     failed, tried = [], 0
     for kind in [kind for kind in KINDS if kind not in (HEALTHY, "labels shuffled")]:
         for seed in range(700, 708):
-            case = draw(kind, seed, judged=True)
+            case = draw(kind, seed)
             causes = fc.diagnose(case.ob, case.theta, case.history).causes
             tried += 1
             if not (causes and helped(case, causes[0].change)):

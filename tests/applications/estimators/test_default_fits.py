@@ -73,11 +73,3 @@ def test_reaching_the_final_step_limit_gives_no_warning():
     found = [fc.MLPClassifier(random_state=seed, max_iter=2000).fit(X, y) for seed in range(5)]
     assert {net.stopped_ for net in found} <= {"held_out", "callback"}
     assert all(net.n_iter_ < 2000 for net in found)
-
-
-def test_a_fit_that_reaches_max_iter_warns():
-    X, y = datasets.make_friedman1(300, noise=0.1, random_state=0)
-    net = fc.MLPRegressor(random_state=0, max_iter=20)
-    with pytest.warns(UserWarning, match="max_iter=20.*increase max_iter"):
-        net.fit(StandardScaler().fit_transform(X), y)
-    assert net.stopped_ == "max_iter"

@@ -7,7 +7,7 @@ import numpy as np
 import fastcurv as fc
 from fastcurv._engine import chosen_arch
 
-from .check import example, exchange, heading, shuffled, slow, vary
+from .check import example, heading, reverse, slow, vary
 
 MLP = fc.MLP
 
@@ -32,10 +32,7 @@ def rows_alone_permuted(d):
     }
 
 
-@heading(
-    rows_alone_permuted=rows_alone_permuted,
-    no_permutation=lambda d: {"distances": [0.0], "barrier": 1.0},
-)
+@heading(rows_alone_permuted=rows_alone_permuted)
 def permutations(d):
     return {
         "permuted units have the same loss and eigenvalues": max(d["loss_gaps"]) < 1e-12
@@ -45,25 +42,12 @@ def permutations(d):
     }
 
 
-def one_start(d):
-    """Return the numbers of `many_starts` as they would be for equal starts: a single loss, and
-    outputs that do not differ.
-    """
-    return {"distinct": 1, "apart": [0.0 for _ in d["apart"]]}
-
-
 def no_hidden_units(d):
-    """Return the numbers that the example `many_starts` computes for a network without hidden
-    units, whose loss is convex.
-    """
+    """Return the numbers of `many_starts` without hidden units, where the loss is convex."""
     return vary("many_starts", {"MLP": lambda sizes, activation: MLP([2, 1])})
 
 
-@heading(
-    one_start=one_start,
-    no_hidden_units=no_hidden_units,
-    not_trained=lambda d: {"right": [0.5], "kinds": ["not_critical"]},
-)
+@heading(no_hidden_units=no_hidden_units)
 def many_starts(d):
     return {
         "each start classifies every training sample correctly": min(d["right"]) == 1,
@@ -76,18 +60,7 @@ def many_starts(d):
 # Stochastic gradients.
 
 
-def schedules_exchanged(one, other):
-    """Return a control that exchanges the gaps to the minimum of two learning rate schedules."""
-    return lambda d: {"gaps": exchange(d["gaps"], one, other)}
-
-
-@heading(
-    constant_rate_exchanged=schedules_exchanged("constant", "inverse time"),
-    finite_sum_exchanged=schedules_exchanged("constant", "power 2"),
-    conditions_exchanged=lambda d: {
-        "meets": {name: not meets for name, meets in d["meets"].items()}
-    },
-)
+@heading()
 def learning_rates(d):
     gaps, meets = d["gaps"], d["meets"]
     good = [name for name in gaps if meets[name]]
@@ -101,24 +74,7 @@ def learning_rates(d):
     }
 
 
-def panels_exchanged(one, other):
-    """Return a control that exchanges two panels of `constant_rate`, each a first rate and a batch
-    size.
-    """
-
-    def control(d):
-        gaps = d["gaps"]
-        for name in ("constant", "1/t", "power 0.6"):
-            gaps = exchange(gaps, (*one, name), (*other, name))
-        return {"gaps": gaps}
-
-    return control
-
-
-@heading(
-    first_rates_exchanged=panels_exchanged((0.05, 8), (0.5, 8)),
-    batch_sizes_exchanged=panels_exchanged((0.5, 8), (0.5, 128)),
-)
+@heading(reversed=lambda d: {"gaps": reverse(d["gaps"])})
 def constant_rate(d):
     def over_decaying(*panel):
         return [d["gaps"][*panel, "constant"] / d["gaps"][*panel, name] for name in DECAYING]
@@ -141,9 +97,7 @@ def one_draw(scale, quick, *larger):
 
 
 def right_labels(d):
-    """Return the numbers that the example `early_stopping` computes for samples without wrong
-    labels.
-    """
+    """Return the numbers of `early_stopping` for samples without wrong labels."""
     problem, digits = example("early_stopping").problem, example("common").digits
 
     def right(scale, seed):
@@ -155,8 +109,8 @@ def right_labels(d):
 
 
 def last_theta(d):
-    """Return the numbers that the example `early_stopping` computes if training returns the last
-    theta instead of the one with the lowest validation loss.
+    """Return the numbers of `early_stopping` if training returns the last theta instead of the one
+    with the lowest validation loss.
     """
     minimize = fc.minimize
 
@@ -187,17 +141,7 @@ def early_stopping(d):
     }
 
 
-def batches_of_one_size(d):
-    """Return the errors of `batch_size` with those of the first batch size in place of all
-    others.
-    """
-    return {"errors": np.repeat(d["errors"][:1], len(d["batches"]), axis=0)}
-
-
-@heading(
-    batches_of_one_size=batches_of_one_size,
-    samples_one_by_one=lambda d: {"gain": dict.fromkeys(d["gain"], 1.0)},
-)
+@heading(one_error=lambda d: {"errors": 0 * d["errors"] + 1})
 def batch_size(d):
     root = d["errors"] * np.sqrt(d["batches"])[:, None]
     # plain loops gain little from larger batches
@@ -215,17 +159,14 @@ def batch_size(d):
 
 
 def a_parabola(d):
-    """Return the numbers that the example `newton_parabola` computes for a linear unit in place of
-    tanh, whose loss is convex everywhere.
+    """Return the numbers of `newton_parabola` for a linear unit in place of tanh, whose loss is
+    convex everywhere.
     """
     linear = lambda sizes, bias: MLP(sizes, activation="identity", bias=bias)  # noqa: E731
     return vary("newton_parabola", {"MLP": linear})
 
 
-@heading(
-    a_parabola=a_parabola,
-    points_exchanged=lambda d: exchange(d, "convex", "concave"),
-)
+@heading(a_parabola=a_parabola)
 def newton_parabola(d):
     convex, concave = d["convex"], d["concave"]
     return {
@@ -238,16 +179,13 @@ def newton_parabola(d):
 
 
 def equal_curvatures(d):
-    """Return the numbers that the example `flat_and_steep` computes for inputs of equal spread and
-    a learning rate below 1 over the largest eigenvalue.
+    """Return the numbers of `flat_and_steep` for inputs of equal spread and a learning rate below 1
+    over the largest eigenvalue.
     """
     return vary("flat_and_steep", SPREADS=(1.0, 1.0), RATE=0.9)
 
 
-@heading(
-    equal_curvatures=equal_curvatures,
-    methods_exchanged=lambda d: {"lengths": exchange(d["lengths"], "gradient descent", "Newton")},
-)
+@heading(equal_curvatures=equal_curvatures)
 def flat_and_steep(d):
     descent, newton = d["lengths"]["gradient descent"], d["lengths"]["Newton"]
     return {
@@ -264,9 +202,7 @@ def flat_and_steep(d):
 
 
 def ten_parameters(d):
-    """Return the numbers that the example `hessian_cost` computes for networks of six and ten
-    parameters.
-    """
+    """Return the numbers of `hessian_cost` for networks of six and ten parameters."""
     digits = example("common").digits
 
     def one_feature(n_samples):
@@ -289,14 +225,6 @@ PLAIN = ("newton", "damped-newton", "newton-mr")
 WITH_SIGNS = ("saddle-free-newton", "newton-cg", "trust-region", "cubic")
 
 
-def plain_exchanged(d):
-    """Return the counts of `newton_steps` with those of Newton's method and of the cubic method
-    exchanged.
-    """
-    names = ("reached", "drawn", "usual", "usual drawn", "higher")
-    return {name: exchange(d[name], "newton", "cubic") for name in names}
-
-
 def size(d):
     """Return the scale, "quick" or "normal", at which the example `newton_steps` computed its
     numbers.
@@ -305,9 +233,7 @@ def size(d):
 
 
 def two_iterations(d):
-    """Return the numbers that the example `newton_steps` computes with two iterations of each
-    method instead of 200.
-    """
+    """Return the numbers of `newton_steps` with two iterations of each method instead of 200."""
     minimize = fc.minimize
 
     def short(*args, max_iter, seed):
@@ -318,9 +244,7 @@ def two_iterations(d):
 
 @slow
 def far_from_the_saddles(d):
-    """Return the numbers that the example `newton_steps` computes for starts at a distance of about
-    3 from the saddles.
-    """
+    """Return the numbers of `newton_steps` for starts at a distance of about 3 from the saddles."""
     near = example("newton_steps").start_near_critical_point
 
     def far(U, kept, rng):
@@ -344,7 +268,6 @@ def small_network(d):
 
 
 @heading(
-    plain_exchanged=plain_exchanged,
     two_iterations=two_iterations,
     far_from_the_saddles=far_from_the_saddles,
     small_network=small_network,
@@ -376,17 +299,7 @@ def newton_steps(d):
 # A fitted network.
 
 
-def linear_model(d):
-    """Return the slopes of the linear model, repeated for every patient, in place of the slopes of
-    the network.
-    """
-    return {"slopes": np.tile(d["linear"], (len(d["slopes"]), 1))}
-
-
-@heading(
-    linear_model=linear_model,
-    inputs_in_random_order=lambda d: {"linear": shuffled(d["linear"])},
-)
+@heading(linear_model=lambda d: {"slopes": np.tile(d["linear"], (len(d["slopes"]), 1))})
 def slopes(d):
     low, high = np.percentile(d["slopes"], [5, 95], axis=0)
     return {
@@ -403,8 +316,8 @@ def slopes(d):
 
 
 def strong_decay(d):
-    """Return the numbers that the example `left_out` computes with weight decay a thousand times as
-    strong, with which no sample moves the minimum far.
+    """Return the numbers of `left_out` with weight decay a thousand times as strong, with which no
+    sample moves the minimum far.
     """
     objective = fc.Objective
 
@@ -414,10 +327,7 @@ def strong_decay(d):
     return vary("left_out", {"Objective": decayed})
 
 
-@heading(
-    strong_decay=strong_decay,
-    estimates_exchanged=lambda d: {"shares": exchange(d["shares"], "one", "influence")},
-)
+@heading(strong_decay=strong_decay)
 def left_out(d):
     shares = d["shares"]
     return {
@@ -427,9 +337,7 @@ def left_out(d):
 
 
 def more_noise_and_no_gap(d):
-    """Return the numbers that the example `data_gap` computes for three times the noise and no gap
-    in the inputs.
-    """
+    """Return the numbers of `data_gap` for three times the noise and no gap in the inputs."""
     return vary("data_gap", GAP=0.0, NOISE=0.3)
 
 

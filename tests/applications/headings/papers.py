@@ -4,7 +4,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from .check import example, heading, rank_correlation, shuffled, vary
+from .check import example, heading, rank_correlation, reverse, shuffled, vary
 
 MLP = fc.MLP
 
@@ -20,19 +20,7 @@ def a_rate_too_small(d):
     return {"facts": {0.05: [module.measure(0.05, *module.reproduce(0.05, 0, time=100))]}}
 
 
-def a_parabola(d):
-    """Return the measurements of `edge_of_stability` as on a parabola, where every step raises the
-    loss once the eigenvalue has reached 2/rate.
-    """
-    return {
-        "facts": {
-            rate: [fact | {"rises_after": 1.0, "fall": np.inf} for fact in own]
-            for rate, own in d["facts"].items()
-        }
-    }
-
-
-@heading(a_rate_too_small=a_rate_too_small, a_parabola=a_parabola)
+@heading(a_rate_too_small=a_rate_too_small)
 def edge_of_stability(d):
     facts = [fact for own in d["facts"].values() for fact in own]
     return {
@@ -46,10 +34,7 @@ def edge_of_stability(d):
     }
 
 
-@heading(
-    ends_of_two_trainings=lambda d: {"rises": d["barriers"] > 1},
-    start_and_own_end=lambda d: {"barriers": 1 + d["rises"], "lengths": np.ones(1)},
-)
+@heading(ends_of_two_trainings=lambda d: {"rises": d["barriers"] > 1})
 def straight_line(d):
     return {
         "from the start of a training to its end the loss only falls": not d["rises"].any(),
@@ -58,10 +43,7 @@ def straight_line(d):
     }
 
 
-@heading(
-    the_straight_line=lambda d: {"bent": d["straight"]},
-    the_bent_path=lambda d: {"straight": d["bent"]},
-)
+@heading(exchanged=lambda d: {"bent": d["straight"], "straight": d["bent"]})
 def bent_path(d):
     return {
         "on the bent path the loss hardly rises": np.all(d["bent"] < 1.5 * d["ends"]),
@@ -69,23 +51,7 @@ def bent_path(d):
     }
 
 
-def random_permutations(d):
-    """Return the barriers of `matched_units` with those for random permutations in place of those
-    for matched units, and the shares that follow from them.
-    """
-    barriers = d["barriers"] | {"matched": d["barriers"]["at random"]}
-    trained = barriers["as trained"]
-    return {
-        "barriers": barriers,
-        "shares": {width: barriers["matched"][width] / own for width, own in trained.items()},
-    }
-
-
-def matched_in_place_of_random(d):
-    return {"barriers": d["barriers"] | {"at random": d["barriers"]["matched"]}}
-
-
-@heading(random_permutations=random_permutations, matched_twice=matched_in_place_of_random)
+@heading(reversed=lambda d: {"barriers": reverse(d["barriers"])})
 def matched_units(d):
     trained, drawn, matched = (d["barriers"][n] for n in ("as trained", "at random", "matched"))
     shares = [np.median(share) for share in d["shares"].values()]
@@ -100,18 +66,9 @@ def matched_units(d):
     }
 
 
-def losses_shuffled(d):
-    """Return the runs of `index_against_loss` with the losses of the critical points in random
-    order.
-    """
-    runs = {
-        kind: (shuffled(points), index, spectra)
-        for kind, (points, index, spectra) in d["runs"].items()
-    }
-    return {"runs": runs}
-
-
-@heading(losses_shuffled=losses_shuffled)
+@heading(
+    shuffled=lambda d: {"runs": {k: (shuffled(a), b, c) for k, (a, b, c) in d["runs"].items()}}
+)
 def index_against_loss(d):
     runs = [(points, index) for points, index, _ in d["runs"].values()]
     return {
@@ -124,18 +81,7 @@ def index_against_loss(d):
     }
 
 
-def widths_shuffled(d):
-    """Return the final losses of `spread_by_width` with those of all widths mixed in random
-    order.
-    """
-    drawn = {}
-    for name, own in d["losses"].items():
-        every = shuffled(np.concatenate([*own.values()]))
-        drawn[name] = dict(zip(own, np.split(every, len(own))))
-    return {"losses": drawn}
-
-
-@heading(widths_shuffled=widths_shuffled)
+@heading(reversed=lambda d: {"losses": {name: reverse(x) for name, x in d["losses"].items()}})
 def spread_by_width(d):
     spreads = [[np.std(x, ddof=1) for x in own.values()] for own in d["losses"].values()]
     return {
@@ -147,18 +93,14 @@ def spread_by_width(d):
 
 
 def linear_units_at_the_start(d):
-    """Return the numbers that the example `best_steps` computes for networks of linear units before
-    any training.
-    """
+    """Return the numbers of `best_steps` for networks of linear units before any training."""
     reproduce = example("best_steps").reproduce
     linear = {"MLP": lambda sizes, activation: MLP(sizes, activation="identity")}
     return vary("best_steps", linear, reproduce=lambda seed, n_steps: reproduce(seed, 0))
 
 
 def two_hidden_units(d):
-    """Return the numbers that the example `best_steps` computes for networks of two hidden units
-    instead of twelve.
-    """
+    """Return the numbers of `best_steps` for networks of two hidden units instead of twelve."""
     return vary("best_steps", {"MLP": lambda sizes, activation: MLP([8, 2, 10])})
 
 
@@ -173,9 +115,7 @@ def best_steps(d):
 
 
 def thirty_steps(d):
-    """Return the numbers that the example `gradient_flat` computes with thirty steps of each search
-    instead of 3000.
-    """
+    """Return the numbers of `gradient_flat` with thirty steps of each search instead of 3000."""
     minimize = fc.minimize
 
     def short(*args, max_iter, **options):
@@ -185,8 +125,8 @@ def thirty_steps(d):
 
 
 def strong_decay(d):
-    """Return the numbers that the example `gradient_flat` computes with weight decay thirty times
-    as strong in the tanh network.
+    """Return the numbers of `gradient_flat` with weight decay thirty times as strong in the tanh
+    network.
     """
     objective = fc.Objective
 
@@ -230,9 +170,7 @@ def one_network(scale, quick, *larger):
 
 
 def tanh_in_place_of_relu(d):
-    """Return the numbers that the example `outliers` computes with tanh units in both kinds of
-    networks.
-    """
+    """Return the numbers of `outliers` with tanh units in both kinds of networks."""
     tanh = {"MLP": lambda sizes, activation, batch_norm: MLP(sizes, batch_norm=batch_norm)}
     return vary("outliers", tanh, pick=one_network)
 
@@ -254,8 +192,8 @@ def outliers(d):
 
 
 def centred_before(d):
-    """Return the numbers that the example `input_covariance` computes for inputs whose mean has
-    been subtracted beforehand.
+    """Return the numbers of `input_covariance` for inputs whose mean has been subtracted
+    beforehand.
     """
     pixels = example("input_covariance").pixels
 

@@ -4,16 +4,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from .check import (
-    change,
-    example,
-    exchange,
-    exchange_labels,
-    heading,
-    rank_correlation,
-    shuffled,
-    vary,
-)
+from .check import example, heading, rank_correlation, reverse, vary
 
 MLP = fc.MLP
 
@@ -21,39 +12,7 @@ MLP = fc.MLP
 # What a critical point is.
 
 
-def recounted(facts, **changes):
-    """Return the numbers of `where_training_stops` for its table with some columns replaced."""
-    table = facts["table"] | changes
-    return example("where_training_stops").count_facts(table) | {"table": table}
-
-
-def batches_exchanged(facts):
-    """Return the numbers of `where_training_stops` with the names of two trainings with
-    mini-batches and of two with all samples exchanged.
-    """
-    names = facts["table"]["training"]
-    for mini, full in (("Adam", "Adam, all samples"), ("SGD", "L-BFGS")):
-        names = exchange_labels(names, mini, full)
-    return recounted(facts, training=names)
-
-
-def where_descent_ends(facts):
-    """Return the numbers of `where_training_stops` for the points at which descent ends, in place
-    of those at which training stops, with half of the minima turned into saddles.
-    """
-    kinds = facts["table"]["down_kind"].copy()
-    kinds[::2] = "saddle"
-    return recounted(facts, kind=kinds, down_kind=kinds)
-
-
-@heading(
-    penalties_exchanged=lambda facts: recounted(facts, l2=1e-3 - facts["table"]["l2"]),
-    batches_exchanged=batches_exchanged,
-    where_descent_ends=where_descent_ends,
-    random_weights_before_and_after=lambda facts: recounted(
-        facts, loss=facts["table"]["start_loss"]
-    ),
-)
+@heading()
 def where_training_stops(facts):
     table = facts["table"]
     trained = table["training"] != "random weights"
@@ -99,10 +58,7 @@ class GaussNewton(fc.Objective):
         return lambda d: value + gradient @ d + d @ (G @ d) / 2
 
 
-@heading(
-    gauss_newton=lambda d: vary("taylor_error", {"Objective": GaussNewton}),
-    orders_exchanged=lambda d: {"with_hessian": d["without"], "without": d["with_hessian"]},
-)
+@heading(gauss_newton=lambda d: vary("taylor_error", {"Objective": GaussNewton}))
 def taylor_error(d):
     return {
         "with the Hessian the error falls as the cube": np.allclose(
@@ -116,8 +72,8 @@ SIGNS = {"minimum": (True, True), "saddle": (False, True), "maximum": (False, Fa
 
 
 def gauss_newton_signs(d):
-    """Return the numbers that the example `eigenvalues_tell` computes from the Gauss-Newton matrix,
-    which has no negative eigenvalues, in place of the Hessian.
+    """Return the numbers of `eigenvalues_tell` from the Gauss-Newton matrix, which has no negative
+    eigenvalues, in place of the Hessian.
     """
 
     def dense(ob, theta):
@@ -127,8 +83,8 @@ def gauss_newton_signs(d):
 
 
 def tanh_autoencoder(d):
-    """Return the numbers that the example `eigenvalues_tell` computes for an autoencoder with tanh
-    units at the points of the linear one, which are not critical for tanh units.
+    """Return the numbers of `eigenvalues_tell` for an autoencoder with tanh units at the points of
+    the linear one, which are not critical for tanh units.
     """
     return vary(
         "eigenvalues_tell",
@@ -153,26 +109,7 @@ def eigenvalues_tell(d):
     }
 
 
-def in_the_valley(d):
-    """Return the numbers of `toy_surface` with its minimum in place of its saddle, and its saddle
-    in place of its minimum.
-    """
-    ob, theta = fc.testing.lecture_toy(), np.array([0.5, 2.0])
-    H = ob.hessian(theta) @ np.eye(2)
-    v = np.abs(np.linalg.eigh(H)[1][:, 0])
-    saddle = fc.classify(ob, np.zeros(2))
-    return {
-        "hessian": H,
-        "kind": fc.classify(ob, theta).kind,
-        "direction": v,
-        "before": ob.value(theta),
-        "loss": ob.value(theta + 0.1 * v),
-        "valley": saddle.kind,
-        "valley_zero": saddle.n_zero,
-    }
-
-
-@heading(in_the_valley=in_the_valley)
+@heading(saddle_in_place_of_minimum=lambda d: {"valley": "saddle"})
 def toy_surface(d):
     return {
         "the origin is a saddle with H = [[0, -2], [-2, 0]]": d["kind"] == "saddle"
@@ -184,11 +121,7 @@ def toy_surface(d):
     }
 
 
-@heading(
-    no_step=lambda d: {"fallen": 0 * d["fallen"], "escaped": 0 * d["escaped"]},
-    a_quadratic_loss=lambda d: {"ratio": np.ones_like(d["ratio"])},
-    signs_exchanged=lambda d: {"factors": exchange(d["factors"], "positive", "negative")},
-)
+@heading(reversed=lambda d: {"factors": reverse(d["factors"])})
 def escape_step(d):
     right = {sign: np.mean(abs(np.log(found)) < 0.06) for sign, found in d["factors"].items()}
     return {
@@ -206,21 +139,7 @@ def escape_step(d):
 # Saddles, or poor minima?
 
 
-def coin_tosses(d):
-    """Return the counts of searches that `saddles_against_size` would find at a minimum if the sign
-    of each eigenvalue were a coin toss.
-    """
-    return {"minima": {n: (round(of * 0.5**n), of) for n, (_, of) in d["minima"].items()}}
-
-
-@heading(
-    coin_tosses=coin_tosses,
-    sizes_in_reverse_order=lambda d: {
-        "minima": dict(zip(d["minima"], [*d["minima"].values()][::-1]))
-    },
-    searches_in_place_of_descents=lambda d: {"descents": d["minima"]},
-    losses_in_random_order=lambda d: change(d, "table", loss=shuffled(d["table"]["loss"])),
-)
+@heading()
 def saddles_against_size(d):
     common = example("common")
     shares = {n: k / of for n, (k, of) in d["minima"].items()}
@@ -241,19 +160,7 @@ def saddles_against_size(d):
     }
 
 
-def by_gradient_norm(d):
-    """Return the counts and the table of `finding_saddles` with `sample_critical_points` and
-    searches that minimise the gradient norm exchanged.
-    """
-    way = exchange_labels(d["table"]["way"], "sample", "gradient norm")
-    counts = exchange(d["counts"], "sample", "gradient norm")
-    return {"counts": counts} | change(d, "table", way=way)
-
-
-@heading(
-    by_gradient_norm=by_gradient_norm,
-    losses_in_random_order=lambda d: change(d, "table", loss=shuffled(d["table"]["loss"])),
-)
+@heading()
 def finding_saddles(d):
     common = example("common")
     sample, before = (d["counts"][way] for way in ("sample", "gradient norm"))
@@ -279,19 +186,7 @@ def finding_saddles(d):
 PARTS = (("proved", "tries"), ("there", "wanted"))
 
 
-def signs_of_rounding(d):
-    """Return the table of wide networks of `minimum_ratio` with the signs of computed eigenvalues
-    in place of the proved counts.
-    """
-    wide = d["wide"]
-    return change(d, "wide", positive=wide["positive_signs"], negative=wide["negative_signs"])
-
-
-@heading(
-    signs_of_rounding=signs_of_rounding,
-    exact_zeros=lambda d: change(d, "wide", positive_signs=d["wide"]["positive"]),
-    wide_networks_in_place_of_others=lambda d: {"narrow": d["wide"], "with l2": d["wide"]},
-)
+@heading()
 def minimum_ratio(d):
     wide = d["wide"]
     half = (1 + 40 / wide["n"]) / 2  # rounding gives half of the zero eigenvalues a positive sign
@@ -310,12 +205,7 @@ def minimum_ratio(d):
     }
 
 
-@heading(
-    no_unit_added=lambda d: {"opened": d["stuck"], "lowest": -d["lowest"]},
-    no_escape=lambda d: {"escaped": d["before"], "after": d["before"]},
-    sigmoid_in_place_of_tanh=lambda d: {"kinds": exchange(d["kinds"], "tanh", "sigmoid")},
-    relu_in_place_of_softplus=lambda d: {"kinds": exchange(d["kinds"], "relu", "softplus")},
-)
+@heading(reversed=lambda d: {"kinds": reverse(d["kinds"])})
 def wider_net(d):
     kinds = d["kinds"]
     return {
@@ -346,18 +236,7 @@ def planes_without_hidden_units(d):
     return {"counts": np.array(counts)}
 
 
-def descent_in_all_weights(d):
-    """Return the entries `kinds`, `negative` and `before` of `two_weights` for the points at which
-    descent in all weights ends, in place of the minima over two weights.
-    """
-    kinds = np.full(len(d["after"]), "minimum")
-    return {"kinds": kinds, "negative": np.zeros(len(kinds)), "before": d["after"]}
-
-
-@heading(
-    planes_without_hidden_units=planes_without_hidden_units,
-    descent_in_all_weights=descent_in_all_weights,
-)
+@heading(planes_without_hidden_units=planes_without_hidden_units)
 def two_weights(d):
     return {
         "over two weights the loss often has several minima": np.mean(d["counts"] > 1) > 0.2,
@@ -367,19 +246,7 @@ def two_weights(d):
     }
 
 
-def half_of_the_directions(d):
-    """Return the eigenvalues of `hidden_way_out`, and the fraction of random directions with
-    negative curvature, for a Hessian with eigenvalues 1 and -1 in equal numbers.
-    """
-    v = np.random.default_rng(0).standard_normal((1000, 60))
-    eigenvalues = np.repeat([1.0, -1.0], 30)
-    return {"falling": np.mean(np.square(v) @ eigenvalues < 0), "eigenvalues": eigenvalues}
-
-
-@heading(
-    half_of_the_eigenvalues_negative=half_of_the_directions,
-    a_random_direction=lambda d: {"lowest": d["loss"]},
-)
+@heading(a_random_direction=lambda d: {"lowest": d["loss"]})
 def hidden_way_out(d):
     return {
         "random directions hide that the point is a saddle": d["kind"] == "saddle"
@@ -393,26 +260,7 @@ def hidden_way_out(d):
     }
 
 
-def widths_exchanged(d):
-    """Return the counts of `poor_minima` with width 32 and the worst width of each data set
-    exchanged.
-    """
-    shares = {}
-    for name, by in d["shares"].items():
-        worst = min(by["width"], key=lambda width: by["width"][width])
-        shares[name] = by | {"width": exchange(by["width"], worst, 32)}
-    return {"shares": shares}
-
-
-@heading(
-    widths_exchanged=widths_exchanged,
-    widths_in_place_of_depths=lambda d: {
-        "shares": {
-            name: by | {"depth": dict(zip(by["depth"], (by["width"][w] for w in (4, 16, 32))))}
-            for name, by in d["shares"].items()
-        }
-    },
-)
+@heading()
 def poor_minima(d):
     interval = example("common").binomial_interval
     widths = [by["width"] for by in d["shares"].values()]
@@ -427,19 +275,7 @@ def poor_minima(d):
     }
 
 
-def whole_matrix(d):
-    """Return the table of `ten_million` with the time and memory of a dense matrix of second
-    derivatives in place of those of products.
-    """
-    n = d["table"]["n"].astype(float)
-    changes = dict.fromkeys(("memory", "verdict_memory"), 8 * n**2 / 2**30)
-    return change(d, "table", product=d["table"]["product"] * n, **changes)
-
-
-@heading(
-    whole_matrix=whole_matrix,
-    the_minimum_before=lambda d: change(d, "table", kind=np.full(d["table"]["n"].size, "minimum")),
-)
+@heading(reversed=lambda d: {"table": d["table"] | {"product": d["table"]["product"][::-1]}})
 def ten_million(d):
     table, last = d["table"], d["table"]["n"].argmax()
     n = table["n"].astype(float)

@@ -4,7 +4,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from .check import change, example, exchange, exchange_labels, heading, slow, vary
+from .check import example, heading, shuffled, slow, vary
 
 MLP = fc.MLP
 
@@ -12,44 +12,7 @@ MLP = fc.MLP
 # What slows training.
 
 
-def methods_exchanged(one, other):
-    """Return a control that exchanges two methods in the numbers of gradients and in the iterations
-    after which the loss has halved.
-    """
-
-    def control(d):
-        work = dict(d["work"])
-        for stand in ("saddle", "saturated"):
-            work = exchange(work, (stand, one), (stand, other))
-        changed = {"work": work, "falls": exchange(d["falls"], one, other)}
-        if {one, other} <= d["first"].keys():
-            changed["first"] = exchange(d["first"], one, other)
-        return changed
-
-    return control
-
-
-def rates_of_momentum(d):
-    """Return the table of `plateaus` with the rates of SGD multiplied by ten, which is the
-    effective rate of SGD with momentum.
-    """
-    table = d["table"]
-    rate = np.where(table["method"] == "sgd", table["rate"] * 10, table["rate"])
-    return change(d, "table", rate=rate)
-
-
-@heading(
-    sgd_in_place_of_momentum=methods_exchanged("sgd", "momentum"),
-    sgd_in_place_of_adam=lambda d: {
-        "work": exchange(d["work"], ("saturated", "momentum"), ("saturated", "adam")),
-        "falls": exchange(d["falls"], "sgd", "adam"),
-    },
-    l_bfgs_in_place_of_momentum=lambda d: {
-        "work": exchange(d["work"], ("saturated", "momentum"), ("saturated", "l-bfgs"))
-    },
-    sgd_at_the_rates_of_momentum=rates_of_momentum,
-    no_plateau=lambda d: {"plateau": 0 * d["plateau"]},
-)
+@heading()
 def plateaus(d):
     work, falls, first = d["work"], d["falls"], d["first"]
     scaled = [(stand, name) for stand in ("saddle", "saturated") for name in ("rmsprop", "adam")]
@@ -90,12 +53,7 @@ def all_samples_at_each_step(d):
     return {"other_saddle": example("sudden_drop").leave_another_saddle(n_batches=1)}
 
 
-@heading(
-    perturbations_in_reverse_order=lambda d: {"drops": exchange(d["drops"], 1e-2, 1e-8)},
-    theta_perturbed=lambda d: {"still": d["moved"], "batches": d["moved"]},
-    gradients_exchanged=lambda d: {"check": dict(zip(d["check"], [*d["check"].values()][::-1]))},
-    no_noise=all_samples_at_each_step,
-)
+@heading(no_noise=all_samples_at_each_step)
 def sudden_drop(d):
     drops = [d["drops"][size] for size in sorted(d["drops"], reverse=True)]
     right, wrong = d["check"].values()
@@ -111,12 +69,7 @@ def sudden_drop(d):
     }
 
 
-@heading(
-    the_last_gradient_alone=lambda d: vary("running_average", DECAY=0.0),
-    components_exchanged=lambda d: {
-        name: exchange(d[name], "largest", "median") for name in ("late", "batches")
-    },
-)
+@heading(last_gradient_alone=lambda d: vary("running_average", DECAY=0.0))
 def running_average(d):
     late, batches = d["late"], d["batches"]
     return {
@@ -130,30 +83,10 @@ def running_average(d):
     }
 
 
-ADAM, DESCENT = "Adam, rate 0.001", "gradient descent, rate 0.2"
+ADAM = "Adam, rate 0.001"
 
 
-def other_starts(d):
-    """Return the ratios of seen to predicted times of `escape_times` with the predictions in
-    reverse order, as for starts at other distances.
-    """
-    table = d["table"]
-    ratio = {
-        name: table["seen"][mine] / table["predicted"][mine][::-1]
-        for name in d["ratio"]
-        for mine in [table["method"] == name]
-    }
-    return {"ratio": ratio}
-
-
-def adam_exchanged(d):
-    """Return the table of `escape_times` with the names of Adam and of gradient descent
-    exchanged.
-    """
-    return change(d, "table", method=exchange_labels(d["table"]["method"], ADAM, DESCENT))
-
-
-@heading(other_starts=other_starts, adam_in_place_of_descent=adam_exchanged)
+@heading(shuffled=lambda d: {"table": d["table"] | {"seen": shuffled(d["table"]["seen"])}})
 def escape_times(d):
     growth = {str(name): growth_with_distance(d["table"], name) for name in {*d["table"]["method"]}}
     return {
@@ -181,9 +114,7 @@ def growth_with_distance(table, method):
 
 
 def three_layers(d):
-    """Return the numbers that the example `failed_training` computes for three layers instead of
-    twenty and a single rate.
-    """
+    """Return the numbers of `failed_training` for three layers in place of twenty and one rate."""
     module = example("failed_training")
     networks = {
         name: (sizes[:4] + sizes[-1:] if len(sizes) > 4 else sizes, activation)
@@ -211,10 +142,7 @@ def failed_training(d):
     }
 
 
-@heading(
-    causes_of_other_runs=lambda d: {"causes": d["causes"][1:] + d["causes"][:1]},
-    advice_not_followed=lambda d: {"falls": np.ones(6)},
-)
+@heading(causes_of_other_runs=lambda d: {"causes": d["causes"][::-1]})
 def why_it_fails(d):
     return {
         "the first advice names the cause": d["causes"] == d["named"] and len(d["named"]) == 6,
@@ -223,8 +151,8 @@ def why_it_fails(d):
 
 
 def squared_error(d):
-    """Return the numbers that the example `losses` computes if the levels 0.1 and 0.9 are fitted by
-    squared error instead of their quantile loss.
+    """Return the numbers of `losses` if the levels 0.1 and 0.9 are fitted by squared error instead
+    of their quantile loss.
     """
     fitted = example("losses").fitted
 
@@ -247,28 +175,12 @@ def losses(d):
 # Depth.
 
 
-def starts_exchanged(activation, one, other):
-    """Return a control that exchanges the results of two initialisations for the named
-    activation.
-    """
-    return lambda d: {"spans": exchange(d["spans"], (activation, one), (activation, other))}
-
-
 def two_layers(d):
-    """Return the numbers that the example `gradients_by_depth` computes for networks with two
-    hidden layers.
-    """
+    """Return the numbers of `gradients_by_depth` for networks with two hidden layers."""
     return vary("gradients_by_depth", pick=lambda scale, quick, *larger: {8: 2}.get(quick, quick))
 
 
-@heading(
-    two_layers=two_layers,
-    half_of_xavier=starts_exchanged("tanh", "xavier", "half of xavier"),
-    xavier_for_relu=starts_exchanged("relu", "xavier", "he"),
-    tanh_in_place_of_sigmoid=lambda d: {
-        "spans": exchange(d["spans"], ("tanh", "he"), ("sigmoid", "he"))
-    },
-)
+@heading(two_layers=two_layers)
 def gradients_by_depth(d):
     spans = d["spans"]
     return {
@@ -295,15 +207,13 @@ def every_factor(scale, quick, normal, full):
 
 
 def one_hidden_layer(d):
-    """Return the numbers that the example `initial_scale` computes for networks with one hidden
-    layer.
-    """
+    """Return the numbers of `initial_scale` for networks with one hidden layer."""
     return vary("initial_scale", {"MLP": shallow}, pick=every_factor)
 
 
 def small_inputs(d):
-    """Return the numbers that the example `initial_scale` computes for networks with one hidden
-    layer and inputs divided by a hundred.
+    """Return the numbers of `initial_scale` for networks with one hidden layer and inputs divided
+    by a hundred.
     """
     digits = example("common").digits
 
@@ -334,22 +244,10 @@ def initial_scale(d):
     }
 
 
-def variants_exchanged(one, other):
-    """Return a control that exchanges the results of two kinds of networks for every activation."""
-
-    def control(d):
-        changed = dict(d)
-        for activation in ("tanh", "sigmoid", "relu"):
-            changed = exchange(changed, (activation, one), (activation, other))
-        return changed
-
-    return control
-
-
 @slow
 def two_hidden_layers(d):
-    """Return the numbers that the example `skip_connections` computes for networks with two hidden
-    layers, each trained from one start at four rates.
+    """Return the numbers of `skip_connections` for networks with two hidden layers, each trained
+    from one start at four rates.
     """
     rates = np.array([0.01, 0.1, 0.316228, 1.0])
 
@@ -359,11 +257,7 @@ def two_hidden_layers(d):
     return vary("skip_connections", SIZES=[64, 24, 24, 10], pick=four_rates)
 
 
-@heading(
-    two_hidden_layers=two_hidden_layers,
-    plain_exchanged_with_skip=variants_exchanged("plain", "skip connections"),
-    plain_exchanged_with_norm=variants_exchanged("plain", "batch normalisation"),
-)
+@heading(two_hidden_layers=two_hidden_layers)
 def skip_connections(d):
     def least(part, activation, name):
         return d[activation, name][part].min()
@@ -408,18 +302,11 @@ def skip_connections(d):
 
 
 def two_epochs(d):
-    """Return the numbers that the example `covariate_shift` computes with two epochs of
-    training.
-    """
+    """Return the numbers of `covariate_shift` with two epochs of training."""
     return vary("covariate_shift", pick=lambda scale, quick, *larger: {15: 2}.get(quick, quick))
 
 
-def networks_exchanged(d):
-    """Return the losses of `covariate_shift` with those of both networks exchanged."""
-    return {"ends": {where: ends[::-1] for where, ends in d["ends"].items()}}
-
-
-@heading(two_epochs=two_epochs, networks_exchanged=networks_exchanged)
+@heading(two_epochs=two_epochs)
 def covariate_shift(d):
     plain, norm = d["plain"], d["batch norm"]
     growth = [facts["spread"][1] / facts["spread"][0] for facts in (plain, norm)]

@@ -1,9 +1,5 @@
 """Displays on given axes, with few or many curves, and before they are drawn."""
 
-import io
-import pickle
-import warnings
-
 import numpy as np
 import pytest
 
@@ -11,7 +7,7 @@ plt = pytest.importorskip("matplotlib.pyplot")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.applications.plots import plain_numbers, spectrum  # noqa: E402
-from fastcurv.applications.plots.style import CYCLE, Display, new_axes, new_figure  # noqa: E402
+from fastcurv.applications.plots.style import CYCLE, Display, new_axes  # noqa: E402
 from fastcurv.spectrum.draw import reflect_density_at_bounds  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 
@@ -215,47 +211,12 @@ def line_styles(ax):
     ]
 
 
-def legend_is_outside(ax):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # matplotlib warns if the layout collapses
-        ax.figure.savefig(io.BytesIO())
-    legend, lines = ax.get_legend().get_window_extent(), ax.get_window_extent()
-    assert legend.x1 <= ax.figure.bbox.x1 + 1, "nothing is cut off"
-    return legend.x0 >= lines.x1
-
-
-@pytest.mark.parametrize("n", [8, 17, 28])
-def test_many_runs_have_distinct_styles_and_a_legend_outside(n):
-    names = dict.fromkeys(curves(n), "not critical")
-    ax = fc.ConvergenceDisplay(curves(n), ends=names).plot().ax_
-    assert len(set(line_styles(ax))) == n and legend_is_outside(ax)
-    assert ax.get_window_extent().width / ax.figure.dpi >= 4
-    assert ax.get_legend().get_window_extent().y0 >= 0
-
-
-def test_few_runs_are_solid_lines_with_the_legend_inside():
-    ax = fc.ConvergenceDisplay(curves(7)).plot().ax_
-    assert line_styles(ax) == [(color, "-") for color in CYCLE]
-    assert not legend_is_outside(ax) and tuple(ax.figure.get_size_inches()) == (6.4, 4.0)
-
-
-def test_legends_on_given_axes_are_inside_unless_the_figure_has_room():
-    from matplotlib.figure import Figure
-
-    assert legend_is_outside(fc.ConvergenceDisplay(curves(9)).plot(new_axes()).ax_)
-    narrow = new_figure((5.0, 3.0)).subplots(1, 2)[0]
-    assert not legend_is_outside(fc.ConvergenceDisplay(curves(9)).plot(narrow).ax_)
-    plain = Figure().add_subplot()  # a figure whose layout reserves no room
-    assert not legend_is_outside(fc.ConvergenceDisplay(curves(9)).plot(plain).ax_)
-
-
-def test_two_displays_on_one_axes_have_distinct_styles():
-    first = fc.ConvergenceDisplay(curves(5)).plot()
-    ax = fc.ConvergenceDisplay(curves(5)).plot(first.ax_).ax_
-    assert len(set(line_styles(ax))) == 10
-
-
-def test_single_curves_added_to_one_axes_have_distinct_styles():
+def test_many_runs_have_distinct_styles_and_few_are_solid_lines():
+    """Also those of a second display on the same axes, and of single curves."""
+    few = fc.ConvergenceDisplay(curves(7)).plot()
+    assert line_styles(few.ax_) == [(color, "-") for color in CYCLE]
+    ax = fc.ConvergenceDisplay(curves(21)).plot(few.ax_).ax_
+    assert len(set(line_styles(ax))) == 28
     ax = new_axes()
     for x, y in curves(10).values():
         fc.plots.curve(x, y, ax)
@@ -309,36 +270,6 @@ def test_axis_limits_include_a_second_density_and_its_eigenvalues():
     shown = fc.SpectrumDisplay(first, eigenvalues=[0.02, 90.0]).plot()
     low, high = shown.ax_.get_xlim()
     assert low <= 0.02 and high >= 90.0
-
-
-def test_the_legend_of_two_densities_is_above_the_axes():
-    ax = density(SPECTRA["a decade"]).plot(label="one")
-    density(SPECTRA["both"]).plot(ax, label="another", color="C1")
-    ax.figure.savefig(io.BytesIO())
-    box = ax.get_legend().get_window_extent()
-    for line in ax.lines[:1] + ax.lines[2:3]:
-        at = line.get_transform().transform(line.get_xydata())
-        assert at[:, 1].max() < box.ymin or at[:, 0].max() < box.xmin
-
-
-def test_the_legend_of_eigenvalues_is_above_the_axes():
-    shown = fc.SpectrumDisplay(density(SPECTRA["both"]), eigenvalues=[-1.0, 30.0]).plot()
-    shown.figure_.savefig(io.BytesIO())
-    box = shown.ax_.get_legend().get_window_extent()
-    at = shown.ax_.transData.transform(shown.ax_.lines[0].get_xydata())
-    assert not np.any((at > box.min).all(axis=1) & (at < box.max).all(axis=1))
-
-
-@pytest.mark.parametrize(
-    ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
-)
-def test_an_axis_of_few_decades_has_minor_tick_labels(name, wanted):
-    ax = density(SPECTRA[name]).plot()
-    ax.figure.savefig(io.BytesIO())
-    low, high = ax.get_xlim()
-    ticks = zip(ax.get_xticks(minor=True), ax.get_xticklabels(minor=True))
-    assert [t.get_text() for x, t in ticks if low <= x <= high and t.get_text()] == wanted
-    assert pickle.loads(pickle.dumps(ax.figure)).axes
 
 
 @pytest.mark.parametrize(("axis", "unit"), [("linear", ""), ("log", " decades")])

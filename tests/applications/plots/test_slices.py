@@ -2,7 +2,6 @@
 networks.
 """
 
-import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -150,24 +149,6 @@ def test_two_random_directions_span_a_plane(seed):
 def test_zero_and_dependent_directions_raise_value_error(call, words):
     with pytest.raises(ValueError, match=words):
         call()
-
-
-@pytest.mark.by_day(share=1 / 3)
-@pytest.mark.parametrize("radius", [1e-7, 1e-3, 0.01, 0.15, 0.3, 0.75, 1.0, 3.0, 12.5, 4000.0, 1e6])
-def test_tick_labels_do_not_overlap(radius):
-    shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), radius=radius, n_grid=3)
-    shown.figure_.savefig(io.BytesIO())
-    labels = [label for label in shown.ax_.get_xticklabels() if label.get_text()]
-    boxes = [label.get_window_extent() for label in labels]
-    gaps = [right.x0 - left.x1 for left, right in zip(boxes, boxes[1:])]
-    letter = boxes[-1].width / len(labels[-1].get_text())
-    assert len(gaps) >= 2 and min(gaps) >= letter
-
-
-def test_axis_labels_name_the_direction():
-    shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), n_grid=3)
-    assert shown.ax_.get_xlabel() == "steps along the first direction"
-    assert shown.ax_.get_ylabel() == "steps along the second direction"
 
 
 def test_the_default_slice_shows_the_descent_from_a_saddle():

@@ -22,7 +22,14 @@ def here():
     tested calls use.
     """
     p = nets.draw(0, [4, 5, 3], loss="cross_entropy", N=30)
-    known = {"model": p.model, "theta": p.theta, "ob": p.ob, "H": p.ob.hessian(p.theta)}
+    only = SimpleNamespace(value=np.sum)
+    known = {
+        "only": only,
+        "model": p.model,
+        "theta": p.theta,
+        "ob": p.ob,
+        "H": p.ob.hessian(p.theta),
+    }
     return SimpleNamespace(fc=fc, np=np, **known)
 
 
@@ -100,6 +107,15 @@ MISTAKES = [
         "a point must be .*sample_critical_points.*got a CriticalPoint without verdict, loss",
     ),
     ("ob.value((model, theta))", r"layers\[0\] must be a tuple.*got an MLP"),
+    ("fc.escape(model, theta)", "ob must be an objective.*got an MLP without value, hessian"),
+    ("fc.find_critical_point(model, theta)", "ob must be .*got an MLP without value, gradient, h"),
+    ("fc.sample_critical_points(model)", "ob must be .*got an MLP without value, gradient, hess"),
+    ("fc.LandscapeDisplay.from_objective(model, theta)", "objective must be .*MLP without value"),
+    ("fc.SpectrumDisplay.from_objective(model, theta)", "objective must be .*MLP without hessian"),
+    ("fc.LandscapeDisplay.slice(only, theta, directions='gradient')", "without gradient"),
+    ("fc.LandscapeDisplay.slice(only, theta, directions='eigenvectors')", "without hessian"),
+    ("fc.structure.permute_hidden(ob, theta, 0, [0])", "must be .*an Objective without sizes"),
+    ("fc.minimize(ob, theta, validation=(ob.X, ob.X))", "must be an obj.*a tuple without value"),
 ]
 
 
@@ -179,42 +195,6 @@ def test_swapped_arguments_raise_with_advice_to_exchange_them(here, call):
     said = "and theta must be in this order, got an ndarray and an (Objective|MLP)"
     with pytest.raises(TypeError, match=f"^(ob|objective|model) {said}. Exchange"):
         eval(call, vars(here).copy())
-
-
-@pytest.mark.parametrize(
-    "call, words",
-    [
-        ("fc.escape(model, theta)", "ob must be an objective.*got an MLP without value, hessian"),
-        (
-            "fc.find_critical_point(model, theta)",
-            "ob must be .*got an MLP without value, gradient, hess",
-        ),
-        (
-            "fc.sample_critical_points(model)",
-            "ob must be .*got an MLP without value, gradient, hess",
-        ),
-        (
-            "fc.LandscapeDisplay.from_objective(model, theta)",
-            "objective must be .*got an MLP without value",
-        ),
-        (
-            "fc.SpectrumDisplay.from_objective(model, theta)",
-            "objective must be .*got an MLP without hessian",
-        ),
-        ("fc.LandscapeDisplay.slice(only, theta, directions='gradient')", "without gradient"),
-        ("fc.LandscapeDisplay.slice(only, theta, directions='eigenvectors')", "without hessian"),
-        (
-            "fc.structure.permute_hidden(ob, theta, 0, [0])",
-            "model must be .*got an Objective without sizes",
-        ),
-        ("fc.to_torch(ob, theta)", "model must be a fastcurv.MLP, got an Objective without skips"),
-        ("fc.minimize(ob, theta, validation=(X, X))", "must be an obj.*got a tuple without value"),
-    ],
-)
-def test_errors_name_the_methods_that_an_objective_lacks(here, call, words):
-    known = vars(here) | {"X": here.ob.X, "only": SimpleNamespace(value=np.sum)}
-    with pytest.raises(TypeError, match=words):
-        eval(call, known)
 
 
 def test_foreign_choices_are_mapped_to_existing_ones(here):

@@ -1,13 +1,21 @@
-"""Samples and runs by SciPy equal those in the golden file, which `python -m tests.golden`
-updates.
+"""Samples, runs by SciPy, fits and the output of commands equal those in the golden files, which
+`python -m tests.golden` updates, up to differences between kernel tables.
 """
 
 import pytest
 
-from ..golden import changed
-from . import golden
+pytest.importorskip("sklearn")
+
+from ..golden import changed  # noqa: E402
+from . import golden  # noqa: E402
+from .cli import golden as golden_of_commands  # noqa: E402
+from .estimators import golden as golden_of_fits  # noqa: E402
+
+MODULES = (golden, golden_of_commands, golden_of_fits)
 
 
-@pytest.mark.parametrize("section", golden.SECTIONS)
-def test_samples_and_runs_are_unchanged(section):
-    assert changed(golden, section) == []
+@pytest.mark.parametrize(
+    "module, section", [(module, section) for module in MODULES for section in module.SECTIONS]
+)
+def test_results_are_those_of_the_golden_file(module, section):
+    assert changed(module, section) == []

@@ -133,58 +133,6 @@ def test_decision_regions_evaluate_a_grid_beyond_the_samples():
     assert np.allclose([*ax.dataLim.intervalx, *ax.dataLim.intervaly], [x[0], x[-1], y[0], y[-1]])
 
 
-def found(**facts):
-    from scipy.optimize import OptimizeResult
-
-    return OptimizeResult(x=np.zeros(1), fun=0.0, **facts)
-
-
-RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
-
-
-@pytest.mark.parametrize(
-    "call, kind, words",
-    [
-        (
-            lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}),
-            TypeError,
-            "'mine' must be two arrays, .*got a list",
-        ),
-        (
-            lambda: fc.ConvergenceDisplay({"mine": 3.0}),
-            TypeError,
-            r"must be two arrays.* \(range\(len\(loss",
-        ),
-        (lambda: fc.ConvergenceDisplay([3.0, 2.0]), TypeError, "curves must be a dict.*got a list"),
-        (
-            lambda: fc.ConvergenceDisplay.from_results([RUN, RUN]),
-            TypeError,
-            "results must be .*got a list",
-        ),
-        (lambda: fc.ConvergenceDisplay.from_results(found()), TypeError, "OptimizeResult without"),
-        (
-            lambda: fc.ConvergenceDisplay.from_results({"a": found(history=np.ones(3))}),
-            TypeError,
-            "'a' must be a result of fastcurv.minimize, got an OptimizeResult without",
-        ),
-        (
-            lambda: fc.ConvergenceDisplay.from_results({"a": RUN}, y="validation"),
-            ValueError,
-            r"'a' must have 'validation' .* minimize\(..., validation=ob\)",
-        ),
-        (
-            lambda: fc.plots.mark(new_axes(), 0, 0, "Sattel"),
-            ValueError,
-            "kind must be one of minimum, maximum, saddle.*got 'Sattel'",
-        ),
-    ],
-)
-def test_displays_reject_invalid_curves_runs_and_kinds(call, kind, words):
-    with pytest.raises(kind, match=words):
-        call()
-    assert list(fc.ConvergenceDisplay.from_results(RUN).curves) == ["loss"]
-
-
 def test_losses_have_a_logarithmic_axis_only_if_positive():
     assert fc.plots.curve([0, 1], [1.0, 2.0]).get_yscale() == "log"
     assert fc.plots.curve([0, 1], [-1.0, 2.0]).get_yscale() == "linear"
@@ -211,12 +159,25 @@ def line_styles(ax):
     ]
 
 
-def test_many_runs_have_distinct_styles_and_few_are_solid_lines():
-    """Also those of a second display on the same axes, and of single curves."""
+def legend_overhang(ax):
+    """Return how far the legend extends right of the axes, right of the figure, and below it."""
+    ax.figure.canvas.draw()
+    legend, lines, page = ax.get_legend().get_window_extent(), ax.bbox, ax.figure.bbox
+    return legend.x0 - lines.x1, legend.x1 - page.x1, -legend.y0
+
+
+def test_many_runs_have_distinct_styles_and_their_legend_is_beside_the_axes():
+    """Styles of a second display on the same axes, and of single curves, also differ. Few runs are
+    solid lines with the legend inside.
+    """
     few = fc.ConvergenceDisplay(curves(7)).plot()
     assert line_styles(few.ax_) == [(color, "-") for color in CYCLE]
+    assert legend_overhang(few.ax_)[0] < 0
     ax = fc.ConvergenceDisplay(curves(21)).plot(few.ax_).ax_
     assert len(set(line_styles(ax))) == 28
+    many = fc.ConvergenceDisplay(curves(28)).plot().ax_
+    beside, right, below = legend_overhang(many)
+    assert beside >= 0 and right <= 1 and below <= 0 and len(set(line_styles(many))) == 28
     ax = new_axes()
     for x, y in curves(10).values():
         fc.plots.curve(x, y, ax)

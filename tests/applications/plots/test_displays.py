@@ -4,6 +4,7 @@ computed.
 
 import numpy as np
 import pytest
+from scipy.optimize import OptimizeResult
 
 import fastcurv as fc
 from fastcurv.applications.plots.landscape import filter_normalised_direction
@@ -142,51 +143,50 @@ def test_convergence_curves_show_the_history(net):
     ]
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (
-            lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions="up"),
-            "directions must be one of",
-        ),
-        (
-            lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions=[1.0]),
-            "directions must have shape",
-        ),
-        (
-            lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, n_dims=3),
-            "n_dims must be .*got 3",
-        ),
-        (
-            lambda ob, t: fc.MinimumRatioDisplay([1.0], [1.0, 2.0], ["saddle"]),
-            "losses, ratios and kinds must have shape",
-        ),
-        (
-            lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="x"),
-            "quantity must be one of",
-        ),
-        (
-            lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="inertia"),
-            "ratios of an inertia must have shape",
-        ),
-        (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x must be .*got 'y'"),
-        (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' must have x and y"),
-        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius="a"), "radius must be .*got 'a'"),
-        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, radius=np.nan), "radius must be .*got nan"),
-        (lambda ob, t: fc.LandscapeDisplay.slice(ob, t, n_dims=[1]), "n_dims must be an.*got .1."),
-        (
-            lambda ob, t: fc.SpectrumDisplay.from_operator(ob.hessian(t), k=1.5),
-            "k must be an int >= 0.*got 1.5",
-        ),
-        (
-            lambda ob, t: fc.SpectrumDisplay.from_operator(ob.hessian(t), k=-1),
-            "k must be an int >= 0.*got -1",
-        ),
-    ],
-)
+RUN = OptimizeResult(x=np.zeros(1), fun=0.0, history={"time": [0.0], "loss": [1.0]}, kind="saddle")
+BARE, EMPTY = OptimizeResult(x=np.zeros(1)), OptimizeResult(x=np.zeros(1), history=np.ones(3))
+BOWL, LINE = (fc.testing.QuadraticObjective(np.diag(d)) for d in ([2.0, 6.0], [2.0]))
+# Calls that raise, and a part of the error. `at` is [3, 4], and `ob` and `t` are those of `net`.
+REFUSED = [
+    ("Landscape.from_objective(ob, t, directions='up')", "directions must be one of"),
+    ("Landscape.from_objective(ob, t, directions=[1.0])", "directions must have shape"),
+    ("Landscape.from_objective(ob, t, n_dims=3)", "n_dims must be .*got 3"),
+    ("Landscape.slice(ob, t, radius='a')", "radius must be .*got 'a'"),
+    ("Landscape.slice(ob, t, radius=np.nan)", "radius must be .*got nan"),
+    ("Landscape.slice(ob, t, n_dims=[1])", "n_dims must be an.*got .1."),
+    ("Landscape.slice(BOWL, at, directions=[0, 0])", "got a row of zeros"),
+    ("Landscape.slice(BOWL, at, directions=[[1, 2], [0, 0]])", "a row of zeros"),
+    ("Landscape.slice(BOWL, at, directions=[[0, 0], [1, 0]])", "a row of zeros"),
+    ("Landscape.slice(BOWL, at, directions=[[0.1, 0.3], [-1, -3]])", "one line"),
+    ("Landscape.slice(BOWL, at, directions=[np.nan, 1])", "must hold finite numbers, got NaN"),
+    ("Landscape.slice(BOWL, at, directions=np.ones((3, 2)))", "must have shape"),
+    ("Landscape.slice(BOWL, at, directions=[[1, 0, 0]])", "must have shape"),
+    ("Landscape.slice(LINE, [2.0], n_dims=2)", "n_dims must be 1 if"),
+    ("Ratio([1.0], [1.0, 2.0], ['saddle'])", "losses, ratios and kinds must have shape"),
+    ("Ratio([1], [1], ['saddle'], quantity='x')", "quantity must be one of"),
+    ("Ratio([1], [1], ['saddle'], quantity='inertia')", "ratios of an inertia must have shape"),
+    ("fc.SpectrumDisplay.from_operator(ob.hessian(t), k=1.5)", "k must be an int >= 0.*got 1.5"),
+    ("fc.SpectrumDisplay.from_operator(ob.hessian(t), k=-1)", "k must be an int >= 0.*got -1"),
+    ("Convergence.from_results({}, x='y')", "x must be .*got 'y'"),
+    ("Convergence({'a': ([1], [1, 2])})", "curve 'a' must have x and y"),
+    ("Convergence({'mine': [3.0, 2.0, 1.0]})", "'mine' must be two arrays, .*got a list"),
+    ("Convergence({'mine': 3.0})", r"must be two arrays.* \(range\(len\(loss"),
+    ("Convergence([3.0, 2.0])", "curves must be a dict.*got a list"),
+    ("Convergence.from_results([RUN, RUN])", "results must be .*got a list"),
+    ("Convergence.from_results(BARE)", "OptimizeResult without"),
+    ("Convergence.from_results({'a': EMPTY})", "'a' must be a result of fastcurv.minimize, got an"),
+    ("Convergence.from_results({'a': RUN}, y='validation')", r"'a' must .* minimize\(..., valida"),
+    ("fc.plots.mark(fc.plots.new_axes(), 0, 0, 'Sattel')", "kind must be one of.*got 'Sattel'"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), REFUSED)
 def test_displays_reject_invalid_arguments(call, words, net):
+    names = {"Landscape": fc.LandscapeDisplay, "Convergence": fc.ConvergenceDisplay}
+    names |= {"Ratio": fc.MinimumRatioDisplay, "ob": net[0], "t": net[1], "at": [3.0, 4.0]}
     with pytest.raises((TypeError, ValueError), match=words):
-        call(*net)
+        eval(call, globals() | names)
+    assert list(fc.ConvergenceDisplay.from_results(RUN).curves) == ["loss"]
 
 
 def test_pyplot_shows_a_plot_that_was_made_before_it_was_imported(python):

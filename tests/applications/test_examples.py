@@ -151,12 +151,18 @@ def test_a_slide_has_one_sentence_above_its_picture(module, tmp_path):
         assert 1 <= len(lines) <= 3 and " ".join(lines).count(". ") == 0, name
         assert lines[-1].endswith((".", "?", ":")) and "`" not in lines[0], name
     figure, path = plots.new_figure((7.6, 3.8)), tmp_path / "slide.png"
-    figure.subplots().plot([0, 1])
+    figure.subplots().plot([0, 1], label="a curve")
+    figure.legend(frameon=False, loc="outside upper center")
     title = common.save_slide(figure, "First sentence, " * 11 + "its end. Second.", path)
     svg, pdf = (path.with_suffix(suffix).read_bytes() for suffix in (".svg", ".pdf"))
     width, height = map(float, re.search(rb'width="(.+?)pt" height="(.+?)pt"', svg).groups())
     assert width / height == pytest.approx(16 / 9, rel=1e-3)
+    assert title.get_fontsize() * 13.333 * 72 / width == pytest.approx(24)
     assert "Second" not in title.get_text() and title.get_text().count("\n") == 2
+    box, margin = title.get_window_extent(), (width / 0.72 - figure.bbox.width) / 2
+    assert margin > 0 and -margin < box.x0 and box.x1 < figure.bbox.width + margin
+    assert figure.bbox.height < box.y0 and box.y1 < 0.98 * height / 0.72
+    assert figure.legends[0].get_window_extent().y1 < figure.bbox.y1 + 1
     assert b"its end." in svg and pdf.startswith(b"%PDF")
 
 

@@ -3,10 +3,12 @@
 import html
 import re
 
+import numpy as np
 import pytest
 
 import fastcurv as fc
 from fastcurv import plots
+from fastcurv.applications.cli import report
 from fastcurv.applications.cli.parser import main
 from fastcurv.applications.cli.recipe import load_run
 from fastcurv.applications.cli.report import Report
@@ -18,22 +20,29 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return (run, page): the paths of a saved run at a certified minimum and of its report."""
-    folder = tmp_path_factory.mktemp("page")
+    """Return (run, page, figures): the paths of a saved run at a certified minimum and of its
+    report, and the figures that the report draws.
+    """
+    folder, figures, draw = tmp_path_factory.mktemp("page"), [], report.svg_markup
+
+    def watched(figure, *args, **options):
+        figures.append(getattr(figure, "figure", figure))
+        return draw(figure, *args, **options)
+
     common = ["--quiet", "--out"]
     arguments = ["iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "5"]
     assert main(["train", *arguments, *common, str(folder / "n.npz")]) == 0
     page = folder / "sub" / "page.html"
     few = ["--probes", "3", "--steps", "20"]
-    assert (
-        main(["report", str(folder / "n.npz"), "--require-certified", *few, *common, str(page)])
-        == 0
-    )
-    return folder / "n.npz", page
+    words = ["report", str(folder / "n.npz"), "--require-certified", *few, *common, str(page)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "svg_markup", watched)
+        assert main(words) == 0
+    return folder / "n.npz", page, figures
 
 
 def test_the_report_has_training_spectrum_slices_layers_and_cost(made):
-    run, page = made
+    run, page, _ = made
     text = page.read_text()
     heads = re.findall(r"<h2[^>]*>(.*?)</h2>", text)
     wanted = ["Verdict", "The end of training", "Training", "What would help", "Spectrum"]
@@ -46,6 +55,24 @@ def test_the_report_has_training_spectrum_slices_layers_and_cost(made):
     recipe, theta = load_run(run)
     exact = fc.eigvalsh(recipe.build_objective().hessian(theta))
     assert exact[0] > 0 and f'<td class="number">{exact[0]:.6g}</td>' in text
+
+
+def test_the_figures_show_the_numbers_of_the_run(made):
+    run, _, figures = made
+    saved = load_run(run)
+    ob, theta, history = saved.recipe.build_objective(), saved.theta, saved.history
+    values, vectors = np.linalg.eigh(ob.hessian(theta).to_dense())
+    losses, norms, density, random, curves = (
+        [line.get_xydata() for line in figure.axes[0].lines] for figure in figures
+    )
+    for phases, name in ((losses, "loss"), (norms, "gradient_norm")):
+        records = np.concatenate([phases[0], *(phase[1:] for phase in phases[1:])])
+        assert np.array_equal(records, np.stack([history["time"], history[name]], axis=1))
+    assert any(len(line) == len(values) and np.allclose(line[:, 0], values) for line in density)
+    assert random[0][30, 1] == ob.value(theta) == curves[0][30, 1]
+    for line, v in zip(curves, (vectors[:, 0], vectors[:, -1]), strict=True):
+        ends = [ob.value(theta + line[-1, 0] * sign * v) for sign in (1, -1)]
+        assert sorted(line[[0, -1], 1]) == pytest.approx(sorted(ends), rel=1e-6)
 
 
 SIZES = """(page) => ({

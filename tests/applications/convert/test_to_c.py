@@ -76,7 +76,7 @@ def derivatives(call, x, weights, d_in, d_out):
 def test_the_c_file_compiles_without_a_warning_and_agrees_with_python(case, tmp_path):
     sizes, activation, bias, residual = NETWORKS[case]
     rng = np.random.default_rng(case)
-    for dtype in ("float64", "float32"):
+    for dtype in ("float64", "float32")[: 2 if case == 0 else 1]:
         model = fc.MLP(sizes, activation, bias, residual, dtype)
         theta = model.init(seed=0) + 0.3 * rng.standard_normal(model.n_params)
         _, call = compile_network(tmp_path, model, theta, f"net_{dtype}")
@@ -215,9 +215,7 @@ def test_unusual_function_names_give_valid_c(name, tmp_path):
     except ValueError as error:
         assert "name must be a C identifier" in str(error)
     else:
-        subprocess.run(
-            [CC, *FLAGS, tmp_path / "é net.c", "-o", tmp_path / "a.so", "-lm"], check=True
-        )
+        subprocess.run([CC, *FLAGS, "-fsyntax-only", tmp_path / "é net.c"], check=True)
 
 
 @needs_compiler

@@ -188,6 +188,7 @@ def test_diverged_run_is_attributed_to_its_learning_rate(rng):
     assert named == ["learning rate too large"] * 5
 
 
+@pytest.mark.by_day(one_of="dtype")
 def test_diagnose_supports_both_precisions_sparse_rows_and_batch_normalisation(rng, dtype):
     ob = wave(rng, dtype=dtype)
     far = fc.Objective(ob.model, ob.X * [1, 1000], ob.y, loss="mse")

@@ -109,8 +109,8 @@ def test_searches_that_exceed_max_time_are_abandoned(options, ticks):
     times as long, and returns no undecided point.
     """
     rng = np.random.default_rng(5)
-    X, y = rng.standard_normal((300, 20)), rng.integers(3, size=300)
-    widths = [20, 30, 3] if "index" in options else [20, 60, 60, 3]
+    X, y = rng.standard_normal((60, 20)), rng.integers(3, size=60)
+    widths = [20, 12, 3] if "index" in options else [20, 60, 60, 3]
     large = fc.Objective(fc.MLP(widths), X, y, l2=3e-3)
     began = time.perf_counter()
     left = fc.sample_critical_points(large, 1000, max_time=0.1, seed=0, **options)

@@ -7,7 +7,6 @@ import warnings
 import numpy as np
 import pytest
 import scipy.sparse
-from scipy.optimize import minimize
 
 import fastcurv as fc
 from fastcurv.applications.uncertainty import left_out, without_rows
@@ -635,13 +634,3 @@ def test_float32_networks_are_refitted_in_float64():
     better = fc.minimize(wide, theta.astype(float), seed=0).x
     assert out.predictions.dtype == np.float64
     assert np.abs(out.predictions - fc.leave_one_out(wide, better).predictions).max() <= 1e-8
-
-
-def test_scipy_agrees_with_the_minimum_without_a_row():
-    ob, theta = fitted(3)
-    out = fc.leave_one_out(ob, theta, exact=True)
-    i = int(np.flatnonzero(out.in_same_basin)[3])
-    part = ob.reweighted(np.arange(40) != i)
-    run = minimize(part.value_and_gradient, theta, jac=True, method="L-BFGS-B",
-                   options={"gtol": 1e-10, "ftol": 1e-16, "maxiter": 5000})  # fmt: skip
-    assert np.abs(ob.model.predict(run.x, ob.X[i : i + 1])[0] - out.predictions[i]).max() <= 1e-4

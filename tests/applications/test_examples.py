@@ -213,9 +213,6 @@ def test_the_statements_of_a_heading_hold_and_not_for_a_control(run, name):
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", sorted(HEADINGS))
 def test_headings_hold_at_the_size_of_the_gallery(run, name):
-    """At the size of the gallery, each statement of a heading holds, and some are false for each
-    control, including the slow ones. The table of papers has the resulting numbers.
-    """
     numbers = run(name, "normal")
     check_heading(HEADINGS[name], numbers, with_slow=True)
     if name in FOUND:
@@ -284,7 +281,6 @@ def test_results_of_where_training_stops_are_reproduced(run):
 
 @pytest.mark.nightly
 def test_results_of_minimum_ratio_are_reproduced(run):
-    """Networks that are trained again end at losses in the stored table of `minimum_ratio`."""
     kept = run("minimum_ratio", "normal")
     numbers = run("minimum_ratio")
     assert numbers["certified"] >= 10 and np.all(numbers["wide"]["positive"] == 40)

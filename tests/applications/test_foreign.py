@@ -198,9 +198,6 @@ def test_swapped_arguments_raise_with_advice_to_exchange_them(here, call):
 
 
 def test_foreign_choices_are_mapped_to_existing_ones(here):
-    """No existing choice is in the table of foreign choices, and each quoted suggestion is a choice
-    that the function accepts.
-    """
     known = {
         "method": set(METHODS),
         "loss": set(LOSSES),

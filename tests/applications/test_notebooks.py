@@ -47,9 +47,6 @@ def names_of(source):
 
 
 def test_each_chapter_has_a_complete_notebook(notebooks, tmp_path):
-    """Each chapter with lectures has a notebook with answers and one without. Both contain all
-    examples of the chapter and its exercises. With the answers, every name that is used is defined.
-    """
     lectured = [
         chapter
         for chapter, names in notebooks.STORY.items()
@@ -107,9 +104,6 @@ def test_checks_of_exercises_accept_the_answer_and_reject_a_wrong_one(notebooks)
 
 @pytest.mark.nightly
 def test_notebooks_run_from_top_to_bottom(notebooks, tmp_path):
-    """Each notebook with answers runs in its own kernel outside the examples' folder, and draws one
-    figure for each example that it runs.
-    """
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -112,9 +112,6 @@ for package, lines in {lines!r}.items():
 
 
 def test_a_missing_package_raises_a_sentence_with_its_extra(python, tmp_path, monkeypatch):
-    """Without optional packages, each function, method and command that needs one raises an error
-    that names its extra, and all others work.
-    """
     monkeypatch.chdir(tmp_path)
     names = [*INSTALL_HINTS, "tqdm"]
     python(PROGRAM.format(names=names, lines=LINES, packages=INSTALL_HINTS))

@@ -324,7 +324,6 @@ const spoken = () => [...document.querySelectorAll("[aria-label], [aria-valuetex
 @needs_chromium
 @pytest.mark.nightly
 def test_two_thousand_random_clicks_in_the_playground_raise_no_error(page, rng):
-    """No click raises an error, and no number that the page shows or reads aloud is NaN."""
     seed = f"const SEED = {rng.integers(2**31)}, N_CLICKS = 2000;"
     assert run_in_browser(page, seed + CLICKS) == []
 

@@ -78,9 +78,6 @@ def quoted(*parts):
 
 @pytest.mark.usefixtures("undrawn")
 def test_every_printed_command_in_advice_runs(folder, monkeypatch, tmp_path):
-    """Every command that `classify`, `diagnose` and `report` print for runs at saddles, short or
-    failed runs and saved networks is accepted and runs. No page suggests a Python call.
-    """
     monkeypatch.chdir(tmp_path)
     data = f"--data {quoted(folder, 'd.csv')}"
     typed = set()
@@ -254,9 +251,6 @@ def columns(text):
 
 
 def test_predictions_use_units_and_labels_of_the_training_data(folder, tmp_path):
-    """Predictions for files with other column orders, without a header or as .npz equal a NumPy
-    forward pass with the saved parameters, in the units of the training data.
-    """
     table = np.loadtxt(folder / "d.csv", delimiter=",", skiprows=1)
     (tmp_path / "new.csv").write_text(
         "c,y,b,a\n" + "".join(f"{c!r},x,{b!r},{a!r}\n" for a, b, c, _ in table.tolist())
@@ -322,9 +316,6 @@ def test_predict_handles_every_kind_of_target_and_foreign_models(folder):
 
 
 def test_one_output_for_two_classes_gives_the_probability_of_the_second(folder, tmp_path):
-    """A network with one output for two classes predicts the second class where its output is
-    positive, with the logistic function as the probability.
-    """
     net, k = quoted(tmp_path, "net.safetensors"), quoted(folder, "k.tsv")
     line = f"train {k} --loss binary_cross_entropy --hidden 3 --epochs 20 --quiet --out {net}"
     assert run_cli(line)[0] in (0, 1)

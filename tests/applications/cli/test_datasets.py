@@ -60,9 +60,6 @@ def test_unsuitable_files_raise_short_errors(name, file):
 
 
 def test_the_target_column_of_a_csv_file_can_be_chosen(file):
-    """The target column of a CSV file is chosen by its number. Integers and words are classes for
-    cross entropy, and other numbers are targets for mse.
-    """
     first = file(0, text="0,1,5\n1,2,6\n0,3,7\n1,4,8\n" * 3, target="0")
     assert first.loss == "cross_entropy" and first.n_outputs == 2
     assert first.X.shape[1] == 2 and set(np.unique(first.y)) == {0, 1}
@@ -82,9 +79,6 @@ def test_class_numbers_are_renumbered_from_0_if_there_is_one_per_output(file):
 
 
 def test_one_integer_target_column_is_classes_and_two_are_numbers(file):
-    """A single column of integer targets is loaded as classes for cross entropy, and two columns as
-    numbers for mse.
-    """
     one = file((np.arange(12) % 2)[:, None])
     assert one.loss == "cross_entropy" and one.n_outputs == 2
     two = file(np.stack([np.arange(12), np.arange(12)], axis=1))
@@ -115,9 +109,6 @@ def test_digests_of_data_sets_equal_those_stored_in_runs(name):
 
 
 def test_digests_depend_on_values_only(file):
-    """The digest of a data set is the same for every dtype and byte order of equal values, and
-    differs if a value or word differs.
-    """
     whole = np.arange(12) % 2
     digests = {file(whole.astype(kind)).digest for kind in ("<i8", "<i4", ">i8", ">i2", "u1", "?")}
     digests |= {file(whole, X=X.astype(kind)).digest for kind in (">f8", "<f4", ">i4")}
@@ -205,9 +196,6 @@ HEADERLESS_TABLE = "1,0.5,7\n1,2.5,8.5\n1,1.5,9\n"
 
 @pytest.mark.parametrize("cell", ["", "x"])
 def test_all_columns_are_inputs_of_an_existing_network(cell, tmp_path):
-    """For an existing network, all columns are inputs, even constant ones. A word or a missing
-    value raises an error that names its line and column.
-    """
     path = tmp_path / "t.csv"
     path.write_text(HEADERLESS_TABLE)
     data = load_dataset(path, raw=True, test_fraction=0.0, n_outputs=1)

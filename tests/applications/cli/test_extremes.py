@@ -46,9 +46,6 @@ def test_repeated_eigenvalues_of_small_matrices_are_all_found():
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])
 def test_overlapping_ends_list_each_eigenvalue_once(k):
-    """If k eigenvalues from each end of the spectrum overlap, `extreme_eigenpairs` lists each
-    eigenvalue once.
-    """
     pairs = spectrum.extreme_eigenpairs(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
     wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])
     assert np.allclose(pairs.values, wanted, atol=1e-14)

@@ -17,7 +17,6 @@ from ...files.test_files import mutated, posix, safetensors
 
 @posix
 def test_readers_reject_pipes_without_waiting(tmp_path):
-    """Readers raise ValueError for a named pipe at once and do not wait for its content."""
     for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt", "x.npy"):
         os.mkfifo(tmp_path / name)
     model, run, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))

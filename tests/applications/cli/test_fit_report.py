@@ -108,10 +108,6 @@ def source_of(page):
 
 @pytest.mark.filterwarnings("ignore")
 def test_report_accepts_a_pipeline_and_renders_in_notebooks(rng, tmp_path):
-    """A report on a pipeline shows the given names and the values of the original columns. Its
-    suggested calls reproduce the left-out score from the pipeline, and notebooks display the
-    report.
-    """
     _, X, y = regression(rng)
     pipe = make_pipeline(StandardScaler(), fc.MLPRegressor((3,), "tanh", alpha=1, random_state=0))
     pipe.fit(X, y)
@@ -151,9 +147,6 @@ class Unnamed(TransformerMixin, BaseEstimator):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("n_kept", [None, 3, 2])
 def test_pipelines_without_output_names_are_reported(rng, n_kept):
-    """A pipeline of one step, or of a transformer that does not name its outputs, has the report of
-    its network. The columns keep their names if the transformer returns as many.
-    """
     est, X, y = regression(rng)
     pipe = make_pipeline(est) if n_kept is None else make_pipeline(Unnamed(n_kept), est).fit(X, y)
     names, seen = ["a", "b", "c"], X[:, :n_kept]
@@ -246,9 +239,6 @@ def test_the_page_of_a_data_frame_counts_and_shows_its_columns(rng, kind):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore")
 def test_the_report_states_that_a_fit_has_not_converged(rng):
-    """If a fit has not converged, the report states so, predicts left-out samples by folds, and
-    gives no effective number of parameters.
-    """
     _, X, y = regression(rng)
     est = fc.MLPRegressor((3,), "tanh", solver="adam", max_iter=3, random_state=0).fit(X, y)
     facts = fc.report(est, X, y).facts
@@ -420,9 +410,6 @@ STEPS = """(page, window) => {
     "width", [390, *(pytest.param(width, marks=pytest.mark.nightly) for width in (800, 1280))]
 )
 def test_selecting_a_dot_shows_its_influential_rows_in_a_browser(rng, tmp_path, width):
-    """In a browser, a click or the arrow keys select a dot and show its influential rows with the
-    data's numbers. No script fails and no line exceeds the width of the page.
-    """
     fit, X, y = regression(rng)
     name = "</script><img src=x onerror=x.y()> in thousands of euros for each year"
     page, facts = fit_report.build_page(fit, X, y, target=name, names=["<b>", "\"'", "\u00df `x`"])

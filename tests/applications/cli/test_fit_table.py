@@ -105,10 +105,6 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
 
 
 def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng):
-    """For more columns than rows, a network in the span of the rows has the outputs and loss of the
-    network of all columns. The minimum found in the span is a critical point of the network of all
-    columns.
-    """
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
     start = ob.model.init(seed=0)
@@ -143,9 +139,6 @@ def test_targets_without_noise_or_without_slopes_are_learnt(hidden, folds, tmp_p
 
 
 def test_saved_network_predicts_as_the_fit(mixed, tmp_path, capsys):
-    """The saved network has the predictions of the fit, in units of the training table, and finds
-    columns by name. Unknown words and missing values are noted, and an invalid date is rejected.
-    """
     pytest.importorskip("sklearn")
     fit = fit_table(mixed, "y", hidden=(4,))
     out = tmp_path / "net.safetensors"
@@ -312,9 +305,6 @@ def test_garbled_codings_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatc
 
 
 def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys):
-    """`report` on a table writes a page with its notes, saves the network for `predict`, and prints
-    both file names, as lines or as JSON.
-    """
     pytest.importorskip("sklearn")
     page, net = tmp_path / "r.html", tmp_path / "net.safetensors"
     how = [str(mixed), "--target", "y", "--hidden", "3", "--alpha", "1", "--out", str(page)]
@@ -541,9 +531,6 @@ def test_report_is_written_for_each_kind_of_table(kind, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys):
-    """If the number of effective parameters is too high for the number of targets, the output and
-    the page give both numbers, and Python issues no warning.
-    """
     path, page = tmp_path / "few.csv", tmp_path / "r.html"
     # For these rows the network has many effective parameters.
     A = np.random.default_rng(2).standard_normal((24, 20)).round(3)

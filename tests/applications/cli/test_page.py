@@ -85,9 +85,6 @@ SIZES = """(page) => ({
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_the_report_fits_a_screen_under_its_content_policy(made, width, tmp_path):
-    """In a browser, the page is as wide as the window, figures are in colours of the style sheet,
-    and the content policy refuses nothing.
-    """
     result = reported(made[1].read_text(), tmp_path, width, 3000, SIZES)
     assert result["wide"] <= width and len(result["figures"]) == 5
     assert all(200 < figure <= width for figure in result["figures"])

@@ -55,9 +55,6 @@ def test_folders_and_devices_are_rejected_as_output(tmp_path):
 
 
 def test_no_output_replaces_an_input(tmp_path, monkeypatch, capsys):
-    """An output that is the same file as an input, by any name, or as the training table that a
-    saved network names, ends the command before any work.
-    """
     monkeypatch.chdir(tmp_path)
     np.savez("d.npz", X=np.eye(12), y=np.arange(12.0))
     np.savetxt("t.csv", np.arange(48.0).reshape(12, 4), delimiter=",")
@@ -166,9 +163,6 @@ def test_unreadable_archives_are_rejected(tmp_path):
 
 @pytest.mark.parametrize(("name", "cast"), [("X", "float"), ("y", "str")])
 def test_errors_for_arrays_of_objects_name_the_array(name, cast, tmp_path):
-    """Arrays of Python objects, as pandas stores words, raise ValueError that names the array and
-    suggests a conversion. An unused array of objects is ignored.
-    """
     held = {"X": np.arange(8.0).reshape(4, 2), "y": np.array(["a", "b"] * 2)}
     held["more"] = np.ones(2).astype(object)
     np.savez(tmp_path / "obj.npz", **held | {name: held[name].astype(object)})
@@ -214,9 +208,6 @@ def test_escape_saddle_needs_negative_curvature():
 
 
 def test_a_second_training_gets_a_numbered_default_name(tmp_path, monkeypatch, capsys):
-    """If the default output file exists, `train` adds the next number to its name. A command that
-    fails at its arguments uses no number, and an explicit `--out` overwrites the file.
-    """
     monkeypatch.chdir(tmp_path)
     words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--refine", "none", "--quiet"]
     assert main(words) == 0

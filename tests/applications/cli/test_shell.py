@@ -154,9 +154,6 @@ def test_unwritable_output_files_are_reported_before_training(
 
 
 def test_checking_an_output_folder_changes_nothing(tmp_path, monkeypatch):
-    """`check_output_path` neither changes an existing file that has the name of its temporary file
-    nor leaves a new folder.
-    """
     monkeypatch.setattr(files.secrets, "token_hex", lambda n: "00" * n)
     mine = tmp_path / f".fastcurv-{'00' * 8}.part"
     mine.write_text("kept")
@@ -182,9 +179,6 @@ def test_unwritable_figures_are_reported_before_any_computation(
 @pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])
 @pytest.mark.parametrize("command", ["demo", "report {run}"])
 def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, monkeypatch):
-    """An output name of `report` or `demo` that does not end in .html or .htm, in upper or lower
-    case, is rejected before any computation.
-    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(commands, "open_run", lambda *_: pytest.fail("work was begun"))
     monkeypatch.setattr(fc, "Objective", lambda *_, **__: pytest.fail("work was begun"))

@@ -130,7 +130,6 @@ def test_a_closed_terminal_does_not_end_training(both, folder, tmp_path):
 
 
 def test_progress_bars_on_a_broken_standard_error_are_harmless(monkeypatch):
-    """With ``progress=True``, a run completes if standard error is full or missing."""
     tqdm = pytest.importorskip("tqdm.auto")
     from fastcurv.common.progress import _TqdmBar
 
@@ -235,9 +234,6 @@ def test_characters_outside_the_output_encoding_are_escaped(
 
 
 def test_commands_run_without_standard_streams(folder, tmp_path, monkeypatch):
-    """If standard streams are missing, as under pythonw, or closed, commands run and return their
-    exit status.
-    """
     closed = io.StringIO()
     closed.close()
     for stream in (None, closed):
@@ -275,7 +271,6 @@ def test_status_is_3_with_results_printed_if_a_figure_cannot_be_saved(
 
 
 def test_figures_create_their_folder(folder, tmp_path, capsys):
-    """`spectrum --figure` creates the missing folder of the figure."""
     pytest.importorskip("matplotlib")
     figure = tmp_path / "new" / "p.svg"
     short = ["--probes", "2", "--steps", "5", "--figure", str(figure)]
@@ -371,7 +366,6 @@ def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, cap
 
 
 def test_predictions_are_escaped_on_terminals_only(monkeypatch, capsys):
-    """A label with a carriage return is read back as one cell, and reaches a terminal escaped."""
     columns = {"y": np.array(["a\x1b[2J", "b\rc"], object), "p": np.array([0.5, 1.0])}
     text = format_csv(columns)
     assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
@@ -548,9 +542,6 @@ def test_runs_without_times_are_rejected(folder, tmp_path, capsys):
 
 
 def test_flipped_bits_of_a_run_are_detected(folder, tmp_path):
-    """A flipped bit of a saved run, in either format, raises ValueError that names the file. A run
-    without a checksum, as older versions saved, is read.
-    """
     model, theta = fc.MLP([2, 1, 2]), fc.MLP([2, 1, 2]).init(seed=0)
     path = save_run(tmp_path / "run.npz", TrainingRecipe("iris"), model, theta)
     content = path.read_bytes()

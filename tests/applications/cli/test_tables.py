@@ -402,9 +402,6 @@ def test_errors_for_malformed_tables_name_line_and_column(kind, read):
 
 
 def test_encoded_inputs_equal_those_of_scikit_learns_column_transformer(read):
-    """The inputs for words, numbers and missing values, of the table and of new rows, equal the
-    output of scikit-learn's ColumnTransformer.
-    """
     compose = pytest.importorskip("sklearn.compose")
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -450,9 +447,6 @@ def test_rare_categories_get_no_input_column(read):
 
 
 def test_a_table_of_numbers_is_scaled_as_train_scales_it(read):
-    """`load_table_dataset` gives the inputs and targets of `load_dataset` for a table of numbers.
-    Its saved scaling restores the targets and gives bitwise equal inputs again.
-    """
     table = read(PLAIN)
     path = Path(table.sheet.source)
     mine, _ = load_table_dataset(path, None, None)
@@ -560,7 +554,6 @@ DOUBTFUL_COLUMNS = {
 @pytest.mark.parametrize("target", [False, True])
 @pytest.mark.parametrize("kind", DOUBTFUL_COLUMNS)
 def test_cells_with_two_meanings_raise_with_the_options_that_decide(kind, target, read):
-    """The error names the column, three cells and options, of which one reads the column."""
     cells, wanted = DOUBTFUL_COLUMNS[kind]
     text = lines(cells, [f"{i % 7}" for i in range(N)], names="a,y")
     with pytest.raises(ValueError) as error:
@@ -586,9 +579,6 @@ IDENTIFIER_NAMES = (
 
 @pytest.mark.parametrize("name", IDENTIFIER_NAMES)
 def test_identifiers_are_ignored_in_any_order_unless_kept(name, read):
-    """Whole numbers that run through a range are ignored below the name of an identifier. They
-    are used if the user keeps them, if they repeat, or below another name.
-    """
     numbers = [i * 7 % N + 3 for i in range(N)]
     text = lines(A, numbers, Y, names=f"a,{name},y")
     assert read(text, "y").meanings[1].coding.kind == "left out"
@@ -741,9 +731,6 @@ def test_damaged_files_raise_one_sentence(kind, tmp_path):
 
 
 def test_files_that_unpack_to_much_more_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
-    """A workbook with two cells far apart, a compressed workbook and a parquet file of repeated
-    numbers raise ValueError.
-    """
     openpyxl = pytest.importorskip("openpyxl")
     pytest.importorskip("pyarrow")
     book = openpyxl.Workbook()

@@ -232,9 +232,6 @@ def test_from_sklearn_rejects_unfitted_and_unsupported_estimators():
 
 
 def test_differences_between_parameters_of_module_and_model_are_reported():
-    """A normalisation module that occurs twice is rejected. If the model has biases or scales that
-    the module lacks, a warning gives both numbers of parameters.
-    """
     norm = nn.BatchNorm1d(4)
     twice = nn.Sequential(nn.Linear(4, 4), norm, nn.ReLU(), nn.Linear(4, 4), norm, nn.ReLU())
     with pytest.raises(ValueError, match="shares the weight of module.1. .BatchNorm1d"):
@@ -501,10 +498,6 @@ def test_every_form_of_relu_is_recognised_in_a_graph():
 
 
 def test_a_softmax_before_cross_entropy_warns():
-    """A final softmax or sigmoid is left out with a warning, and the loss then differs from torch's
-    CrossEntropyLoss, which applies a second softmax. A final log-softmax is left out without a
-    warning, and the losses agree.
-    """
     for end, told in ((nn.Softmax(1), 1), (nn.Sigmoid(), 1), (nn.LogSoftmax(1), 0)):
         net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), end)
         with warnings.catch_warnings(record=True) as found:

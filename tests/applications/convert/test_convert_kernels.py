@@ -42,9 +42,6 @@ def test_weights_of_keras_and_jax_give_equal_outputs():
 
 
 def test_a_jax_pytree_gives_equal_outputs_and_products():
-    """The Hessian product of a network converted from a JAX pytree agrees with forward-over-reverse
-    differentiation in JAX.
-    """
     jax = pytest.importorskip("jax")
     jnp = jax.numpy
     with jax.enable_x64() if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():

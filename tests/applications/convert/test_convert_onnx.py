@@ -73,9 +73,6 @@ HIDDEN = {
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_activations_of_onnx_are_read(name):
-    """A model with the nodes of each activation, passed as an object or as bytes, is converted to
-    that activation, and its outputs agree with ONNX's own evaluator.
-    """
     proto = model_of([FIRST, *HIDDEN[name], *LAST], ARRAYS)
     model, theta = fc.from_onnx(proto)
     assert model.activation == (name.split(",")[0],) and model.sizes == (4, 6, 2)
@@ -96,9 +93,6 @@ def test_activations_whose_parts_have_other_uses_are_rejected(name):
 
 
 def test_arithmetic_around_layers_is_folded(tmp_path):
-    """Subtraction, division, factors, normalisation and a transposed constant around linear layers
-    are folded into these layers. The outputs of the file agree with ONNX's own evaluator.
-    """
     arrays = {**ARRAYS, "s": RNG.uniform(0.5, 2, 4), "t": RNG.standard_normal(6)}
     nodes = [
         ("Sub", ["x", "s"], ["x1"], {}),
@@ -267,9 +261,6 @@ def test_damaged_models_are_read_or_rejected():
 
 
 def test_models_exported_by_torch_are_read(tmp_path):
-    """A network of all layers that `from_torch` supports, exported by torch to ONNX, is converted
-    to the model and parameters that `from_torch` returns.
-    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
     torch.manual_seed(0)
@@ -317,9 +308,6 @@ ROW_CHANGES = [
 
 
 def test_nodes_that_change_rows_are_rejected():
-    """A node that joins, cuts, reorders or adds rows is rejected at the end of a network, after a
-    softmax and before a layer. An Identity in its place is accepted.
-    """
     arrays = {"to 1": [-1, 1], "to row": [1, -1], "to all": [-1], "to 4": [-1, 4], "0": [0]}
     arrays |= {"to 3 axes": [-1, 2, 1], "1": [1], "order": [1, 0], "twos": [2, 1], **ARRAYS}
     arrays |= {"flat zero": np.zeros((1, 1, 1)), "tall zero": np.zeros((9, 1))}
@@ -522,9 +510,6 @@ def test_flattened_images_of_known_size_are_read():
 
 
 def test_residual_layers_are_read_only_around_every_hidden_layer():
-    """Skip connections x + phi(Wx + b) around every hidden layer are converted to a residual model
-    with equal outputs. Other skip connections are rejected.
-    """
     K = RNG.standard_normal((4, 4))
     skip = [("MatMul", ["x", "K"], ["z"], {}), ("Tanh", ["z"], ["t"], {})]
     skip += [("Add", ["x", "t"], ["h"], {})]

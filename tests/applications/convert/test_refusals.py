@@ -65,9 +65,6 @@ def test_objects_that_resemble_keras_models_are_rejected():
     "layers, named", [(["0", "0.running_mean"], "0.running_mean"), (["b", "a"], "a, b sorted")]
 )
 def test_state_dicts_without_an_order_of_layers_are_rejected(layers, named):
-    """`from_torch` rejects state dicts with running statistics, and those sorted by names that do
-    not have the order of the forward pass.
-    """
     state = {}
     for name in layers:
         state |= {name: np.zeros(3)} if "." in name else {

@@ -174,7 +174,6 @@ def test_to_c_rejects_unsupported_networks_without_writing(tmp_path):
 
 @needs_compiler
 def test_names_of_the_c_library_are_rejected():
-    """All identifiers of math.h and stddef.h are rejected as names."""
     code = "#define _GNU_SOURCE\n#include <math.h>\n#include <stddef.h>\n"
     command = [CC, "-E", "-dD", "-xc", "-"]
     text = subprocess.run(command, input=code, check=True, capture_output=True, text=True).stdout

@@ -113,9 +113,6 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
 
 
 def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
-    """If the loss overflows at a finite theta, `diagnose` sets `was_not_finite`, names unscaled
-    inputs among the causes, and has no NaN in its text and JSON.
-    """
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
     theta = 1e6 * ob.model.init(seed=0)
@@ -214,9 +211,6 @@ def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
 
 
 def test_leave_one_out_errors_match_explicit_refits(rng):
-    """The lowest leave-one-out error over kernels and ridge parameters equals the lowest error of
-    explicit fits without each sample.
-    """
     X, n = rng.standard_normal((24, 2)), 24
     y = (X[:, :1] * X[:, 1:] + 0.1 * rng.standard_normal((n, 1))) * [1.0, -2.0]
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
@@ -591,9 +585,6 @@ def test_history_records_its_method_and_survives_pickle(rng):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_loss_of_the_best_constant_is_the_entropy_of_the_mean_class(weighted, rng):
-    """For labels and for probabilities of classes, no constant outputs have a lower cross entropy
-    than the entropy of the mean class probabilities.
-    """
     N, m = 60, 3
     weight = rng.uniform(0, 2, N) * (rng.uniform(size=N) > 0.2) if weighted else None
     labels, X = rng.integers(m, size=N), rng.standard_normal((N, 2))
@@ -617,18 +608,12 @@ def test_a_loss_that_is_finite_nowhere_raises(rng):
 
 @pytest.mark.parametrize("history", [{"time": [1.0]}, {"loss": ["no"]}, "no"])
 def test_a_history_without_losses_raises(rng, history):
-    """For a history without losses, `diagnose` raises an error that names the argument
-    `history`.
-    """
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
         fc.diagnose(ob, ob.model.init(seed=0), history)
 
 
 def test_objectives_without_rows_raise(rng):
-    """`diagnose` raises TypeError for an objective that is not a network with samples in memory,
-    and ValueError for a theta of wrong length.
-    """
     ob = wave(rng)
     with pytest.raises(TypeError, match=r"must be a fastcurv\.Objective"):
         fc.diagnose(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))
@@ -685,9 +670,6 @@ def test_minima_are_not_near_the_saddle_at_zero_weights():
 
 
 def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
-    """If Ctrl-C interrupts the first network trained for comparison, `diagnose` raises
-    KeyboardInterrupt and trains no second one.
-    """
     begun = []
 
     def pressed(*given, **options):
@@ -707,9 +689,6 @@ def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
-    """An error in a network that `diagnose` trains for comparison reaches the user, except for an
-    infinite loss at the start, which leaves the network out.
-    """
     X = np.linspace(-1, 1, 24).reshape(12, 2)
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")
     theta, minimize, calls = ob.model.init(seed=0), facts.minimize, []

@@ -63,9 +63,6 @@ def test_a_seed_gives_the_same_points(ob, sample):
     ("activation", "l2"), [("tanh", 0.0), ("tanh", 1e-2), ("sigmoid", 0.0), ("relu", 0.0)]
 )
 def test_minima_with_added_units_are_critical_points_of_wider_networks(activation, l2):
-    """Minima of narrower networks with added units are classified as saddles, degenerate points or
-    minima of the wider network, so they are critical.
-    """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((60, 2))
     y = X[:, :1] * X[:, 1:] + 0.3 * rng.standard_normal((60, 1))
@@ -196,9 +193,6 @@ def test_adding_a_unit_does_not_change_the_outputs(split, bias):
 
 @pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
 def test_points_of_the_requested_index_are_found_and_proved(sizes):
-    """At least eleven of twelve searches find a certified point of the requested index, counted
-    from the matrix of the NumPy reference.
-    """
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
     found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
     assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_STARTS_PER_SEARCH
@@ -268,9 +262,6 @@ def test_searches_that_never_begin_cost_nothing(ob):
 
 
 def test_searches_that_do_not_converge_are_counted(ob, monkeypatch):
-    """Searches that do not converge give no points, and the four attempts of each search are
-    counted.
-    """
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
     found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)

@@ -39,10 +39,6 @@ def test_the_readme_installs_what_its_code_imports():
 
 @pytest.mark.nightly
 def test_the_readme_works_in_a_new_environment(tmp_path):
-    """In a new environment, the README's installation command succeeds, its code prints the shown
-    output in two folders, and `make demo` runs. After `pip install .`, the package is imported from
-    another folder.
-    """
     source, elsewhere, place = (tmp_path / name for name in ("source", "elsewhere", "environment"))
     copied(tracked(), source)
     elsewhere.mkdir()

@@ -55,9 +55,6 @@ def test_all_documentation_pages_are_found():
 
 
 def test_every_public_method_has_an_example():
-    """Every public method of a public class has an example in its docstring or on the page of
-    methods.
-    """
     from fastcurv.network.operators import Curvature
 
     told = (ROOT / "docs/methods.md").read_text()
@@ -74,7 +71,6 @@ def test_every_public_method_has_an_example():
 
 
 def test_constants_have_the_values_in_the_sources():
-    """Each row of the page on constants has the value that one module assigns to this name."""
     sources = "".join(path.read_text() for path in sorted((ROOT / "fastcurv").rglob("*.py")))
     rows = re.findall(
         r"^\| `([A-Z_]+)` \| ([^|]+) \|", (ROOT / "docs/constants.md").read_text(), re.M
@@ -164,9 +160,6 @@ def test_pages_belong_to_a_group_and_their_links_have_targets():
 
 
 def test_the_readme_on_a_package_index_has_no_relative_links():
-    """In the package's description, which a package index shows, relative links of the README are
-    plain text and pictures are left out.
-    """
     shown = importlib.metadata.metadata("fastcurv").json["description"]
     assert "Limits (`docs/limits.md`)" in shown and "A saddle of a digit classifier" not in shown
     assert not re.findall(r"\]\((?!https?:)", shown)
@@ -182,9 +175,6 @@ def function_of_conf(name):
 
 
 def test_public_names_in_code_link_to_their_reference_pages():
-    """Public names in inline code become links to their reference pages, except in code blocks and
-    in the text of links.
-    """
     text = "`fc.eigsh`, `fc.nothing` and [`fc.trace`](x)\n```python\n`fc.trace`\n```\n`fc.trace`."
     assert function_of_conf("linked")(text, fc.__all__) == (
         "[`fc.eigsh`](generated/fastcurv.eigsh.rst), `fc.nothing` and [`fc.trace`](x)\n"
@@ -193,7 +183,6 @@ def test_public_names_in_code_link_to_their_reference_pages():
 
 
 def test_links_to_sources_become_links_to_generated_pages():
-    """On the site, links to the sources of generated pages lead to these pages."""
     text = "[gallery](../examples/), [API](../fastcurv/__init__.py), [it](../examples/left_out.py)"
     assert function_of_conf("linked_to_generated")(text) == (
         "[gallery](gallery.md), [API](api.rst), [it](#left-out)"

@@ -66,9 +66,6 @@ def test_standardised_features_give_no_warning_on_100_data_sets():
 
 
 def test_reaching_the_final_step_limit_gives_no_warning():
-    """After early stopping, the limit of the final steps on all samples is not reported as reaching
-    max_iter, and no warning is given.
-    """
     X, y = datasets.make_moons(300, noise=0.3, random_state=0)
     found = [fc.MLPClassifier(random_state=seed, max_iter=2000).fit(X, y) for seed in range(5)]
     assert {net.stopped_ for net in found} <= {"held_out", "callback"}

@@ -43,7 +43,6 @@ def checks():
 
 @pytest.mark.parametrize("estimator, check", list(checks()))
 def test_estimators_pass_scikit_learns_checks(estimator, check):
-    """Each of scikit-learn's checks passes, except for those that scikit-learn itself skips."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         try:
@@ -62,9 +61,6 @@ def wine(classes=3):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_objective_equals_scikit_learns(classes):
-    """With equal weights, the probabilities equal scikit-learn's, and ``loss_`` equals the cross
-    entropy of these probabilities plus scikit-learn's penalty.
-    """
     X, y = wine(classes)
     ours = fc.MLPClassifier((6, 4), "tanh", alpha=0.3, random_state=0).fit(X, y)
     theirs = TheirClassifier((6, 4), "tanh", alpha=0.3, solver="lbfgs", max_iter=1).fit(X, y)
@@ -140,9 +136,6 @@ def test_every_solver_reaches_a_low_loss(solver):
 
 @pytest.mark.parametrize("verdict", ["quick", True])
 def test_curvature_of_a_fit_matches_the_dense_spectrum(verdict):
-    """With verdict="quick", the extreme eigenvalues in `curvature_` are within their residuals of
-    those of the dense Hessian. With verdict=True, the kind of `curvature_` is that of `classify`.
-    """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", alpha=1.0, tol=1e-9, max_iter=2000, random_state=0)
     net.set_params(verdict=verdict).fit(X, y)
@@ -176,9 +169,6 @@ def test_advice_for_a_fit_uses_the_estimators_names():
 
 
 def test_a_short_fit_has_a_short_spectrum_check():
-    """After a fit of eight iterations, the spectrum check takes four products, which are too few to
-    converge.
-    """
     X, y = wine()
     net = fc.MLPClassifier((30,), alpha=1.0, max_iter=8, random_state=0)
     with pytest.warns(ConvergenceWarning):
@@ -224,9 +214,6 @@ def test_early_stopping_ends_at_the_best_validation_score(kind):
 @pytest.mark.parametrize("solver", ["auto", "lbfgs", "adam"])
 @pytest.mark.parametrize("at", [2, 4, 9, 13])
 def test_ctrl_c_during_a_fit_raises_and_keeps_the_weights_reached(solver, at, monkeypatch):
-    """If Ctrl-C interrupts any phase of a fit, `fit` raises KeyboardInterrupt, and the estimator
-    predicts with the weights reached.
-    """
     X, y = wine()
     asked, ask = [], fc.Objective.value_and_gradient
 
@@ -298,9 +285,6 @@ def test_partial_fit_and_warm_start_continue_a_fit():
 
 
 def test_a_failed_fit_leaves_the_fitted_attributes_unchanged():
-    """If a fit fails before or after reading its targets, all attributes of the estimator are those
-    of the previous fit, or none are added.
-    """
     X, y = wine()
     net = fc.MLPClassifier((3,), "tanh", random_state=0, max_iter=5, tol=1e-2).fit(X, y)
     told, held = net.predict(X), vars(net).copy()

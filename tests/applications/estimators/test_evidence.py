@@ -75,9 +75,6 @@ def test_targets_of_pure_noise_get_a_stronger_weight_decay(rng):
 
 
 def test_deviations_equal_those_of_the_laplace_approximation(rng):
-    """Standard deviations equal those of `fc.laplace` at the minimum in units of y, for one and two
-    targets, dense and sparse samples, and alpha as "evidence" or a number.
-    """
     from scipy.sparse import csr_matrix
 
     X, y = wave(rng)

@@ -364,9 +364,6 @@ def test_partial_fit_continues_with_the_solvers_state(solver, rate):
 
 @pytest.mark.parametrize("words", [{}, {"early_stopping": True}])
 def test_epochs_compute_no_full_gradient(words, monkeypatch):
-    """A fit by epochs evaluates all samples at most four times. The losses of its epochs are the
-    means of their batches.
-    """
     X, y = datasets.load_digits(return_X_y=True)
     asked, ask = [], fc.Objective.value_and_gradient
 

@@ -8,7 +8,6 @@ import fastcurv as fc
 
 @pytest.mark.parametrize("kind", ["csr", "csc", "bsr"])
 def test_sparse_indices_out_of_range_are_rejected(kind, rng):
-    """Indices that SciPy does not detect raise ValueError in `fit` and `predict`."""
     y = rng.integers(3, size=60)
     dense = rng.standard_normal((60, 40)) * (rng.random((60, 40)) < 0.3)
     net = fc.MLPClassifier((3,), max_iter=2, random_state=0).fit(dense, y)

@@ -83,9 +83,6 @@ def test_out_activation_has_scikit_learns_names():
 
 
 def test_the_spectrum_check_of_two_parameters_is_exact():
-    """The spectrum check of a least-squares line gives the eigenvalues of its Hessian in closed
-    form, with two products.
-    """
     x = np.linspace(-1, 2, 30)
     ob = fc.Objective(fc.MLP([1, 1]), x[:, None], 3 * x + 1, "mse")
     seen, _ = check_spectrum(ob, np.array([3.0, 1.0]), 2.0, 1e-8)
@@ -312,9 +309,6 @@ def test_verdict_option_accepts_numpy_true(verdict, kind):
 
 
 def test_the_spectrum_check_works_for_activations_without_bounds(rng):
-    """For a user-defined activation without derivative bounds, the spectrum check finds the saddle
-    at zero weights.
-    """
 
     def own_tanh(z):
         t = np.tanh(z)

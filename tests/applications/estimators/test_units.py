@@ -149,7 +149,6 @@ def test_early_stopping_trains_on_the_only_row_of_a_class():
 
 
 def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
-    """The verdict of a fit gets a positive time limit of at most max_time."""
     limits = []
     original = solver_runs.classify
 

@@ -42,9 +42,6 @@ def test_quantile_fit_covers_90_percent_of_targets(name):
 
 
 def test_gaussian_nll_predicts_mean_and_deviation(rng):
-    """A fit with the loss gaussian_nll predicts the conditional mean and standard deviation of new
-    targets.
-    """
     X, y = law("normal", rng, 4000)
     net = MLPRegressor((10,), "tanh", loss="gaussian_nll", alpha=1.0, random_state=0).fit(X, y)
     X, y = law("normal", rng, 4000)
@@ -58,9 +55,6 @@ def test_gaussian_nll_predicts_mean_and_deviation(rng):
 
 @pytest.mark.parametrize("m", [1, 2])
 def test_poisson_fits_agree_with_scikit_learn(m, rng):
-    """With the Poisson loss, the loss and the predicted means equal those of scikit-learn for equal
-    network weights, and the fitted loss is no higher than that of scikit-learn.
-    """
     from sklearn.base import clone
     from sklearn.metrics import mean_poisson_deviance
     from sklearn.neural_network import MLPRegressor as Theirs

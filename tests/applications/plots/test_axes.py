@@ -167,9 +167,6 @@ def legend_overhang(ax):
 
 
 def test_many_runs_have_distinct_styles_and_their_legend_is_beside_the_axes():
-    """Styles of a second display on the same axes, and of single curves, also differ. Few runs are
-    solid lines with the legend inside.
-    """
     few = fc.ConvergenceDisplay(curves(7)).plot()
     assert line_styles(few.ax_) == [(color, "-") for color in CYCLE]
     assert legend_overhang(few.ax_)[0] < 0

@@ -130,9 +130,6 @@ def test_two_random_directions_span_a_plane(seed):
 
 
 def test_the_default_slice_shows_the_descent_from_a_saddle():
-    """The default slice is along eigenvectors, shows lower losses at a saddle and is equal in each
-    call. Without a Hessian, directions are random, depend on the seed and are called random.
-    """
     saddle = fc.testing.lecture_toy()
     X = np.random.default_rng(0).standard_normal((20, 3))
     wide = fc.Objective(fc.MLP([3, 5, 4, 1]), X, X[:, :1], loss="mse", l2=1e-3)

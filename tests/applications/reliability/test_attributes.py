@@ -42,9 +42,6 @@ def objects():
 
 
 def test_attribute_tests_cover_every_public_class(objects):
-    """Every class of the applications that the package exports, except estimators, has an instance
-    among the tested objects.
-    """
     exported = {one for one in public_classes() if "applications" in one.__module__}
     assert len(exported) >= 5
     assert exported - {fc.MLPClassifier, fc.MLPRegressor} <= {type(x) for x in objects}
@@ -105,9 +102,6 @@ def move(est, rng):
 
 
 def test_assigned_weights_of_estimators_are_used_everywhere():
-    """If weights of an estimator are assigned, as lists, single layers, entries or fewer units,
-    predictions use them as in scikit-learn, also in copies.
-    """
     copies = [lambda e: e, copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
     for est, X, _ in fitted():
         for change in (assign_all, assign_one, write_into, prune, move):

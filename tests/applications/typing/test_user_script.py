@@ -31,9 +31,6 @@ def test_the_script_uses_every_public_name():
 
 
 def test_the_stub_describes_everything_the_package_imports():
-    """The stub of the compiled module describes every name in its `__all__`, which the package
-    imports.
-    """
     engine = FOLDER.parents[2] / "fastcurv" / "_engine"
     assert [path.stem for path in engine.glob("*.pyi")] == ["core"]
     described = (engine / "core.pyi").read_text()
@@ -42,9 +39,6 @@ def test_the_stub_describes_everything_the_package_imports():
 
 
 def test_errors_of_type_checkers_are_errors_at_run_time():
-    """Each call that type checkers reject raises TypeError or ValueError with a cure, and the
-    inferred types are those of the results.
-    """
     refused.check_inferred_types()
     for call in refused.REFUSED:
         with pytest.raises(

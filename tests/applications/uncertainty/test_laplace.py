@@ -19,9 +19,6 @@ def newton(ob, theta):
 
 
 def test_a_linear_network_matches_bayesian_ridge(rng):
-    """Precisions, evidence and standard deviations of a linear network equal those of BayesianRidge
-    at its fixed point.
-    """
     ridge = pytest.importorskip("sklearn.linear_model").BayesianRidge
     X = rng.standard_normal((60, 5))
     y = X @ [1.0, 0.0, -2.0, 0.3, 0.0] + 0.5 * rng.standard_normal(60)
@@ -109,9 +106,6 @@ def fitted(rng, curvature="ggn", **how):
 
 
 def test_covariance_is_the_inverse_of_the_curvature(rng):
-    """Standard deviations, draws and effective parameters agree with the inverse of the
-    Gauss-Newton matrix or of the Hessian, whichever is chosen.
-    """
     for curvature in ("ggn", "hessian"):
         ob, theta, post = fitted(rng, curvature)
         T = 60 / (2 * post.noise_std**2)
@@ -194,9 +188,6 @@ def test_single_samples_have_the_deviations_of_the_whole_set(rng):
 
 
 def test_directions_without_effect_count_as_undetermined(rng):
-    """The bias of a unit without weights, and the common shift of the biases of a softmax, are
-    counted in `n_undetermined`.
-    """
     ob, theta, _ = fitted(rng, l2_biases=False)
     model = fc.MLP([1, 5, 1])
     layers = ob.model.unflatten(theta)
@@ -214,9 +205,6 @@ def test_directions_without_effect_count_as_undetermined(rng):
 
 
 def test_probabilities_are_means_over_the_posterior(rng):
-    """Predicted probabilities equal means over posterior draws of the outputs, linearised in the
-    parameters.
-    """
     X, y = rng.standard_normal((30, 2)), np.arange(30) % 3
     for loss, d, labels in (
         ("cross_entropy", 3, y),
@@ -486,9 +474,6 @@ def test_standard_deviations_and_evidence_match_laplace_torch(rng, request):
 
 
 def test_dispersion_and_errors_of_gamma_are_those_of_statsmodels(rng):
-    """The dispersion of a gamma regression equals Pearson's estimate, and the table of its summary
-    has the estimate, the standard error and the interval of each parameter.
-    """
     sm = pytest.importorskip("statsmodels.api")
     X = rng.uniform(-1, 1, (200, 2))
     mean = np.exp(0.5 + X @ [1.0, -0.5])

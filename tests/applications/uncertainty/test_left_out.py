@@ -157,9 +157,6 @@ def test_no_minimum_is_proved_far_from_one_or_at_a_saddle():
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():
-    """One-step leave-one-out results equal those of a Newton step without the sample by dense
-    matrices, for losses with coupled outputs and for sparse samples.
-    """
     for loss, sizes in (("mse", (3, 4, 2)), ("cross_entropy", (3, 3, 3))):
         ob, theta = fitted(9, sizes, loss, weights=True)
         out, (z, first, second) = fc.leave_one_out(ob, theta), ob.outputs(theta)
@@ -423,9 +420,6 @@ def test_an_exact_fit_has_no_cooks_distances(rng):
 
 
 def test_intervals_from_few_samples_per_effective_parameter_warn(rng):
-    """Intervals from few samples for each effective parameter come with a warning. If weight decay
-    leaves few parameters effective, there is no warning.
-    """
     X = rng.standard_normal((30, 3))
     y = X[:, 0] + 0.1 * rng.standard_normal(30)
     net = fc.MLPRegressor((30,), "tanh", alpha=1e-3, random_state=0).fit(X, y)

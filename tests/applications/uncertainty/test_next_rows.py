@@ -37,9 +37,6 @@ def test_leverages_of_a_linear_network_equal_the_hat_matrix(rng):
 
 @pytest.mark.parametrize("d_out", [1, 2])
 def test_choices_of_a_linear_network_equal_greedy_v_optimal_design(rng, d_out):
-    """The chosen rows, and the mean variance after each, are those of a search over all candidates
-    by inverses of ``A'A``.
-    """
     ob, post, theta, A = linear_fit(rng, d_out)
     candidates, at = 3 * rng.standard_normal((25, 3)), rng.standard_normal((40, 3))
     rows = fc.next_rows(ob, theta, candidates, 4, at=at)
@@ -59,7 +56,6 @@ def test_choices_of_a_linear_network_equal_greedy_v_optimal_design(rng, d_out):
 
 
 def test_classes_are_chosen_by_the_curvature_of_the_cross_entropy(rng):
-    """The expected variance after one row equals that from the Gauss-Newton matrix with the row."""
     X, y = rng.standard_normal((40, 2)), rng.integers(0, 3, 40)
     ob = fc.Objective(fc.MLP([2, 3]), X, y, loss="cross_entropy", l2=0.1)
     theta = fc.minimize(ob, seed=0).x
@@ -144,7 +140,6 @@ def test_estimators_return_the_domain_also_after_pickling(rng):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_groups_left_out_equal_refits(rng, weighted):
-    """Predictions without a group are those of Newton's method on the objective without it."""
     ob, theta = tanh_fit(rng)
     if weighted:
         ob = ob.reweighted(rng.uniform(0.5, 2, 60))
@@ -189,9 +184,6 @@ def test_predict_marks_extrapolations_and_names_their_columns(rng, tmp_path, cap
 
 
 def test_groups_that_alone_determine_a_parameter_are_not_predicted(rng):
-    """Rows of a group without which the Hessian is singular have no prediction, and the score does
-    not count them. Biases of a softmax without penalty do not make it singular.
-    """
     X = rng.standard_normal((12, 3))
     X[:, 1] = 0
     X[:2, 1] = 1, 2

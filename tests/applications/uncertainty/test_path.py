@@ -146,9 +146,6 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
 
 
 def test_a_network_without_its_inactive_units_computes_the_same(rng):
-    """Units with zero incoming and outgoing weights are removed, except for the last one of a
-    layer. Outputs and loss do not change.
-    """
     model = fc.MLP([2, 4, 3, 2], ["tanh", "softplus"])
     X, y = rng.standard_normal((20, 2)), rng.standard_normal((20, 2))
     ob = fc.Objective(model, X, y, "mse", l2=1e-2, l2_biases=False)

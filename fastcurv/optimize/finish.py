@@ -105,11 +105,10 @@ class StationaryPoint:
 
 # minimum limit of all checks together, in estimated seconds, if the training took less
 MIN_CHECK_SECONDS = 1.0
-# the same limit if one of the checks is an eigendecomposition for a proof
+# minimum limit of all checks together if one of them is an eigendecomposition for a proof
 MIN_PROOF_SECONDS = 30.0
-# estimated seconds of an evaluation: the calls in Python, and all of it for a user's own objective
-CALL_SECONDS = 5e-5
-UNKNOWN_EVALUATION_SECONDS = 1e-3
+CALL_SECONDS = 5e-5  # estimated seconds of the Python calls of an evaluation
+UNKNOWN_EVALUATION_SECONDS = 1e-3  # assumed seconds of an evaluation of a user-defined objective
 # number of evaluations that must be left for a verdict from products
 MIN_VERDICT_EVALUATIONS = 200
 # maximum number of parameters for which all eigenvalues take about a second
@@ -200,6 +199,7 @@ class StationaryPointExaminer:
             return self._is_out_of_budget()
 
     def _is_out_of_budget(self) -> bool:
+        """Return True if the evaluations are used up, within a check."""
         return not self._can_spend(1, MIN_CHECK_SECONDS)
 
     def dense_below(self) -> int | None:

@@ -409,14 +409,13 @@ class FastMatrixProduct(FastProduct):
     def __init__(self, A: NDArray[Any]) -> None: ...
 
 @disjoint_base
-class ProjectedSubspace:
+class KrylovSpace:
     n: int
     max_dim: int
     dtype: np.dtype[Any]
     rows: NDArray[Any]
     T: NDArray[np.float64]
     product: NDArray[Any]
-    multiply: Any
     residual_coordinates: NDArray[np.float64] | None
     m: int
     p: int
@@ -425,7 +424,13 @@ class ProjectedSubspace:
     has_multiplied_residual: bool
     gamma: float
     max_abs_eigenvalue: float
-    def __init__(self, n: int, dtype: DTypeLike, max_dim: int) -> None: ...
+    def __init__(
+        self,
+        n: int,
+        dtype: DTypeLike,
+        max_dim: int,
+        select_row: Callable[[KrylovSpace], None],
+    ) -> None: ...
     @property
     def exhausted(self) -> bool: ...
     def start(
@@ -445,7 +450,7 @@ class ProjectedSubspace:
         cost_weight: float,
         price: float,
         out: NDArray[Any],
-    ) -> tuple[float, float, bool, float | None]: ...
+    ) -> tuple[float, float, bool, Any]: ...
     def combine(self, y: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]: ...
 
 SUBPROBLEMS: Final[dict[str, int]]
@@ -492,34 +497,7 @@ class LossEvaluator:
     def __init__(self, here: Plan, there: Plan, spare: list[Plan], most: int) -> None: ...
     def set_operator_kind(self, kind: str) -> None: ...
     def trial_loss(self, theta: NDArray[Any]) -> float: ...
-    def move_to(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any]]: ...
-
-@disjoint_base
-class NewtonSteps:
-    cost_weight: float
-    vector: NDArray[Any]
-    parameter: float | None
-    ratio: float
-    n_steps: int
-    n_values: int
-    value: float
-    gradient_norm: float
-    gradient: NDArray[Any]
-    n_slow_steps: int
-    stop_condition_met: bool
-    def __init__(self, run: Any, space: ProjectedSubspace, forcing: float) -> None: ...
-    @property
-    def theta(self) -> NDArray[Any]: ...
-    def take_steps(
-        self,
-        problem: str,
-        parameter: float | None,
-        limit: int,
-        scale: NDArray[Any] | None,
-        opened: bool,
-        watch: int,
-        record: NDArray[np.float64],
-    ) -> str | None: ...
+    def move_to(self, theta: NDArray[Any]) -> tuple[float, NDArray[Any], float]: ...
 
 def input_derivatives(
     sizes: tuple[int, ...],

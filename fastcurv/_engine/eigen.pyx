@@ -265,17 +265,6 @@ cdef class SmallEigensystem:
         self.set_first_and_last_components()
         return 0
 
-    cdef int store_pairs(self, values, vectors) except -1:
-        """Store ascending eigenvalues (m,) and eigenvectors (m, m) that the caller has computed."""
-        cdef Py_ssize_t m = len(values)
-        self.set_size(m)
-        self.known, self.dense = -1, self.matrix.reserve(m * m)
-        values, rows = np.ascontiguousarray(values), np.ascontiguousarray(vectors.T)
-        memcpy(self.values, pointer(values), m * sizeof(double))
-        memcpy(self.dense, pointer(rows), m * m * sizeof(double))
-        self.set_first_and_last_components()
-        return 0
-
     cdef void set_first_and_last_components(self) noexcept:
         """Set `first` and `last` from the eigenvectors in `dense`."""
         cdef Py_ssize_t m = self.m, i

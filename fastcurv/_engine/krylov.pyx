@@ -24,7 +24,6 @@ cdef enum Problem:
     SHIFTED, CLIPPED, ABSOLUTE, TRUST_REGION, CUBIC
 
 cdef enum:
-    INITIAL_BASIS_ELEMENTS = 32768  # elements of the basis that are allocated initially
     ALWAYS_DIAGONALISE_MAX_ROWS = 8  # maximum rows for which every convergence check diagonalises T
 # Minimum ratio of the smallest to the largest pivot of a matrix that is treated as nonsingular.
 cdef double MIN_PIVOT_RATIO = 1e-8
@@ -295,18 +294,32 @@ cdef bint should_stop(StoppingRule *rule, Py_ssize_t m, double gain) noexcept no
 
 # --- the space ------------------------------------------------------------------------------------
 
-cdef class ProjectedSubspace:
-    """Orthonormal rows, the projection of a symmetric operator on their span, and steps in the
-    span.
+cdef class KrylovSpace:
+    """Orthonormal rows Q, the projection T of a symmetric operator H on their span, and steps in
+    the span.
 
-    `fastcurv.krylov.trust_region.KrylovSpace` extends this class to several start vectors.
+    With one start vector this is Lanczos with full reorthogonalisation. With several start vectors,
+    the space is expanded by the residual of the last solution.
+
+    Parameters
+    ----------
+    n : int
+        Length of the vectors.
+    dtype : dtype
+        The dtype of the rows; T is kept in float64.
+    max_dim : int
+        Maximum number of rows, so the memory is at most ``max_dim * n`` numbers.
+    select_row : callable
+        ``select_row(space)`` moves the row that `extend` multiplies next to the front of several
+        pending rows.
     """
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
-    # Python code may replace rows and T. residual_coordinates: coordinates, in the pending rows, of
-    # the last solution's residual, or None.
-    cdef public object rows, T, multiply, residual_coordinates
-    cdef readonly object product
+    cdef readonly object rows, T, product
+    # residual_coordinates: coordinates, in the pending rows, of the last solution's residual, or
+    # None
+    cdef public object residual_coordinates
+    cdef object multiply, select_row
     cdef public Py_ssize_t m, p, n_starts
     # tridiagonal: True if T is tridiagonal, which a single start vector guarantees.
     # has_multiplied_residual: True once `extend` has multiplied the direction of a residual.
@@ -331,19 +344,23 @@ cdef class ProjectedSubspace:
     cdef double *at             # address of T's first entry
     cdef Py_ssize_t ld
 
-    def __init__(self, n, dtype, max_dim):
-        self.n, self.dtype = int(n), np.dtype(dtype)
+    def __init__(self, n, dtype, max_dim, select_row):
+        self.n, self.dtype, self.select_row = int(n), np.dtype(dtype), select_row
         self.max_dim = int(min(max_dim, n))
         if self.dtype.char not in "fd":
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}.")
-        room = min(self.max_dim, max(16, INITIAL_BASIS_ELEMENTS // max(self.n, 1)))
-        self.rows = np.empty((room, self.n), self.dtype)
-        self.T = np.zeros((len(self.rows),) * 2)
+        # The operating system provides the memory of a row when the row is first written.
+        self.rows = np.empty((self.max_dim, self.n), self.dtype)
+        self.T = np.zeros((self.max_dim, self.max_dim))
         self.product = np.empty(self.n, self.dtype)
         self.found, self.small = SmallEigensystem(), Scratchpad()
         self.m = self.p = 0
         self.gamma, self.known = 0, -1
-        self.update_pointers()
+        cdef Py_ssize_t parts = max(set_sweep(&self.sweep, self.rows, self.product[None]), 1)
+        self.scratch = np.empty((parts + 1) * (self.max_dim + 1))
+        self.sums = <double *>pointer(self.scratch)
+        self.taken = self.sums + parts * (self.max_dim + 1)
+        self.at, self.ld = <double *>pointer(self.T), self.max_dim
 
     @property
     def exhausted(self):
@@ -404,18 +421,6 @@ cdef class ProjectedSubspace:
         np.ldexp(self.product, -exponent, out=self.product)
         return exponent
 
-    cdef int update_pointers(self) except -1:
-        """Update the addresses of the arrays, which may have been replaced, and allocate the buffer
-        for sums.
-        """
-        cdef Py_ssize_t parts = set_sweep(&self.sweep, self.rows, self.product[None])
-        cdef Py_ssize_t room = len(self.rows) + 1
-        self.scratch = np.empty((max(parts, 1) + 1) * room)
-        self.sums = <double *>pointer(self.scratch)
-        self.taken = self.sums + max(parts, 1) * room
-        self.at, self.ld = <double *>pointer(self.T), self.T.shape[1]
-        return 0
-
     cdef void reset_coefficients(self) noexcept nogil:
         """Reset the coefficients that were subtracted from the product."""
         self.sweep.m = self.m + self.p
@@ -471,11 +476,6 @@ cdef class ProjectedSubspace:
             end_signal_watch(before)
         if held >= self.max_dim or not left > fmax(10 * eps * reference, tiny):
             return 0.0
-        if held == len(self.rows):
-            taken = array_from_doubles(held + 1, self.taken)
-            self.widen(min(held, self.max_dim - held))
-            self.update_pointers()
-            memcpy(self.taken, pointer(taken), (held + 1) * sizeof(double))
         self.sweep.K.scale(self.n, 1 / left, w, self.row_address(held))
         for i in range(held + 1):
             self.at[held * self.ld + i] = self.at[i * self.ld + held] = 0
@@ -495,7 +495,7 @@ cdef class ProjectedSubspace:
         cdef Sweep *t = &self.sweep
         cdef fc_watch before
         if self.m >= self.n_starts and self.p > 1:
-            self.select_next_row()
+            self.select_row(self)
         m, held = self.m, self.m + self.p
         self.multiply(self.rows[m], self.product)
         exponent = self.scale_near_one(w)
@@ -534,12 +534,8 @@ cdef class ProjectedSubspace:
         cdef SmallEigensystem found = self.found
         if self.known == m or m == 0:
             return 0
-        try:
-            if not (self.tridiagonal and found.diagonalise_by_rotations(m, self.at, self.ld)):
-                found.diagonalise_by_lapack(m, self.at, self.ld, True)
-        except (ValueError, np.linalg.LinAlgError):  # T is not finite, or LAPACK did not converge
-            values, vectors = self.decompose()
-            found.store_pairs(values, vectors)
+        if not (self.tridiagonal and found.diagonalise_by_rotations(m, self.at, self.ld)):
+            found.diagonalise_by_lapack(m, self.at, self.ld, True)
         self.linear = self.small.reserve(4 * m)
         self.base, self.y = self.linear + m, self.linear + 2 * m
         self.measured = self.linear + 3 * m

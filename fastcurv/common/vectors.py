@@ -6,8 +6,8 @@ Q``, where Y may be the first rows of Q. Each reads the basis once, and its resu
 independent of the number of threads. `dot` and `norm` are for long vectors, for which BLAS would
 start its own threads, which keep spinning during the engine's next product; `equal_vectors` returns
 True if two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton`
-is a run of L-BFGS, and `NewtonSteps` a run of steps in a Krylov space (`ProjectedSubspace`) with
-small problems, which `solve_subproblem` solves. `CGWorkspace` holds the vectors of conjugate
+is a run of L-BFGS, and `KrylovSpace` a space with the small problems of Newton-type steps, which
+`solve_subproblem` solves. `CGWorkspace` holds the vectors of conjugate
 gradients, `Lanczos` is a recurrence, and `ConvergenceChecks` its steps with convergence checks.
 `reduction_ratio` and `next_radius` evaluate trial steps.
 """
@@ -23,9 +23,8 @@ from .._engine import (
     NOT_FINITE_MESSAGE,
     CGWorkspace,
     ConvergenceChecks,
+    KrylovSpace,
     Lanczos,
-    NewtonSteps,
-    ProjectedSubspace,
     QuasiNewton,
     adam_step,
     combine_rows,
@@ -44,10 +43,9 @@ from .._engine import (
 __all__ = [
     "NOT_FINITE_MESSAGE",
     "Lanczos",
-    "NewtonSteps",
     "QuasiNewton",
     "ConvergenceChecks",
-    "ProjectedSubspace",
+    "KrylovSpace",
     "CGWorkspace",
     "adam_step",
     "column_slices",

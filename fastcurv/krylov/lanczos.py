@@ -104,50 +104,6 @@ def combine_basis_rows(Q: Array, S: Array) -> Array:
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
 
-class LanczosBasis:
-    """Orthonormal rows Q and the projection of a symmetric operator A onto them.
-
-    Attributes
-    ----------
-    rows : ndarray, shape (capacity, n)
-        The first m rows have been multiplied by A. The p pending rows that follow have not been
-        multiplied. They span the parts of the products that lie outside the first m rows.
-    T : ndarray, shape (capacity, capacity)
-        The computed entries of ``Q A Q'`` in float64.
-    tridiagonal : bool
-        True if the first m rows and columns of T are tridiagonal.
-    """
-
-    rows: Array
-    T: Floats
-    m: int
-    p: int
-    tridiagonal: bool
-
-    def coupling(self) -> Floats:
-        """Return the components (p, m) of the products with the first m rows along the p pending
-        rows.
-        """
-        return self.T[self.m : self.m + self.p, : self.m]
-
-    def product_coefficients(self) -> Floats:
-        """Return the coefficients (m + p, m) of the products with the first m rows in all rows: the
-        first m rows of T, followed by `coupling`.
-        """
-        return self.T[: self.m + self.p, : self.m]
-
-    def widen(self, more: int) -> None:
-        """Enlarge the arrays by `more` rows and keep their contents. The rows are copied, because
-        operators receive rows and may keep views of them.
-        """
-        rows, n_used = self.rows, self.m + self.p
-        self.rows = np.empty((len(rows) + more, rows.shape[1]), rows.dtype)
-        self.rows[:n_used] = rows[:n_used]
-        T, held = np.zeros((len(self.rows),) * 2), len(self.T)
-        T[:held, :held] = self.T
-        self.T = T
-
-
 def column_norms(M: Floats) -> Floats:
     """Return the 2-norms of the columns of a small matrix M (m, l), computed without overflow or
     underflow of squares.
@@ -266,7 +222,7 @@ MIN_REPLACED_ENTRIES = 1 << 15
 ASSUMED_ERROR_EPS = 4.0
 
 
-class Recurrence(Lanczos, LanczosBasis):
+class Recurrence(Lanczos):
     """A Lanczos basis of an operator that grows by products and shrinks by restarts.
 
     The next block consists of the pending rows of the basis, which the next step multiplies. `err`
@@ -338,7 +294,10 @@ class Recurrence(Lanczos, LanczosBasis):
         more = min(max_basis, self.dimension) - self.capacity
         if more > 0:
             self.arrays = None  # `arrays` would keep the old rows in memory
-            self.widen(more)
+            n_used = self.m + self.p
+            rows = np.empty((len(self.rows) + more, self.n), self.dtype)
+            rows[:n_used] = self.rows[:n_used]
+            self.rows = rows
             self.err = np.pad(self.err, (0, more))
             self.deflation_coupling = np.pad(self.deflation_coupling, ((0, 0), (0, more)))
             self.capacity += more
@@ -405,6 +364,12 @@ class Recurrence(Lanczos, LanczosBasis):
         if w is not None and self.n_locked:
             echo = combine_basis_rows(self.rows[: self.m], coupled[:, None] / self.unit)[0]
             self.set_locked_direction(w, echo, coupled, error)
+
+    def coupling(self) -> Floats:
+        """Return the components (p, m) of the products with the first m rows along the p pending
+        rows.
+        """
+        return np.asarray(self.T[self.m : self.m + self.p, : self.m])
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
         """Reduce the next block of p rows to the span of its combinations with the columns of M (p,
@@ -535,7 +500,7 @@ def check_k_and_which(k: Any, which: Any, n: int) -> int:
     return int(k)
 
 
-def ritz_decomposition(run: LanczosBasis) -> tuple[Floats, Floats]:
+def ritz_decomposition(run: Recurrence) -> tuple[Floats, Floats]:
     """Return all Ritz values (m,) of a basis, and the coordinates S (m, m) of the Ritz vectors in
     the rows of the basis, as columns.
     """

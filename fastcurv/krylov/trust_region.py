@@ -12,11 +12,12 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..common.linalg import svd
 from ..common.protocols import Floats
-from ..common.vectors import ProjectedSubspace, log_polynomial_growth, solve_subproblem
-from .lanczos import LanczosBasis, overflow_safe_norm, ritz_decomposition
+from ..common.vectors import KrylovSpace, log_polynomial_growth, solve_subproblem
+from .lanczos import overflow_safe_norm, ritz_decomposition
 
 # --------------------------------------------------------------------------------------------------
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
@@ -62,90 +63,79 @@ def solve_trust_region(
     return solve_subproblem("trust-region", values, linear, radius)
 
 
-class KrylovSpace(ProjectedSubspace, LanczosBasis):
-    """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` onto the rows that have been
-    multiplied by H.
+# --------------------------------------------------------------------------------------------------
+# The Krylov space, which the engine grows. The functions below select the row that it multiplies
+# next, and read its projection. With E = T[m:m+p, :m],
+#
+#     H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)
+#
+# so ``||E y||`` is the part of the residual of any solution that lies outside the first m rows.
 
-    The first m rows have been multiplied by H. The p pending rows that follow span the parts of the
-    products that lie outside the first m rows of Q, so
 
-        H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)         E = T[m:m+p, :m]
+def new_krylov_space(n: int, dtype: DTypeLike, max_dim: int) -> KrylovSpace:
+    """Return an empty Krylov space of vectors (n,) in a dtype, with at most `max_dim` rows."""
+    return KrylovSpace(n, dtype, max_dim, select_pending_row)
 
-    and ``||E y||`` is the part of the residual of any solution that lies outside the first m rows.
-    With one start vector this is Lanczos with full reorthogonalisation. With several start vectors,
-    the space is expanded by the residual of the last solution.
 
-    Parameters
-    ----------
-    n : int
-        Length of the vectors.
-    dtype : dtype
-        The dtype of the basis; T is kept in float64.
-    max_dim : int
-        Maximum number of rows, so the memory is at most ``max_dim * n`` numbers. Rows are allocated
-        when they are needed and kept for the next call of `start`.
+def select_pending_row(space: KrylovSpace) -> None:
+    """Move the row that is multiplied next to the front of the pending rows. It is the residual
+    direction of the last solution if this is known, or else the newest row of the chain that
+    started from that direction, or else the row with the largest coupling.
     """
+    m = space.m
+    pending = slice(m, m + space.p)
+    if space.residual_coordinates is not None and np.any(space.residual_coordinates):
+        reflect_pending_rows(space, space.residual_coordinates)
+        space.has_multiplied_residual = True
+    elif space.has_multiplied_residual:
+        swap_pending_row(space, m + space.p - 1)
+    else:
+        couplings = np.linalg.norm(space.T[pending, :m], axis=1)
+        swap_pending_row(space, m + int(np.argmax(couplings)))
+    space.residual_coordinates = None
 
-    residual_coordinates: Any
-    has_multiplied_residual: bool
 
-    def decompose(self) -> tuple[Floats, Floats]:
-        """Return the eigenvalues (m,) of T in ascending order, and its eigenvectors (m, m) as
-        columns.
-        """
-        return ritz_decomposition(self)
+def reflect_pending_rows(space: KrylovSpace, lacking: Floats) -> None:
+    """Apply a Householder reflection to the pending rows (p, n) such that the first row becomes a
+    multiple of ``lacking' rows``, for `lacking` (p,).
+    """
+    m = space.m
+    pending = slice(m, m + space.p)
+    u = lacking / np.linalg.norm(lacking)
+    u[0] += np.copysign(1.0, u[0])
+    u *= np.sqrt(2.0) / np.linalg.norm(u)
+    rows = space.rows[pending]
+    rows -= np.multiply.outer(u, u @ rows).astype(space.dtype, copy=False)
+    block = space.T[pending, :m]
+    block -= np.multiply.outer(u, u @ block)
+    space.T[:m, pending] = block.T
 
-    def select_next_row(self) -> None:
-        """Move the row that is multiplied next to the front of the pending rows. It is the residual
-        direction of the last solution if this is known, or else the newest row of the chain that
-        started from that direction, or else the row with the largest coupling.
-        """
-        m = self.m
-        pending = slice(m, m + self.p)
-        if self.residual_coordinates is not None and np.any(self.residual_coordinates):
-            self._reflect_pending_rows(self.residual_coordinates)
-            self.has_multiplied_residual = True
-        elif self.has_multiplied_residual:
-            self._swap_pending_row(m + self.p - 1)
-        else:
-            self._swap_pending_row(m + int(np.argmax(np.linalg.norm(self.T[pending, :m], axis=1))))
-        self.residual_coordinates = None
 
-    def _reflect_pending_rows(self, lacking: np.ndarray) -> None:
-        """Apply a Householder reflection to the pending rows (p, n) such that the first row becomes
-        a multiple of ``lacking' rows``, for `lacking` (p,).
-        """
-        m = self.m
-        pending = slice(m, m + self.p)
-        u = lacking / np.linalg.norm(lacking)
-        u[0] += np.copysign(1.0, u[0])
-        u *= np.sqrt(2.0) / np.linalg.norm(u)
-        rows = self.rows[pending]
-        rows -= np.multiply.outer(u, u @ rows).astype(self.dtype, copy=False)
-        block = self.T[pending, :m]
-        block -= np.multiply.outer(u, u @ block)
-        self.T[:m, pending] = block.T
+def swap_pending_row(space: KrylovSpace, chosen: int) -> None:
+    """Swap the first pending row with the row `chosen`, in the basis and in T."""
+    m = space.m
+    if chosen == m:
+        return
+    for array in (space.rows, space.T, space.T.T):
+        array[[m, chosen]] = array[[chosen, m]]
 
-    def _swap_pending_row(self, chosen: int) -> None:
-        """Swap the first pending row with the row `chosen`, in the basis and in T."""
-        m = self.m
-        if chosen == m:
-            return
-        self.rows[[m, chosen]] = self.rows[[chosen, m]]
-        for axis_view in (self.T, self.T.T):
-            axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
-    def lowest_ritz_pair(self) -> tuple[float, float, np.ndarray]:
-        """Return the triple of the lowest Ritz value, the norm of its residual, and the
-        coefficients (m,) of its Ritz vector in the rows of the basis.
-        """
-        values, vectors = self.ritz_pairs()
-        u = vectors[:, 0]
-        return float(values[0]), overflow_safe_norm(self.coupling() @ u), u
+def product_coefficients(space: KrylovSpace) -> Floats:
+    """Return the coefficients (m + p, m) of the products with the first m rows in all rows."""
+    return space.T[: space.m + space.p, : space.m]
+
+
+def lowest_ritz_pair(space: KrylovSpace) -> tuple[float, float, Floats]:
+    """Return the triple of the lowest Ritz value, the norm of its residual, and the coefficients
+    (m,) of its Ritz vector in the rows of the basis.
+    """
+    values, vectors = space.ritz_pairs()
+    u = vectors[:, 0]
+    return float(values[0]), overflow_safe_norm(product_coefficients(space)[space.m :] @ u), u
 
 
 def least_residual_step(
-    basis: LanczosBasis, gamma: float, damping: float = 0.0
+    space: KrylovSpace, gamma: float, damping: float = 0.0
 ) -> tuple[Floats, Floats]:
     """Return the y (m,) of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, with
     the gradient ``g = gamma Q[0]``, and the residual ``H Q' y + g``.
@@ -153,7 +143,7 @@ def least_residual_step(
     The residual (m + p,) is expressed in the multiplied and pending rows of the space. The cost is
     one singular value decomposition of the projected matrix, without products.
     """
-    tall = basis.product_coefficients()
+    tall = product_coefficients(space)
     W, s, Vt = svd(tall)
     y = -(Vt.T @ (gamma * W[0] * damped_inverse(s, damping, 1e-12 * s[0])))
     residual = tall @ y

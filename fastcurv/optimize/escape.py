@@ -30,7 +30,7 @@ from ..common.runtime import with_nearest_rounding
 from ..common.sentences import Note, render_notes
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
-from ..krylov.trust_region import KrylovSpace
+from ..krylov.trust_region import lowest_ritz_pair, new_krylov_space
 from .line_search import curvature_rounding_error, initial_trial_length, line_minimum
 
 # --------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def lowest_curvature(
     n = op.shape[0]
     dtype = operator_dtype(op)
     limit = min(n, max_products)
-    space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
+    space = new_krylov_space(n, dtype, min(n, limit + 2 + len(starts)))
     random = rng.standard_normal(n).astype(dtype)
     kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
     space.start(product_function(op), random, kept)
@@ -93,7 +93,7 @@ def lowest_curvature(
         if space.m < look_at and not ending:
             continue
         look_at = space.m + 1 + space.m // 6
-        curvature, residual, u = space.lowest_ritz_pair()
+        curvature, residual, u = lowest_ritz_pair(space)
         if ending or (
             curvature < -1e-9 * space.max_abs_eigenvalue and residual <= accuracy * abs(curvature)
         ):

@@ -61,7 +61,7 @@ from ..critical.evidence import (
     why_no_minimum,
 )
 from ..critical.report import CriticalPoint
-from ..krylov.trust_region import KrylovSpace, solve_trust_region
+from ..krylov.trust_region import new_krylov_space, solve_trust_region
 from ..network.mlp import MLP
 from ..spectrum.dense import SupportsAssembly
 from .residual import (
@@ -325,7 +325,7 @@ class CriticalPointSearch:
             found = NewtonMRSteps(norm=0.0)
         else:
             limit = int(min(MAX_GRADIENT_KRYLOV_DIM, H.n, left))
-            space = KrylovSpace(H.n, H.native_dtype, limit + 2)
+            space = new_krylov_space(H.n, H.native_dtype, limit + 2)
             space.start(
                 lambda v, out: np.copyto(out, checked_product(H.native, v)),
                 g.astype(H.native_dtype),

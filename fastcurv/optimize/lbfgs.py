@@ -164,7 +164,9 @@ class LBFGS(Method):
         finally:
             # After Ctrl-C, all steps taken so far are complete.
             run.n_gradients += engine.evaluations - evaluations
-            run.record_engine_steps(record[: engine.steps], begun, ending, ending is not None)
+            run.record_engine_steps(
+                record[: engine.steps].tolist(), begun, ending, ending is not None
+            )
             if engine.steps:
                 self._sync_with_engine()
         run.last_clock_check = time.perf_counter()

@@ -18,6 +18,7 @@ space, so a change of radius, damping or weight costs no product.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,9 +27,9 @@ import numpy as np
 
 from ..common.checks import check_bool, check_positive, check_positive_int
 from ..common.linalg import NotFiniteError
-from ..common.vectors import CGWorkspace, NewtonSteps, dot, norm
+from ..common.vectors import CGWorkspace, KrylovSpace, dot, next_radius, norm, reduction_ratio
 from ..krylov.solvers import capped_cg
-from ..krylov.trust_region import KrylovSpace
+from ..krylov.trust_region import new_krylov_space
 from .checkpoint import State
 from .line_search import initial_trial_length, line_minimum
 from .residual import extend_krylov_space, krylov_newton_mr_steps, reduce_gradient_norm
@@ -37,14 +38,44 @@ from .steps import STEP_DENSE_MAX_N
 
 # maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
 MAX_SPACE_BYTES = 2**29
-# maximum number of steps in one call of the engine, after which the loop checks for lack of
-# progress
-KRYLOV_STEPS_PER_CALL = 10
+# maximum number of steps in one call of a method, after which the loop checks for lack of progress
+STEPS_PER_CALL = 10
+PROGRESS_INTERVAL_SECONDS = 0.1  # time after which a call ends so that progress can be reported
+MAX_REJECTED_STEPS = 100  # maximum number of consecutive rejected steps; then the run ends
+MIN_ACCEPT_RATIO = 1e-4  # minimum ratio of actual to predicted decrease of an accepted step
+# number of consecutive steps with little decrease, although the model is accurate, after which
+# `GaussNewton` uses the Hessian
+MAX_SLOW_STEPS = 3
 
 
 def initial_trust_radius(theta: np.ndarray) -> float:
     """Return the first radius of a trust region at theta, ``0.1 max(1, ||theta||)``."""
     return 0.1 * max(1.0, norm(theta))
+
+
+def next_cubic_weight(weight: float, ratio: float) -> float:
+    """Return the weight of the cubic term after a trial step, whose actual decrease is `ratio`
+    times the predicted one.
+    """
+    if ratio < 0.1:
+        return 3 * weight
+    return max(weight / 3, 1e-12) if ratio > 0.9 else weight
+
+
+def next_damping(damping: float, ratio: float, curvature: float) -> float:
+    """Return the damping after a trial step, whose actual decrease is `ratio` times the predicted
+    one. `curvature` is the largest |eigenvalue| of the projected Hessian.
+    """
+    if ratio < 0.25:
+        return 4 * damping
+    return max(damping / 3, 1e-12 * curvature) if ratio > 0.75 else damping
+
+
+def is_negligible_step(step: np.ndarray, theta: np.ndarray, eps: float) -> bool:
+    """Return True if ``theta + step`` equals theta up to rounding."""
+    if norm(step) > 2 * eps * (math.sqrt(len(step)) + norm(theta)):
+        return False  # some entry is not negligible
+    return bool((np.abs(step) <= eps * np.maximum(1.0, np.abs(theta))).all())
 
 
 def current_cost_weight(method: _AdaptiveMethod | NewtonCG) -> float:
@@ -53,6 +84,61 @@ def current_cost_weight(method: _AdaptiveMethod | NewtonCG) -> float:
     subproblems that are solved with few products never contain these directions.
     """
     return 0.0 if method.run.idle else float(method.options.cost_weight)
+
+
+class GroupedStepMethod(Method):
+    """Base class of methods that take several steps in one call if the engine evaluates the loss,
+    because the checks between two calls take as long as a step of a small network.
+    """
+
+    # True if the current call of `step` ends after the current step
+    ends_call = False
+
+    def max_steps_per_call(self) -> int:
+        """Return the maximum number of steps of the next call."""
+        run = self.run
+        return 1 if run.points is None else min(run.max_steps, STEPS_PER_CALL)
+
+    def step(self) -> str | None:
+        """Take one step, or several if the engine evaluates the loss. Return None, or the key in
+        `CLAUSES["cause"]` of the reason why no further step was possible.
+        """
+        run = self.run
+        rows = []
+        complete = False
+        here = run.theta
+        begun = run.elapsed()
+        count = self.max_steps_per_call()
+        self.ends_call = False
+        try:
+            while (cause := self._take_step()) is None and run.theta is not here:
+                seconds = run.elapsed() - begun
+                rows.append((run.f, run.gnorm, seconds, run.n_products))
+                here = run.theta
+                if (
+                    len(rows) == count
+                    or run.cut is not None
+                    or self.ends_call
+                    or run.f <= run.fun_target
+                    or not run.enough < run.gnorm < np.inf
+                    or seconds > PROGRESS_INTERVAL_SECONDS
+                    or run.is_out_of_budget()
+                ):
+                    break
+            complete = True
+        finally:
+            # After Ctrl-C, all steps taken so far are complete. If the point has changed but the
+            # last step is not in `rows` yet, the step is added here.
+            if run.theta is not here:
+                rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
+            run.record_engine_steps(rows, begun, None, complete)
+        return cause
+
+    def _take_step(self) -> str | None:
+        """Take one step and return None, or return the key of the reason why there is no step. If
+        a budget ends first, return None and leave `run.theta` unchanged.
+        """
+        raise NotImplementedError
 
 
 class _KrylovMethod(Method):
@@ -78,10 +164,10 @@ class _KrylovMethod(Method):
     @cached_property
     def krylov_space(self) -> KrylovSpace:
         """The Krylov space, created on first use and kept for the run."""
-        return KrylovSpace(len(self.run.theta), self.run.theta.dtype, self.max_krylov_dim + 2)
+        return new_krylov_space(len(self.run.theta), self.run.theta.dtype, self.max_krylov_dim + 2)
 
 
-class _AdaptiveMethod(_KrylovMethod):
+class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
     """Base class of methods that repeat four steps: grow a Krylov space, solve a subproblem in this
     space, try the step, and adapt the radius, damping or weight.
 
@@ -114,11 +200,12 @@ class _AdaptiveMethod(_KrylovMethod):
     last: np.ndarray | None = None
     row_squares: Any = None
     scale: Any = None
+    ratio = -math.inf  # ratio of actual to predicted decrease of the last trial step
 
     @cached_property
-    def krylov_steps(self) -> NewtonSteps:
-        """The engine's object that performs the steps, created on first use and kept."""
-        return NewtonSteps(self.run, self.krylov_space, self.options.forcing)
+    def trial_step(self) -> np.ndarray:
+        """Memory for the trial step."""
+        return np.empty_like(self.run.theta)
 
     def start_krylov_space(self) -> None:
         run = self.run
@@ -146,54 +233,52 @@ class _AdaptiveMethod(_KrylovMethod):
         self.run.product(v * self.scale, out)
         out *= self.scale
 
-    def stop_rule_number(self) -> int:
-        """Return the number of the engine's rule that ends a call of several steps early, or 0 for
-        no rule.
-        """
-        return 0
-
-    def step(self) -> str | None:
-        """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the
-        loss. Return None, or the key in `CLAUSES["cause"]` of the reason why no further step was
-        possible.
-        """
-        run = self.run
-        engine = self.krylov_steps
-        whole = False
+    def max_steps_per_call(self) -> int:
         opened = self.options.precondition or self.options.warm_start
-        if opened:
-            self.start_krylov_space()
-        several = run.points is not None and not opened
-        record = np.empty((min(run.max_steps, KRYLOV_STEPS_PER_CALL) if several else 1, 4))
-        begun = run.elapsed()
-        engine.cost_weight = current_cost_weight(self)
-        scale = self.scale if self.options.precondition else None
+        return 1 if opened else super().max_steps_per_call()
+
+    def _take_step(self) -> str | None:
+        run = self.run
+        space = self.krylov_space
+        step = self.trial_step
+        parameter = self.parameters[self.parameter]
         try:
-            cause = engine.take_steps(
-                self.problem,
-                self.parameters[self.parameter],
-                self.max_krylov_dim,
-                scale,
-                opened,
-                self.stop_rule_number(),
-                record,
-            )
-            whole = True
+            self.start_krylov_space()
+            wanted = min(self.options.forcing, math.sqrt(run.gnorm)) * space.gamma
+            weight = current_cost_weight(self)
+            price = run.step_cost()
+            for _ in range(MAX_REJECTED_STEPS):
+                length, predicted, bounded, parameter = space.solve(
+                    self.problem, parameter, wanted, self.max_krylov_dim, run.is_out_of_budget,
+                    weight, price, step,
+                )  # fmt: skip
+                if self.options.precondition:
+                    step *= self.scale
+                if not (predicted > 0 and math.isfinite(length)):
+                    return "no_reduction"
+                np.add(run.theta, step, out=run.spare)
+                f = run.value(run.spare)
+                self.ratio = ratio = reduction_ratio(run.f, f, predicted, run.eps)
+                if self.problem == "trust-region":
+                    parameter = next_radius(parameter, ratio, length, bounded)
+                elif self.problem == "cubic":
+                    parameter = next_cubic_weight(parameter, ratio)
+                else:
+                    parameter = next_damping(parameter, ratio, space.max_abs_eigenvalue)
+                if ratio > MIN_ACCEPT_RATIO:
+                    run.accept_trial_point()
+                    if self.options.warm_start:
+                        self.last = step.copy()
+                    return None
+                if is_negligible_step(step, run.theta, run.eps):
+                    return "tiny_steps"
+                if run.cut is not None:
+                    return None
         except NotFiniteError:
-            cause = "overflow"
-            whole = True
+            return "overflow"
         finally:
-            # After Ctrl-C, all steps taken so far are complete.
-            self.parameters[self.parameter] = engine.parameter
-            if run.points is not None:
-                run.n_values += engine.n_values
-                run.n_gradients += engine.n_steps
-                if engine.n_steps:
-                    run.move_to_engine_point(engine)
-                    run.record_engine_steps(record[: engine.n_steps], begun, None, whole)
-        if self.options.warm_start and engine.n_steps:
-            self.last = engine.vector.copy()
-        return cause
+            self.parameters[self.parameter] = parameter
+        return "refused_steps"
 
     def state(self) -> State:
         arrays = {"last": self.last, "row_squares": self.row_squares}
@@ -274,36 +359,41 @@ class GaussNewton(SaddleFreeNewton):
     curvature = "ggn"
     problem = "clipped"
     exact = False  # True if the curvature is H and not the Gauss-Newton matrix
+    # number of consecutive steps that hardly lowered the loss, in the sense of the class docstring
+    slow = 0
 
     def __init__(self, run: Any, **options: Any) -> None:
         super().__init__(run, **options)
         # These steps need no Hessian of the objective, but the search for negative curvature does.
         self.leaves_saddles = hasattr(run.ob, "hessian")
 
-    def stop_rule_number(self) -> int:
-        """Return the number of the engine's rule that ends a call of several steps early: 1 after
-        slow steps with the GGN, 2 after a step with H that lowers the loss quickly, 0 if there is
-        no Hessian.
-        """
-        if not self.leaves_saddles:
-            return 0
-        return 2 if self.exact else 1
-
     def state(self) -> State:
         arrays, facts = super().state()
-        return arrays, facts | {"exact": self.exact, "slow": self.krylov_steps.n_slow_steps}
+        return arrays, facts | {"exact": self.exact, "slow": self.slow}
 
     def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         super().load(arrays, facts)
-        self.krylov_steps.n_slow_steps = facts["slow"]
+        self.slow = facts["slow"]
         if facts["exact"]:
             self._set_curvature("hessian")
 
-    def step(self) -> str | None:
-        cause = super().step()
-        if self.krylov_steps.stop_condition_met:
+    def _take_step(self) -> str | None:
+        run = self.run
+        before = run.theta
+        loss = run.f
+        gradient_norm = run.gnorm
+        cause = super()._take_step()
+        if cause is not None or run.theta is before or run.cut is not None:
+            return cause
+        decrease = loss - run.f
+        slow = decrease < 1e-3 * abs(loss) and run.gnorm > 0.5 * gradient_norm
+        self.slow = self.slow + 1 if slow and self.ratio > 0.75 else 0
+        self.ends_call = self.leaves_saddles and (
+            decrease > 1e-2 * abs(loss) if self.exact else self.slow >= MAX_SLOW_STEPS
+        )
+        if self.ends_call:
             self._set_curvature("ggn" if self.exact else "hessian")
-        return cause
+        return None
 
     def _set_curvature(self, curvature: str) -> None:
         """From the next step on, use the curvature matrix of the given name, ``hessian`` or
@@ -364,7 +454,7 @@ class DampedNewton(Newton):
 MAX_INITIAL_SHIFT = 1e-6  # maximum shift of the Hessian while no curvature is known
 
 
-class NewtonCG(Method):
+class NewtonCG(GroupedStepMethod):
     """Newton-CG: conjugate gradients on the shifted Hessian, capped where they meet negative
     curvature, followed by a line search along the result.
 
@@ -391,36 +481,7 @@ class NewtonCG(Method):
         self.reach: float | None = None
         self.work = CGWorkspace(len(run.theta), run.theta.dtype)
 
-    def step(self) -> str | None:
-        """Take one step, or up to `KRYLOV_STEPS_PER_CALL` steps at once if the engine evaluates the
-        loss. Return None, or the key in `CLAUSES["cause"]` of the reason why no further step was
-        possible.
-        """
-        run = self.run
-        rows = []
-        whole = False
-        here = self.run.theta
-        begun = run.elapsed()
-        count = min(run.max_steps, KRYLOV_STEPS_PER_CALL) if run.points is not None else 1
-        try:
-            while (cause := self._take_step()) is None:
-                rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
-                here = run.theta
-                on = run.enough < run.gnorm < np.inf and run.f > run.fun_target and not run.cut
-                if len(rows) == count or not on or run.is_out_of_budget():
-                    break
-            whole = True
-        finally:
-            # After Ctrl-C, all steps taken so far are complete. If the point has changed but the
-            # last step is not in `rows` yet, the step is added here.
-            if run.theta is not here:
-                rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
-            if rows:
-                run.record_engine_steps(np.array(rows), begun, None, whole)
-        return cause
-
     def _take_step(self) -> str | None:
-        """Take one step and return None, or return the key of the reason why there is no step."""
         run = self.run
         weight = self._initial_weight() if self.weight is None else self.weight
         eps = np.sqrt(weight * run.gnorm)

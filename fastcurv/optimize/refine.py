@@ -16,7 +16,7 @@ import numpy as np
 from ..common.objectives import budgeted_hessian, certificate_method, value_at, value_rounding_error
 from ..critical.dense import cholesky_solver
 from ..critical.nearness import gradient_and_error, is_gradient_norm_above
-from ..krylov.trust_region import KrylovSpace, shifted_solve
+from ..krylov.trust_region import new_krylov_space, shifted_solve
 from ..spectrum.dense import counted_matrix
 
 MAX_REFINEMENT_STEPS = 20  # maximum number of Newton steps
@@ -117,7 +117,7 @@ def _krylov_solve(H: Any) -> Solve:
     """Return a function that maps a gradient to an approximate Newton step in its Krylov space. The
     function returns None if H has negative curvature there or the gradient is 0.
     """
-    space = KrylovSpace(H.n, np.dtype(np.float64), MAX_SOLVE_KRYLOV_DIM + 2)
+    space = new_krylov_space(H.n, np.dtype(np.float64), MAX_SOLVE_KRYLOV_DIM + 2)
 
     def product(v: np.ndarray, out: np.ndarray) -> None:
         out[:] = H(v)

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..common.linalg import NotFiniteError, eigh
-from ..common.vectors import safe_norm
-from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual_step
+from ..common.vectors import KrylovSpace, safe_norm
+from ..krylov.trust_region import damped_inverse, least_residual_step, product_coefficients
 
 # dampings that are tried, in units of ||H||; each reduces the components of curvature below it
 TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)
@@ -101,7 +101,7 @@ def extend_krylov_space(
         size = float(np.linalg.norm(residual))
         norm = float(np.abs(space.ritz_pairs()[0]).max())
         if len(last) and len(last) <= space.m:
-            tall = space.product_coefficients()[:, : len(last)]
+            tall = product_coefficients(space)[:, : len(last)]
             if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):
                 return
         if size <= tolerance * space.gamma or space.exhausted or space.m >= limit or stop():

@@ -412,28 +412,29 @@ class Run(RunFacts):
 
     def evaluate_at_theta(self) -> None:
         """Compute value, gradient and, for methods that use one, the operator at `theta`."""
+        self.f, self.g, self.gnorm = self._values_at_theta()
+        self.stale = False
+
+    def _values_at_theta(self) -> tuple[float, np.ndarray, float]:
+        """Build the operator at `theta`, and return value, gradient and gradient norm there."""
         operator = self.bind_operator()
+        values: tuple[float, np.ndarray, float] | None = self.precomputed
+        self.precomputed = None
+        if values is None and self._engine_has_points():
+            values = self.points.move_to(self.theta)
+        if values is not None:
+            self.n_gradients += 1
+            return values
         f = None
         g = None
-        if self.precomputed is not None:
-            self.f, self.g, self.gnorm = self.precomputed
-            self.precomputed = None
-            self.stale = False
-            self.n_gradients += 1
-            return
-        if self._engine_has_points():
-            f, g = self.points.move_to(self.theta)
-        elif operator is not None and self.sample is None and self._has_loss_of(operator):
+        if operator is not None and self.sample is None and self._has_loss_of(operator):
             f = getattr(operator, "value", None)
             g = getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
-            self.f = float(f)
-            self.g = g
         else:
-            self.f, self.g = self.value_and_gradient(self.theta)
-        self.gnorm = norm(self.g)
-        self.stale = False
+            f, g = self.value_and_gradient(self.theta)
+        return float(f), g, norm(g)
 
     def bind_operator(self) -> Any:
         """Build the operator named by `curvature` at `theta`, over all rows or over a sample of
@@ -480,6 +481,11 @@ class Run(RunFacts):
         not defined at the new point, return to the old one and raise NotConvexError.
         """
         self.theta, self.spare, self.rows = self.spare, self.theta, None
+        if self._engine_has_points():
+            # The operator of the engine moves to the new point.
+            self.f, self.g, self.gnorm = self.points.move_to(self.theta)
+            self.n_gradients += 1
+            return
         try:
             self.evaluate_at_theta()
         except NotConvexError:
@@ -489,7 +495,7 @@ class Run(RunFacts):
 
     def set_spare(self, step: np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Make `spare` the point ``theta + scale * step``, and return it."""
-        np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
+        np.multiply(step, float(scale), out=self.spare)
         self.spare += self.theta
         return self.spare
 
@@ -535,7 +541,11 @@ class Run(RunFacts):
         self.gnorm = engine.gradient_norm
 
     def record_engine_steps(
-        self, records: np.ndarray, begun: float, ending: str | None, whole: bool = True
+        self,
+        records: list[Any],
+        begun: float,
+        ending: str | None,
+        whole: bool = True,
     ) -> None:
         """Write the engine's steps, except for the last one, to the history. `ending` is the limit
         that ended the steps, or None.
@@ -546,9 +556,9 @@ class Run(RunFacts):
         Ctrl-C ended the step after it.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
-        if not len(records):
+        if not records:
             return
-        *before, last = records.tolist()
+        *before, last = records
         at = self.iteration + 1
         spent = self.n_products
         rows: list[tuple[Any, ...]]
@@ -556,9 +566,9 @@ class Run(RunFacts):
             self.spent_here = spent
             rows = [(i, f, g, spent, time + begun) for i, (f, g, time) in enumerate(before, at)]
         else:
-            self.spent_here = int(last[3])
+            self.spent_here = last[3]
             each = enumerate(before, at)
-            rows = [(i, f, g, int(spent), time + begun) for i, (f, g, time, spent) in each]
+            rows = [(i, f, g, spent, time + begun) for i, (f, g, time, spent) in each]
         self.pending = rows, len(self.records), at + len(rows) - whole, None
         self.write_pending_records()
 

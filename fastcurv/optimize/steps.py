@@ -17,7 +17,7 @@ from ..common.checks import (
 from ..common.errors import warn_caller
 from ..common.linalg import eigh
 from ..krylov.lanczos import product_function
-from ..krylov.trust_region import KrylovSpace, absolute_value_step, shifted_solve
+from ..krylov.trust_region import absolute_value_step, new_krylov_space, shifted_solve
 from ..spectrum.forms import matrix_of
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
@@ -58,7 +58,7 @@ def _partial_eigensystem(op: Any, g: np.ndarray, k: int | None, wanted: float, s
         return values, vectors.T @ g, lambda y: vectors @ y, 0.0
     dtype = operator_dtype(op)
     limit = min(n, 400) if k is None else min(n, k)
-    space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
+    space = new_krylov_space(n, dtype, limit + 1 if limit < n else n)
     space.start(product_function(op), g.astype(dtype))
 
     def relative_residual() -> float:

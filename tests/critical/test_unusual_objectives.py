@@ -29,7 +29,7 @@ from fastcurv.critical.nearness import (
     follow_newton_steps,
     gradient_and_error,
 )
-from fastcurv.krylov.trust_region import KrylovSpace
+from fastcurv.krylov.trust_region import new_krylov_space
 from fastcurv.optimize.residual import (
     NewtonMRSteps,
     dense_newton_mr_steps,
@@ -598,7 +598,7 @@ def test_a_step_to_a_gradient_whose_square_overflows_is_shortened():
 
 
 def test_a_krylov_space_of_a_zero_matrix_or_start_is_empty():
-    space = KrylovSpace(3, np.dtype(float), 5)
+    space = new_krylov_space(3, np.dtype(float), 5)
     space.start(lambda v, out: out.fill(0), np.zeros(3))
     extend_krylov_space(space, 1e-3, 5, lambda: False)
     assert space.m == 0 and krylov_newton_mr_steps(space).norm == 0

@@ -85,7 +85,8 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
     net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
     points = ob.engine_steps.point_evaluator()
-    value, gradient = points.move_to(theta)
+    value, gradient, gradient_norm = points.move_to(theta)
+    assert abs(gradient_norm - np.linalg.norm(gradient)) <= 1e-14 * gradient_norm
     assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
     v, kept = rng.standard_normal(ob.n_params), gradient.copy()
     for kind in ("hessian", "ggn"):

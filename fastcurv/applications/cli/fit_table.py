@@ -72,6 +72,7 @@ FIT_TABLE_DEFAULTS = {
     "alpha": None,
     "hidden": DEFAULT_HIDDEN,
     "seed": 0,
+    "groups": None,
 }  # defaults of `fit_table`
 
 
@@ -99,7 +100,8 @@ class TableFit:
     seconds : float
         Processor time of the training in seconds, including the choice of alpha.
     source : str
-        Code that repeats this fit and defines ``net``, ``X`` and ``y``.
+        Code that repeats this fit and defines ``net``, ``X`` and ``y``, and `groups` if there are
+        any.
     groups : ndarray (N,) of int, optional
         Number of the group of each row.
     """
@@ -258,7 +260,8 @@ def fit_table(
     >>> fit.ob.n_params, bool(np.linalg.norm(fit.ob.gradient(fit.theta)) < 1e-6)
     (31, True)
     """
-    began, given = time.monotonic(), {"loss": loss, "alpha": alpha, "hidden": hidden, "seed": seed}
+    began = time.monotonic()
+    given = {"loss": loss, "alpha": alpha, "hidden": hidden, "seed": seed, "groups": groups}
     changed = {name: value for name, value in given.items() if value != FIT_TABLE_DEFAULTS[name]}
     name = str(source) if isinstance(source, (str, PathLike)) else ""
     code = _source_code(name, target, changed, options)
@@ -385,6 +388,8 @@ def _source_code(
     return (
         f"{imports}\nfit = fit_table({repr(name) if name else 'table'}, {target!r}{arguments})\n"
         "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
+        + "\ngroups = fit.groups"
+        * ("groups" in changed)
     )
 
 

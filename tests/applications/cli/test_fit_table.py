@@ -455,13 +455,19 @@ def test_groups_are_left_out_together_and_their_errors_are_saved(tmp_path, capsy
 
 
 def test_groups_by_position_count_the_column_of_the_target(tmp_path):
-    """A position means the same column for --groups as for other options."""
+    """A position means the same column for --groups as for other options, and the code of the fit
+    leaves this column out too.
+    """
     path = tmp_path / "t.csv"
     X = np.random.default_rng(0).standard_normal((30, 3))
     rows = [f"{y:.3f},{a:.3f},p{i // 5},{b:.3f}" for i, (y, a, b) in enumerate(X)]
     path.write_text("\n".join(["y,a,person,b", *rows]) + "\n")
     fit = fit_table(path, "y", hidden=(), alpha=1.0, groups="2")
     assert fit.groups.tolist() == [i // 5 for i in range(30)]
+    scope = {}
+    exec(fit.source, scope)
+    assert np.array_equal(scope["fit"].theta, fit.theta)
+    assert np.array_equal(scope["groups"], fit.groups)
 
 
 @pytest.mark.parametrize("column", ["nobody", "y", "one"])

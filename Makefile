@@ -15,7 +15,7 @@ C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.i
 JS_FILES := fastcurv/applications/cli/page.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments handout notebooks sanitize tables coverage mutants soak valgrind neon windows clean always
+.PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments handout notebooks sanitize tables coverage mutants valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -231,11 +231,7 @@ mutants: $(VENV)/.test
 	$(PY) -m tests.tools.mutants
 	$(PY) -m tests.tools.mutate --count $(MUTANTS)
 
-# Random calls of the public API from two threads, for an hour or as many seconds as SECONDS says.
 SECONDS ?= 3600
-soak: $(VENV)/.test
-	$(PY) -m tests.tools.soak $(SECONDS)
-
 # Coverage-guided fuzzing of everything that reads a file, for as many seconds as SECONDS says; needs atheris, which has
 # wheels for Linux and Python 3.11 to 3.13.
 fuzz: $(VENV)/.test

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SHARED = {"command", "peers", "spectrum_peers", "tables", "workloads"}
-SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED)
 SMALL = {  # options with which each benchmark takes seconds
     "correct_digits": "--only fastcurv --networks saddle-toy",
     "given": "--net small --rounds 1",
@@ -30,25 +28,6 @@ def run(name, *arguments, folder=FOLDER.parent):
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=1200)
     assert done.returncode == 0, done.stderr
     return done
-
-
-def test_benchmark_index_lists_every_script():
-    listed = set(re.findall(r"\| `(\w+)\.py", (FOLDER / "README.md").read_text()))
-    assert listed == set(SCRIPTS) and len(SCRIPTS) >= 15
-
-
-@pytest.mark.by_day(share=1 / 3)
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_help_contains_the_docstring_and_describes_every_option(name):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("sklearn")
-    shown = run(name, "--help").stdout
-    assert "--json" in shown
-    options = re.split(r"^  -", shown.partition("options:")[2], flags=re.MULTILINE)[1:]
-    bare = [option for option in options if len(option.split()) < 3]
-    assert not bare, f"no words about {bare}"
-    head = (FOLDER / f"{name}.py").read_text().split('"""')[1].split("\n\n")[0]
-    assert " ".join(head.split()).rstrip(".") in " ".join(shown.split())
 
 
 @pytest.mark.by_day(share=1 / 3)
@@ -84,21 +63,3 @@ def test_each_part_of_the_overhead_is_compared_with_its_own_bounds(only, monkeyp
     count = {"": len(overhead.NETS) * 2 + 2 * 3, "small": len(overhead.SMALL)}[only]
     missed = [line for line in said if line.startswith("  MISSED")]
     assert len(said) == count and len(missed) == (0 if only else 3)
-
-
-def test_long_steps_of_benchmarks_report_progress(monkeypatch, capsys):
-    import time
-    from argparse import Namespace
-
-    monkeypatch.syspath_prepend(str(FOLDER))
-    import command
-
-    monkeypatch.setattr(command, "MAX_SILENT_SECONDS", 0.5)
-    with command.run(Namespace(json=None)):
-        command.begin_step("a long one")
-        printed = ""
-        while not printed:  # the printing thread may start late
-            time.sleep(0.1)
-            printed = capsys.readouterr().err
-    lines = printed.splitlines()
-    assert lines and all(re.fullmatch(r"  \d+ s: a long one", line) for line in lines)

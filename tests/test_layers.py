@@ -11,8 +11,8 @@ import fastcurv
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(fastcurv.__file__).parent
 layers_script = runpy.run_path(str(ROOT / "docs" / "layers.py"))
-LAYERS, layer_of, imported_by = (
-    layers_script[name] for name in ("LAYERS", "layer_of", "imported_by")
+LAYERS, layer_of, imported_by, tree = (
+    layers_script[name] for name in ("LAYERS", "layer_of", "imported_by", "tree")
 )
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
@@ -51,7 +51,7 @@ def test_no_import_leads_to_a_higher_layer():
                 wrong.setdefault(name, []).append(other)
         if layer_of(name) == len(LAYERS):
             continue
-        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for function in ast.walk(tree(path)):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 imports = [node for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
                 modules = [ast.unparse(node) for node in imports if node.level]
@@ -70,7 +70,7 @@ def test_the_core_imports_nothing_by_a_name_in_text():
     files = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in names
     }
     assert files <= {"__init__.py", "applications/cli/tables.py"}

@@ -11,13 +11,12 @@ from scipy.optimize import minimize
 import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv.certify.passes import gradient_bound, product_bound
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import Truth, size
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
@@ -88,19 +87,6 @@ def test_bounds_hold_for_every_table_and_activation(arch, dtype, act):
         )
 
 
-def test_bounds_hold_against_the_reference_objective(dtype):
-    """Rounding bounds on gradient and product hold for the error against complex steps in float64,
-    which share no code with the engine.
-    """
-    ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
-    other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
-    H = other.hessian(theta.astype(float))
-    assert np.linalg.norm(ob.gradient(theta) - other.gradient(theta)) <= gradient_bound(ob, theta)
-    assert np.linalg.norm(ob.hessian(theta) @ v - H @ v.astype(float)) <= product_bound(
-        ob, theta, v
-    )
-
-
 # --- adversarial cases
 
 
@@ -149,14 +135,6 @@ def test_bounds_hold_at_huge_and_tiny_scales(dtype, loss, scale):
         )
         check_bounds(ob, theta, v)
         check_bounds(ob, theta, (v * scale).astype(dtype), kinds=("hessian",))
-
-
-def test_bounds_hold_where_products_underflow(dtype):
-    tiny = float(np.finfo(dtype).tiny)
-    for act in ("tanh", "identity", "gelu"):
-        X = tiny**0.6 * np.random.default_rng(0).standard_normal((20, 4))
-        ob, theta, v = problem([4, 6, 3], act, "mse", dtype, X=X, bias=False)
-        check_bounds(ob, theta, (v * tiny**0.3).astype(dtype))
 
 
 def test_bounds_hold_for_mixed_scales_of_inputs_and_units(dtype):

@@ -14,7 +14,7 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import LD, Truth, activation, size
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 # --- columns and blocks
 

@@ -14,7 +14,7 @@ from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE
 from .longdouble import Truth, size
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 
 @pytest.mark.parametrize("k", [300, 784, 2000])

@@ -24,7 +24,7 @@ from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import LOSSES, draw
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))
 

@@ -19,7 +19,7 @@ from ..golden import drawn
 from .bound_cases import problem
 from .golden import KINK_NETS, on_kinks
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 NETS = {"plain": {}, "batch norm": {"batch_norm": True}, "skips": {"residual": True}}
 every_net = pytest.mark.parametrize("net", NETS)

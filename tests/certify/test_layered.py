@@ -13,7 +13,7 @@ from fastcurv.spectrum.dense import dense_matrix
 from ..nets import ACTIVATIONS, KERNELS
 from .longdouble import Truth
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 def drawn(seed):

@@ -12,7 +12,7 @@ from fastcurv.structure.tables import activation_spec
 from .bound_cases import objective
 from .longdouble import LD, Truth, activation, size
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 def largest_change(ob, theta, radius, rng, trials, c=1.0):

@@ -17,7 +17,7 @@ from fastcurv.certify.precise import DoubleDouble
 from .bound_cases import objective
 from .longdouble import LD, Truth, size
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 @pytest.mark.parametrize("loss", engine.LOSSES)

@@ -16,7 +16,7 @@ from fastcurv.certify.passes import gradient_bound, product_bound
 
 from .exact import Exact, distance
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "40")) // 2
 SEEDS = [pytest.param(range(first, min(first + 10, COUNT)), id=f"{first}")
@@ -159,7 +159,8 @@ def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
     bounds, room = H.column_error_bounds(), 1e9 * np.finfo(dtype).eps
     assert distance(ob.gradient(theta), exact.value_and_gradient()[1]) <= gradient_bound(ob, theta)
     assert gradient_bound(ob, theta) <= room and bounds.max() <= room
-    for j, e in enumerate(np.eye(len(theta), dtype=dtype)):
+    for j in range(0, len(theta), 3):
+        e = np.eye(len(theta), dtype=dtype)[j]
         error = distance(H @ e, exact.product(e))
         assert error <= min(Decimal(float(x)) for x in (bounds[j], H.rounding_bound(e))) + NOISE
 

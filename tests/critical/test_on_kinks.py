@@ -8,7 +8,7 @@ from fastcurv.critical.nearness import has_descent_on_either_side
 
 from ..nets import no_point_nearby_is_lower
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):

@@ -107,21 +107,6 @@ def test_inherited_and_forwarded_facts_are_no_proofs(kind):
     assert not fc.classify(ob, ZERO).certified
 
 
-def test_wrapped_loss_is_classified_by_its_own_gradient():
-    theta = fc.minimize(INNER, seed=0).x
-    ob = wrapper(
-        value=lambda self, t: INNER.value(t) + float(t.sum()),
-        gradient=lambda self, t: INNER.gradient(t) + 1,
-    )(INNER)
-    point = fc.classify(ob, theta)
-    assert point.kind == "not_critical" and not point.certified
-    assert why_unproved(ob) == "the class Around does not define certificates itself"
-    for method in ("auto", "newton", "trust-region", "newton-cg", "lm", "l-bfgs"):
-        found = fc.minimize(ob, theta, method, max_iter=20)
-        assert found.fun == pytest.approx(ob.value(found.x), rel=1e-12), method
-        assert np.allclose(found.jac, ob.gradient(found.x), rtol=1e-9, atol=1e-12), method
-
-
 def test_library_objects_and_stating_classes_have_proofs():
     kept = [INNER, copy.copy(INNER), copy.deepcopy(INNER), pickle.loads(pickle.dumps(INNER))]
     kept += [INNER.batch(slice(0, 9)), INNER.astype("float32")]
@@ -195,6 +180,9 @@ def test_losses_without_bounds_state_why():
         assert missing_bound_reason(op) and op.rounding_bound(ZERO[: op.shape[0]]) is None
     assert H.column_error_bounds() is None and H.assembled() is None
     assert why_unproved(object()) and why_unproved(INNER) == ""
+    assert why_unproved(wrapper()(INNER)) == (
+        "the class Around does not define certificates itself"
+    )
 
 
 # --- operators

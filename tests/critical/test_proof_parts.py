@@ -219,14 +219,6 @@ def test_ends_of_the_spectrum_are_enclosed(low):
     assert point.n_negative_bounds[0] == (1 if low < 0 else 0)
 
 
-def test_notebook_output_has_a_row_for_each_line_of_evidence():
-    point = fc.classify(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2))
-    html = point._repr_html_()
-    for name in ("gradient", "curvature", "inertia", "cost"):
-        assert f">{name}<" in html
-    assert "2 positive, 0 negative, 0 zero" in html and html.count("<tr") >= 5
-
-
 def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch):
     """The interpolation theorem is tried only if samples times parameters are at most the limit, l2
     is 0, and there are at most as many residuals as parameters.

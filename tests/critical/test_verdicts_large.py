@@ -21,7 +21,7 @@ from fastcurv.testing import (
 )
 from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 def bare_protocol(ob):

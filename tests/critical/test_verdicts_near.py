@@ -8,7 +8,7 @@ import pytest
 from fastcurv.critical.classify import classify
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, lecture_toy, zoo
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 def with_a_quadratic(value, slope, curve):

@@ -10,7 +10,7 @@ from fastcurv.critical.range_spectrum import RangeSpectrum
 
 from .test_on_kinks import run_to_kinks
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 SIZES, N = (24, 18, 16, 3), 3
 

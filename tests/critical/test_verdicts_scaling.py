@@ -18,7 +18,7 @@ from fastcurv.testing.reference import ReferenceObjective
 
 from .units import KINDS, pairs
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 COUNTS = ("n_positive", "n_negative", "n_zero")
 

@@ -16,7 +16,7 @@ from fastcurv.critical.classify import classify
 from fastcurv.testing import PrescribedSpectrum, QuadraticObjective, compiled
 from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 
 def soft_target_network(rng, n_units=8):

@@ -80,18 +80,17 @@ THREADS = """
 order = {order}
 rng = np.random.default_rng(0)
 model = fc.MLP([24, 40, 40, 3], "tanh", batch_norm={norm})
-X, y = rng.standard_normal((3000, 24)), rng.integers(3, size=3000)
+X, y = rng.standard_normal((1200, 24)), rng.integers(3, size=1200)
 theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
 small = v * 1e-306, v * 1e-310
 seen = set()
-for how, threads in itertools.product(order, (8, 2, 1)):
+for how, threads in itertools.product(order, (3, 1)):
     ob = fc.Objective(model, X, y, l2=1e-3, n_threads=threads)
     def ask(ob=ob):
         H = ob.hessian(theta)
         value, gradient = ob.value_and_gradient(theta)
         return value, gradient, H @ v, H @ small[0], H @ small[1]
-    for _ in range(3):
-        seen.add(bits(under(how, ask)))
+    seen.add(bits(under(how, ask)))
 assert engine.count_worker_threads() > 0
 product = np.abs(np.frombuffer(next(iter(seen))[3]))
 assert (product[product > 0] < 2.2250738585072014e-308).any()  # some are subnormal
@@ -111,11 +110,12 @@ def library(tmp_path_factory):
 
 
 @pytest.mark.by_day(share=1 / 3)
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("order", ["0, 4, 1", "4, 0, 1, 4", "1, 0, 2, 3"])
+@pytest.mark.parametrize(
+    "order, norm", [("0, 4, 1", False), ("4, 0, 1, 4", True), ("1, 0, 2, 3", False)]
+)
 def test_products_are_bitwise_identical_on_any_number_of_threads(library, python, order, norm):
     """Products are bitwise identical if the calling thread rounds upward or flushes subnormals to
-    zero, before or after the first call, for one, two and eight threads.
+    zero, before or after the first call, for one and three threads.
     """
     code = PROGRAM.format(library=library) + THREADS.format(order=f"({order})", norm=norm)
     assert python(code).stdout.split() == ["1"]
@@ -249,129 +249,3 @@ def test_proofs_round_to_nearest(library, python):
     the caller.
     """
     python(PROOFS.format(library=library))
-
-
-def test_signal_handlers_run_with_the_callers_settings(library, python):
-    """A signal handler that runs during a pass sees the caller's rounding mode. If the handler
-    changes the mode, the pass is not affected, but later code of the thread is.
-    """
-    python(
-        PROGRAM.format(library=library)
-        + """
-import signal
-model = fc.MLP([200, 300, 300, 10])
-rng = np.random.default_rng(0)
-ob = fc.Objective(model, rng.standard_normal((4000, 200)), rng.integers(10, size=4000))
-theta = model.init(seed=0)
-H, v, seen = ob.hessian(theta), rng.standard_normal(model.n_params), []
-expected = H @ v
-def handler(*_):
-    seen.append(libm.now())
-    libm.set(4)
-signal.signal(signal.SIGALRM, handler)
-libm.set(1)
-signal.setitimer(signal.ITIMER_REAL, 0.02)
-while not seen:
-    assert np.array_equal(H @ v, expected)
-assert seen == [1] and libm.now() == 4, (seen, libm.now())
-"""
-    )
-
-
-CALLBACKS = (
-    PROGRAM
-    + """
-import copy
-from fastcurv.network.rows import RowSource
-
-HOW = 0  # rounding mode that callbacks set before they return
-def leaving(function):
-    def call(*args, **named):
-        found = function(*args, **named)
-        libm.set(HOW)
-        return found
-    return call
-
-def arctan(z):
-    w = 1 / (1 + z * z)
-    return np.arctan(z), w, -2 * z * w * w
-def square(z, y):
-    r = z - y
-    return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
-def coupled(z, y):
-    value, first, _ = square(z, y)
-    return value, first, np.tile(np.eye(z.shape[1]), (len(z), 1, 1))
-rng = np.random.default_rng(0)
-X, Y = rng.standard_normal((900, 3)) / 3, rng.standard_normal((900, 2)) / 3
-bounds = dict(first_bound=1.0, second_bound=0.65, third_bound=2.0)
-phi = fc.Activation(leaving(arctan), **bounds, error_ulps=8)
-none = leaving(lambda z, y, move: np.zeros(len(z)))
-losses = [
-    "mse",
-    fc.Loss(leaving(square), third_bound=none, lower_bound=0.0, error_ulps=8),
-    fc.Loss(leaving(coupled), third_bound=none, lower_bound=0.0, error_ulps=8),
-]
-class Rows(RowSource):
-    n_rows = 900
-    def blocks(self, size):
-        for start in range(0, 900, size):
-            libm.set(HOW)
-            yield X[start:start + size], Y[start:start + size], None
-
-def verdict(found):
-    return str({{key: x for key, x in found.to_dict().items() if key != "wall_time"}})
-def run_of(*args, **options):
-    run = fc.minimize(*args, seed=0, verdict=False, **options)
-    return run.x, np.array(run.fun)
-
-calls = {{}}
-model = fc.MLP([3, 4, 2], phi)
-theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
-for i, loss in enumerate(losses):
-    for options in ({{}}, {{"memory": 300_000}}, {{"n_threads": 2}}):
-        ob = fc.Objective(model, X, Y, loss, l2=0.1, **options)
-        def facts(ob=ob):
-            new = copy.copy(ob)
-            value, gradient = new.value_and_gradient(theta)
-            H = new.hessian(theta)
-            return value, gradient, H @ v, new.ggn(theta).quadratic_form(v)
-        calls[f"facts {{i}} {{options}}"] = facts
-    ob = fc.Objective(model, X[:20], Y[:20], loss, l2=0.1)
-    calls[f"bound {{i}}"] = lambda ob=ob: (
-        ob.rounding_bound(theta), ob.hessian(theta).rounding_bound(v))
-    calls[f"verdict {{i}}"] = lambda ob=ob: verdict(fc.classify(copy.copy(ob), theta, seed=0))
-    calls[f"run {{i}}"] = lambda ob=ob: run_of(copy.copy(ob), theta, max_iter=5)
-single = fc.MLP([3, 4, 2], dtype="float32")
-streamed = fc.StreamedObjective(single, Rows(), loss="mse", block_rows=200)
-calls["source"] = lambda: streamed.value_and_gradient(theta)
-calls["verdict of a source"] = lambda: verdict(fc.classify(streamed, theta.astype("f"), seed=0))
-plain = fc.Objective(fc.MLP([3, 4, 2]), X[:20], Y[:20], "mse", l2=0.1)
-silent = leaving(lambda x: None)
-for method in ("l-bfgs", "newton-cg", "levenberg-marquardt", "adam"):
-    calls[f"callback {{method}}"] = lambda method=method: run_of(
-        plain, theta, method, max_iter=5, callback=silent)
-rate = leaving(lambda t: 0.1 / t)
-calls["rate"] = lambda: run_of(plain, theta, "sgd", max_iter=5, learning_rate=rate)
-find = fc.find_critical_point
-calls["callback of find"] = lambda: find(plain, theta, callback=silent).x
-def said(call):
-    found = call()
-    return found if isinstance(found, str) else bits(found)
-wrong = []
-for name, call in calls.items():
-    HOW = 0
-    expected = said(call)
-    for HOW in (1, 4):
-        found = said(call)
-        assert libm.now() == 0, (name, HOW, libm.now())
-        wrong += [(name, HOW)] * (found != expected)
-assert not wrong, wrong
-"""
-)
-
-
-def test_callbacks_that_change_the_rounding_mode_change_no_result(library, python):
-    """If a callback changes the rounding mode, the results of the calling pass, of later passes and
-    of proofs do not change, and the thread's own mode is restored.
-    """
-    python(CALLBACKS.format(library=library))

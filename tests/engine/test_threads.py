@@ -5,11 +5,9 @@ Tests that could hang or end the process run in a process of their own, with a t
 
 import os
 import platform
-import re
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,36 +90,6 @@ def test_concurrent_threads_get_bitwise_identical_results(sizes, N, rng, problem
         + [on_the_objective(True), on_the_objective(False)]
     )
     assert H.n_products == spent + 4 * 5 * 2
-
-
-def test_eight_threads_compute_a_thousand_products_each(rng, problem):
-    """Eight threads compute a thousand products each, with one shared operator and with their own,
-    and get results bitwise identical to those of one thread. A Python without the GIL runs them in
-    parallel.
-    """
-    p = problem(rng, [5, 9, 3], "tanh", "mse", 40, n_threads=2)
-    V = rng.standard_normal((8, p.n))
-    shared = p.ob.hessian(p.theta)
-    alone = [shared.product(v) for v in V]
-
-    def job(j, H):
-        def run():
-            mine = p.ob.hessian(p.theta) if H is None else H
-            out = np.empty(p.n)
-            for _ in range(1000):
-                assert np.array_equal(mine.product(V[j], out=out), alone[j])
-
-        return run
-
-    for H in (shared, None):
-        run_all([job(j, H) for j in range(8)])
-
-
-def test_module_declares_free_threading():
-    source = Path(engine.__file__).with_name("core.pyx")
-    if not source.exists():
-        pytest.skip("installed without its sources")
-    assert re.search(r"^# cython: .*freethreading_compatible=True", source.read_text(), re.M)
 
 
 def test_gil_is_released(python):
@@ -317,41 +285,6 @@ assert engine.default_n_threads() == 1
 
 
 # --- the floating-point environment
-
-
-def test_floating_point_environment_is_restored_after_calls(python):
-    """Import and calls change neither the rounding mode, nor the treatment of subnormals, nor
-    NumPy's error state, in any thread.
-    """
-    python("""
-import ctypes, ctypes.util, threading
-import numpy as np
-libm = ctypes.CDLL(ctypes.util.find_library("m"))
-state = lambda: (libm.fegetround(), np.geterr(), 5e-324 * 1.0, 0.1 + 0.2,
-                 float(np.float64(5e-324) * 1), float(np.float32(1e-45) * np.float32(1)),
-                 (np.full(64, 5e-324) * 1).sum(),
-                 (np.full(64, 1e-45, "f4") * np.float32(1)).sum())
-before = state()
-assert before[2] == 5e-324 and before[6] > 0 and before[7] > 0
-import fastcurv as fc
-assert state() == before
-rng = np.random.default_rng(0)
-for dtype in ("float32", "float64"):
-    for sizes in ([33, 31, 17, 7], [129, 131, 131, 257, 33]):
-        model = fc.MLP(sizes, "gelu", dtype=dtype)
-        X, y = rng.standard_normal((300, sizes[0])), rng.integers(sizes[-1], size=300)
-        ob = fc.Objective(model, X, y, n_threads=2)
-        theta = model.init(seed=0)
-        H = ob.hessian(theta)
-        H @ theta, H.quadratic_form(theta), ob.ggn(theta) @ theta
-        H @ (np.nan * theta)
-        H @ (np.finfo(dtype).tiny * theta)
-        assert state() == before
-found = []
-thread = threading.Thread(target=lambda: found.append(state()))
-thread.start(); thread.join()
-assert found == [before]
-""")
 
 
 def test_subnormals_are_not_flushed(arch, problem, rng):

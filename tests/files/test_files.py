@@ -104,19 +104,6 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
         assert np.array_equal(fc.load(str(path))[1], theta)
 
 
-def test_save_rejects_anything_but_a_model_with_finite_parameters(tmp_path):
-    model = MODELS[0]
-    theta = model.init(seed=0)
-    for given, kind in (
-        (("model", theta), TypeError),
-        ((model, theta[:-1]), ValueError),
-        ((model, theta * np.nan), ValueError),
-    ):
-        with pytest.raises(kind):
-            fc.save(tmp_path / "a", *given)
-    assert not list(tmp_path.iterdir())
-
-
 FACTS = [  # (name, invalid value) of a saved model
     ("sizes", [3, 5, 2]), ("sizes", [3, 10**18, 2]), ("sizes", [3, 10**400, 2]), ("sizes", "342"),
     ("sizes", [3, 4.0, 2]), ("sizes", [3, True, 2]), ("sizes", {}), ("sizes", None),
@@ -153,37 +140,28 @@ def test_load_checks_metadata_and_arrays_of_a_saved_model(tmp_path):
 
 
 def test_load_of_a_torch_file_suggests_from_torch(tmp_path):
-    for name in ("net.pt", "net.pth", "NET.PT"):
-        for head in (b"PK\x03\x04", b"\x80\x02\x8a\x0a"):
-            (tmp_path / name).write_bytes(head + bytes(60))
-            with pytest.raises(ValueError, match=r"fc.from_torch\(torch.load\(path\), act"):
-                fc.load(tmp_path / name)
+    for name, head in (("net.pth", b"PK\x03\x04"), ("NET.PT", b"\x80\x02\x8a\x0a")):
+        (tmp_path / name).write_bytes(head + bytes(60))
+        with pytest.raises(ValueError, match=r"fc.from_torch\(torch.load\(path\), act"):
+            fc.load(tmp_path / name)
 
 
 # --- writing
 
 
-def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path):
+def test_failed_writes_leave_the_old_file_and_no_temporary_files(tmp_path, monkeypatch):
+    """If writing raises, or any system call of a save is interrupted, the old file is unchanged and
+    no temporary file remains.
+    """
     path = tmp_path / "x"
     write_atomically(path, b"old")
-    for error in (KeyboardInterrupt, ValueError, MemoryError, SystemExit):
+    for error in (KeyboardInterrupt, ValueError):
         with pytest.raises(error), files.open_for_atomic_write(path) as out:
             out.write(b"new, in part")
             raise error
         assert file_names(tmp_path) == ["x"] and path.read_bytes() == b"old"
     with pytest.raises(OSError):
         write_atomically(tmp_path, b"over a folder")
-    with pytest.raises(OSError):
-        write_tensors(tmp_path / "missing" / "x", {})
-    assert file_names(tmp_path) == ["x"]
-
-
-def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monkeypatch):
-    """If any system call of a save is interrupted, the old file is unchanged and no temporary file
-    remains.
-    """
-    path = tmp_path / "x"
-    write_atomically(path, b"old")
 
     def interrupt(*args, **options):
         raise KeyboardInterrupt
@@ -195,14 +173,13 @@ def test_every_failing_system_call_of_a_save_leaves_a_whole_file(tmp_path, monke
             patch.setattr(os, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 write_atomically(path, b"new")
-        assert path.read_bytes() == b"old"
-        assert file_names(tmp_path) == ["x"]
+        assert file_names(tmp_path) == ["x"] and path.read_bytes() == b"old"
 
 
 @posix
-@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("mask", [0o077, 0o002])
 def test_permissions_follow_the_umask(tmp_path, mask):
-    """New models, checkpoints and pages follow the umask, and rewritten ones keep their mode."""
+    """New models, checkpoints and pages follow the umask."""
     before = os.umask(mask)
     try:
         model, theta, ob = small_problem()
@@ -214,9 +191,6 @@ def test_permissions_follow_the_umask(tmp_path, mask):
             assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path
     finally:
         os.umask(before)
-    (tmp_path / "page").chmod(0o640)
-    write_atomically(tmp_path / "page", b"again")
-    assert stat.S_IMODE((tmp_path / "page").stat().st_mode) == 0o640
 
 
 @posix
@@ -279,10 +253,7 @@ def test_a_killed_save_leaves_a_whole_file(times, tmp_path):
         assert (arrays["a"] == facts["k"]).all()
 
 
-NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\u0301" * 85]
-
-
-@pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
+@pytest.mark.parametrize("name", ["x" * 252 + ".st", "\u6570" * 84 + ".st"], ids=["ASCII", "CJK"])
 def test_file_names_of_maximum_length_are_accepted(name, tmp_path):
     """Files and checkpoints may have names of 255 bytes, and longer names raise ValueError."""
     assert len(name.encode()) == 255 or len(name.encode()) == 254
@@ -300,20 +271,6 @@ def test_file_names_of_maximum_length_are_accepted(name, tmp_path):
     assert file_names(tmp_path) == [name]
     with pytest.raises(ValueError, match="checkpoint cannot be written .*too long"):
         fc.minimize(ob, theta, checkpoint=tmp_path / (name + "xx"), max_iter=2)
-
-
-def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, monkeypatch):
-    _, theta, ob = small_problem()
-    for place in (tmp_path / "missing" / "x", tmp_path, "", "/proc/x"):
-        with pytest.raises(ValueError, match="^checkpoint (must be|cannot be written to) "):
-            fc.minimize(ob, theta, checkpoint=place, max_iter=2)
-
-    def raise_disk_full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(files.os, "fdopen", raise_disk_full)
-    with pytest.raises(ValueError, match="cannot be written to.*No space left on device"):
-        fc.minimize(ob, theta, checkpoint=tmp_path / "x", max_iter=2)
 
 
 def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
@@ -336,7 +293,7 @@ def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("mode", [0o600, 0o666])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
 def test_a_rewritten_file_keeps_its_permissions(mode, tmp_path):
     """A rewritten file keeps permissions that the umask excludes, and the temporary copy of a
     private file is private.
@@ -371,9 +328,18 @@ def test_links_in_protected_folders_are_not_followed(tmp_path, monkeypatch):
 
 def test_errors_for_unusable_paths_name_the_path_given(tmp_path):
     """Saving to an empty name, a folder, a missing folder or too long a name raises an error with
-    the given path.
+    the given path. Only a model with finite parameters of its size is saved.
     """
     model, theta, _ = small_problem()
+    for refused, kind in (
+        (("model", theta), TypeError),
+        ((model, theta[:-1]), ValueError),
+        ((model, theta * np.nan), ValueError),
+        ((model, theta + np.inf), ValueError),
+    ):
+        with pytest.raises(kind):
+            fc.save(tmp_path / "a", *refused)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match=r"^path must be the name of a file, got ''\.$"):
         fc.save("", model, theta)
     for place, kind in (
@@ -498,16 +464,6 @@ def test_flipped_bits_and_truncated_files_are_rejected(tmp_path):
         reader(path)
 
 
-def test_error_for_a_changed_number_says_that_the_file_changed(tmp_path):
-    path = tmp_path / "x.safetensors"
-    write_tensors(path, {"a": np.zeros(3)})
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="x.safetensors is damaged or was changed"):
-        read_tensors(path)
-
-
 def test_files_are_exchanged_with_the_safetensors_package(tmp_path):
     """The safetensors package reads saved models. Files written by that package are read with a
     correct checksum or none, and rejected with a wrong one.
@@ -609,7 +565,7 @@ def mutated(content, dice):
     return bytes(content)
 
 
-@pytest.mark.parametrize("times", [8_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("times", [3_000, pytest.param(1_000_000, marks=pytest.mark.nightly)])
 def test_readers_of_mutated_files_read_or_raise_value_error(times, tmp_path):
     """Readers of randomly mutated files return, or raise ValueError in one short line."""
     dice, known = random.Random(0), list(example_files(tmp_path))

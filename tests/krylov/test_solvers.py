@@ -120,19 +120,6 @@ def test_too_slow_matches_the_published_convergence_bound():
         assert not hooks.exceeds_convergence_bound(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
 
 
-@pytest.mark.parametrize("power", [-0.9, -0.26, 0.26, 0.9])
-def test_gradients_of_any_size_are_scaled_by_a_power_of_two(power, dtype):
-    """CG scales the gradient exactly, by a power of two, so that its squared norm neither overflows
-    nor underflows.
-    """
-    exponent = int(power * np.finfo(dtype).maxexp)
-    g, work = np.array([0.75, -0.5], dtype), CGWorkspace(2, dtype)
-    rr = work.start(np.ldexp(g, exponent))
-    assert 1e-20 < rr < 1 and np.frexp(work.unit)[0] == 0.5
-    residual = np.ldexp(g, exponent) * work.r.dtype.type(work.unit)
-    assert np.array_equal(work.r, residual) and not work.y.any()
-
-
 @pytest.mark.parametrize("n", [1, 100, 8193, 20_000, 300_000])
 def test_cg_updates_and_sums_are_right_for_any_length(n, dtype):
     """Vector updates and inner products of CG agree with NumPy for short vectors, which one thread

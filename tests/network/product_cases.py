@@ -6,7 +6,6 @@ import functools
 import zlib
 
 import numpy as np
-import pytest
 
 from fastcurv import Objective
 from fastcurv.structure import tables
@@ -37,8 +36,11 @@ NETS = {  # `test_products.py` asserts which layout the engine uses for each
 }
 
 
-WIDE = {"samples": (4, "hessian"), "outputs": (6, "ggn")}  # number of samples, operator
-of_outputs = pytest.mark.parametrize("wide_operator", ["outputs"], indirect=True)
+SPACES = {  # number of samples and operator of a network that each reduced space describes
+    "samples": (4, "hessian"),
+    "outputs": (6, "ggn"),
+    "inputs": (40, "hessian"),
+}
 
 
 def objective(
@@ -315,9 +317,8 @@ def all_eigenvalues(R):
     """Return the n eigenvalues of the operator that R reduces, in ascending order: those of the
     matrix of R, and the repeated eigenvalue of its complement.
     """
-    return np.sort(
-        np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_complement, R.complement_eigenvalue))
-    )
+    inside = np.linalg.eigvalsh(R @ np.eye(R.shape[0], dtype=R.dtype))
+    return np.sort(np.append(inside, np.full(R.n_complement, R.complement_eigenvalue)))
 
 
 def redundant_columns(rng, N, kind):

@@ -139,10 +139,10 @@ def test_user_defined_and_built_in_activations_can_be_mixed(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype, arch):
     for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2], [7, 600, 5]):
-        model, theta, X, weights = draw(sizes, True, True, "gelu", dtype, N=1009)
+        model, theta, X, weights = draw(sizes, True, True, "gelu", dtype, N=257)
         sizes_, phis, skips = model._engine_layers
         whole = model.input_derivatives(theta, X, weights)
-        for threads in (1, 2, 5, 16):
+        for threads in (1, 2, 16):
             again = _engine.input_derivatives(
                 sizes_, phis, skips, True, model.dtype, theta, X, 2, weights, threads
             )
@@ -150,7 +150,7 @@ def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype,
                 assert np.array_equal(a, b)
         if arch == "blas":  # another BLAS chooses its order of summation by size
             continue
-        for r in (0, 1, 500, 1008):
+        for r in (0, 1, 256):
             alone = model.input_derivatives(theta, X[r : r + 1], weights[r : r + 1])
             for a, b in zip(whole, alone):
                 assert np.array_equal(a[r : r + 1], b)

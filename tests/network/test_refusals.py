@@ -4,6 +4,7 @@ forms are accepted.
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
@@ -124,7 +125,8 @@ def test_the_rounding_bound_of_a_product_that_overflows_is_infinite():
     ob, theta = problem()
     H = ob.hessian(theta).shift(1.0)
     assert 0 < H.rounding_bound(np.ones(ob.n_params)) < 1e-10
-    assert H.rounding_bound(np.full(ob.n_params, 1e308)) == np.inf
+    for number in (1e308, np.nan, np.inf):
+        assert H.rounding_bound(np.full(ob.n_params, number)) == np.inf
 
 
 def test_asymmetric_operators_are_rejected():
@@ -181,6 +183,9 @@ def test_arrays_of_objects_are_converted_or_rejected():
     """
     assert np.array_equal(as_numpy(Column(), "x"), [1.0, np.nan], equal_nan=True)
     assert_rejected(lambda: as_numpy(Lists(), "x"), TypeError, "must hold real numbers, got dtype")
+    assert_rejected(lambda: as_numpy(csr_matrix(X), "x"), TypeError, "toarray")
+    structured = np.zeros(X.shape, [("a", float)])
+    assert_rejected(lambda: fc.Objective(fc.MLP([2, 1]), structured, Y), TypeError, "real numbers")
     assert_rejected(
         lambda: as_numpy(Tensor(), "x"),
         TypeError,

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 import fastcurv as fc
 from fastcurv.network.rows import ArrayFile, RowSource, regroup_rows
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 N, SIZES = 137, [5, 7, 4, 3]
 
@@ -361,6 +361,7 @@ assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
 """
 
 
+@pytest.mark.by_day(share=1 / 6)
 @pytest.mark.parametrize(
     "kind", ["C path", "F path", "F path, wide", "parquet", "ParquetFile", "hdf5"]
 )

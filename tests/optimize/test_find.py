@@ -24,7 +24,7 @@ from fastcurv.testing import (
 from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 from tests.nets import draw
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 METHODS = ("follow", "newton-mr", "gradient-norm")
 # "follow" takes all its steps where it fails, for example towards degenerate points
@@ -297,7 +297,7 @@ def test_searches_for_an_index_find_points_of_that_index(index, dtype):
     """
     net = draw(4, [4, 5, 3], "tanh", "cross_entropy", N=60, l2=1e-2)
     ob, ended = net.ob.astype(dtype), 0
-    for seed in range(6):
+    for seed in range(4):
         theta = 2 * net.model.init(seed=seed)
         result = find_critical_point(ob, theta, index=index, max_iter=200)
         least = np.linalg.norm(ob.gradient(theta.astype(dtype)))
@@ -310,7 +310,7 @@ def test_searches_for_an_index_find_points_of_that_index(index, dtype):
                 verdict = classify(ob, result.x)
                 assert verdict.certified and verdict.n_negative == index
                 assert verdict.kantorovich < 0.5
-    assert ended >= 5
+    assert ended >= 3
 
 
 def test_a_search_climbs_from_a_minimum_to_the_known_saddle():

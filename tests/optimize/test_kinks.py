@@ -19,7 +19,7 @@ from fastcurv.optimize.kink_search import find_kink_minimum
 
 from ..nets import no_point_nearby_is_lower
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
 

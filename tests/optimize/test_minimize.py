@@ -13,7 +13,7 @@ from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObje
 
 from .problems import LeastSquares, regression, rosenbrock
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 SADDLE_ESCAPING = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 SADDLE_ATTRACTED = ["newton", "damped-newton", "newton-mr"]
@@ -114,18 +114,6 @@ def test_gauss_newton_methods_need_no_hessian(method, verdict):
     found = minimize(bare, np.zeros(5), method, seed=0, verdict=verdict)
     assert (found.stopped, found.kind, found.success) == ("critical", None, False)
     assert np.linalg.norm(ob.gradient(found.x)) <= 1e-6
-
-
-@pytest.mark.parametrize("method", SADDLE_ESCAPING)
-def test_runs_leave_a_maximum(method):
-    """Every method that uses negative curvature leaves the maximum of cos x + cos y and reaches its
-    minimum -2.
-    """
-    ob = FunctionObjective(
-        2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
-    )
-    found = minimize(ob, np.zeros(2), method, seed=0)
-    assert found.success and found.fun == pytest.approx(-2.0)
 
 
 @pytest.mark.parametrize("method", [*SADDLE_ESCAPING, "newton", "newton-mr", "gauss-newton"])

@@ -1,9 +1,5 @@
 """`minimize` and `escape` on networks: final points, both precisions, mini-batches and saddles."""
 
-import os
-import signal
-import threading
-
 import numpy as np
 import pytest
 
@@ -14,7 +10,7 @@ from fastcurv.testing import QuadraticObjective
 
 from .problems import same
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 SADDLE_ESCAPING = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
@@ -74,20 +70,6 @@ def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_pat
     assert read_tensors(path)[1]["method_facts"]["exact"]
     resumed = fc.minimize(ob, None, "gauss-newton", gradient_tol=1e-9, resume=path)
     same(whole, resumed)
-
-
-@pytest.mark.parametrize("method", SADDLE_ESCAPING)
-def test_runs_leave_the_symmetric_start(method):
-    """Runs and `escape` leave the saddle at theta = 0, where gradient steps keep all hidden units
-    equal and change only the biases.
-    """
-    ob, model = blobs(l2=1e-3)
-    stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
-    found = fc.minimize(ob, np.zeros(model.n_params), method, seed=0)
-    assert stuck.stopped == "critical" and stuck.kind == "saddle" and not stuck.success
-    assert found.success and found.fun < 0.8 * stuck.fun
-    left = fc.escape(ob, stuck.x)
-    assert left.success and left.fun < stuck.fun and left.fun == ob.value(left.x)
 
 
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
@@ -249,21 +231,6 @@ def test_notes_report_a_kink_at_which_a_relu_network_stops(method, monkeypatch):
     assert abs(z).min() < 1e-5 * abs(z).max()
     assert found.stopped in ("stalled", "slow") and not found.success
     assert "jump" in [note.key for note in found.notes]
-
-
-def test_ctrl_c_returns_the_best_point():
-    """A SIGINT during the arithmetic ends the run, which returns the point of the lowest loss as
-    interrupted.
-    """
-    ob, model = blobs()
-    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
-    options = {"max_iter": 10**8, "max_time": 600, "gradient_tol": 0.0}
-    found = fc.minimize(
-        ob, model.init(seed=0), "adam", **options,
-        callback=lambda _: None if timer.ident else timer.start(),  # after the first step
-    )  # fmt: skip
-    assert found.stopped == "interrupted" and found.wall_time < 300
-    assert found.fun == ob.value(found.x) == found.history["loss"].min() and not found.success
 
 
 def test_the_notes_name_a_budget_that_ends_before_a_critical_point():

@@ -15,7 +15,7 @@ from tests import nets
 
 from .problems import same as same_run
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 METHODS = "newton-cg", "trust-region", "cubic", "saddle-free-newton", "gauss-newton"
 

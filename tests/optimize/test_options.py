@@ -7,7 +7,6 @@ import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.krylov.solvers import CGWorkspace, capped_cg
 from fastcurv.optimize.refine import _krylov_solve
-from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 OBJECTIVE = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
@@ -77,13 +76,6 @@ def test_invalid_options_raise_before_the_first_step(name):
 def test_rarely_used_options_lower_the_loss(method, options):
     found = fc.minimize(OBJECTIVE, THETA, method, max_iter=20, verdict=False, seed=0, **options)
     assert found.fun < OBJECTIVE.value(THETA)
-
-
-def test_robbins_monro_is_undecided_for_negative_rates():
-    found = fc.schedules.robbins_monro(lambda t: -1.0)
-    assert found.satisfied is None and np.isnan(found.exponent)
-    rate = as_schedule(lambda t: 7.0, 0.1)
-    assert rate(3) == 7.0
 
 
 # --- conjugate gradients that stop at negative curvature

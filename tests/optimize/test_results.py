@@ -51,27 +51,10 @@ def text_of(page):
     return " ".join(ElementTree.fromstring(page).itertext())
 
 
-def test_html_of_runs_objectives_and_models_contains_their_repr(results):
+def test_html_of_runs_objectives_and_models_contains_their_numbers(results):
     p, found = results
     for result in found.values():
-        page = text_of(result._repr_html_())
-        assert result.message in page and f"{result.fun:.9g}" in page
-    assert "4 -> 5" in text_of(p.model._repr_html_())
-    rows = text_of(p.model._repr_html_())
-    assert f"MLP with {p.model.n_params} parameters" in rows and "tanh" in rows
-    for said in (repr(p.model), "cross_entropy", "0.01", str(p.ob.n_samples)):
-        assert said in text_of(p.ob._repr_html_())
-
-
-def test_the_kind_of_a_verdict_is_the_heading_of_its_html(results):
-    """The HTML of a verdict has its kind as the heading, followed by its sentence and reason. A run
-    has the heading of its verdict.
-    """
-    run = results[1]["minimum"]
-    for shown in (run, run.report):
-        page = ElementTree.fromstring(shown._repr_html_())
-        assert page.find("h4").text == "minimum, certified"
-    texts = [paragraph.text for paragraph in page.iter("p")]
-    assert texts == [run.report.sentence, run.report.reason]
-    cut = ElementTree.fromstring(results[1]["cut short"]._repr_html_())
-    assert cut.find("h4").text == "no success, no verdict"
+        assert f"{result.fun:.9g}" in text_of(result._repr_html_())
+    for shown in (p.model, p.ob):
+        assert str(p.model.n_params) in text_of(shown._repr_html_())
+    assert repr(p.model) in text_of(p.ob._repr_html_())

@@ -10,7 +10,7 @@ RNG = np.random.default_rng(0)
 A = np.linspace(-1, 1, 80)[:, None]
 X = RNG.standard_normal((100, 3))
 NOISY = np.sin(X[:, :1]) + X[:, 1:2] ** 2 + 0.3 * RNG.standard_normal((100, 1))
-SCALES = 1e-9, 1e-6, 1e-3, 1.0, 30.0, 1e3, 1e6, 1e9
+SCALES = 1e-9, 1e-3, 1.0, 30.0, 1e6
 # (model, X, y)
 CASES = [
     (fc.MLP([1, 6, 1], "tanh"), A, np.sin(3 * A)),

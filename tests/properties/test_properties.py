@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 import fastcurv as fc
 
 from ..nets import KINKED
-from ..plans import least_memory
 from .networks import examples, networks
 
 
@@ -115,20 +114,6 @@ def test_sample_weights_times_a_power_of_two_scale_the_product(net, power):
 
 
 @examples
-@given(networks(), st.integers(1, 9), st.integers(0, 1000))
-def test_block_products_equal_column_products(net, k, seed):
-    """A block product equals the products of its columns, H V = [H v1, H v2, ...], up to
-    rounding.
-    """
-    H = net.objective().hessian(net.theta)
-    V = np.random.default_rng(seed).standard_normal((len(net.v), k)).astype(net.v.dtype)
-    block = H @ V
-    for j in range(k):
-        v = np.ascontiguousarray(V[:, j])
-        assert norm(block[:, j] - H @ v) <= 2 * net.rounding_allowance(v)
-
-
-@examples
 @given(networks(dtypes=("float32",)))
 def test_float32_differs_from_float64_within_its_proved_bound(net):
     """Products in float32 differ from those in float64 with equal data by at most the sum of the
@@ -140,23 +125,6 @@ def test_float32_differs_from_float64_within_its_proved_bound(net):
     assert norm(H @ net.v - high @ v) <= net.rounding_allowance() + net.rounding_allowance(
         dtype="float64"
     )
-
-
-@examples
-@given(networks(rows=200), st.floats(0, 1))
-def test_chunked_passes_agree_up_to_rounding(net, share):
-    """Products of vectors and blocks that are computed in chunks of samples, to save memory, equal
-    those computed at once up to rounding.
-    """
-    H = net.objective().hessian(net.theta)
-    least = least_memory(lambda memory: net.objective(memory=memory).hessian(net.theta))
-    other = net.objective(memory=int(least + share**2 * (H.nbytes - least))).hessian(net.theta)
-    V = np.stack([net.v, net.v[::-1], -net.v], 1)
-    block = other @ V
-    for j in range(2):
-        v = np.ascontiguousarray(V[:, j])
-        assert norm(H @ v - other @ v) <= 2 * net.rounding_allowance(v)
-        assert norm(H @ v - block[:, j]) <= 2 * net.rounding_allowance(v)
 
 
 @examples

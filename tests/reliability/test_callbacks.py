@@ -157,36 +157,3 @@ for thread in threads:
 assert found == expected, (found, expected)
 """,
     )
-
-
-def test_losses_of_two_objectives_that_call_each_other_raise(python):
-    """If the losses of two objectives call each other's objective from two threads, an error is
-    raised instead of a deadlock.
-    """
-    python(
-        PROGRAM
-        + """
-core.CALLBACK_WAIT_SECONDS = 0.3
-meet, found = threading.Barrier(2), []
-both = [fc.Objective(fc.MLP([2, 3, 1]), X, Y, fc.Loss(square)) for _ in range(2)]
-theta = both[0].model.init(seed=0)
-local = threading.local()
-def inside():
-    if getattr(local, "other", None) is not None:
-        other, local.other = local.other, None
-        meet.wait()
-        other.value(theta)
-def ask(i):
-    local.other = both[1 - i]
-    try:
-        both[i].value(theta + 0.1)
-    except RuntimeError as error:
-        found.append(str(error))
-threads = [threading.Thread(target=ask, args=(i,)) for i in range(2)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-assert found and all("copy.copy()" in text for text in found), found
-""",
-    )

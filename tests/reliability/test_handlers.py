@@ -118,7 +118,7 @@ for name in calls:
             calls[name]()
     thread = threading.Thread(target=busy)
     thread.start()
-    for i in range(4):
+    for i in range(2):
         time.sleep(0.003)
         pid = os.fork()
         if not pid:

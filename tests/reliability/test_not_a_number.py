@@ -2,7 +2,6 @@
 
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,20 +83,6 @@ def test_errors_for_bad_scalars_name_the_argument(name):
         NUMBERS[name](np.nan)
 
 
-@BAD
-def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
-    H, v = OB.hessian(THETA), with_one_bad_entry(THETA, bad)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic_form(v))
-        assert not np.isfinite(OB.jacobian(THETA) @ v).any()
-        assert not np.isfinite(OB.taylor(THETA)(v))
-        both = H @ np.stack([THETA, v, THETA], 1)
-    assert np.array_equal(both[:, 0], H @ THETA) and np.array_equal(both[:, 2], H @ THETA)
-    assert not np.isfinite(both[:, 1]).any()
-    assert H.rounding_bound(v) == np.inf
-
-
 ALGORITHMS = {
     "eigsh": fc.eigsh,
     "eigvalsh": fc.eigvalsh,
@@ -136,14 +121,6 @@ def test_algorithms_reject_objectives_that_return_nan(part):
     ob = FunctionObjective(2, parts["value"], parts["gradient"], parts["hessian"])
     with pytest.raises(ValueError, match="finite"):
         (fc.minimize if part == "value" else fc.classify)(ob, np.zeros(2))
-
-
-def test_masked_entries_are_rejected():
-    masked = np.ma.array(X, mask=[[False, True], [False, False]])
-    with pytest.raises(ValueError, match="X"):
-        fc.Objective(MODEL, masked, Y, "mse")
-    unmasked = fc.Objective(MODEL, np.ma.array(X, mask=False), Y, "mse")
-    assert unmasked.value(THETA) == OB.value(THETA)
 
 
 def test_overflowing_losses_are_infinite_in_passes_and_rejected_by_algorithms():
@@ -198,18 +175,3 @@ def test_trial_steps_into_an_overflow_are_rejected():
             found = fc.minimize(ob, np.array([-9.0]), method, max_iter=200)
             assert np.isfinite(found.fun) and np.isfinite(found.x).all()
             assert np.isfinite(found.history["loss"]).all(), method
-
-
-@BAD
-def test_save_rejects_nan(tmp_path, bad):
-    with pytest.raises(ValueError, match="theta"):
-        fc.save(tmp_path / "x", MODEL, with_one_bad_entry(THETA, bad))
-    assert not list(tmp_path.iterdir())
-
-
-def test_nan_table_of_the_limits_page_has_a_row_per_test():
-    """The table of NaN in docs/limits.md has nine rows, for which this file has tests."""
-    page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
-    section = page.read_text().split("## NaN and infinity")[1].split("\n## ")[0]
-    rows = section.split("|---|---|")[1]
-    assert rows.strip().count("\n") + 1 == 9

@@ -31,7 +31,7 @@ def child():
 
 
 @posix
-@pytest.mark.parametrize("times", [20, pytest.param(300, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("times", [8, pytest.param(300, marks=pytest.mark.nightly)])
 def test_forked_children_and_their_parent_get_bitwise_identical_results(times, python):
     """Forked children of a process with workers create their own workers, and children and parent
     get bitwise identical results. `test_handlers` forks during calls of another thread.
@@ -111,7 +111,7 @@ def test_the_interpreter_exits_in_order_with_live_workers(end, python):
 
 
 @posix
-@pytest.mark.parametrize("times", [10, pytest.param(1000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("times", [5, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_many_children_exit_with_live_workers(times, python):
     """Many children, forked from a process that has imported everything, exit while their workers
     are alive.

@@ -124,28 +124,6 @@ def test_workflows_have_read_permission_and_pin_their_actions(path):
 
 
 @from_a_checkout
-def test_workflows_run_targets_of_the_makefile():
-    """Workflows run only targets of the Makefile, so that every job can be reproduced on a
-    developer's machine.
-    """
-    targets = set(re.findall(r"^([\w-]+)(?: [\w-]+)*:", (ROOT / "Makefile").read_text(), re.M))
-    for path in WORKFLOWS:
-        text = path.read_text()
-        commands = re.findall(r"^\s+(?:- )?run: (.+)$", text, re.M)
-        assert commands, path
-        for command in commands:
-            # files between two actions, and the release that holds them
-            if command.startswith(("mkdir -p attested", "tar ", "gh release create ")):
-                continue
-            words = re.sub(r"\$\{\{ matrix\.(\w+) \}\}", "", command).split()
-            assert words[0] == "make", command
-            assert all(word in targets or "=" in word for word in words[1:]), command
-        for listed in re.findall(r"target: \[(.+)\]", text):
-            assert {name.strip(' "').split()[0] for name in listed.split(",")} <= targets
-        assert set(re.findall(r"target: ([a-z-]+) \}", text)) <= targets
-
-
-@from_a_checkout
 def test_all_files_name_one_repository_and_a_placeholder_is_not_published():
     """All files contain the same address of the repository, and `--publish` rejects the
     placeholder.

@@ -15,7 +15,7 @@ from fastcurv.spectrum.trace import mean_and_stderr
 
 from .spectra import SPECTRA, Prescribed, hessian_like
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 
 def symmetric_matrix(size):
@@ -348,13 +348,6 @@ def test_one_sample_has_no_standard_error():
 def test_overflowing_estimates_are_rejected():
     with pytest.raises(ValueError, match="within the range of float64"):
         fc.trace(np.diag([1e308] * 4))
-
-
-def test_deflation_by_zero_columns_changes_nothing():
-    H = np.diag(np.arange(1.0, 30.0))
-    plain = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0)
-    same = fc.spectral_density(H, n_probes=2, n_steps=10, seed=0, against=np.zeros((29, 0)))
-    assert np.array_equal(plain.density, same.density) and same.n_products == plain.n_products
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fastcurv.spectrum.shared_run import Krylov
 from ..nets import DTYPES, EPS
 from .spectra import SPECTRA, Prescribed, picked, symmetric, true_residuals
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 
 def residuals_within_tolerance(pairs):
@@ -156,25 +156,6 @@ def test_exhausted_budget_gives_partial_results_flagged_unconverged(rng):
     assert last == 6
 
 
-def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
-    tol = {"float64": 1e-8, "float32": 1e-4}[dtype]
-    cases = [
-        ("uniform", 6, "LA"),
-        ("uniform", 10, "BE"),
-        ("normal", 6, "SA"),
-        ("geometric", 6, "LA"),
-        ("hessian", 10, "BE"),
-    ]
-    for name, k, which in cases:
-        spectrum = np.linspace(-1, 1, 800) if name == "uniform" else SPECTRA[name](rng)
-        ours, theirs = (Prescribed(spectrum, seed=0, dtype=dtype) for _ in range(2))
-        pairs = eigsh(ours, k, which, tol=tol, seed=0, probe=False)
-        start = rng.standard_normal(len(spectrum)).astype(dtype)
-        sla.eigsh(theirs, k, which=which, tol=tol, v0=start)
-        assert pairs.converged.all()
-        assert ours.n_products <= theirs.n_products, name
-
-
 # The limits hold for the random numbers of these cases, which their names fix. With other random
 # numbers, one case in 32 exceeds a limit.
 @pytest.mark.parametrize(
@@ -268,21 +249,6 @@ def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
     assert (true_residuals(op, rest) <= rest.residuals * (1 + 1e-4) + 1e-5).all()
 
 
-def test_eigenpairs_scale_with_the_operator(rng):
-    """If the operator is multiplied by a power of two, the eigenvalues are multiplied by it, and
-    the number of products does not change.
-    """
-    spectrum = SPECTRA["hessian"](rng)
-    counts = set()
-    for factor in (1.0, 2.0**40, 2.0**-40):
-        pairs = eigsh(Prescribed(factor * spectrum, seed=0), 6, "BE", seed=0)
-        counts.add(pairs.n_products)
-        assert pairs.converged.all() and np.allclose(
-            pairs.values / factor, picked(spectrum, 6, "BE"), rtol=1e-6
-        )
-    assert len(counts) == 1
-
-
 def test_tolerance_relative_to_each_value_resolves_small_eigenvalues(rng):
     spectrum = np.r_[np.linspace(50, 100, 5), rng.uniform(-0.01, 1, 600), -0.05, -0.03]
     op = Prescribed(spectrum, seed=0)
@@ -292,13 +258,6 @@ def test_tolerance_relative_to_each_value_resolves_small_eigenvalues(rng):
     assert sharp.converged.all() and (sharp.residuals <= 1e-3 * np.abs(sharp.values)).all()
     assert np.abs(sharp.values - np.sort(spectrum)[:2]).max() < 1e-5
     assert loose.n_products < sharp.n_products
-
-
-def test_equal_seeds_are_bitwise_identical_and_other_seeds_agree(rng):
-    op = Prescribed(SPECTRA["normal"](rng), seed=0)
-    a, b, c = (eigsh(op, 4, "LA", seed=seed) for seed in (0, 0, 1))
-    assert np.array_equal(a.values, b.values) and np.array_equal(a.vectors, b.vectors)
-    assert not np.array_equal(a.vectors, c.vectors) and np.allclose(a.values, c.values, atol=1e-12)
 
 
 @pytest.mark.parametrize("n", [1_000_000, pytest.param(8_000_000, marks=pytest.mark.large)])

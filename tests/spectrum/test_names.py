@@ -42,27 +42,6 @@ def test_results_have_html_for_notebooks():
     assert "-7" in fc.eigsh(A, 2, seed=0)._repr_html_()
 
 
-def test_eigenpairs_unpack_into_values_and_vectors():
-    pairs = fc.eigsh(A, 2, seed=0)
-    values, vectors = pairs
-    assert pairs[0] is values is pairs.values and pairs[1] is vectors is pairs.vectors
-    with pytest.raises(IndexError):
-        pairs[2]
-
-
-def test_dir_lists_public_names_and_repr_shows_the_objective():
-    """`dir` lists the public names and subpackages, and the repr of an objective shows its main
-    options.
-    """
-    more = set(dir(fc)) - {*fc.__all__, "__version__"}
-    assert set(fc.__all__) <= set(dir(fc)) and "schedules" in more
-    assert all(type(getattr(fc, name)) is type(np) for name in more)  # subpackages
-    X = np.random.default_rng(0).standard_normal((9, 2))
-    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.5)
-    for part in ("[2, 3, 1]", "N=9", "'mse'", "l2=0.5"):
-        assert part in repr(ob)
-
-
 def test_long_lists_of_pairs_are_shown_by_their_ends():
     pairs = fc.eigsh(np.diag(np.arange(60.0)), k=40, which="LA", seed=0)
     text, page = repr(pairs), pairs._repr_html_()
@@ -70,10 +49,3 @@ def test_long_lists_of_pairs_are_shown_by_their_ends():
     assert len(text.splitlines()) == 1 + 25
     few = fc.eigsh(np.diag(np.arange(60.0)), k=24, which="LA", seed=0)
     assert "more" not in repr(few) and "more" not in few._repr_html_()
-
-
-def test_the_repr_of_a_vector_estimate_gives_its_shape():
-    H = np.diag(np.arange(1.0, 40.0))
-    one, many = fc.trace(H, n_probes=10, seed=0), fc.diagonal(H, n_probes=10, seed=0)
-    assert "+-" in repr(one) and "shape (39,), stderr" in repr(many)
-    assert repr(many)[:8] in many._repr_html_()

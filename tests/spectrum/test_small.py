@@ -14,7 +14,7 @@ from fastcurv.spectrum.forms import choose_representation, matrix_of, summed_mat
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 NETS = [  # sizes and samples of networks with 16 to 241 parameters
     ([1, 5, 1], 41),

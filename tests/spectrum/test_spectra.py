@@ -15,7 +15,7 @@ from fastcurv.spectrum.trace import diagonal, frobenius_norm, trace
 from ..nets import EPS
 from .spectra import SPECTRA, Prescribed, hessian_like
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
 
 class Quadratic(Prescribed):

@@ -21,7 +21,7 @@ from ..network.product_cases import assert_same_results
 from ..plans import least_memory
 from .test_losses import KINDS, check_nothing_is_certified
 
-pytestmark = pytest.mark.by_day(share=1 / 2)
+pytestmark = pytest.mark.by_day(share=1 / 3)
 
 TANH = nets.OWN["hyperbolic"]
 SMALL = [*nets.OWN][:5]  # user-defined activations that do not grow faster than z
@@ -46,7 +46,7 @@ def relative(a, b):
 
 
 @in_long_double
-@pytest.mark.parametrize("seed", range(220))
+@pytest.mark.parametrize("seed", range(60))
 def test_products_agree_with_long_double(seed):
     """Gradients and products of networks that mix built-in and user-defined activations agree with
     long double to 1e-12, and their rounding bounds are finite and hold.
@@ -58,7 +58,7 @@ def test_products_agree_with_long_double(seed):
     H = ob.hessian(net.theta)
     assert relative(ob.gradient(net.theta), truth.gradient) <= 1e-12
     assert relative(H @ v, truth.product(v)) <= 1e-12
-    if seed < 40:
+    if seed % 3 == 0:
         for bound, found, exact in (
             (ob.rounding_bound(net.theta), ob.gradient(net.theta), truth.gradient),
             (H.rounding_bound(v), H @ v, truth.product(v)),
@@ -249,13 +249,6 @@ def test_methods_end_at_the_loss_reached_with_kernels(method, dtype):
         how = {"batch_size": 25, "max_iter": 5} if method == "adam" else {"max_iter": 100}
         ends.append(fc.minimize(ob, ob.model.init(seed=0), method, seed=0, verdict=False, **how))
     assert ends[1].fun == pytest.approx(ends[0].fun, rel=1e-4 if dtype == "float32" else 1e-9)
-
-
-def test_spectra_equal_those_with_kernels():
-    one, two = problem("tanh"), problem(TANH)
-    theta = one.model.init(seed=0)
-    values = [fc.eigsh(ob.hessian(theta), 3, seed=0).values for ob in (one, two)]
-    assert np.allclose(*values, rtol=1e-10)
 
 
 # --- errors

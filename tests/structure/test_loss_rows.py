@@ -39,14 +39,3 @@ def test_a_network_of_one_layer_has_a_proved_minimum(loss, rng):
     net = nets.draw(rng, [3, 3], (), loss, N=19, l2=0.1)
     run = fc.minimize(net.ob, net.theta, seed=0)
     assert run.kind == "minimum" and run.report.certified
-
-
-@every_loss
-def test_a_saved_run_continues_to_the_same_bits(loss, rng, tmp_path):
-    net = nets.draw(rng, [3, 4, 3], "tanh", loss, N=19, l2=0.1)
-    how = {"method": "l-bfgs", "verdict": False, "seed": 0}
-    whole = fc.minimize(net.ob, net.theta, max_iter=6, **how)
-    path = tmp_path / "run"
-    fc.minimize(net.ob, net.theta, max_iter=3, checkpoint=path, checkpoint_every=1, **how)
-    resumed = fc.minimize(net.ob, None, max_iter=6, resume=path, **how)
-    assert np.array_equal(resumed.x, whole.x)

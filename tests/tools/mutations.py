@@ -168,12 +168,14 @@ def drawn(
     package: Path, count: int, seed: int, subpackages: set[str], ends: tuple[str, ...] = ()
 ) -> list[tuple[str, int]]:
     """Return `count` random mutations as pairs (file name, index), each equally probable, in the
-    given subpackages and in files with the given ends.
+    given subpackages, by default all except test doubles, and in files with the given ends.
     """
     every = []
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        if subpackage_of(name) in subpackages and (not ends or name.endswith(ends)):
+        subpackage = subpackage_of(name)
+        chosen = subpackage in subpackages if subpackages else subpackage != "testing"
+        if chosen and (not ends or name.endswith(ends)):
             tree = ast.parse(path.read_text())
             every += [(name, i) for i, _ in enumerate(mutations(tree, name))]
     return random.Random(seed).sample(every, min(count, len(every)))

@@ -45,6 +45,9 @@ from .facts import (
 # advised learning rate of Adam, which is about the change of each weight in a step, relative to the
 # typical size of an initial weight
 ADAM_STEP_RATIO = 0.05
+# correlation in standard errors above which X and y are related: the largest of nine regressions
+# exceeds it for 1 to 4% of shuffled targets
+MIN_RELATED_ZSCORE = 3.0
 PROVED = "proved"
 MEASURED = "measured"
 SUSPECTED = "suspected"
@@ -60,7 +63,7 @@ def _find_shuffled_rows(f: Facts) -> Found:
     # variance of targets that are pure noise.
     N = len(nonzero_weight_rows(f.ob))
     by_chance = 1.5 * f.ob.n_params / (N * f.ob.model.sizes[-1]) + 0.1
-    related = f.correlation_zscore > 4 or (f.explained_variance > by_chance and by_chance < 1)
+    related = f.correlation_zscore > MIN_RELATED_ZSCORE or by_chance < min(f.explained_variance, 1)
     # The cause is only suspected: regressions also fail for targets that vary quickly.
     return _finding_or_none(not related and len(f.y) >= 30, f.correlation_zscore, SUSPECTED)
 
@@ -362,8 +365,8 @@ CAUSES: tuple[Cause, ...] = (
         "labels shuffled",
         _find_shuffled_rows,
         "kernel regressions predict little or nothing of held-out targets. The correlation of "
-        "predictions and targets is {number} standard errors above 0; if X determined y, more than "
-        "4 would be expected. X and y may be in different orders, or there may be too few rows",
+        "predictions and targets is {number} standard errors above 0, as it may be by chance. X "
+        "and y may be in different orders, y may be mostly noise, or there may be too few rows",
         lambda f: Change(action="join_rows"),
         poor=False,
     ),

@@ -35,10 +35,9 @@ from .linear_operator import (
     TransposedOperator,
 )
 from .plans import release_plan
-from .row_views import jacobian_matrix
+from .row_views import N_DENSE_BLOCK_COLUMNS, jacobian_matrix
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
-N_DENSE_BLOCK_COLUMNS = 64  # number of columns of the identity that to_dense multiplies at a time
 MIN_MATRIX_SECONDS = 1e-5  # minimum estimated time of a matrix computed by the engine
 # minimum estimated time of a product for which several threads are faster
 THREADING_MIN_SECONDS = 1e-4

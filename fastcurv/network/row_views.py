@@ -109,8 +109,9 @@ def check_convex(ob: Any, theta: Any, loss: LossFunction) -> None:
         )
 
 
-# number of rows of the identity that the transposed Jacobian multiplies at a time
-N_ROWS_PER_PRODUCT = 64
+# number of columns of the identity that `to_dense` multiplies at a time; all columns at once take
+# up to 1.4 times the CPU, at n = 200 to 900
+N_DENSE_BLOCK_COLUMNS = 64
 
 
 def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
@@ -129,8 +130,8 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     shape = count * d, n
     found: Array = np.empty(shape, J.dtype) if out is None else check_out(out, shape, J.dtype)
     if ob.model.batch_norm:
-        for first in range(0, len(found), N_ROWS_PER_PRODUCT):
-            units = np.zeros((m, min(N_ROWS_PER_PRODUCT, len(found) - first)), J.dtype)
+        for first in range(0, len(found), N_DENSE_BLOCK_COLUMNS):
+            units = np.zeros((m, min(N_DENSE_BLOCK_COLUMNS, len(found) - first)), J.dtype)
             at = np.arange(units.shape[1])
             units[start * d + first + at, at] = 1
             found[first : first + len(at)] = (J.T @ units).T

@@ -201,6 +201,7 @@ def test_progress_notes_are_drawn_at_most_ten_times_a_second(monkeypatch):
     assert 9 <= len(set(re.findall("note [0-9]+;", screen.getvalue()))) <= 11
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.by_day(share=1 / 3)
 @pytest.mark.parametrize("name", ["té.npz", "\u6570.npz", "d\udcff.npz"])
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

@@ -118,64 +118,49 @@ SOFTPLUS = HIDDEN["softplus"]
 AT_1 = [SOFTPLUS[0], ("Greater", ["z", "one"], ["g"], {}), SOFTPLUS[2]]
 
 
-@pytest.mark.parametrize(
-    "nodes, words",
-    [
-        ([("Conv", ["x", "W1"], ["y"], {})], ["Conv (y)", "Gemm"]),
-        ([FIRST, ("Sin", ["z"], ["a"], {}), *LAST], ["Sin"]),
-        ([FIRST, ("LeakyRelu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["LeakyRelu", "alpha=0.3"]),
-        ([FIRST, ("Elu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["Elu", "alpha=0.3"]),
-        ([FIRST, ("Add", ["z", "z"], ["y"], {})], ["Add"]),
-        ([FIRST, ("Tanh", ["z"], ["t"], {}), ("Add", ["z", "t"], ["y"], {})], ["fork at 'z'"]),
-        ([("MatMul", ["W1", "x"], ["y"], {})], ["MatMul"]),
-        ([FIRST, ("Tanh", ["z"], ["y"], {})], ["linear layer last"]),
-        ([FIRST, ("Softmax", ["z"], ["a"], {}), *LAST], ["MatMul", "after"]),
-        ([("Gemm", ["x", "W1"], ["z"], {"transA": 1}), ("Tanh", ["z"], ["y"], {})], ["Gemm"]),
-        ([("Div", ["one", "x"], ["y"], {})], ["Div", "by a tensor"]),
-        (
-            [FIRST, ("BatchNormalization", ["z", *4 * ["b1"]], ["y"], {"training_mode": 1})],
-            ["BatchNormalization", "while training"],
-        ),
-        ([FIRST, *AT_1, *LAST], ["fork at 'z'"]),
-        ([("Identity", ["x"], ["x"], {})], ["without a cycle"]),
-        ([("Constant", [], ["c"], {}), FIRST, ("Add", ["z", "c"], ["y"], {})], ["Add"]),
-    ],
-)
-def test_errors_name_unsupported_onnx_nodes(nodes, words):
-    with pytest.raises(ValueError) as caught:
-        fc.from_onnx(model_of(nodes, ARRAYS))
-    assert all(word in str(caught.value) for word in words), caught.value
-
-
 TANH = ("Tanh", ["q"], ["a"], {})
 ENDS = [("Tanh", ["z"], ["a"], {}), LAST[0], ("Add", ["b2", "m"], ["q"], {})]
 
 
-@pytest.mark.parametrize(
-    "nodes, words",
-    [
-        ([FIRST, ("Cast", ["z"], ["q"], {"to": TensorProto.INT64}), TANH, *LAST], "Cast .q."),
-        ([FIRST, ("Add", ["z", "column"], ["q"], {}), TANH, *LAST], "which differs between rows"),
-        ([FIRST, ("Mul", ["z", "column"], ["q"], {}), TANH, *LAST], "which differs between rows"),
-        (
-            [("Gemm", ["x", "W1", "column"], ["q"], {"transB": 1}), TANH, *LAST],
-            "differs between rows",
-        ),
-        ([FIRST, ("Dropout", ["z", "half", "yes"], ["q"], {}), TANH, *LAST], "while training"),
-        ([FIRST, *ENDS, ("Softmax", ["q"], ["y"], {"axis": 0})], "Softmax .y. along axis 0"),
-        ([FIRST, *ENDS, ("LogSoftmax", ["q"], ["y"], {"axis": 0})], "along axis 0"),
-        ([FIRST, *ENDS, ("Flatten", ["q"], ["y"], {"axis": 0})], "along axis 0"),
-        ([FIRST, *ENDS, ("Reshape", ["q", "fours"], ["y"], {})], "Reshape"),
-        ([FIRST, ("Reshape", ["z", "columns"], ["q"], {}), TANH, *LAST], "Reshape"),
-        ([FIRST, ("Relu", ["z"], ["a"], {"domain": "own"}), *LAST], "of the domain 'own'"),
-        ([FIRST, ("Div", ["rt2", "z"], ["d"], {}), *HIDDEN["gelu"][1:], *LAST], "fork at 'z'"),
-        ([("Tanh", ["x"], ["y"], {}), ("Gemm", ["y", "W1", "b1"], ["z"], {"transB": 1})], "Tanh"),
-    ],
-)
-def test_nodes_whose_attributes_change_their_function_are_rejected(nodes, words):
-    arrays = {"column": b1[:, None], "yes": True, "fours": [-1, 4], "columns": [6, -1], **ARRAYS}
+COLUMN = {"column": b1[:, None], "yes": True, "fours": [-1, 4], "columns": [6, -1], **ARRAYS}
+THEN = [TANH, *LAST]
+# Nodes that compute what no `MLP` does, and a part of the error.
+REJECTED = [
+    ([("Conv", ["x", "W1"], ["y"], {})], r"Conv \(y\).*Gemm"),
+    ([FIRST, ("Sin", ["z"], ["a"], {}), *LAST], "Sin"),
+    ([FIRST, ("LeakyRelu", ["z"], ["a"], {"alpha": 0.3}), *LAST], "LeakyRelu.*alpha=0.3"),
+    ([FIRST, ("Elu", ["z"], ["a"], {"alpha": 0.3}), *LAST], "Elu.*alpha=0.3"),
+    ([FIRST, ("Add", ["z", "z"], ["y"], {})], "Add"),
+    ([FIRST, ("Tanh", ["z"], ["t"], {}), ("Add", ["z", "t"], ["y"], {})], "fork at 'z'"),
+    ([("MatMul", ["W1", "x"], ["y"], {})], "MatMul"),
+    ([FIRST, ("Tanh", ["z"], ["y"], {})], "linear layer last"),
+    ([FIRST, ("Softmax", ["z"], ["a"], {}), *LAST], "MatMul.*after"),
+    ([("Gemm", ["x", "W1"], ["z"], {"transA": 1}), ("Tanh", ["z"], ["y"], {})], "Gemm"),
+    ([("Div", ["one", "x"], ["y"], {})], "Div.*by a tensor"),
+    ([FIRST, ("BatchNormalization", ["z", *4 * ["b1"]], ["y"], {"training_mode": 1})], "training"),
+    ([FIRST, *AT_1, *LAST], "fork at 'z'"),
+    ([("Identity", ["x"], ["x"], {})], "without a cycle"),
+    ([("Constant", [], ["c"], {}), FIRST, ("Add", ["z", "c"], ["y"], {})], "Add"),
+    ([FIRST, ("Cast", ["z"], ["q"], {"to": TensorProto.INT64}), *THEN], "Cast .q."),
+    ([FIRST, ("Add", ["z", "column"], ["q"], {}), *THEN], "which differs between rows"),
+    ([FIRST, ("Mul", ["z", "column"], ["q"], {}), *THEN], "which differs between rows"),
+    ([("Gemm", ["x", "W1", "column"], ["q"], {"transB": 1}), *THEN], "differs between rows"),
+    ([FIRST, ("Dropout", ["z", "half", "yes"], ["q"], {}), *THEN], "while training"),
+    ([FIRST, *ENDS, ("Softmax", ["q"], ["y"], {"axis": 0})], "Softmax .y. along axis 0"),
+    ([FIRST, *ENDS, ("LogSoftmax", ["q"], ["y"], {"axis": 0})], "along axis 0"),
+    ([FIRST, *ENDS, ("Flatten", ["q"], ["y"], {"axis": 0})], "along axis 0"),
+    ([FIRST, *ENDS, ("Reshape", ["q", "fours"], ["y"], {})], "Reshape"),
+    ([FIRST, ("Reshape", ["z", "columns"], ["q"], {}), *THEN], "Reshape"),
+    ([FIRST, ("Relu", ["z"], ["a"], {"domain": "own"}), *LAST], "of the domain 'own'"),
+    ([FIRST, ("Div", ["rt2", "z"], ["d"], {}), *HIDDEN["gelu"][1:], *LAST], "fork at 'z'"),
+    ([("Tanh", ["x"], ["y"], {}), ("Gemm", ["y", "W1", "b1"], ["z"], {"transB": 1})], "Tanh"),
+]
+
+
+@pytest.mark.parametrize("nodes, words", REJECTED)
+def test_errors_name_nodes_that_no_model_computes(nodes, words):
     with pytest.raises(ValueError, match=words):
-        fc.from_onnx(model_of(nodes, arrays))
+        fc.from_onnx(model_of(nodes, COLUMN))
 
 
 def test_constants_casts_and_unused_nodes_are_read_right():

@@ -100,6 +100,7 @@ def test_output_says_if_copies_of_eigenvalues_may_be_missing(
     assert line.split(" products")[1] == (f", {words}" if words else "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_reports_say_if_copies_of_eigenvalues_may_be_missing(monkeypatch):
     pytest.importorskip("matplotlib")
     ob = fc.Objective(fc.MLP([4, 6, 3]), np.eye(4), np.arange(4) % 3, "cross_entropy", l2=0.1)

@@ -299,9 +299,11 @@ def test_a_user_written_forward_is_read_from_its_graph():
         fc.from_torch(plain.train())
 
 
-def wired(forward):
+def wired(forward, n_outputs=2):
     """Return a module with the layers of `TypicalNet` and another forward method."""
-    return type("Own", (TypicalNet,), {"forward": forward})(False).double().eval()
+    module = type("Own", (TypicalNet,), {"forward": forward})(False)
+    module.out = nn.Linear(5, n_outputs)
+    return module.double().eval()
 
 
 def changed(change, *layers):
@@ -368,7 +370,7 @@ REJECTED = [
     (lambda: wired(lambda s, x: s.fc1(x).view(-1)), "may join rows"),
     (lambda: wired(lambda s, x: torch.flatten(s.fc1(x))), "end_dim=-1, which joins rows"),
     (lambda: wired(lambda s, x: s.out(s.fc1(x).reshape(5, -1))), "may join rows"),
-    (lambda: wired(lambda s, x: s.fc1(x).squeeze(0)), "of dim=0, which may join rows"),
+    (lambda: wired(lambda s, x: s.out(s.fc1(x)).squeeze(0), 1), "of dim=0, which may join rows"),
     (lambda: wired(lambda s, x: s.fc2(x + s.fc1(x))), "module .add. of 4 numbers to 5"),
     (lambda: wired(lambda s, x: s.out(s.fc1(x) + torch.relu(s.fc2(s.fc1(x))))), "'fc1', 'fc1_1'"),
     (

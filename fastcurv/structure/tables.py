@@ -239,7 +239,10 @@ def _user_loss_spec(loss: LossFunction, *aliases: str) -> LossSpec:
 
 
 # constructor and number of parameters of built-in losses with parameters that a user may choose
-PARAMETRIC_LOSSES = {"quantile": (Loss.quantile, 2), "pseudo_huber": (Loss.pseudo_huber, 1)}
+PARAMETRIC_LOSSES: dict[str, tuple[Callable[..., LossFunction], int]] = {
+    "quantile": (Loss.quantile, 2),
+    "pseudo_huber": (Loss.pseudo_huber, 1),
+}
 
 
 def loss_by_name(name: str) -> LossFunction:

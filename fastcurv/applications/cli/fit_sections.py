@@ -414,9 +414,14 @@ def _add_calibration(page: FitPage) -> None:
         order, max(1, min(N_CALIBRATION_BINS, len(rows) // MIN_CALIBRATION_BIN_ROWS))
     )
     x = np.array([sure[g].mean() for g in groups])
-    share = np.array([right[g].mean() for g in groups])
-    low, high = np.array([_binomial_bounds(right[g].sum(), len(g)) for g in groups]).T
+    # Clopper-Pearson intervals of the shares
+    n_rows = np.array([len(g) for g in groups])
+    n_right = np.array([right[g].sum() for g in groups])
+    n_wrong = n_rows - n_right
+    low = np.where(n_right > 0, betaincinv(n_right, n_wrong + 1, 0.025), 0.0)
+    high = np.where(n_wrong > 0, betaincinv(n_right + 1, n_wrong, 0.975), 1.0)
     axes = "probability of the predicted class", "share right"
+    share = n_right / n_rows
     picture = draw_dots(x, share, *axes, low=low, high=high, height=3.1)
     dots = [
         (f"{len(g)} rows with probability {a:.0%} on average: {b:.0%} right", "")
@@ -441,15 +446,6 @@ def _add_calibration(page: FitPage) -> None:
         f"{hit:.1%}: {judged}.",
         [page.record_call("mean_probability", mean, code, f"{mean:.1%}")],
     )
-
-
-def _binomial_bounds(right: int, n: int) -> tuple[float, float]:
-    """Return the Clopper-Pearson 95% interval (low, high) of a probability, for `right` successes
-    in n observations.
-    """
-    low = float(betaincinv(right, n - right + 1, 0.025)) if right > 0 else 0.0
-    high = float(betaincinv(right + 1, n - right, 0.975)) if right < n else 1.0
-    return low, high
 
 
 def _add_confusion(page: FitPage) -> None:

@@ -8,4 +8,5 @@ from fastcurv.applications.cli import report
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leave out the drawing of figures, which takes most of the time of a report."""
-    monkeypatch.setattr(report, "svg_markup", lambda *_, **__: "<svg></svg>")
+    picture = '<svg role="img" aria-label=""></svg>'
+    monkeypatch.setattr(report, "svg_markup", lambda *_, **__: picture)

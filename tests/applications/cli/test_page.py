@@ -51,6 +51,7 @@ def test_the_report_has_training_spectrum_slices_layers_and_cost(made):
     assert text.startswith("<!doctype html>") and text.rstrip().endswith("</html>")
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:|/|\.)", text)
     assert "default-src 'none'" in html.unescape(text) and "style=" not in text
+    assert "#000000" not in text and "invert(" not in text  # readable on a dark background
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]
     recipe, theta = load_run(run)
     exact = fc.eigvalsh(recipe.build_objective().hessian(theta))

@@ -210,10 +210,19 @@ def test_foreign_choices_are_mapped_to_existing_ones(here):
                 assert answer.split("'")[1] in names, answer
 
 
+def test_conversions_aliases_and_listed_names(here):
+    normal = fc.MLP([2, 3, 3, 1], ["relu", "tanh"], False, True, "float64", True)
+    single = normal.astype("float32")
+    assert single.dtype == np.float32 and single.astype("float64") == normal
+    few = fc.trace(here.H, 12, seed=0)
+    assert few.value == few.estimate
+    assert {*fc._SUBPACKAGES, *fc.__all__} <= set(dir(fc))
+
+
 @pytest.mark.parametrize("name", sorted(set(METHODS) | {"lbfgs"}))
 def test_methods_and_solvers_accept_the_same_names(name, here):
     ran = fc.minimize(here.ob, here.theta, name, max_iter=1, verdict=False)
-    assert ran.nit == 1
+    assert ran.nit == 1 and ran.method != "lbfgs"
     X, y = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

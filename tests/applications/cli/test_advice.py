@@ -410,6 +410,8 @@ def test_help_and_version_are_accepted_as_first_words(capsys):
         ("help train", ("usage: fastcurv train", "leaky_relu", "levenberg-marquardt", "--from")),
         ("train --help", ("softplus", "saddle-free-newton", "l-bfgs")),
         ("version", (f"fastcurv {fc.__version__}\n",)),
+        ("--version", (f"fastcurv {fc.__version__}\n",)),
+        ("train --version", (f"fastcurv {fc.__version__}\n",)),
         ("spectrum --help", (f"Up to {PLOT_DENSE_MAX_N} parameters",)),
     ):
         with pytest.raises(SystemExit) as stop:

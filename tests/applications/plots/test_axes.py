@@ -1,5 +1,7 @@
 """Displays on given axes, with few or many curves, and before they are drawn."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -218,6 +220,7 @@ def test_a_logarithmic_axis_spans_the_density(values, bounded):
     assert ends[1] <= limits[1] <= ends[1] + margin
     at_zero = [line for line in ax.lines if not np.any(line.get_xdata())]
     assert bool(at_zero) == (shown.grid[0] <= 0 <= shown.grid[-1])
+    assert pickle.loads(pickle.dumps(ax.figure)).axes
 
 
 def test_axis_limits_include_a_second_density_and_its_eigenvalues():

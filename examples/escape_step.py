@@ -9,7 +9,9 @@ method and of its variant with `|H|`. For positive eigenvalues it is right; for 
 best step is longer, most of the time, and hardly depends on it, as Alain et al. (2019) observed.
 
 Not shown: saddles other than those made from minima of narrower networks, whose added units bring
-equal eigenvalues; and steps along several eigenvectors at once.
+equal eigenvalues; steps along several eigenvectors at once; and other trainings than by Adam: after
+300 steps of SGD at a rate of 0.5 the model's step is within 6% of the best one for 13 of 30
+positive eigenvalues only (1.05 in the median).
 """
 
 import numpy as np

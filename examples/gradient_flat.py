@@ -1,5 +1,5 @@
-"""A search that minimises the norm of the gradient ends, in a network with tanh, where the gradient
-is not zero but an eigenvector of H with eigenvalue 0.
+"""A search that minimises the norm of the gradient can end, in a network with tanh, where the
+gradient is not zero but an eigenvector of H with eigenvalue 0.
 
 L-BFGS minimises half the squared norm of the gradient g, whose own gradient is Hg. In a linear
 autoencoder nearly all searches end at critical points, where g is zero. In a network with tanh and
@@ -9,7 +9,9 @@ Newton's method stops there too, because H is singular along g.
 Paper: C. Frye et al., Critical Point-Finding Methods Reveal Gradient-Flat Regions of Deep Network
 Losses, Neural Computation 2021.
 
-Not shown: searches that follow eigenvectors to a given index; they end at critical points.
+Not shown: searches that follow eigenvectors to a given index; they end at critical points. Nor
+other networks: with sigmoid units none of 10 searches ended at a gradient-flat point, with tanh on
+the wine data 3, and with a weight decay of 1e-3 one.
 """
 
 import numpy as np

@@ -9,11 +9,11 @@ bug, one layer's gradient 10% too large, it stays.
 
 Half right: that noise pushes off a plateau. A perturbation of theta does. The noise of mini-batches
 does not, from this saddle: with all weights at zero, the gradient of every mini-batch with respect
-to the weights is exactly zero, so that its noise moves only the output biases. From a saddle of 300
-samples with one negative eigenvalue (-0.010) at which no weight is zero, found by a search, the
-noise leads away: 400 epochs of batches of 15, at a rate that is 0.1 for the first half and then
-decays, end below the saddle for each of three orders of the samples. As many steps with all samples
-stay at the saddle.
+to the weights is exactly zero, so that its noise moves only the output biases (with sigmoid or
+softplus units, which are not 0 at 0, it leads away). From a saddle of 300 samples with one negative
+eigenvalue (-0.010) at which no weight is zero, found by a search, the noise leads away: 400 epochs
+of batches of 15, at a rate that is 0.1 for the first half and then decays, end below the saddle for
+each of three orders of the samples. As many steps with all samples stay at the saddle.
 
 Not shown: how long the noise takes. It depends on the rate, the batches and the eigenvalue: from
 the saddles of 100 and of 1000 samples, where the eigenvalue is -0.004 and -0.001, none of the three

@@ -300,9 +300,12 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
     is not a NumPy array; the layers are so wide that fewer than `MIN_PRODUCT_ROWS` rows fit into
     one stack, for which products are as fast; an entry or a bound is not finite.
     """
-    if kind == "fisher" or is_batch_normalised(ob.model) or not isinstance(ob.X, np.ndarray):
-        return None
-    if rows_per_hessian_block(ob.model) < MIN_PRODUCT_ROWS:
+    if (
+        kind == "fisher"
+        or is_batch_normalised(ob.model)
+        or not isinstance(ob.X, np.ndarray)
+        or rows_per_hessian_block(ob.model) < MIN_PRODUCT_ROWS
+    ):
         return None
     at = round_to_model_dtype(ob, theta)
     short = kind == "hessian" and at.size <= MULTI_RESULT_CACHE_MAX_PARAMS

@@ -70,9 +70,8 @@ def _row_space_basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
     columns.
     """
     _, sizes, right = svd(A, whole)
-    r = 0
-    if sizes.size and sizes[0] > 0:
-        r = int((sizes > RANK_TOL_FACTOR * max(A.shape) * 2 * UNIT_ROUNDOFF * sizes[0]).sum())
+    largest = sizes.max(initial=0.0)
+    r = int((sizes > RANK_TOL_FACTOR * max(A.shape) * 2 * UNIT_ROUNDOFF * largest).sum())
     columns = np.ascontiguousarray(right.T)
     return np.ascontiguousarray(columns[:, :r]), np.ascontiguousarray(columns[:, r:])
 

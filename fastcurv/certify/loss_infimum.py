@@ -67,9 +67,8 @@ def attains_lower_bound(ob: Any) -> bool:
     """
     row = loss_spec(ob.loss)
     weight = getattr(ob, "sample_weight", None)
-    if row.attained or weight is not None and not np.any(weight):
-        return True
-    return bool(row.link == "softmax" and ob.model.sizes[-1] == 1)
+    is_zero = weight is not None and not np.any(weight)
+    return row.attained or is_zero or row.link == "softmax" and ob.model.sizes[-1] == 1
 
 
 def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -79,10 +78,8 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """
     m = ob.model.sizes[-1]
     y = np.asarray(ob.y)
-    counts = np.ones(len(y), dtype=bool)
-    if ob.sample_weight is not None:
-        counts = np.asarray(ob.sample_weight) > 0
-    return loss_spec(ob.loss).pulls(y[counts], m)
+    rows = y if ob.sample_weight is None else y[np.asarray(ob.sample_weight) > 0]
+    return loss_spec(ob.loss).pulls(rows, m)
 
 
 def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:

@@ -623,9 +623,8 @@ class PrecisePasses:
         layer, from the outputs z of these rows.
         """
         ob = self.ob
-        y = self.y[rows]
-        if loss_spec(ob.loss).given is None:
-            y = one_hot(y, z.value.hi.shape[1])
+        given = loss_spec(ob.loss).given
+        y = self.y[rows] if given is not None else one_hot(self.y[rows], z.value.hi.shape[1])
         y = np.array(y, dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         w = w[:, None]

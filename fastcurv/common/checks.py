@@ -620,9 +620,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 
 def _has_unstated_methods(op: Any) -> bool:
     """Return True if an operator has an optional method that its class does not state."""
-    if is_library_object(op):
-        return False
-    return any(
+    return not is_library_object(op) and any(
         name not in vars(type(op)) and hasattr(op, name) for name in OPTIONAL_OPERATOR_METHODS
     )
 

@@ -299,11 +299,11 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
         H.record_products(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
-    inertia, found = _examine_spectrum(ask, H)
-    outcome = decide(found)
+    inertia, evidence = _examine_spectrum(ask, H)
+    outcome = decide(evidence)
     # The time limit applies to the computation, not to the construction of the reason.
     with time_limit(np.inf):
-        point = _make_verdict(inertia.ask, found, outcome)
+        point = _make_verdict(inertia.ask, evidence, outcome)
     settled = point.certified or point.kind == "not_critical" or inertia.ask.dense
     if (
         ask.max_time is not None
@@ -317,7 +317,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
         point = (
             point
             if point.certified
-            else _refine_verdict(ask, found, outcome, point, inertia, shown)
+            else _refine_verdict(ask, evidence, outcome, point, inertia, shown)
         )
     return replace(
         point,
@@ -348,8 +348,8 @@ def _refine_verdict(
     )
     copies = zeros and not found.spectrum.n_negative and np.max(getattr(ask.ob, "l2", 0.0)) > 0
     if found.n_kinks > 0 or copies:
-        held = certify_kink_minimum(ask.ob, ask.theta)
-        if held is not None:
+        kink_minimum = certify_kink_minimum(ask.ob, ask.theta)
+        if kink_minimum is not None:
             return replace(
                 point,
                 kind="minimum",
@@ -359,9 +359,9 @@ def _refine_verdict(
                 missing_hypothesis=None,
                 limit=None,
                 plateau=False,
-                radius=held.radius,
-                kantorovich=held.kantorovich,
-                n_active_kinks=held.n_kinks,
+                radius=kink_minimum.radius,
+                kantorovich=kink_minimum.kantorovich,
+                n_active_kinks=kink_minimum.n_kinks,
                 escape_direction=None,
                 escape_curvature=None,
                 # At kinks H describes the loss on one side only, so the inertia is unknown.
@@ -369,8 +369,8 @@ def _refine_verdict(
                 n_negative=None,
                 n_zero=None,
                 n_symmetry=None,
-                _numbers=point._numbers | held.numbers,
-                _clauses={"subject": point._clauses["subject"]} | held.clauses,
+                _numbers=point._numbers | kink_minimum.numbers,
+                _clauses={"subject": point._clauses["subject"]} | kink_minimum.clauses,
             )
     if ask.seek and outcome.rule in (Reason.GRADIENT_ABOVE_TOL, Reason.ON_PLATEAU):
         led, contracts = _classify_nearest_point(ask, point, inertia, shown)
@@ -405,13 +405,13 @@ def _examine_spectrum(
             and ask.krylov is None
             and is_far_from_critical_point(ask, H)
         ):
-            inertia, found = _select_inertia_strategy(cheap, H)
-            if decide(found).rule in (
+            inertia, evidence = _select_inertia_strategy(cheap, H)
+            if decide(evidence).rule in (
                 Reason.GRADIENT_ABOVE_TOL,
                 Reason.ON_PLATEAU,
                 Reason.MAYBE_KINK_MINIMUM,
             ):
-                return inertia, found
+                return inertia, evidence
         if not ask.dense:
             return _select_inertia_strategy(ask, H)
         with suppress(OutOfTime), time_limit(ask.max_time and DENSE_TIME_FRACTION * ask.max_time):
@@ -540,8 +540,8 @@ def _classify_nearest_point(
         ask.ob, ask.theta, inertia.gradient[0], CurvatureCoordinates(inertia.cut), H.products_left
     )
     H.record_products(spent)
-    left = H.products_left
-    if end is None or left < MIN_NEAREST_PRODUCTS:
+    products_left = H.products_left
+    if end is None or products_left < MIN_NEAREST_PRODUCTS:
         return None, end is not None
     end = round_to_dtype(ask.ob, end)
     there = replace(
@@ -550,7 +550,7 @@ def _classify_nearest_point(
         gradient_tol=None,
         krylov=None,
         seek=False,
-        max_products=None if ask.max_products is None else int(left),
+        max_products=None if ask.max_products is None else int(products_left),
     )
     try:
         at = _classify_point(there, shown, time.perf_counter())
@@ -580,7 +580,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
     proved = found.proof
     theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
     inside = seen.range_space if seen.has_inertia else None
-    known = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE
+    has_kantorovich = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE
     return CriticalPoint(
         kind=outcome.kind,
         certified=outcome.certified,
@@ -610,7 +610,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         seed=ask.seed,
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
-        kantorovich=theorem.h if known else None,
+        kantorovich=theorem.h if has_kantorovich else None,
         range_dim=None if inside is None else inside.m,
         complement_eigenvalue=None if inside is None else inside.complement_eigenvalue,
         **verdict_fields(ask, found, outcome),

@@ -348,16 +348,16 @@ def inertia_by_matrix(ask: ClassifyOptions, H: BudgetedOperator) -> InertiaStrat
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # norm used for the error of a product
-    held = symmetry_tangents(ask.ob, ask.theta)
+    tangents = symmetry_tangents(ask.ob, ask.theta)
     # With proved symmetries H is singular at a critical point and has no Cholesky factor.
-    if full.n >= CHOLESKY_MIN_N and not held.columns.shape[1]:
+    if full.n >= CHOLESKY_MIN_N and not tangents.columns.shape[1]:
         H.show_note("a Cholesky factor")
-        known = prove_definite(full)
-        found = None if known is None else InertiaByCholesky(ask, H, full, gradient, known)
-        if found is not None and found.proof.holds:
-            return found
+        factor = prove_definite(full)
+        inertia = None if factor is None else InertiaByCholesky(ask, H, full, gradient, factor)
+        if inertia is not None and inertia.proof.holds:
+            return inertia
     H.show_note("all eigenvalues")
-    return InertiaByEigenpairs(ask, H, full, deflate_symmetries(full, held), gradient)
+    return InertiaByEigenpairs(ask, H, full, deflate_symmetries(full, tangents), gradient)
 
 
 def assess_nearness_at(ob: Any, theta: Floats, H: BudgetedOperator | None = None) -> Nearness:
@@ -667,16 +667,16 @@ class InertiaByEigenpairs(InertiaStrategy):
         Only slopes of about the size of the rounding distinguish such a minimum from a saddle.
         """
         g, off = self.gradient
-        known = eigenvalue_signs(cut) != 0
+        is_signed = eigenvalue_signs(cut) != 0
         A = self.full.A
         slack = gradient_rounding_bounds(len(g), off, self.reach, cut)[1]
-        vectors = cut.vectors[:, known]
-        values = cut.values[known]
+        vectors = cut.vectors[:, is_signed]
+        values = cut.values[is_signed]
         step = np.zeros(self.full.n)
         # Iterative refinement is needed because parts of opposite curvature may cancel.
         for _ in range(3):
             step -= vectors @ (vectors.T @ (cut.c * (g + A @ (cut.c * step))) / values)
-        return step, safe_norm(step) + safe_norm(slack[known] / values)
+        return step, safe_norm(step) + safe_norm(slack[is_signed] / values)
 
     def prove_two_signs(self, distance: float) -> TwoSignProof:
         """Return the `TwoSignProof`, the proof of a saddle by two fixed vectors, in the first
@@ -770,16 +770,19 @@ class InertiaByEigenpairs(InertiaStrategy):
         are computed on the eigenvectors of known sign.
         """
         g, off = self.gradient
-        known = self.signs != 0
+        is_signed = self.signs != 0
         cut = self.cut
-        cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
+        cut = replace(cut, values=cut.values[is_signed], vectors=cut.vectors[:, is_signed])
         step = -cut.c * (cut.vectors @ (cut.vectors.T @ (cut.c * g) / cut.values))
         before, _ = newton_decrement(g, off, self.reach, cut)
         if before == 0:
             return True
         there = gradient_after_step(self.ask.ob, self.ask.theta, step)
-        most = MAX_DECREMENT_RATIO_AFTER_STEP * before
-        return there is not None and newton_decrement(there, np.nan, self.reach, cut)[0] <= most
+        max_decrement = MAX_DECREMENT_RATIO_AFTER_STEP * before
+        return (
+            there is not None
+            and newton_decrement(there, np.nan, self.reach, cut)[0] <= max_decrement
+        )
 
     @cached_property
     def extremes(self) -> tuple[Any, Any]:
@@ -888,10 +891,10 @@ def _extreme_vectors(
     the curvature.
     """
     known_by = full.error + 4 * full.n * EPS * safe_norm(full.A)
-    found = {-1: SpectrumEnd(), 1: SpectrumEnd()}
+    ends = {-1: SpectrumEnd(), 1: SpectrumEnd()}
     for cut, known in ((view.plain, eigenvalue_signs(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):
-            if known.size and known[i] == sign and found[sign].vector is None:
+            if known.size and known[i] == sign and ends[sign].vector is None:
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
                 quotient = float(v @ (full.A @ v))
@@ -899,5 +902,5 @@ def _extreme_vectors(
                 if not sign * quotient > error and H.allows(1):
                     quotient, error, _ = H.rayleigh_quotient_with_error(v)
                 if sign * quotient > error:
-                    found[sign] = SpectrumEnd(v, quotient, error)
-    return found[-1], found[1]
+                    ends[sign] = SpectrumEnd(v, quotient, error)
+    return ends[-1], ends[1]

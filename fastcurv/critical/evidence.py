@@ -66,15 +66,15 @@ def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitT
     around theta. If the objective has `flat_directions` but no `orbits`, `change` and `error` are
     infinite. If it has neither, there are no columns.
     """
-    held = call_certificate(ob, "orbits", theta, radius)
-    flat = call_certificate(ob, "flat_directions", theta) if held is None else None
+    orbits = call_certificate(ob, "orbits", theta, radius)
+    flat = call_certificate(ob, "flat_directions", theta) if orbits is None else None
     if flat is not None:
         return OrbitTangents(np.asarray(flat, dtype=float), np.inf, np.inf)
-    columns = [np.asarray(o.tangents, dtype=float) for o in held or ()]
+    columns = [np.asarray(o.tangents, dtype=float) for o in orbits or ()]
     return OrbitTangents(
         np.hstack([np.zeros((theta.size, 0)), *columns]),
-        float(np.linalg.norm([o.change for o in held or ()])),
-        float(np.linalg.norm([o.error for o in held or ()])),
+        float(np.linalg.norm([o.change for o in orbits or ()])),
+        float(np.linalg.norm([o.error for o in orbits or ()])),
     )
 
 
@@ -435,25 +435,25 @@ def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
     same = True
     if op is not H.native:
         v = rng.standard_normal(H.n)
-        other = BudgetedOperator(op, np.float64)
+        run_operator = BudgetedOperator(op, np.float64)
         mine = H(v)
-        its = other(v)
+        its = run_operator(v)
         off = (
             H.product_error_bound(v)
-            + other.product_error_bound(v)
-            + PRODUCT_ERROR_EPS * max(H.eps, other.eps) * (safe_norm(mine) + safe_norm(its))
+            + run_operator.product_error_bound(v)
+            + PRODUCT_ERROR_EPS * max(H.eps, run_operator.eps) * (safe_norm(mine) + safe_norm(its))
         )
         same = bool(safe_norm(mine - its) <= off)
         spent = 1
     x, expected, size = _draw_run_combination(run, rng)
     if same and size > 0:
-        found = H(x)
+        product = H(x)
         most = (
             MAX_LANCZOS_ERROR_SQRT_EPS
             * float(np.finfo(run.dtype).eps) ** 0.5
-            * max(size, safe_norm(found))
+            * max(size, safe_norm(product))
         )
-        same = bool(safe_norm(found - expected) <= most)
+        same = bool(safe_norm(product - expected) <= most)
         spent += 1
     if not same:
         raise ValueError(

@@ -196,8 +196,8 @@ class InertiaSearch:
         """Return the k columns of S (m, k), coordinates in the basis of `run`, as rows (k, n) of
         the parameter space.
         """
-        found = combine_basis_rows(run.rows[: run.m], S)
-        return np.asarray(self.reduction.embed(found) if run.op is self.reduction else found)
+        rows = combine_basis_rows(run.rows[: run.m], S)
+        return np.asarray(self.reduction.embed(rows) if run.op is self.reduction else rows)
 
     def run_shared(
         self,
@@ -232,9 +232,9 @@ class InertiaSearch:
         the risk requires, or extend the `Krylov` run of the caller. `steps`, `stop` and the result
         are those of `run_lanczos`.
         """
-        given = self.ask.krylov
-        if given is not None:
-            return self.run_shared(given.n_steps_from(), lambda k: given.probe(0, k), steps, stop)
+        krylov = self.ask.krylov
+        if krylov is not None:
+            return self.run_shared(krylov.n_steps_from(), lambda k: krylov.probe(0, k), steps, stop)
         Q = self.symmetry
         op = self.H.native if self.reduction is None else self.reduction
         # The projection of a zero mode of H is a zero mode of the reduction.
@@ -247,13 +247,15 @@ class InertiaSearch:
         """Run Lanczos from the gradient g (n,), or extend the `Krylov` run of the caller. `steps`,
         `stop` and the result are those of `run_lanczos`.
         """
-        given = self.ask.krylov
-        if given is not None:
-            held = getattr(given.op, "gradient", None)
-            g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
+        krylov = self.ask.krylov
+        if krylov is not None:
+            stored = getattr(krylov.op, "gradient", None)
+            g = np.array(
+                g if stored is None or np.shape(stored) != g.shape else stored, krylov.dtype
+            )
             if g.any():
                 return self.run_shared(
-                    given.n_steps_from(g), lambda k: given.extend_from(g, k), steps, stop
+                    krylov.n_steps_from(g), lambda k: krylov.extend_from(g, k), steps, stop
                 )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run_lanczos(self.H.native, unit, steps, stop=stop)
@@ -325,10 +327,10 @@ class InertiaSearch:
         Q = self.symmetry
         if not Q.shape[1] or low.quotient <= 0 <= high.quotient:
             return low, high
-        held = self.spectrum_end(Q[:, 0] / np.linalg.norm(Q[:, 0]))
+        symmetry_end = self.spectrum_end(Q[:, 0] / np.linalg.norm(Q[:, 0]))
         return (
-            held if held.quotient < low.quotient else low,
-            held if held.quotient > high.quotient else high,
+            symmetry_end if symmetry_end.quotient < low.quotient else low,
+            symmetry_end if symmetry_end.quotient > high.quotient else high,
         )
 
     def is_symmetry(self, v: Floats) -> bool:
@@ -487,11 +489,10 @@ class InertiaByProducts(InertiaStrategy):
             self.left = 0.0
             return 0.0, None
 
-        def has_step_converged(run: Any) -> bool:
-            return bool(run.m >= MIN_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1)
-
         run = self.search.run_from_gradient(
-            g, min(MAX_GRADIENT_STEPS, self.search.budget.products_left // 4), has_step_converged
+            g,
+            min(MAX_GRADIENT_STEPS, self.search.budget.products_left // 4),
+            lambda run: run.m >= MIN_GRADIENT_STEPS and _newton_step_in_basis(run, size)[1] <= 0.1,
         )
         if run is None:
             return np.inf, decrement_lower_bound(size, self.H.norm_estimate)
@@ -724,9 +725,9 @@ class InertiaByProducts(InertiaStrategy):
         g, off = self.gradient
         off = assumed_gradient_error(H.norm, theta) if off != off else off
         quotients, U = self._weakest_pairs()
-        known = np.abs(quotients) > max(H.zero_threshold, H.asymmetry)
-        quotients = quotients[known]
-        U = U[:, known]
+        is_signed = np.abs(quotients) > max(H.zero_threshold, H.asymmetry)
+        quotients = quotients[is_signed]
+        U = U[:, is_signed]
         H.show_note("do signs last?")
         if not stable_curvature_mask(ob, theta, self.step, U, quotients, H.reserve_products).all():
             return False

@@ -246,9 +246,11 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimumOutcome | No
     if found is None or not found.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
-    held = replace(found._proof, radius=found._proof.radius + far)
+    proof = replace(found._proof, radius=found._proof.radius + far)
     return (
-        held if far <= MAX_RELATIVE_KINK_DISTANCE * max(1.0, float(np.linalg.norm(theta))) else None
+        proof
+        if far <= MAX_RELATIVE_KINK_DISTANCE * max(1.0, float(np.linalg.norm(theta)))
+        else None
     )
 
 

@@ -102,12 +102,12 @@ def assess_nearness_by_decrement(
     at least the smallest normal number. If `gradient_tol` is given, it replaces the rule.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
-    own = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
+    dtype_eps = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
     share = DECREMENT_TOL * (f - value_lower_bound(ob))
     # The two thresholds are max(1e-8 (f - c), rounding of f), in the objective's precision and in
     # float64.
     thresholds = []
-    for eps in (own, EPS):
+    for eps in (dtype_eps, EPS):
         stored = 0.5 * (STORAGE_ERROR_EPS * eps) ** 2 * reach
         rounding = VALUE_ERROR_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
         best = max(share if share < np.inf else 0.0, rounding, MIN_NORMAL)
@@ -137,9 +137,9 @@ def nearness_from_decrement(
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
         return Nearness(near, decrement, threshold, gradient_norm, float(gradient_tol))
-    known = 0 <= threshold < np.inf
-    threshold = threshold if known else 0.0
-    near = bool(known and decrement <= threshold)
+    is_finite = 0 <= threshold < np.inf
+    threshold = threshold if is_finite else 0.0
+    near = bool(is_finite and decrement <= threshold)
     whole = decrement if whole is None or not near else max(whole, decrement)
     share = threshold / whole if 0 < whole < np.inf else np.nan
     share = max(share, 1.0) if near else share
@@ -440,10 +440,10 @@ def directional_curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
     if not U.shape[1] or not np.isfinite(theta).all():
         return np.full(U.shape[1], np.nan)
     try:
-        found = (U * budgeted_hessian(ob, theta)(U)).sum(axis=0)
+        curvatures = (U * budgeted_hessian(ob, theta)(U)).sum(axis=0)
     except (NotFiniteError, ArithmeticError):  # The objective is undefined at this point.
         return np.full(U.shape[1], np.nan)
-    return np.asarray(found)
+    return np.asarray(curvatures)
 
 
 def gradient_after_step(ob: Any, theta: Floats, step: Floats) -> Floats | None:
@@ -451,10 +451,10 @@ def gradient_after_step(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     finite.
     """
     try:
-        found = gradient_and_error(cast_to_float64(ob), theta + step)[0]
+        gradient = gradient_and_error(cast_to_float64(ob), theta + step)[0]
     except (NotFiniteError, ArithmeticError):  # The objective is undefined at this point.
         return None
-    return found if np.isfinite(found).all() else None
+    return gradient if np.isfinite(gradient).all() else None
 
 
 def stable_curvature_mask(
@@ -526,8 +526,8 @@ def zero_unproved_signs(
     weakest_first = np.argsort(np.abs(values))
 
     def zero_signs_unstable_along_step() -> None:
-        known = signs != 0
-        step = -(vectors[:, known] @ (slopes[known] / values[known]))
+        is_signed = signs != 0
+        step = -(vectors[:, is_signed] @ (slopes[is_signed] / values[is_signed]))
         for sign in (1, -1):
             weak = weakest_first[signs[weakest_first] == sign][:MAX_TESTED_CURVATURES]
             keep = stable_curvature_mask(ob, theta, step, vectors[:, weak], values[weak], spend)

@@ -51,8 +51,10 @@ class RangeSpectrum(ComplementEigenpairs):
         the eigenvalue of the complement is 0, of all symmetry directions.
         """
         s = seen.n_symmetry
-        rest = self.space.complement_eigenvalue
-        positive = int((self.signs == 1).sum()) + self.space.n_complement * (rest > self.error)
+        complement = self.space.complement_eigenvalue
+        positive = int((self.signs == 1).sum()) + self.space.n_complement * (
+            complement > self.error
+        )
         negative = int((self.signs == -1).sum())
         zero = self.space.n - positive - negative
         return replace(
@@ -61,7 +63,7 @@ class RangeSpectrum(ComplementEigenpairs):
             n_negative=negative,
             n_zero=zero,
             # Away from a critical point H may have curvature along symmetry directions.
-            n_symmetry=s if s is None else min(zero, int(self.span.shape[1]) if rest else s),
+            n_symmetry=s if s is None else min(zero, int(self.span.shape[1]) if complement else s),
             n_negative_bounds=(negative, negative + zero),
             smallest_magnitude=self.smallest_magnitude,
             smallest_magnitude_error=self.error,
@@ -110,14 +112,14 @@ class RangeSpectrum(ComplementEigenpairs):
         in the range space, and that of the complement if it lies outside the interval of these two.
         """
         inside = self.values
-        rest = self.space.complement_eigenvalue
+        complement = self.space.complement_eigenvalue
         found = [
             (float(inside[i]), _embed_columns(self.space, self.vectors[:, [i]])[:, 0])
             for i in (0, -1)
             if inside.size
         ]
-        if self.space.n_complement and not (inside.size and inside[0] <= rest <= inside[-1]):
-            found.append((rest, self.space.complement_vector()))
+        if self.space.n_complement and not (inside.size and inside[0] <= complement <= inside[-1]):
+            found.append((complement, self.space.complement_vector()))
         return found
 
 

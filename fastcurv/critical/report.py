@@ -406,18 +406,20 @@ class CriticalPoint(FrozenRecord):
 
     def evidence(self) -> list[tuple[str, str]]:
         """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
-        held = f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
+        gradient_text = (
+            f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
+        )
         if self.gradient_flat_ratio is not None:
-            held += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"
+            gradient_text += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"
         rows = [
-            ("gradient", held),
+            ("gradient", gradient_text),
             ("curvature", f"{self._format_end('min')}  to  {self._format_end('max')}"),
             ("inertia", self._format_inertia()),
         ]
         if self.range_dim is not None and self.complement_eigenvalue is not None:
             inside = f"eigenvalues computed in {self.range_dim} of {self.n_params} dimensions"
-            others = f"all others are {format_number(self.complement_eigenvalue)}"
-            rows.append(("subspace", f"{inside}; {others}"))
+            others_text = f"all others are {format_number(self.complement_eigenvalue)}"
+            rows.append(("subspace", f"{inside}; {others_text}"))
         if self.escape_direction is not None and self.escape_curvature is not None:
             bent = f"v'Hv = {format_number(self.escape_curvature)} along escape_direction"
             rows.append(("escape", bent))

@@ -82,18 +82,18 @@ def restore_generator(saved: Any) -> np.random.Generator:
     name = saved.get("bit_generator") if isinstance(saved, dict) else None
     if not isinstance(name, str) or name not in GENERATOR_TYPES:
         raise invalid_checkpoint_error(f"{str(name)[:40]!r} is not a bit generator of NumPy")
-    made = GENERATOR_TYPES[name]()
-    valid = has_structure_of(saved, generator_state_as_json(made.state), 1 << 128)
+    bit_generator = GENERATOR_TYPES[name]()
+    valid = has_structure_of(saved, generator_state_as_json(bit_generator.state), 1 << 128)
     try:
         if valid:
-            made.state = saved
+            bit_generator.state = saved
     except (ValueError, OverflowError):
         valid = False
     if not valid:
         raise invalid_checkpoint_error(
             f"the saved state of the random generator is not valid for {name}"
         )
-    return np.random.Generator(made)
+    return np.random.Generator(bit_generator)
 
 
 def check_metadata(facts: Any, fresh: dict[str, Any], of: str) -> None:
@@ -207,12 +207,12 @@ def check_method_state(arrays: dict[str, np.ndarray], facts: Any, method: Any, n
     """Raise ValueError if the method's `state` cannot have produced these arrays and facts for n
     parameters.
     """
-    kept, fresh = method.state()
+    expected, fresh = method.state()
     check_metadata(facts, fresh, "this method")
     for name, number in facts.items():
         if number is not None and number < 0:
             raise invalid_checkpoint_error(f"the entry {name!r} of this method is negative")
-    for name in kept:
+    for name in expected:
         if name not in arrays:
             raise invalid_checkpoint_error(f"the array {name!r} of this method is missing")
     check_vectors(arrays, n, "this method")

@@ -84,9 +84,9 @@ def lowest_curvature(
     limit = min(n, max_products)
     space = new_krylov_space(n, dtype, min(n, limit + 2 + len(starts)))
     random = rng.standard_normal(n).astype(dtype)
-    kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
-    space.start(product_function(op), random, kept)
-    look_at = 1 + len(kept)
+    nonzero_starts = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
+    space.start(product_function(op), random, nonzero_starts)
+    look_at = 1 + len(nonzero_starts)
     while True:
         space.extend()
         ending = space.exhausted or space.m >= limit or (stop is not None and stop())
@@ -251,8 +251,8 @@ def _escape(
         numbers = {"n_products": H.count, "rounding": f"{max(rounding, error):.1g}"}
         _set_note(result, "no_negative_curvature", **numbers)
     result.n_products = H.count
-    found: EscapeResult = result
-    return found
+    escaped: EscapeResult = result
+    return escaped
 
 
 def _find_lowest_on_line(

@@ -318,24 +318,25 @@ class CriticalPointSearch:
         If the budget is used up or H cannot be decomposed, the result holds no steps.
         """
         size = safe_norm(g)
-        left = self.budget.untimed_products_left - 1  # one product is reserved for `uphill`
-        if H.n < KRYLOV_STEP_MIN_N and H.n <= left:
-            found = dense_newton_mr_steps(H(np.eye(H.n, dtype=H.dtype)), g)
-        elif size == 0 or left < 1:
-            found = NewtonMRSteps(norm=0.0)
+        # One product is reserved for `uphill`.
+        products_left = self.budget.untimed_products_left - 1
+        if H.n < KRYLOV_STEP_MIN_N and H.n <= products_left:
+            steps = dense_newton_mr_steps(H(np.eye(H.n, dtype=H.dtype)), g)
+        elif size == 0 or products_left < 1:
+            steps = NewtonMRSteps(norm=0.0)
         else:
-            limit = int(min(MAX_GRADIENT_KRYLOV_DIM, H.n, left))
+            limit = int(min(MAX_GRADIENT_KRYLOV_DIM, H.n, products_left))
             space = new_krylov_space(H.n, H.native_dtype, limit + 2)
             space.start(
                 lambda v, out: np.copyto(out, checked_product(H.native, v)),
                 g.astype(H.native_dtype),
             )
             extend_krylov_space(space, min(1e-2, size / self.history[0]), limit, is_time_up)
-            found = krylov_newton_mr_steps(space)
+            steps = krylov_newton_mr_steps(space)
             H.count = space.m
         self.budget.count += H.count
         H.count = 0
-        return found
+        return steps
 
     def update_tolerance(self, H: BudgetedOperator, norm: float) -> None:
         """Set the tolerance of the gradient for the current point. `norm` is ||H||.
@@ -351,8 +352,8 @@ class CriticalPointSearch:
         if bound is None or not np.isfinite(bound):
             bound = PRODUCT_ERROR_EPS * H.eps * norm * augmented_norm(self.theta)
         stored = np.finfo(getattr(self.ob, "dtype", np.float64)).eps * norm * safe_norm(self.theta)
-        known = [float(size) for size in (bound, stored) if np.isfinite(size)]
-        self.tol = GRADIENT_ROUNDING_FACTOR * max(known, default=0.0)
+        finite_bounds = [float(size) for size in (bound, stored) if np.isfinite(size)]
+        self.tol = GRADIENT_ROUNDING_FACTOR * max(finite_bounds, default=0.0)
 
     def is_tol_loose(self, norm: float) -> bool:
         """Return True if the tolerance is the default and the gradient norm exceeds a tenth of
@@ -382,9 +383,9 @@ class CriticalPointSearch:
         if not (isinstance(H.op, SupportsAssembly) or H.n <= self.budget.untimed_products_left):
             return True
         self.asked = self.gradient_norm
-        found = assess_nearness_at(self.ob, self.theta, H).near
+        is_near = assess_nearness_at(self.ob, self.theta, H).near
         self.budget.count += H.count
-        return found
+        return is_near
 
     def allows_step(self, products: int = 1) -> bool:
         """Return True if the limits on steps, products and time allow another step with `products`
@@ -628,7 +629,9 @@ def find_critical_point(
     check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
-    most = np.inf if max_products is None else check_positive_int(max_products, "max_products")
+    products_limit = (
+        np.inf if max_products is None else check_positive_int(max_products, "max_products")
+    )
     if index is not None:
         index = check_index(index, theta.size)
         if method != "follow":
@@ -650,7 +653,7 @@ def find_critical_point(
         time_limit(limit),
     ):
         walk = CriticalPointSearch(
-            ob, theta, tol, steps, most, avoid_trivial=avoid_trivial, callback=callback
+            ob, theta, tol, steps, products_limit, avoid_trivial=avoid_trivial, callback=callback
         )
         walk.shown = shown
         try:
@@ -675,14 +678,18 @@ def _classify_end_point(
     result includes the verdict of `classify` on the point. `began` is the time at which the search
     began, and `max_time` is its limit in seconds, or None.
     """
-    found = walk.make_result()
-    products = walk.budget.most - found.n_products
-    if found.success and products >= 1:
-        left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
+    result = walk.make_result()
+    products = walk.budget.most - result.n_products
+    if result.success and products >= 1:
+        seconds_left = (
+            None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
+        )
         more = None if np.isinf(products) else int(products)
-        found.report = classify(walk.ob, found.x, max_products=more, max_time=left, progress=False)
-        found.kind = found.report.kind
-    return found
+        result.report = classify(
+            walk.ob, result.x, max_products=more, max_time=seconds_left, progress=False
+        )
+        result.kind = result.report.kind
+    return result
 
 
 def _follow_near_indices(walk: CriticalPointSearch) -> None:
@@ -693,12 +700,12 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
     with the smallest gradient.
     """
     start = best = walk.theta, walk.g
-    most = walk.max_iter
+    total_max_iter = walk.max_iter
     indices = _neighbouring_indices(walk)
     if walk.avoid_trivial and indices and 0 not in indices:
         indices.append(0)  # at a minimum the outputs mostly depend on the inputs
     for index in indices:
-        walk.max_iter = min(most, walk.nit + MAX_STEPS_PER_TRY)
+        walk.max_iter = min(total_max_iter, walk.nit + MAX_STEPS_PER_TRY)
         if _follow_modes(walk, index):
             _run_newton_mr(walk)
         if walk.status in (0, 4):
@@ -707,7 +714,7 @@ def _follow_near_indices(walk: CriticalPointSearch) -> None:
             best = min(best, (walk.theta, walk.g), key=lambda point: safe_norm(point[1]))
         walk.trivial = None
         walk.theta, walk.g = start
-        walk.max_iter = most
+        walk.max_iter = total_max_iter
         walk.excursions = MAX_UNDAMPED_SERIES
         walk.asked = np.inf
         if not walk.allows_step(walk.theta.size):
@@ -808,9 +815,9 @@ def _fail_if_index_differs(walk: CriticalPointSearch, index: int) -> None:
     A = H(np.eye(H.n, dtype=H.dtype))
     walk.budget.count += H.count
     way = FollowedModes.choose_modes(A, symmetry_tangents(walk.ob, walk.theta).columns, index, None)
-    found = way.n_negative(float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps))
-    if found != index:
-        walk.stop(2, "other_index", n_negative=found, index=index)
+    n_negative = way.n_negative(float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps))
+    if n_negative != index:
+        walk.stop(2, "other_index", n_negative=n_negative, index=index)
 
 
 def _run_newton_mr(walk: CriticalPointSearch) -> None:
@@ -905,10 +912,8 @@ def _take_gradient_reducing_step(
     Newton-MR steps `steps`, and a step against `uphill`, the product of H with the unit vector of
     the gradient. `uphill` is parallel to the gradient of ``||g||^2``.
     """
-    size = steps.norm
     # If ||H|| is unknown, the norm of its product with a unit vector is a lower bound.
-    if not 0 < size < np.inf:
-        size = safe_norm(uphill)
+    size = steps.norm if 0 < steps.norm < np.inf else safe_norm(uphill)
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
@@ -917,10 +922,10 @@ def _take_gradient_reducing_step(
     if not np.isfinite(down).all():
         return False
     tried = NewtonMRSteps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
-    found = reduce_gradient_norm(walk.gradient, walk.theta, walk.gradient_norm, tried)
-    if found is not None:
-        walk.move_to(*found)
-    return found is not None
+    reduced = reduce_gradient_norm(walk.gradient, walk.theta, walk.gradient_norm, tried)
+    if reduced is not None:
+        walk.move_to(*reduced)
+    return reduced is not None
 
 
 def _minimise_gradient_norm(walk: CriticalPointSearch) -> None:
@@ -948,17 +953,17 @@ def _minimise_gradient_norm(walk: CriticalPointSearch) -> None:
         if start <= walk.tol:
             return
         steps = min(100, max(1, walk.max_iter // 2 - walk.nit))
-        found: Any = scipy_minimize(
+        scipy_result: Any = scipy_minimize(
             half_squared_norm,
             walk.theta,
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": steps, "maxcor": 20, "ftol": 0, "gtol": 0, "maxls": 40},
         )
-        g = walk.gradient(found.x)
+        g = walk.gradient(scipy_result.x)
         if not safe_norm(g) < start:
             return
-        walk.move_to(np.array(found.x), g)
-        walk.nit += max(0, found.nit - 1)
+        walk.move_to(np.array(scipy_result.x), g)
+        walk.nit += max(0, scipy_result.nit - 1)
         if walk.gradient_norm > 0.5 * start:
             return

@@ -189,9 +189,9 @@ class StationaryPointExaminer:
         run = self.run
         spectra = run.n_eigensystems * self.eigensystem_seconds / self.evaluation_seconds
         spent = run.n_evaluations - self.n_training + spectra
-        left = max(self.n_training, floor / self.evaluation_seconds) - spent
+        evaluations_left = max(self.n_training, floor / self.evaluation_seconds) - spent
         seconds = n_evaluations * run.elapsed() / max(1, run.n_evaluations)
-        return n_evaluations <= left and seconds <= run.budget.seconds_left()
+        return n_evaluations <= evaluations_left and seconds <= run.budget.seconds_left()
 
     def is_out_of_budget(self) -> bool:
         """Return True if the evaluations for checks are used up."""
@@ -325,21 +325,21 @@ class StationaryPointExaminer:
             self.run.n_eigensystems += 1  # each step of the search computes one
             return not self._can_spend(1, floor)
 
-        found = find_kink_minimum(self.run.ob, theta, stop)
+        kink_point = find_kink_minimum(self.run.ob, theta, stop)
         f = self.run.value(theta)
-        if found is None or not self.run.value(found.theta) <= f + value_rounding_error(
+        if kink_point is None or not self.run.value(kink_point.theta) <= f + value_rounding_error(
             f, theta.dtype
         ):
             return None
-        at = StationaryPoint(found.theta, moves=False, on_kinks=False)
-        if found.is_smooth:
+        at = StationaryPoint(kink_point.theta, moves=False, on_kinks=False)
+        if kink_point.is_smooth:
             return self._first_outcome(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
         self._classify_point(at)
         if at.report.certified and at.report.kind == "minimum":
             return at.end_here("critical", True)
-        missing = Note("kinks", found.note_numbers)
-        return at.end_here("kinks", notes=None if found.certified else (missing,))
+        missing = Note("kinks", kink_point.note_numbers)
+        return at.end_here("kinks", notes=None if kink_point.certified else (missing,))
 
     def _search_past_barrier(self, at: StationaryPoint) -> RunOutcome | None:
         """Move to a lower point if the minimum is not certified and in some trial direction the
@@ -350,9 +350,9 @@ class StationaryPointExaminer:
         f = self.run.value(at.theta)
         flat = np.zeros((at.theta.size, 0))
         for v in trial_directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
-            found = find_lower_point(self.run.value, at.theta, f, v, barrier=True)
-            if found is not None:
-                return self._move_lower(at, found, f)
+            lower = find_lower_point(self.run.value, at.theta, f, v, barrier=True)
+            if lower is not None:
+                return self._move_lower(at, lower, f)
         return None
 
     def _end_at_lower_bound(self, at: StationaryPoint) -> RunOutcome | None:
@@ -440,9 +440,9 @@ class StationaryPointExaminer:
         run.n_eigensystems += spent > 0
         tried = list(trial_directions(run.ob, theta, flat, np.random.default_rng(0)))
         for v in tried:
-            found = None if self._is_out_of_budget() else find_lower_point(run.value, theta, f, v)
-            if found is not None:
-                return self._move_lower(at, found, f)
+            lower = None if self._is_out_of_budget() else find_lower_point(run.value, theta, f, v)
+            if lower is not None:
+                return self._move_lower(at, lower, f)
         noise = value_rounding_error(f, theta.dtype)
         reach = max(1.0, norm(theta))
         for i, v in enumerate(tried[:N_RESTARTS]):
@@ -551,8 +551,8 @@ class StationaryPointExaminer:
         """
         g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
         size = norm(g)
-        known = error if np.isfinite(error) else 0.0
-        return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
+        rounding = error if np.isfinite(error) else 0.0
+        return bool(theta.dtype == np.float64 and size > 10 * rounding and size * size > 0)
 
     def _has_vanishing_curvature(self, at: StationaryPoint) -> bool:
         """Return True if the verdict found a plateau or zero eigenvalues, as in the valley of x^4,
@@ -560,9 +560,9 @@ class StationaryPointExaminer:
         of the initial and the current loss. Without this test the run would continue until steps no
         longer change theta.
         """
-        left = self.run.gnorm * augmented_norm(at.theta)
-        nothing = float(np.finfo(at.theta.dtype).eps) * max(abs(self.run.f0), abs(self.run.f))
-        return bool(at.report.plateau or at.report.n_zero) and left <= nothing
+        possible_decrease = self.run.gnorm * augmented_norm(at.theta)
+        negligible = float(np.finfo(at.theta.dtype).eps) * max(abs(self.run.f0), abs(self.run.f))
+        return bool(at.report.plateau or at.report.n_zero) and possible_decrease <= negligible
 
 
 Strategy = Callable[[StationaryPointExaminer, StationaryPoint], RunOutcome | None]

@@ -96,8 +96,10 @@ class _FirstOrderMethod(Method):
         else:
             run.f = self._run_epoch(self.batch_size)
             run.stale = True
-        asked = (run.iteration + 1) % self.options.record_every == 0 or not all_finite(run.theta)
-        if self.batch_size is None or run.cut or asked:
+        is_recorded = (run.iteration + 1) % self.options.record_every == 0 or not all_finite(
+            run.theta
+        )
+        if self.batch_size is None or run.cut or is_recorded:
             run.evaluate_at_theta()
         return None
 

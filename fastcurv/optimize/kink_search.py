@@ -58,9 +58,9 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
         here = _minimise_smoothed_loss(smooth, here, stop)
         if i < 2 or stop():
             continue
-        found = run_newton_on_kinks(rows, here, smooth.slopes(here))
-        if found is not None and (best is None or found.certified):
-            best = found
+        candidate = run_newton_on_kinks(rows, here, smooth.slopes(here))
+        if candidate is not None and (best is None or candidate.certified):
+            best = candidate
     return best
 
 

@@ -155,7 +155,7 @@ class LBFGS(Method):
         """
         run = self.run
         engine = self.engine
-        begun = run.elapsed()
+        start_time = run.elapsed()
         evaluations = engine.evaluations
         ending = None
         record = np.empty((min(run.max_steps, LBFGS_STEPS_PER_CALL), 3))
@@ -165,7 +165,7 @@ class LBFGS(Method):
             # After Ctrl-C, all steps taken so far are complete.
             run.n_gradients += engine.evaluations - evaluations
             run.record_engine_steps(
-                record[: engine.steps].tolist(), begun, ending, ending is not None
+                record[: engine.steps].tolist(), start_time, ending, ending is not None
             )
             if engine.steps:
                 self._sync_with_engine()

@@ -131,7 +131,7 @@ class LevenbergMarquardt(GaussNewton):
         """
         run = self.run
         engine = self.engine
-        begun = run.elapsed()
+        start_time = run.elapsed()
         values = engine.n_values
         record = np.empty((count, 3))
         engine.corrects = not run.near_bound
@@ -142,7 +142,7 @@ class LevenbergMarquardt(GaussNewton):
         run.n_gradients += steps
         self.parameters["damping"] = engine.damping
         self.growth = engine.growth
-        run.record_engine_steps(record[:steps].tolist(), begun, ending)
+        run.record_engine_steps(record[:steps].tolist(), start_time, ending)
         if steps:
             run.move_to_engine_point(engine)
         return int(steps)

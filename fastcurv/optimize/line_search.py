@@ -93,8 +93,8 @@ def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, st
     def f(t: float) -> Any:
         np.multiply(direction, theta.dtype.type(t), out=trial)
         np.add(trial, theta, out=trial)
-        found = value(trial)
-        return found if np.isfinite(found) else np.inf
+        f_trial = value(trial)
+        return f_trial if np.isfinite(f_trial) else np.inf
 
     t = start
     ft = f(start)
@@ -131,13 +131,13 @@ def _refine_bracket(
     """
     golden = 0.5 * (3.0 - np.sqrt(5.0))
     for i in range(evaluations):
-        left = best[0] - low[0]
+        left_width = best[0] - low[0]
         right = high[0] - best[0]
-        t = best[0] + golden * right if right > left else best[0] - golden * left
+        t = best[0] + golden * right if right > left_width else best[0] - golden * left_width
         if i % 3 != 2 and np.isfinite(low[1]) and np.isfinite(high[1]):
             a = right * (low[1] - best[1])
-            b = left * (high[1] - best[1])
-            vertex = best[0] + 0.5 * (right * a - left * b) / (a + b) if a + b > 0 else t
+            b = left_width * (high[1] - best[1])
+            vertex = best[0] + 0.5 * (right * a - left_width * b) / (a + b) if a + b > 0 else t
             if abs(vertex - best[0]) > 1e-9 * best[0] and low[0] < vertex < high[0]:
                 t = vertex
         new = (t, f(t))

@@ -196,8 +196,8 @@ class MinimizeLoop:
             run.record()
             self._mark_progress_of_records(1)
         try:
-            most = None if self.method.curvature else self.max_iter
-            with show_bar(most, self.name, progress) as self.shown:
+            bar_length = None if self.method.curvature else self.max_iter
+            with show_bar(bar_length, self.name, progress) as self.shown:
                 self.shown.update(run.iteration)
                 self._iterate()
                 self._move_onto_kinks()
@@ -215,9 +215,9 @@ class MinimizeLoop:
 
     def _iterate(self) -> None:
         """Take steps until a stopping rule holds, and store the name of the rule in `why`."""
-        # `known` is the cause, returned with the last steps, why no further step is possible.
+        # `pending_cause` is the reason, returned with the last steps, why no step is possible.
         run = self.run
-        known = None
+        pending_cause = None
         while True:
             self.why = self.stopping_reason()
             if self.why is None and self.is_critical() and not self._continues_past_tolerance():
@@ -225,7 +225,7 @@ class MinimizeLoop:
                 self.why = self._examine_critical_point()
                 if self.why is None:
                     self.finish_iteration()
-                    known = None
+                    pending_cause = None
                     continue
             if self.why is not None:
                 return
@@ -233,15 +233,15 @@ class MinimizeLoop:
             run.near_bound = self._may_stop_near_bound()
             run.idle = self._n_inexact_iterations_left() <= 0
             before = run.theta
-            begun = run.iteration
+            iteration_before = run.iteration
             run.max_steps = self._steps_per_call()
             run.enough = 0.0 if self.is_critical() else run.gradient_tol
             try:
-                cause = known or self.method.step()
-                known = None
+                cause = pending_cause or self.method.step()
+                pending_cause = None
             except NotConvexError:
                 cause = "not_convex"
-            stayed = before is run.theta and run.iteration == begun
+            stayed = before is run.theta and run.iteration == iteration_before
             if cause is not None and stayed:
                 if self.is_critical():
                     run.extra_steps_end = run.iteration
@@ -254,8 +254,8 @@ class MinimizeLoop:
             if run.cut and stayed and self.method.curvature:
                 self.why = run.cut
                 return
-            known = cause
-            self.finish_iteration(run.iteration - begun)
+            pending_cause = cause
+            self.finish_iteration(run.iteration - iteration_before)
 
     def _stall_notes(self, cause: str) -> tuple[Note, ...]:
         """Return the notes on a run that stalled because of `cause`."""
@@ -282,9 +282,9 @@ class MinimizeLoop:
             self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
             self.shown.update(passed + 1)
         if self.callback is not None:
-            known = {} if run.stale else {"jac": run.g.copy()}
+            gradient = {} if run.stale else {"jac": run.g.copy()}
             at = {"x": run.theta.copy(), "fun": run.f, "nit": run.iteration}
-            if self.callback(as_result(MinimizeResult, **at, nhev=run.n_products, **known)):
+            if self.callback(as_result(MinimizeResult, **at, nhev=run.n_products, **gradient)):
                 self.why = "callback"
         self.saver.save_if_due(self)
 
@@ -380,9 +380,8 @@ class MinimizeLoop:
         each of the next `N_THETA_DOUBLINGS` doublings of theta, or until it overflows.
         """
         run = self.run
-        if self.bottom > -np.inf or not run.f < run.f0:
-            return False
-        if not np.abs(run.theta).max() > (1e30 if run.theta.dtype == np.float64 else 1e8):
+        large = 1e30 if run.theta.dtype == np.float64 else 1e8
+        if self.bottom > -np.inf or not (run.f < run.f0 and np.abs(run.theta).max() > large):
             return False
         f = run.f
         for i in range(1, N_THETA_DOUBLINGS + 1):
@@ -544,15 +543,15 @@ class MinimizeLoop:
         if self.why not in ("stalled", "slow", "max_iter") or not self.method.curvature or at_rest:
             return
         stalled = self.why != "max_iter"
-        held = None
+        outcome = None
         last = [record[1] for record in self.run.records[-KINK_CHECK_ITERATIONS:]]
         crawls = len(last) == KINK_CHECK_ITERATIONS and last[0] - last[-1] < 0.01 * abs(last[0])
         if self.ending is not None and (stalled or crawls):
             self.shown.note("searching for a minimum at active kinks")
-            held = self.ending.outcome_at_kinks(self.run.theta, patient=stalled)
-        if held is not None and (stalled or held.success):
-            self.outcome = held
-            self.why = held.stopped
+            outcome = self.ending.outcome_at_kinks(self.run.theta, patient=stalled)
+        if outcome is not None and (stalled or outcome.success):
+            self.outcome = outcome
+            self.why = outcome.stopped
             self.notes = ()
         elif stalled:
             jump = self._gradient_jump_note()
@@ -569,9 +568,9 @@ class MinimizeLoop:
         at_rest = gnorm <= self.run.requested_tol or (
             self.why == "slow" and self._may_stop_near_bound()
         )
-        whole = self.why not in ("interrupted", "unbounded")
+        may_classify = self.why not in ("interrupted", "unbounded")
         at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
-        if self.outcome is None and at_rest and self.ending is not None and whole:
+        if self.outcome is None and at_rest and self.ending is not None and may_classify:
             self._classify_end_point(x, self.ending)
         return self._make_result(x, fun, gnorm)
 
@@ -598,9 +597,9 @@ class MinimizeLoop:
         report = None if self.outcome is None else self.outcome.report
         if report is None or not (self.why == "stalled" and self.rounded):
             return False
-        known = report.kind in ("not_critical", "undecided") and report.n_negative == 0
+        no_descent_known = report.kind in ("not_critical", "undecided") and report.n_negative == 0
         moved = self.run.f < self.run.f0 and not report.plateau
-        return bool(known and moved and gnorm <= self.run.requested_tol)
+        return bool(no_descent_known and moved and gnorm <= self.run.requested_tol)
 
     def _make_result(self, x: np.ndarray, fun: float, gnorm: float) -> MinimizeResult:
         run = self.run
@@ -623,11 +622,11 @@ class MinimizeLoop:
             sizes = {"gradient_norm": float(gnorm), "gradient_tol": float(run.requested_tol)}
             notes = (Note("large_gradient", sizes),)
         success = success or self._is_at_rounding_level(gnorm)
-        known = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale
-        if outcome is not None and not known:
+        is_current_point = (x is run.theta or equal_vectors(x, run.theta)) and not run.stale
+        if outcome is not None and not is_current_point:
             fun = run.value(x)
         success = success or fun <= run.fun_target
-        jac = run.g if known else run.value_and_gradient(x)[1]
+        jac = run.g if is_current_point else run.value_and_gradient(x)[1]
         by_rule = (Note(self.why),) if self.why in NAMED_ENDINGS else ()
         advice = [Note("continue")] * (self.why == "slow" and not success)
         if report is None and self.ending is not None and hasattr(run.ob, "hessian"):

@@ -87,12 +87,12 @@ def find_lower_point(
     for sign in (1.0, -1.0):
         for length in TRIAL_LENGTHS:
             t = sign * length * reach
-            found = value(theta + kind(t) * unit)
-            if found < f - noise:
+            f_there = value(theta + kind(t) * unit)
+            if f_there < f - noise:
                 t, lowest = line_minimum(value, theta, kind(sign) * unit, f, length * reach)
-                best = (t * sign, lowest) if lowest < found else (sign * length * reach, found)
+                best = (t * sign, lowest) if lowest < f_there else (sign * length * reach, f_there)
                 return theta + kind(best[0]) * unit, best[1]
-            if barrier and found > f + noise:
+            if barrier and f_there > f + noise:
                 break
     return None
 

@@ -93,9 +93,9 @@ def convert_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     if not callable(callback):
         raise TypeError(f"callback must be a function, got {type_phrase(callback)}.")
     try:
-        whole = "intermediate_result" in inspect.signature(callback).parameters
+        takes_result = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
-        whole = False
+        takes_result = False
     # scipy.optimize.minimize wraps the user's callback in a function that already unpacks the
     # result.
     wrapped = hasattr(callback, "stop_iteration")
@@ -105,7 +105,9 @@ def convert_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
         try:
             if wrapped:
                 return bool(callback(result))
-            return bool(callback(intermediate_result=result) if whole else callback(result.x))
+            return bool(
+                callback(intermediate_result=result) if takes_result else callback(result.x)
+            )
         except StopIteration:
             return True
 
@@ -416,8 +418,8 @@ def _report_proved_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> Min
             return result
         if low is not None:
             result.kind = "saddle"
-            known = [note for note in result.notes if note.key != "no_verdict_requested"]
-            result.notes = (*known, Note("proved_saddle", {"eigenvalue": low}))
+            other_notes = [note for note in result.notes if note.key != "no_verdict_requested"]
+            result.notes = (*other_notes, Note("proved_saddle", {"eigenvalue": low}))
             result.message = render_notes(result.notes)
     return result
 
@@ -509,10 +511,10 @@ def _minimise_from_starts(
             return None
         start = ob.model.init(seed) if i or theta0 is None else theta0
         # each run needs its own copy, since threads would block each other in a shared objective
-        own = copy(ob)
+        ob_copy = copy(ob)
         with forward_interrupts(over.is_set):
             return minimize(
-                own, start, verdict=False, progress=False, seed=seed, max_time=limit,
+                ob_copy, start, verdict=False, progress=False, seed=seed, max_time=limit,
                 fun_target=fun_target, **given,
             )  # fmt: skip
 
@@ -595,8 +597,8 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
     every = sorted({name for other in METHODS.values() for name in other.option_names()})
     for name in unknown:
         takers = [repr(other) for other, its in METHODS.items() if name in its.option_names()]
-        known = (*(every if method == "auto" else names), *keyword_names(minimize))
-        near = closest_name(name, known)
+        accepted = (*(every if method == "auto" else names), *keyword_names(minimize))
+        near = closest_name(name, accepted)
         if name in OPTION_ALIASES:
             hint = f"Use {OPTION_ALIASES[name]}."
         elif takers:

@@ -107,12 +107,12 @@ class GroupedStepMethod(Method):
         rows = []
         complete = False
         here = run.theta
-        begun = run.elapsed()
+        start_time = run.elapsed()
         count = self.max_steps_per_call()
         self.ends_call = False
         try:
             while (cause := self._take_step()) is None and run.theta is not here:
-                seconds = run.elapsed() - begun
+                seconds = run.elapsed() - start_time
                 rows.append((run.f, run.gnorm, seconds, run.n_products))
                 here = run.theta
                 if (
@@ -130,8 +130,8 @@ class GroupedStepMethod(Method):
             # After Ctrl-C, all steps taken so far are complete. If the point has changed but the
             # last step is not in `rows` yet, the step is added here.
             if run.theta is not here:
-                rows.append((run.f, run.gnorm, run.elapsed() - begun, run.n_products))
-            run.record_engine_steps(rows, begun, None, complete)
+                rows.append((run.f, run.gnorm, run.elapsed() - start_time, run.n_products))
+            run.record_engine_steps(rows, start_time, None, complete)
         return cause
 
     def _take_step(self) -> str | None:
@@ -209,13 +209,15 @@ class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
 
     def start_krylov_space(self) -> None:
         run = self.run
-        others = [] if self.last is None else [self.last]
+        further_starts = [] if self.last is None else [self.last]
         if not self.options.precondition:
-            self.krylov_space.start(run.product, run.g, others)
+            self.krylov_space.start(run.product, run.g, further_starts)
             return
         self._update_row_scaling()
         scale = self.scale
-        self.krylov_space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
+        self.krylov_space.start(
+            self._scaled_product, run.g * scale, [v / scale for v in further_starts]
+        )
 
     def _update_row_scaling(self) -> None:
         run = self.run
@@ -598,11 +600,11 @@ class NewtonMR(_KrylovMethod):
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
             return "orthogonal_gradient"
-        found = reduce_gradient_norm(
+        reduced = reduce_gradient_norm(
             lambda theta: run.value_and_gradient(theta)[1], run.theta, run.gnorm, steps
         )
-        if found is None:
+        if reduced is None:
             return "no_smaller_gradient"
-        np.copyto(run.spare, found[0])
+        np.copyto(run.spare, reduced[0])
         run.accept_trial_point()
         return None

@@ -82,9 +82,8 @@ def refine_by_newton(
             if fine and is_gradient_norm_above(ob, there, 0.5 * float(np.linalg.norm(g)), H.norm):
                 break
             g_trial = gradient_and_error(ob, there)[0]
-            if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
-                break
-            if not value_at(ob, trial) <= ceiling:
+            halved = np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g)
+            if not (halved and value_at(ob, trial) <= ceiling):
                 break
             here = trial
             g = g_trial

@@ -71,12 +71,14 @@ def krylov_newton_mr_steps(space: KrylovSpace) -> NewtonMRSteps:
     norm = float(np.abs(space.ritz_pairs()[0]).max())
     if not 0 < norm < np.inf:
         return NewtonMRSteps(norm=norm if norm == 0 else float("nan"))
-    found = [least_residual_step(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS]
+    solutions = [
+        least_residual_step(space, space.gamma, share * norm)[0] for share in TRIAL_DAMPINGS
+    ]
     first = space.T[0, : space.m]
-    kept = [y for y in found if y.any()]
+    nonzero_solutions = [y for y in solutions if y.any()]
     return NewtonMRSteps(
-        [space.combine(y).astype(np.float64) for y in kept],
-        [float(first @ (y / space.gamma)) for y in kept],
+        [space.combine(y).astype(np.float64) for y in nonzero_solutions],
+        [float(first @ (y / space.gamma)) for y in nonzero_solutions],
         norm,
     )
 

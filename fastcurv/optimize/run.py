@@ -392,15 +392,15 @@ class Run(RunFacts):
         if not all_finite(theta):
             return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
-        kept = ob is None
+        is_full = ob is None
         ob = self.ob if ob is None else ob
         with user_call_guard(ob, theta):
-            if self.has_value_and_gradient if kept else hasattr(ob, "value_and_gradient"):
+            if self.has_value_and_gradient if is_full else hasattr(ob, "value_and_gradient"):
                 f, g = ob.value_and_gradient(theta)
             else:
                 f = value_as_float(ob.value(theta))
                 g = ob.gradient(theta)
-        return value_as_float(f), checked_gradient(g, theta.size, self.theta.dtype, kept=kept)
+        return value_as_float(f), checked_gradient(g, theta.size, self.theta.dtype, kept=is_full)
 
     def step_cost(self) -> float:
         """Return the cost of trying and accepting a step, in Hessian products. Values and gradients

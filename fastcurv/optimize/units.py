@@ -89,9 +89,9 @@ class TargetUnits(NamedTuple):
     def unscaled_result(self, run: MinimizeResult) -> MinimizeResult:
         """Return the intermediate result `run` of a scaled run in the units of the caller."""
         g = run.jac * run.jac.dtype.type(self.unit**2)
-        for part in self.ob.model.unflatten(g)[-1]:
-            if part is not None:
-                part /= self.unit
+        for block in self.ob.model.unflatten(g)[-1]:
+            if block is not None:
+                block /= self.unit
         x = self.to_unscaled(run.x)
         fun = run.fun * self.unit**2
         return as_result(MinimizeResult, x=x, fun=fun, nit=run.nit, nhev=run.nhev, jac=g)
@@ -137,13 +137,13 @@ def minimize_in_target_units(
     Return the result of the scaled run and, in the units of the caller, the final point and the
     records of the steps.
     """
-    begun = time.perf_counter()
+    start_time = time.perf_counter()
     f = value_as_float(units.ob.value(theta))
     records: list[tuple[Any, ...]] = [(0, f, norm(units.ob.gradient(theta)), 0, 0.0)]
 
     def record(intermediate_result: MinimizeResult) -> bool:
         at = units.unscaled_result(intermediate_result)
-        records.append((at.nit, at.fun, norm(at.jac), at.nhev, time.perf_counter() - begun))
+        records.append((at.nit, at.fun, norm(at.jac), at.nhev, time.perf_counter() - start_time))
         return callback is not None and bool(callback(at))
 
     run = go(units.scaled, units.scaled_start(theta), callback=record)

@@ -378,9 +378,8 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]
-        made = "all eigenvalues computed,"
-        if not self.exact:
-            made = f"{self.n_probes} probes, {self.nodes.shape[1]} nodes each"
+        probes = f"{self.n_probes} probes, {self.nodes.shape[1]} nodes each"
+        made = "all eigenvalues computed," if self.exact else probes
         deflated = "" if self.exact else f"{self.n_deflated} deflated, "
         return (
             f"SpectralDensity: n = {self.n}, {made} on "

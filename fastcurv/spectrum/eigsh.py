@@ -560,9 +560,8 @@ class ThickRestartSearch:
         run, checks = self.run, self.checks
         if outcome is Outcome.PROBE_ENDED and self.probed_pairs is not None:
             theta = self.probed_pairs[0]
-            missed = 0.0
-            if run.m > checks.probe_from:
-                missed = checks.missed_distance(theta, self.min_missed_growth)
+            probed = run.m > checks.probe_from
+            missed = checks.missed_distance(theta, self.min_missed_growth) if probed else 0.0
             if missed > 2 * self.tol * run.scale:
                 self.switch_to_dense = self._is_dense_cheaper()
             self._set_missed_within(theta, missed)

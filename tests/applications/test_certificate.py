@@ -6,6 +6,7 @@ import ast
 import copy
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -583,6 +584,7 @@ def run_alone(folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
+        timeout=60,
     )
 
 
@@ -591,11 +593,14 @@ def test_the_checker_runs_alone_and_returns_its_status(tmp_path, certificates):
     bad["theta"][0] = (0.0).hex()
     (tmp_path / "good.json").write_bytes(encode(good))
     (tmp_path / "bad.json").write_bytes(encode(bad))
+    os.mkfifo(tmp_path / "pipe")  # it is not opened, which would wait for a writer
     for arguments, status, word in (
         (["good.json"], 0, "Confirmed"),
         (["bad.json"], 1, "Not confirmed"),
         (["missing.json"], 2, "Not understood"),
         (["."], 2, "Not understood"),
+        (["pipe"], 2, "Not understood"),
+        (["good.json", "--data", "pipe"], 2, "Not understood"),
         ([], 2, "usage"),
         (["good.json", "--rows", "x"], 2, "usage"),
     ):

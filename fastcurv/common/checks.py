@@ -149,13 +149,13 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
     """Return `x` as an int >= `least` and <= `most`, by default 2^63 - 1. Raise TypeError, with
     `name` for x, if x is not an integer, and ValueError if x is out of range.
     """
-    known = isinstance(x, INTEGER_TYPES) and not isinstance(x, bool)
-    if known and least <= x <= (MAX_INTEGER_ARGUMENT if most is None else most):
+    is_integer = isinstance(x, INTEGER_TYPES) and not isinstance(x, bool)
+    if is_integer and least <= x <= (MAX_INTEGER_ARGUMENT if most is None else most):
         return int(x)
-    if known and most is None and x > MAX_INTEGER_ARGUMENT:
+    if is_integer and most is None and x > MAX_INTEGER_ARGUMENT:
         raise ValueError(f"{name} must be an int below 2**63, got {short_repr(x)}.")
     wanted = f"an int >= {least}" if most is None else f"an int >= {least} and <= {most}"
-    if known:
+    if is_integer:
         raise ValueError(f"{name} must be {wanted}, got {short_repr(x)}.")
     raise TypeError(f"{name} must be {wanted}, got {short_repr(x)}.")
 
@@ -639,13 +639,13 @@ def checked_product(op: Any, V: Array) -> Array:
     if hasattr(op, "product"):
         return np.asarray(op @ V)
     if hasattr(op, "__matmul__"):
-        found = np.array(op @ V.copy())
+        product = np.array(op @ V.copy())
     else:
-        found = np.array([op.matvec(v.copy()) for v in np.atleast_2d(V.T)]).T.reshape(V.shape)
-    if found.dtype.kind == "O":
-        found = found.astype(np.float64)
-    if found.dtype.kind not in "fiub":
-        raise TypeError(f"products with the operator must be real, got dtype {found.dtype}.")
-    if found.shape != V.shape:
-        raise ValueError(f"op @ V must have the shape of V, {V.shape}, got {found.shape}.")
-    return found
+        product = np.array([op.matvec(v.copy()) for v in np.atleast_2d(V.T)]).T.reshape(V.shape)
+    if product.dtype.kind == "O":
+        product = product.astype(np.float64)
+    if product.dtype.kind not in "fiub":
+        raise TypeError(f"products with the operator must be real, got dtype {product.dtype}.")
+    if product.shape != V.shape:
+        raise ValueError(f"op @ V must have the shape of V, {V.shape}, got {product.shape}.")
+    return product

@@ -183,12 +183,12 @@ def _proved_eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     """
     best = None
     for driver in LAPACK_DRIVERS:
-        found = (
+        eigensystem = (
             first if driver == LAPACK_DRIVERS[0] else _try_driver(partial(_call_lapack, S, driver))
         )
-        if found is None:
+        if eigensystem is None:
             continue
-        values, V = (np.asarray(x, dtype=np.float64) for x in found)
+        values, V = (np.asarray(x, dtype=np.float64) for x in eigensystem)
         bounds = _eigenpair_error_bounds(S, values, V)
         if best is None or bounds.max(initial=0.0) < best[2].max(initial=0.0):
             best = values, V, bounds
@@ -264,12 +264,12 @@ def eigh_selected(A: Floats, pick: Callable[[Floats], Indices]) -> tuple[Floats,
     """
     if len(A) >= LONG_EIGENSYSTEM_MIN_N:
         raise_if_out_of_time()
-    found = _eigh_selected(A, pick)
-    if found is None:
+    selected = _eigh_selected(A, pick)
+    if selected is None:
         whole = eigh(A)
         at = pick(whole.values)
         return whole.values, at, whole.vectors[:, at]
-    return found
+    return selected
 
 
 def _eigh_selected(
@@ -286,8 +286,12 @@ def _eigh_selected(
     if 2 * len(at) > form.n > SEPARATE_PROOF_MAX_ROWS:
         return None
     rows = form.eigenvectors(at)
-    most = MAX_RELATIVE_DRIVER_ERROR * max(-values[0], values[-1])
-    return (values, at, rows.T) if (residual_norms(A, values[at], rows) <= most).all() else None
+    max_residual = MAX_RELATIVE_DRIVER_ERROR * max(-values[0], values[-1])
+    return (
+        (values, at, rows.T)
+        if (residual_norms(A, values[at], rows) <= max_residual).all()
+        else None
+    )
 
 
 def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Floats]:
@@ -308,10 +312,10 @@ def eigh_tridiagonal(diagonal: Floats, off_diagonal: Floats) -> tuple[Floats, Fl
     e = np.ldexp(e, -exponent)
     # stemr is the LAPACK driver with the smallest residuals.
     options = {"lapack_driver": "stemr", "check_finite": False}
-    found = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **options))
-    if found is None or not _has_small_residuals(d, e, *found):
-        found = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
-    return undo_scaling(found[0], exponent), found[1]
+    eigenpairs = _try_driver(partial(linalg.eigh_tridiagonal, d, e, **options))
+    if eigenpairs is None or not _has_small_residuals(d, e, *eigenpairs):
+        eigenpairs = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
+    return undo_scaling(eigenpairs[0], exponent), eigenpairs[1]
 
 
 def _call_lapack(S: Floats, driver: str, only: bool = False) -> Any:
@@ -347,11 +351,11 @@ def _try_driver(solve: Callable[[], Any]) -> Any:
     are not finite.
     """
     try:
-        found = solve()
+        eigenpairs = solve()
     except (np.linalg.LinAlgError, ValueError, FloatingPointError):
         return None
-    parts = found if isinstance(found, tuple) else (found,)
-    return found if all(np.isfinite(part).all() for part in parts) else None
+    parts = eigenpairs if isinstance(eigenpairs, tuple) else (eigenpairs,)
+    return eigenpairs if all(np.isfinite(part).all() for part in parts) else None
 
 
 def _not_converged_error(n: int) -> np.linalg.LinAlgError:
@@ -498,11 +502,11 @@ def _eigenvalue_error(A: Floats, value: float, v: Floats) -> float:
     """
     n = len(A)
     length = float(np.linalg.norm(v))
-    left = float(np.linalg.norm(A @ v - value * v))
+    residual = float(np.linalg.norm(A @ v - value * v))
     gamma = rounding_gamma(n + 4)
     return (
         (
-            left
+            residual
             + gamma * (_spectral_norm_bound(A) + abs(value)) * length
             + EIGENSYSTEM_UNDERFLOW_BOUND
         )
@@ -598,12 +602,12 @@ def svd(A: Array, full_matrices: bool = False, **more: Any) -> tuple[Array, Arra
     if A.size >= LONG_DECOMPOSITION_MIN_ENTRIES:
         raise_if_out_of_time()
     try:
-        found: Any = np.linalg.svd(A, full_matrices, **more)
+        factors: Any = np.linalg.svd(A, full_matrices, **more)
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise
-        found = linalg.svd(A, full_matrices, lapack_driver="gesvd", check_finite=False, **more)
-    return found  # type: ignore[no-any-return]
+        factors = linalg.svd(A, full_matrices, lapack_driver="gesvd", check_finite=False, **more)
+    return factors  # type: ignore[no-any-return]
 
 
 def svdvals(A: Array) -> Array:

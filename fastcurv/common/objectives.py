@@ -59,14 +59,14 @@ def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
     `certificates`. An attribute that is None claims nothing.
     """
     if states(ob, name):
-        found = getattr(ob, name)
+        certificate = getattr(ob, name)
         why = ""
     else:
         why = missing_reason(ob, "certificates")
-        found = None if why else getattr(ob.certificates, name, None)
-    if found is None:
+        certificate = None if why else getattr(ob.certificates, name, None)
+    if certificate is None:
         why = why or getattr(ob, "why_unproved", "") or NOT_OFFERED_REASON
-    return found, why
+    return certificate, why
 
 
 def why_unproved(ob: Any, name: str = "third_bound") -> str:
@@ -80,8 +80,8 @@ def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
     """Return the certificate `name` of an objective: its own attribute, otherwise that of its
     `certificates`, otherwise the default.
     """
-    found, _ = _find_certificate(ob, name)
-    return default if found is None else found
+    certificate, _ = _find_certificate(ob, name)
+    return default if certificate is None else certificate
 
 
 def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
@@ -115,8 +115,8 @@ def certificate_start_vectors(ob: Any, theta: np.ndarray) -> np.ndarray:
     """Return the start vectors (n, p), as columns, from the certificate `probes`, for curvature
     orthogonal to the gradient. Without this certificate p is 0.
     """
-    found = call_certificate(ob, "probes", theta)
-    return np.zeros((theta.size, 0)) if found is None else np.asarray(found)
+    probes = call_certificate(ob, "probes", theta)
+    return np.zeros((theta.size, 0)) if probes is None else np.asarray(probes)
 
 
 def value_lower_bound(ob: Any) -> float:
@@ -181,13 +181,13 @@ def value_as_float(value: Any) -> float:
     """Return an objective's value, a number or an array of size 1, as a float."""
     if isinstance(value, (float, int)):
         return float(value)
-    found = np.asarray(value)
-    if found.size != 1 or found.dtype.kind not in "biuf":
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
         raise TypeError(
-            f"the objective's value must be a number, got an array of shape {found.shape} and "
-            f"dtype {found.dtype}."
+            f"the objective's value must be a number, got an array of shape {array.shape} and "
+            f"dtype {array.dtype}."
         )
-    return float(found.reshape(()))
+    return float(array.reshape(()))
 
 
 def checked_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
@@ -383,10 +383,12 @@ def gradient_at(ob: Any, theta: Array, H: BudgetedOperator) -> Floats:
     stores none or belongs to another objective, compute the gradient of the objective.
     """
     if _has_gradient_of(ob, H):
-        held = H.op.gradient
-        return checked_gradient(held() if callable(held) else held, H.n)
-    own = ob.value_and_gradient(theta)[1] if has_only_joint_evaluation(ob) else ob.gradient(theta)
-    return checked_gradient(own, H.n)
+        stored = H.op.gradient
+        return checked_gradient(stored() if callable(stored) else stored, H.n)
+    gradient = (
+        ob.value_and_gradient(theta)[1] if has_only_joint_evaluation(ob) else ob.gradient(theta)
+    )
+    return checked_gradient(gradient, H.n)
 
 
 def gradient_error_bound(ob: Any, theta: Array, H: BudgetedOperator) -> float | None:

@@ -74,12 +74,12 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     added in float64. Overflow gives inf or NaN without a warning, since NumPy's warnings differ
     between processors.
     """
-    found = inner_product(x, y)
+    product = inner_product(x, y)
     # `inner_product` returns None for other dtypes and for arrays that are not contiguous.
-    if found is None:
+    if product is None:
         with np.errstate(over="ignore", invalid="ignore"):
-            found = float(np.dot(x, y))
-    return found
+            product = float(np.dot(x, y))
+    return product
 
 
 def column_slices(n: int) -> Iterator[slice]:
@@ -111,11 +111,11 @@ def safe_norm(x: NDArray[Any]) -> float:
 
 def safe_row_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the 2-norms ``(k,)`` of rows ``(k, n)`` of finite numbers of any scale."""
-    found = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    odd = ~((found > 1e-140) & (found < np.inf))  # True where squares underflow or overflow
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    odd = ~((norms > 1e-140) & (norms < np.inf))  # True where squares underflow or overflow
     if odd.any():
         some = np.abs(rows[odd])
         largest = some.max(axis=1, initial=0.0)
         unit = np.where((largest > 0) & (largest < np.inf), largest, 1.0)
-        found[odd] = unit * np.linalg.norm(some / unit[:, None], axis=1)
-    return np.asarray(found)
+        norms[odd] = unit * np.linalg.norm(some / unit[:, None], axis=1)
+    return np.asarray(norms)

@@ -90,13 +90,13 @@ def rotate_rows_unless_stopped(
     Once `stop` returns True, only the columns of S with the indices `least` are used, and their
     results are the first rows of Q.
     """
-    whole = True
+    is_complete = True
     for columns in column_slices(Q.shape[1]):
-        if whole and stop():
-            whole, S = False, S[:, least]
+        if is_complete and stop():
+            is_complete, S = False, S[:, least]
             Q[: len(least), : columns.start] = Q[least, : columns.start]
         rotate_rows(Q[:, columns], S)
-    return whole
+    return is_complete
 
 
 def combine_basis_rows(Q: Array, S: Array) -> Array:
@@ -381,12 +381,12 @@ class Recurrence(Lanczos):
         if U.shape[1] >= p:
             return
         B = self.coupling()
-        kept = U.T @ B
-        self.drop_coupling(column_norms(B - U @ kept))
+        rotated = U.T @ B
+        self.drop_coupling(column_norms(B - U @ rotated))
         rotate_rows(self.rows[m : m + p], U)
         self.p = r = U.shape[1]
-        self.T[m : m + r, :m] = kept
-        self.T[:m, m : m + r] = kept.T
+        self.T[m : m + r, :m] = rotated
+        self.T[:m, m : m + r] = rotated.T
         self.n_clean = m + r
 
     @property
@@ -422,8 +422,10 @@ class Recurrence(Lanczos):
                 for v, w in zip(V, W):
                     self.product(v, w)
             else:
-                own = hasattr(self.op, "product")
-                W[...] = checked_product(self.op, V.T if own else np.ascontiguousarray(V.T)).T
+                has_product = hasattr(self.op, "product")
+                W[...] = checked_product(
+                    self.op, V.T if has_product else np.ascontiguousarray(V.T)
+                ).T
         self.n_products += p
         self.divide_by_unit(W)
         if len(self.against):
@@ -474,13 +476,13 @@ class Recurrence(Lanczos):
         """
         k = self.m + self.p
         U = svd(B)[0][:, :r]
-        kept = U.T @ B
-        lost = self.unit * column_norms(B - U @ kept)
+        rotated = U.T @ B
+        lost = self.unit * column_norms(B - U @ rotated)
         rotate_rows(W[: len(B)], U)
         self.err[self.m : k] += lost
         if self.capacity < self.dimension and lost.max(initial=0.0) > 10 * self.noise:
             self.n_locked = k
-        return kept
+        return rotated
 
 
 # --------------------------------------------------------------------------------------------------

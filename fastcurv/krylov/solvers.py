@@ -99,7 +99,7 @@ def _negative_curvature_direction(
     last_r = r.copy()
     rr = work.start(g)
     lowest = np.inf
-    found = None
+    direction = None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)
@@ -107,9 +107,9 @@ def _negative_curvature_direction(
         curvature = dot(d, work.scratch) / dd - 2.0 * eps if dd > 0 else np.inf
         if curvature < lowest:
             lowest = curvature
-            found = d
+            direction = d
         if lowest < -eps:
-            return found, lowest
+            return direction, lowest
         multiply(p, Hp)
         pp, pHp, _ = work.direction_products()
         before = rr

@@ -118,9 +118,11 @@ def raise_if_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise ValueError if an activation of the model is a user-defined `Activation`. The message
     has the form "model must have {wanted}, got {activation}, {why}".
     """
-    own = next((phi for phi in model.activation if isinstance(phi, ActivationFunction)), None)
-    if own is not None:
-        raise ValueError(f"model must have {wanted}, got {own!r}, {why}.")
+    user_activation = next(
+        (phi for phi in model.activation if isinstance(phi, ActivationFunction)), None
+    )
+    if user_activation is not None:
+        raise ValueError(f"model must have {wanted}, got {user_activation!r}, {why}.")
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
@@ -185,7 +187,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
     """
     d = model.sizes[-1]
     row = loss_spec(loss)
-    given = row.given
+    loss_function = row.given
     if row.targets == "classes":
         _raise_if_string_labels(y)
     array = as_numpy(y, "y")
@@ -211,7 +213,7 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
             )
         return array.astype(np.int32, copy=False)
     array = check_array(array, "y", model.dtype)
-    width = given.target_width(d) if given else d
+    width = loss_function.target_width(d) if loss_function else d
     if array.ndim == 1 and width in (1, None):
         array = array[:, None]
     if array.ndim == 2 and width is None:
@@ -226,8 +228,8 @@ def check_targets(y: Any, N: int, model: Any, loss: Any, weight: Any = None) -> 
             f"y must hold numbers from 0 to 1 for {loss.replace('_', ' ')}, got numbers from "
             f"{array.min():g} to {array.max():g}."
         )
-    if given is not None:
-        _check_target_range(given, array, d, weight)
+    if loss_function is not None:
+        _check_target_range(loss_function, array, d, weight)
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
 
 
@@ -275,14 +277,14 @@ def select_rows(rows: Any, *parts: Any) -> list[Any]:
                 f"dtype {rows.dtype}."
             )
     try:
-        found: list[Any] = [None if part is None else part[rows] for part in parts]
+        selected: list[Any] = [None if part is None else part[rows] for part in parts]
     except IndexError as error:
         raise ValueError(
             f"rows must select from the {len(parts[0])} samples, got an invalid index ({error})."
         ) from None
-    if not len(found[0]):
+    if not len(selected[0]):
         raise ValueError("rows must select at least one sample, got 0.")
-    return found
+    return selected
 
 
 def row_indices(rows: Any, N: int) -> np.ndarray:
@@ -294,8 +296,8 @@ def check_memory_bytes(memory: Any) -> int:
     """Return `memory`, a number of bytes, as an int, after checking it. A float such as 2e9 is
     accepted if it is an integer.
     """
-    whole = isinstance(memory, float) and memory.is_integer()
-    return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
+    is_integer = isinstance(memory, float) and memory.is_integer()
+    return check_positive_int(int(memory) if is_integer else memory, "memory", sys.maxsize)
 
 
 def as_real_array(v: Any, name: str) -> np.ndarray:
@@ -378,20 +380,20 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
 
 
 def check_indices(indices: Any, n: int) -> np.ndarray:
-    found = np.array(as_numpy(indices, "indices"))
-    if found.dtype.kind not in "iu" or found.ndim != 1 or not len(found):
+    ints = np.array(as_numpy(indices, "indices"))
+    if ints.dtype.kind not in "iu" or ints.ndim != 1 or not len(ints):
         raise TypeError(
-            f"indices must be a vector of ints, got an array of shape {found.shape} and dtype "
-            f"{found.dtype}."
+            f"indices must be a vector of ints, got an array of shape {ints.shape} and dtype "
+            f"{ints.dtype}."
         )
-    if found.min() < 0 or found.max() >= n:
+    if ints.min() < 0 or ints.max() >= n:
         raise ValueError(
-            f"indices must be ints from 0 to {n - 1}, got ints from {found.min()} to {found.max()}."
+            f"indices must be ints from 0 to {n - 1}, got ints from {ints.min()} to {ints.max()}."
         )
-    values, counts = np.unique(found, return_counts=True)
-    if len(values) != len(found):
+    values, counts = np.unique(ints, return_counts=True)
+    if len(values) != len(ints):
         raise ValueError(f"indices must be distinct, got {values[counts > 1][0]} more than once.")
-    return found.astype(np.intp, copy=False)
+    return ints.astype(np.intp, copy=False)
 
 
 def match_array_type(x: Any, result: np.ndarray) -> Any:
@@ -452,11 +454,11 @@ def zero_unused_large_entries(model: Any, X: Any, weight: Any) -> Any:
     idle = None if weight is None or weight.all() else weight == 0
     if idle is None:
         return X
-    most = float(np.finfo(X.dtype).max) ** 0.5
+    max_entry = float(np.finfo(X.dtype).max) ** 0.5
 
     # Infinite entries are kept, so that they raise an error where X is read.
     def is_large(x: Any) -> Any:
-        return (np.abs(x) > most) & (np.abs(x) < np.inf)
+        return (np.abs(x) > max_entry) & (np.abs(x) < np.inf)
 
     if is_sparse(X):
         far = np.repeat(idle, np.diff(X.indptr)) & is_large(X.data)
@@ -478,12 +480,12 @@ def _checked_csr(X: Any, model: Any, copy: bool) -> Any:
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X must hold real numbers, got dtype {X.dtype}.")
     with np.errstate(over="ignore"):
-        held = csr_matrix(as_owned_csr(X, "X") if copy else X, dtype=model.dtype)
-    held.sum_duplicates()
-    held.eliminate_zeros()
-    if not np.isfinite(held.data).all():
+        rows = csr_matrix(as_owned_csr(X, "X") if copy else X, dtype=model.dtype)
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    if not np.isfinite(rows.data).all():
         raise ValueError("X must hold finite numbers, got NaN or infinity.")
-    return held
+    return rows
 
 
 def as_owned_csr(A: Any, name: str) -> Any:

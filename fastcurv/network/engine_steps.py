@@ -19,8 +19,8 @@ def has_gauss_newton_matrix(ob: Any) -> bool:
     """
     if ob._by_blocks or ob.model.batch_norm or ob.memory:
         return False
-    given = loss_spec(ob.loss).given
-    return given is None or not given.coupled
+    loss_function = loss_spec(ob.loss).given
+    return loss_function is None or not loss_function.coupled
 
 
 def has_levenberg_steps(ob: Any) -> bool:

@@ -120,8 +120,8 @@ class CholeskyFactor(ReadOnlyMixin):
         with serial_blas_context():
             # The transpose of a lower triangular factor in C order is an upper triangular factor in
             # Fortran order.
-            found = cho_solve((self.lower.T, False), b.astype(np.float64), check_finite=False)
-        return match_array_type(B, found)  # type: ignore[no-any-return]
+            solution = cho_solve((self.lower.T, False), b.astype(np.float64), check_finite=False)
+        return match_array_type(B, solution)  # type: ignore[no-any-return]
 
     @cached_property
     @with_nearest_rounding
@@ -131,17 +131,17 @@ class CholeskyFactor(ReadOnlyMixin):
         """
         with serial_blas_context():
             inverse, _ = lapack.dtrtri(self.lower.T, lower=0)  # inverse of L'
-        found: Floats = inverse.T
-        found.setflags(write=False)
-        return found
+        lower_inverse: Floats = inverse.T
+        lower_inverse.setflags(write=False)
+        return lower_inverse
 
     @cached_property
     @with_nearest_rounding
     def inverse_diagonal(self) -> Floats:
         """Diagonal of the inverse of H, shape (n,)."""
-        found: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)
-        found.setflags(write=False)
-        return found
+        diagonal: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)
+        diagonal.setflags(write=False)
+        return diagonal
 
 
 def _float64_matrix(op: Any) -> Floats:

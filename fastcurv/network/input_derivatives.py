@@ -43,14 +43,16 @@ def input_derivatives(
     model, theta = model.fold_batch_norm(theta, statistics)
     sizes, phis, skips = model._engine_layers
     built_in = None not in phis
-    rest = (model.bias, model.dtype)
+    settings = (model.bias, model.dtype)
     if type(weights) is type(X) is np.ndarray and weights.ndim == 1 and X.ndim == 2:
         weights = np.ascontiguousarray(np.broadcast_to(weights, (len(X), len(weights))))
     # The engine returns None if it cannot use the arrays as they are.
     if built_in:
-        found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
-        if found is not None:
-            return InputDerivatives(*found)
+        derivatives = _engine.input_derivatives(
+            sizes, phis, skips, *settings, theta, X, order, weights
+        )
+        if derivatives is not None:
+            return InputDerivatives(*derivatives)
     theta = np.require(model.check_theta(theta), None, ["C", "A"])
     X = np.require(model.check_rows(X), None, ["C", "A"])
     if weights is not None:
@@ -63,9 +65,11 @@ def input_derivatives(
         weights = np.broadcast_to(weights, (len(X), sizes[-1]))
         weights = np.require(weights, None, ["C", "A"])
     if built_in:
-        found = _engine.input_derivatives(sizes, phis, skips, *rest, theta, X, order, weights)
-        assert found is not None  # the arguments now have the form that the engine needs
-        return InputDerivatives(*found)
+        derivatives = _engine.input_derivatives(
+            sizes, phis, skips, *settings, theta, X, order, weights
+        )
+        assert derivatives is not None  # the arguments now have the form that the engine needs
+        return InputDerivatives(*derivatives)
     blocks = [
         _input_derivatives_numpy(
             model,

@@ -90,26 +90,26 @@ class InputRotation:
         self.out = out
         self.width = A.shape[1]
         first = BlockReflector(A)
-        left, sizes, Z = svd(first.L)
+        left_vectors, sizes, Z = svd(first.L)
         eps = np.finfo(np.float64).eps
         rank = int((sizes > max(first.L.shape) * eps * sizes[0]).sum()) if len(sizes) else 0
         Z = Z[:rank]
         # The first row of Z is turned to lie along y, where ones = L Z' y.
         if joint:
-            y = left[:, :rank].sum(axis=0) / sizes[:rank]
+            y = left_vectors[:, :rank].sum(axis=0) / sizes[:rank]
             Z = BlockReflector(y[None]).multiply_right(Z.T).T
         B = np.zeros((max(rank, 1), self.width))
         B[:rank, : first.r] = Z
         # The first columns of Q are the rows of this matrix, up to sign.
         self.Q = BlockReflector(first.multiply_right_transposed(B))
-        kept = max(rank, self.joint + 1)
+        n_features = max(rank, self.joint + 1)
         # The column of Q that belongs to the bias comes last.
-        self.columns = [*range(self.joint, kept), *range(self.joint)]
+        self.columns = [*range(self.joint, n_features), *range(self.joint)]
         turned = self.Q.multiply_right(A)[:, self.columns]
-        inputs = kept - self.joint
+        inputs = n_features - self.joint
         self.features = np.ascontiguousarray(turned[:, :inputs])
-        self.dropped = self.width - kept
-        self.bias = slice(out * inputs, out * kept)
+        self.dropped = self.width - n_features
+        self.bias = slice(out * inputs, out * n_features)
         self.s = 1.0
         self.off = 0.0
         if joint:

@@ -92,17 +92,17 @@ class KroneckerCoordinates:
         with random signs. For a user-defined loss that is not convex or is coupled, the derivative
         is that of the row's loss, up to a factor.
         """
-        given = loss_spec(state.loss.loss).given
-        curved = given is None or (given.convex and not given.coupled)
+        loss_function = loss_spec(state.loss.loss).given
+        curved = loss_function is None or (loss_function.convex and not loss_function.coupled)
         roots = loss_curvature_factor(state.loss, "ggn" if curved else "fisher")
         signs = np.random.default_rng(RANDOM_SIGNS_SEED).choice([-1.0, 1.0], roots.shape[:2])
         u = np.asarray(np.einsum("ij,ijk->jk", signs, roots), state.dtype, order="F")
-        found = [u]
+        by_layer = [u]
         e = None
         for l in range(len(state.W) - 1, 0, -1):
             u, e = state.backpropagate(self.multiply, l, u, e)
-            found.append(u)
-        return found[::-1]
+            by_layer.append(u)
+        return by_layer[::-1]
 
     def limit_first_step(self, g: Array) -> None:
         """Scale the matrix P of ``theta = P x`` such that the norm of ``P P' g`` is the smaller of

@@ -41,8 +41,8 @@ def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str,
     the attributes takes as long as a small product.
     """
     make: Any = _PlainOperator
-    given: dict[str, Any] = vars(make(dtype, shape))
-    return given
+    attributes: dict[str, Any] = vars(make(dtype, shape))
+    return attributes
 
 
 class Operator(LinearOperator, ReadOnlyMixin):

@@ -258,16 +258,17 @@ class MLP(ReadOnlyMixin):
             leading axis of length k: ``(k, out, in)``. If theta is a torch tensor, so are the
             parts.
         """
-        given = theta
+        theta_given = theta
         theta = None if is_list_of_layers(theta) else as_numpy(theta, "theta")
         if theta is not None and theta.ndim == 2:
             theta = check_vectors(theta, self.n_params, "theta", self.dtype)
         else:
-            theta = self.check_theta(given)
+            theta = self.check_theta(theta_given)
         layers = zip(layers_of(self, theta.T), batch_norm_params(self, theta.T))
         return [
             tuple(
-                None if part is None else match_array_type(given, part) for part in (*layer, *norm)
+                None if part is None else match_array_type(theta_given, part)
+                for part in (*layer, *norm)
             )
             for layer, norm in ((layer, norm or ()) for layer, norm in layers)
         ]

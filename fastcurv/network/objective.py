@@ -342,9 +342,9 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         """Return the positive semidefinite generalised Gauss-Newton matrix ``(1/N) sum J' (d2
         loss/dz2) J + l2 I``. Raise NotConvexError if the loss has negative curvature at theta.
         """
-        given = loss_spec(self.loss).given
-        if given is not None and not given.convex:
-            row_views.check_convex(self, theta, given)
+        loss_function = loss_spec(self.loss).given
+        if loss_function is not None and not loss_function.convex:
+            row_views.check_convex(self, theta, loss_function)
         return self._make_operator(theta, "ggn")
 
     def empirical_fisher(self, theta: Any) -> Curvature:

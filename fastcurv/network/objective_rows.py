@@ -173,9 +173,9 @@ class ObjectiveRows(ObjectivePlans):
 
     def _determine_loss_properties(self) -> None:
         """Determine the properties of a user-defined loss on which the layout of a plan depends."""
-        given = loss_spec(self.loss).given
-        if given is not None:
-            given.determine_properties(self.y, self.model.sizes[-1], self.sample_weight)
+        loss_function = loss_spec(self.loss).given
+        if loss_function is not None:
+            loss_function.determine_properties(self.y, self.model.sizes[-1], self.sample_weight)
 
     def _engine_arguments(self) -> tuple[Any, ...]:
         """Return X, float targets or None, int32 labels or None, and weights or None for the

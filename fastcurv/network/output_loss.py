@@ -64,8 +64,8 @@ class OutputLossDerivatives:
             sure = np.where(above, (1 - y.astype(float)) * z, -y.astype(float) * z)
             self.value = float((self.f * (sure + np.log1p(small))).sum())
             small = small / (1 + small)
-            rest = np.where(above, 1 - y.astype(float), -y.astype(float))
-            self.delta = self.f * (rest - np.where(above, small, -small))
+            label_part = np.where(above, 1 - y.astype(float), -y.astype(float))
+            self.delta = self.f * (label_part - np.where(above, small, -small))
             self.h = self.f * small * (1 - small)
 
     def _cross_entropy_delta(self, z: Floats, y: Array) -> Floats:
@@ -81,8 +81,8 @@ class OutputLossDerivatives:
         # p of the largest logit, 0 in `p`
         self.p_top = 1 / (1 + S)
         self.h = self.f * T
-        rest = y * (z.max(axis=1, keepdims=True) - z)
-        self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
+        margins = y * (z.max(axis=1, keepdims=True) - z)
+        self.value = float((self.f * (margins.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
@@ -97,10 +97,10 @@ class OutputLossDerivatives:
         others = self.p.sum(axis=1)
         p = self.p.copy()
         p[each, self.top] = self.p_top[:, 0]
-        found = -p[:, :, None] * p[:, None]
-        found[:, np.arange(d), np.arange(d)] += p
-        found[each, self.top, self.top] = p[each, self.top] * others  # avoids cancellation in 1 - p
-        return np.asarray(self.h[:, :, None] * found)
+        h = -p[:, :, None] * p[:, None]
+        h[:, np.arange(d), np.arange(d)] += p
+        h[each, self.top, self.top] = p[each, self.top] * others  # avoids cancellation in 1 - p
+        return np.asarray(self.h[:, :, None] * h)
 
     def multiply_by_curvature(self, rz: Array, kind: str = "hessian") -> Array:
         """Return ``(d2L/dz2) rz`` or, if `kind` is "fisher", ``N <delta, rz> delta``, per

@@ -94,8 +94,8 @@ def no_output_space_reason(H: Any) -> str:
         return "a model with batch normalisation, whose rows depend on each other. Use 'parameters'"
     if kind == "ggn" and ob.l2 and not ob.l2_biases:
         return "an l2 without biases. Use 'samples' or 'parameters'"
-    given = loss_spec(ob.loss).given
-    if kind == "ggn" and given is not None and given.coupled:
+    loss_function = loss_spec(ob.loss).given
+    if kind == "ggn" and loss_function is not None and loss_function.coupled:
         return "a loss that couples outputs. Use 'samples' or 'parameters'"
     q = n_gram_rows(ob, kind)
     n = H.shape[0]
@@ -168,8 +168,10 @@ def _sum_gram_matrix(ob: Any, state: RowState, S: Array) -> Array:
     for j in range(0, c, step):
         end = min(j + step, c)
         K[j:end, :, end:] = K[end:, :, j:end].transpose(2, 3, 0, 1)
-        own = K[j:end, :, j:end].reshape((end - j) * N, (end - j) * N)
-        K[j:end, :, j:end] = (0.5 * (own + own.T)).reshape(end - j, N, end - j, N)
+        diagonal_block = K[j:end, :, j:end].reshape((end - j) * N, (end - j) * N)
+        K[j:end, :, j:end] = (0.5 * (diagonal_block + diagonal_block.T)).reshape(
+            end - j, N, end - j, N
+        )
     return K.reshape(c * N, c * N)
 
 
@@ -271,13 +273,13 @@ class OutputSpaceOperator(CurvatureReduction):
         # Proofs are built on operators, and operators of any origin have this method.
         from ..certify.dense_hessian import enclosed_gram_matrix
 
-        found: EnclosedMatrix = enclosed_gram_matrix(
+        enclosed: EnclosedMatrix = enclosed_gram_matrix(
             self.whole.objective, self.whole.theta, self.whole.kind
         )
-        found.products[np.diag_indices(len(found.products))] += self.complement_eigenvalue
+        enclosed.products[np.diag_indices(len(enclosed.products))] += self.complement_eigenvalue
         # K may be much smaller than the number that is added, so the addition rounds.
-        rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))
-        return found._replace(bounds=found.bounds + rounded)
+        rounded = np.finfo(float).eps * np.abs(np.diagonal(enclosed.products))
+        return enclosed._replace(bounds=enclosed.bounds + rounded)
 
     @with_nearest_rounding
     def _multiply(self, x: Array, out: Array) -> None:
@@ -285,9 +287,9 @@ class OutputSpaceOperator(CurvatureReduction):
 
     @with_nearest_rounding
     def _matmat(self, V: Array) -> Array:
-        found = self._row_products(np.ascontiguousarray(V.T, self.dtype))
-        self.n_products += len(found)
-        return np.asarray(found.T, self.dtype)
+        products = self._row_products(np.ascontiguousarray(V.T, self.dtype))
+        self.n_products += len(products)
+        return np.asarray(products.T, self.dtype)
 
     def _row_products(self, X: Array) -> Array:
         return _engine.project_rows(self._K, X) + self.complement_eigenvalue * X.astype(np.float64)
@@ -328,7 +330,7 @@ class OutputSpaceOperator(CurvatureReduction):
         None if one of them has an error of more than `most` or belongs to the eigenvalue of the
         complement.
         """
-        found = []
+        coordinates = []
         for v in V:
             v = _unit_vector(v)
             x = self._multiply_factor_transposed(v)
@@ -338,8 +340,8 @@ class OutputSpaceOperator(CurvatureReduction):
                 or np.linalg.norm(self._multiply_factor(x) / size**2 - v) > most
             ):
                 return None
-            found.append(x / size)
-        return np.array(found, self.dtype)
+            coordinates.append(x / size)
+        return np.array(coordinates, self.dtype)
 
     def _zero_threshold(self) -> float:
         """Return the threshold up to which eigenvalues of K count as zero."""
@@ -359,17 +361,17 @@ class OutputSpaceOperator(CurvatureReduction):
         Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
         lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
         # The eigenvalues of K are compared here, since adding a large number would hide small ones.
-        kept = lam > self._zero_threshold()
+        is_nonzero = lam > self._zero_threshold()
         residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
-        if not kept.any():
-            return LiftedEigenpairs(kept, residuals, 2 * self._zero_threshold(), False)
-        mixed = kept & (residuals > MAX_RELATIVE_RESIDUAL * lam)
-        lam = np.where(kept, lam, self.norm)
+        if not is_nonzero.any():
+            return LiftedEigenpairs(is_nonzero, residuals, 2 * self._zero_threshold(), False)
+        mixed = is_nonzero & (residuals > MAX_RELATIVE_RESIDUAL * lam)
+        lam = np.where(is_nonzero, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
         # `found.scale` is an estimate of ||K|| that may be slightly too small.
         norm = min(self.norm, 1.1 * found.scale)
         together = bool(lam.min() < SMALL_EIGENVALUE_RATIO * norm)
-        signs = rng.choice([-1.0, 1.0], size=len(X)) * kept / np.sqrt(norm)
+        signs = rng.choice([-1.0, 1.0], size=len(X)) * is_nonzero / np.sqrt(norm)
         gap = self.whole.product(self._multiply_factor(signs @ X)).astype(np.float64)
         gap -= self._multiply_factor((signs * (lam + self.complement_eigenvalue)) @ X)
         # gap is the sum of the residuals with random signs, each divided by its amplification.
@@ -379,19 +381,21 @@ class OutputSpaceOperator(CurvatureReduction):
         grown += np.abs(found.values - self.complement_eigenvalue - lam) + 16 * eps * abs(
             self.complement_eigenvalue
         )
-        return LiftedEigenpairs(kept, grown, 2 * self._zero_threshold(), together)
+        return LiftedEigenpairs(is_nonzero, grown, 2 * self._zero_threshold(), together)
 
     def complement_rows(self, start: int, stop: int) -> Array:
         """Return rows ``start .. stop - 1`` of a set of orthonormal vectors that the operator
         multiplies by `complement_eigenvalue`.
         """
-        held = self._complement
-        if stop > len(held):
+        complement = self._complement
+        if stop > len(complement):
             nothing = self._zero_threshold()
-            seeds = np.arange(len(held), stop)
+            seeds = np.arange(len(complement), stop)
             new = [_unit_vector(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
             new = self._complement_vectors(new, N_PROJECTIONS, nothing / 16)
-            held += self._complement_vectors(new, N_EXTRA_PROJECTIONS, np.sqrt(nothing * self.norm))
+            complement += self._complement_vectors(
+                new, N_EXTRA_PROJECTIONS, np.sqrt(nothing * self.norm)
+            )
         return np.array(self._complement[start:stop], self.whole.dtype)
 
     def _complement_vectors(self, new: list[Array], turns: int, shift: float) -> list[Array]:

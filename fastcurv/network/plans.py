@@ -96,10 +96,12 @@ class ObjectivePlans:
         net = m.sizes, m.activation, m.skips, m.bias
         loss = str(self.loss), divisor_of(self), self.l2
         options: dict[str, Any] = {"l2_biases": self.l2_biases, "batch_norm": m.batch_norm}
-        given = loss_spec(self.loss).given
-        if given is not None:
-            options["given"] = partial(given.weighted_derivatives, divisor_of(self), self.dtype)
-            options["coupled"] = given.coupled
+        loss_function = loss_spec(self.loss).given
+        if loss_function is not None:
+            options["given"] = partial(
+                loss_function.weighted_derivatives, divisor_of(self), self.dtype
+            )
+            options["coupled"] = loss_function.coupled
         return _engine.Plan(*net, self._rows, *loss, threads, self.memory or 0, **options)
 
     @property

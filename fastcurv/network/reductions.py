@@ -115,10 +115,10 @@ class CoordinateReduction(CurvatureReduction):
         """Return the coordinates (k, m) of the rows of V (k, n). Return None if, for a row v, the
         component outside the subspace is longer than `most` times ``||v||``.
         """
-        found = self.project(V)
-        sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, found)]
+        coordinates = self.project(V)
+        sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, coordinates)]
         outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
-        return None if (outside > most * sizes[0]).any() else found
+        return None if (outside > most * sizes[0]).any() else coordinates
 
     @with_nearest_rounding
     def rounding_bound(self, v: Any) -> float | None:

@@ -51,12 +51,12 @@ class MatrixPool:
     def empty_matrix(self, N: int, width: int) -> Array:
         """Return an uninitialised matrix (N, width) in Fortran order."""
         shape = N, width
-        kept = self._kept.setdefault(shape, [])
+        matrices = self._kept.setdefault(shape, [])
         at = self._taken.get(shape, 0)
-        if at == len(kept):
-            kept.append(np.empty((width, N), self.dtype).T)
+        if at == len(matrices):
+            matrices.append(np.empty((width, N), self.dtype).T)
         self._taken[shape] = at + 1
-        return kept[at]
+        return matrices[at]
 
 
 def multiply_rows(M: MatrixPool, A: Array, B: Array) -> Array:
@@ -209,14 +209,14 @@ class RowState:
         l >= 1, from those for its z and its output. D and e have N rows or, for several vectors, a
         multiple of N. M computes matrix products.
         """
-        found = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
-        M(found, D, self.W[l])
+        product = np.empty((self.W[l].shape[1], len(D)), D.dtype).T
+        M(product, D, self.W[l])
         if e is not None and self.skips[l]:
-            found += e
+            product += e
         p = self.p[l - 1]
         if p is None:
-            return found, found
-        return np.asfortranarray(found * np.tile(p, (len(D) // len(p), 1))), found
+            return product, product
+        return np.asfortranarray(product * np.tile(p, (len(D) // len(p), 1))), product
 
 
 class LayerwiseCoordinatesMixin:

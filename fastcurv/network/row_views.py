@@ -65,10 +65,10 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
     """
     theta = ob.model.check_theta(theta)
     if ob._by_blocks:
-        found = ob._sum_over_shards(shard_outputs, (theta,), dense=False)
+        rows_of_shards = ob._sum_over_shards(shard_outputs, (theta,), dense=False)
     else:
-        found = shard_outputs(ob, theta)
-    z, first, second = (np.concatenate(part) for part in zip(*found))
+        rows_of_shards = shard_outputs(ob, theta)
+    z, first, second = (np.concatenate(part) for part in zip(*rows_of_shards))
     if ob._order is not None:
         for part in (z, first, second):
             part[ob._order] = part.copy()
@@ -128,28 +128,28 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
         raise ValueError(f"rows must be a slice with a step of 1, got a step of {step}.")
     count = max(0, stop - start)
     shape = count * d, n
-    found: Array = np.empty(shape, J.dtype) if out is None else check_out(out, shape, J.dtype)
+    jacobian: Array = np.empty(shape, J.dtype) if out is None else check_out(out, shape, J.dtype)
     if ob.model.batch_norm:
-        for first in range(0, len(found), N_DENSE_BLOCK_COLUMNS):
-            units = np.zeros((m, min(N_DENSE_BLOCK_COLUMNS, len(found) - first)), J.dtype)
+        for first in range(0, len(jacobian), N_DENSE_BLOCK_COLUMNS):
+            units = np.zeros((m, min(N_DENSE_BLOCK_COLUMNS, len(jacobian) - first)), J.dtype)
             at = np.arange(units.shape[1])
             units[start * d + first + at, at] = 1
-            found[first : first + len(at)] = (J.T @ units).T
+            jacobian[first : first + len(at)] = (J.T @ units).T
     elif not ob._by_blocks:
-        known = vars(J)
-        if "_row_state" not in known:
-            known["_row_state"] = RowJacobian(J._plan)
-        known["_row_state"].write_rows(start, count, found)
+        attributes = vars(J)
+        if "_row_state" not in attributes:
+            attributes["_row_state"] = RowJacobian(J._plan)
+        attributes["_row_state"].write_rows(start, count, jacobian)
     elif count < ob.n_samples:
         if count:
-            ob.batch(slice(start, stop)).jacobian(J.theta).to_dense(out=found)
+            ob.batch(slice(start, stop)).jacobian(J.theta).to_dense(out=jacobian)
     else:
         for first, part in ob._sum_over_shards(shard_jacobian, (J.theta,)):
-            found[first : first + len(part)] = part
+            jacobian[first : first + len(part)] = part
         if ob._order is not None:
-            whole = found.reshape(ob.n_samples, d, n)
+            whole = jacobian.reshape(ob.n_samples, d, n)
             whole[ob._order] = whole.copy()
-    return found
+    return jacobian
 
 
 def shard_jacobian(shard: Any, theta: Array) -> list[tuple[int, Array]]:

@@ -34,22 +34,22 @@ def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     """Yield the rows of blocks of any sizes in blocks of `size` rows. The last block may be
     shorter.
     """
-    held: list[Block] = []
+    waiting: list[Block] = []
     count = 0
     for block in blocks:
         start = 0
         n = block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
-            held.append(block if stop - start == n else take_rows(block, slice(start, stop)))
+            waiting.append(block if stop - start == n else take_rows(block, slice(start, stop)))
             count += stop - start
             start = stop
             if count == size:
-                yield stack_blocks(held)
-                held = []
+                yield stack_blocks(waiting)
+                waiting = []
                 count = 0
-    if held:
-        yield stack_blocks(held)
+    if waiting:
+        yield stack_blocks(waiting)
 
 
 def stack_blocks(blocks: list[Block]) -> Block:
@@ -347,17 +347,17 @@ class RowSource(ABC):
         """Return the block of the rows with the indices `rows`, which must be sorted and unique.
         This base class reads all blocks up to the last of these rows.
         """
-        found = []
+        taken_blocks = []
         start = 0
         for block in self.blocks(1 << 16):
             stop = start + block[0].shape[0]
             here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
             if len(here):
-                found.append(take_rows(block, here))
+                taken_blocks.append(take_rows(block, here))
             start = stop
             if stop > rows[-1]:
                 break
-        return stack_blocks(found)
+        return stack_blocks(taken_blocks)
 
 
 class ArraySource(RowSource):

@@ -239,13 +239,13 @@ def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[st
     layers = []
     for l, layer in enumerate(names):
         for name, shape in zip(layer, model.parts(l)):
-            found = arrays[name]
-            if found.shape != shape or found.dtype != model.dtype:
+            array = arrays[name]
+            if array.shape != shape or array.dtype != model.dtype:
                 raise ValueError(
                     f"{path} must have {name} of shape {shape} and dtype {model.dtype}, got "
-                    f"{found.shape} and {found.dtype}."
+                    f"{array.shape} and {array.dtype}."
                 )
-            if not np.isfinite(found).all():
+            if not np.isfinite(array).all():
                 raise ValueError(f"{path} must hold finite numbers, got NaN or infinity in {name}.")
         parts = [arrays[name] for name in layer]
         layers.append(tuple(parts if model.bias else [parts[0], None, *parts[1:]]))

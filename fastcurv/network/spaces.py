@@ -42,10 +42,10 @@ def reduction_of(H: Any, space: str | None) -> CoordinateReduction | OutputSpace
             raise ValueError(f"space must be 'parameters' for rows in shards, got {space!r}.")
         return None
     if space is not None:
-        found: CoordinateReduction | OutputSpaceOperator | None = SPACE_CONSTRUCTORS[
+        reduction: CoordinateReduction | OutputSpaceOperator | None = SPACE_CONSTRUCTORS[
             check_choice(space, SPACE_NAMES, "space")
         ](H)
-        return found
+        return reduction
     form = reduction_form(H, None)
     return None if form is None else form.make()
 
@@ -55,27 +55,27 @@ def reduction_forms(H: Any, products: float) -> list[OperatorForm]:
     products, for `Curvature.reduction_forms`.
     """
     ob = H.objective
-    found = []
+    forms = []
     if ob._by_blocks or ob.why_unproved:
         return []  # the existing error bounds hold in parameter space only
     # In the space of inputs products take the same time, and vectors are shorter.
     if is_input_rotation_useful(ob):
         each = H.estimated_seconds[0]
         price = products * each
-        found.append(OperatorForm("inputs", price, each, lambda: input_space_operator(H)))
+        forms.append(OperatorForm("inputs", price, each, lambda: input_space_operator(H)))
     if ob.model.batch_norm:
-        return found
+        return forms
     each = (
         MIN_PRODUCT_SECONDS
         + SECONDS_PER_FLOP * product_flops(ob.model.shapes, ob.n_samples, H.kind)[0]
     )
-    found.append(OperatorForm("samples", products * each, each, lambda: SampleSpaceOperator(H)))
+    forms.append(OperatorForm("samples", products * each, each, lambda: SampleSpaceOperator(H)))
     if not no_output_space_reason(H):
         q = n_gram_rows(ob, H.kind)
         each = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * FLOPS_PER_ENTRY_READ * q**2
         price = SECONDS_PER_FLOP * gram_matrix_flops(ob.model, ob.n_samples, q) + products * each
-        found.append(OperatorForm("outputs", price, each, lambda: OutputSpaceOperator(H)))
-    return found
+        forms.append(OperatorForm("outputs", price, each, lambda: OutputSpaceOperator(H)))
+    return forms
 
 
 def gram_operator(H: Any) -> OutputSpaceOperator | None:

@@ -147,12 +147,12 @@ class SparsePlan(RowPasses):
         `compute_gradient` computes the gradient.
         """
         self.theta = self.gradient = None
-        own = np.array(theta, order="C")
-        self.state = RowState(self.ob, own, multiply=self.M)
+        theta_copy = np.array(theta, order="C")
+        self.state = RowState(self.ob, theta_copy, multiply=self.M)
         kinds = [SparseFirstLayer] + [UnrotatedLayerMap] * len(self.state.p)
         each = zip(kinds, self.state.a, self.state.delta)
         self._set_layers([kind(a, d, self.ob.model.bias) for kind, a, d in each])
-        self.theta = own
+        self.theta = theta_copy
 
     @property
     @with_nearest_rounding
@@ -165,11 +165,11 @@ class SparsePlan(RowPasses):
     def compute_gradient(self) -> None:
         """Compute the contribution of the rows to the gradient, unless it is known."""
         if self.gradient is None:
-            whole = np.empty(len(self.theta), self.M.dtype)
+            gradient = np.empty(len(self.theta), self.M.dtype)
             for layer, cut in zip(self.layers, self.cuts):
-                layer.gradient(self.M, layer.delta, None, whole[cut])
+                layer.gradient(self.M, layer.delta, None, gradient[cut])
             # The gradient is stored when it is complete, because Ctrl-C may interrupt the loop.
-            self.gradient = whole
+            self.gradient = gradient
 
     def release_gradient(self) -> None:
         """Drop the gradient, since the caller now owns the array."""
@@ -200,7 +200,7 @@ class SparsePlan(RowPasses):
         forward pass of a product. The argument `active` has no effect.
         """
         s = self.state
-        found = []
+        forms = []
         for v in np.atleast_2d(Vt):
             ras, rzs = self._forward(v)
             total = _dot(rzs[-1], s.loss.multiply_by_curvature(rzs[-1], kind))
@@ -210,8 +210,8 @@ class SparsePlan(RowPasses):
                     total += 2 * _dot(s.delta[l], multiply_rows(self.M, ras[l], views[l][0].T))
                     if s.eq[l - 1] is not None:
                         total += _dot(s.eq[l - 1] * rzs[l - 1], rzs[l - 1])
-            found.append(total)
-        return np.array(found)
+            forms.append(total)
+        return np.array(forms)
 
     @with_nearest_rounding
     @without_overflow_warnings

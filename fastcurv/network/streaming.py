@@ -181,8 +181,8 @@ class StreamedObjective(Objective):
         """Read a few rows to determine the properties of a user-defined loss that is used for the
         first time, on which the size of a block depends.
         """
-        given = loss_spec(self.loss).given
-        if given is None or given.is_known:
+        loss_function = loss_spec(self.loss).given
+        if loss_function is None or loss_function.is_known:
             return
         blocks = iter(self._source.blocks(MIN_BLOCK_ROWS))
         try:
@@ -219,12 +219,12 @@ class StreamedObjective(Objective):
             )
             return max(MIN_BLOCK_ROWS, int(self._memory_limit / each))
         fixed, state, read = self._memory_costs()
-        known = self._source.n_rows
+        n_rows = self._source.n_rows
         rows = int((self._memory_limit - fixed) / (state + read))
-        if known is not None and known <= rows:
-            return int(known)
+        if n_rows is not None and n_rows <= rows:
+            return int(n_rows)
         while rows > MIN_BLOCK_ROWS:
-            last = rows if known is None else known % rows  # number of rows of the last block
+            last = rows if n_rows is None else n_rows % rows  # number of rows of the last block
             if (
                 fixed * (1 + (last > 0)) + rows * (state + read) + last * state
                 <= self._memory_limit
@@ -267,14 +267,14 @@ class StreamedObjective(Objective):
                 X = csr_matrix(X if is_sparse(X) else as_numpy(X, "X"))
             elif is_sparse(X):
                 X = X.toarray()
-            found = check_rows_and_targets(
+            checked = check_rows_and_targets(
                 self.model, self.loss, (X, y, weight), self._dtype_read, finite, tame
             )
         except (ValueError, TypeError) as error:
             raise error_with_location(
                 error, f"rows {start} to {start + block[0].shape[0] - 1}"
             ) from None
-        return (SparseRows(found[0], self.n_threads), *found[1:]) if self._sparse else found
+        return (SparseRows(checked[0], self.n_threads), *checked[1:]) if self._sparse else checked
 
     def _iter_prefetched_blocks(
         self, raw: Iterator[Block], check: Callable[[Block, int], CheckedRows]
@@ -304,16 +304,16 @@ class StreamedObjective(Objective):
                 nonlocal coming
                 coming = coming or submit_task(reader, read)
 
-            while (found := coming.result()) is not None:
+            while (checked := coming.result()) is not None:
                 coming = None
-                yield *found, ahead
+                yield *checked, ahead
                 ahead()
         self.n_passes += 1
         self.n_rows_read += size
-        known = self._source.n_rows
-        if known is not None and size != known:
+        n_rows = self._source.n_rows
+        if n_rows is not None and size != n_rows:
             raise ValueError(
-                f"X must have the same rows in every pass, got {size} rows instead of {known}."
+                f"X must have the same rows in every pass, got {size} rows instead of {n_rows}."
             )
 
     def _iter_checked_blocks(
@@ -323,17 +323,17 @@ class StreamedObjective(Objective):
         the same in every pass. If `finite` is False, X is not checked for NaN and infinity.
         """
         raw = self._source.blocks(self.block_rows)
-        for found in self._iter_prefetched_blocks(
+        for checked in self._iter_prefetched_blocks(
             raw, lambda block, start: self._check_block(block, start, finite)
         ):
             # A shorter block would add a sum that the rounding bounds do not count.
-            if found[0] % self.block_rows:
+            if checked[0] % self.block_rows:
                 raise ValueError(
                     f"blocks of X must have {self.block_rows} rows, except the last, got one that "
-                    f"begins at row {found[0]}. Use fastcurv.network.rows.regroup_rows."
+                    f"begins at row {checked[0]}. Use fastcurv.network.rows.regroup_rows."
                 )
-            yield found
-            check_rows_unchanged(self._seen, *found[:2])
+            yield checked
+            check_rows_unchanged(self._seen, *checked[:2])
 
     def _iter_block_shards(
         self, start: int, block: CheckedRows, dense: bool, finite: bool
@@ -389,9 +389,9 @@ class StreamedObjective(Objective):
         """
         rows = row_indices(rows, self.n_samples)
         if isinstance(self._source, ArraySource) and len(rows) > self._rows_per_block():
-            held = self._source
-            rows = rows if held.rows is None else held.rows[rows]
-            return self._from_source(ArraySource(held.X, held.y, held.weight, rows))
+            source = self._source
+            rows = rows if source.rows is None else source.rows[rows]
+            return self._from_source(ArraySource(source.X, source.y, source.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
         block = wrap_user_callback(self._source.take_rows)(each)
         self.n_rows_read += len(each)

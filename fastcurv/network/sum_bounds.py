@@ -76,11 +76,11 @@ def shard_error_bound(shard: Any, theta: np.ndarray, v: Any, kind: str) -> tuple
             else:
                 computed = np.empty_like(v)
                 plan.multiply(v, computed, kind, None, False)
-        found = computed if bounds.measured else None
+        measured_result = computed if bounds.measured else None
         error = (
-            bounds.gradient_error_bound(found)
+            bounds.gradient_error_bound(measured_result)
             if v is None
-            else bounds.product_error_bound(v, kind, found)
+            else bounds.product_error_bound(v, kind, measured_result)
         )
     return float(error) * scale, 0.0 if computed is None else norm(computed) * scale
 
@@ -160,5 +160,7 @@ class SumErrorBounds:
         bounds = np.asarray(ob._sum_over_shards(shard_column_error_bounds, (self.theta, kind)))
         decay = np.broadcast_to(0.0 if fisher else l2_diagonal(ob), bounds.shape)
         deep = max_additions_per_part(ob.n_shards) + 2 * fisher
-        found = ((b, norms[i]) for i, b in enumerate(bounds))
-        return np.array([sum_error_bound(b, deep, d[None], ob.dtype) for b, d in zip(found, decay)])
+        bounds_and_norms = ((b, norms[i]) for i, b in enumerate(bounds))
+        return np.array(
+            [sum_error_bound(b, deep, d[None], ob.dtype) for b, d in zip(bounds_and_norms, decay)]
+        )

@@ -182,8 +182,8 @@ def shard_quadratic_forms(
     Vt (k, n), on all layers or, if `active` is given, on those for which it is True.
     """
     with shard._lock:
-        found = shard._bind_plan(theta, False).quadratic_forms(Vt, kind, active)
-    return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
+        forms = shard._bind_plan(theta, False).quadratic_forms(Vt, kind, active)
+    return np.asarray(forms * (shard.fisher_scale if kind == "fisher" else 1.0))
 
 
 def shard_diagonal(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
@@ -321,14 +321,14 @@ class SumPlan:
         for which it is False.
         """
         Vt = np.atleast_2d(v)
-        whole, norms = self._sum_over_shards(shard_product, Vt, kind, active)
+        product, norms = self._sum_over_shards(shard_product, Vt, kind, active)
         if active is None and np.count_nonzero(Vt) == len(Vt):
             at = Vt.argmax(axis=1)
             if (Vt[np.arange(len(Vt)), at] == 1).all():
                 self.norms.update(zip(at.tolist(), norms))
         if l2:
-            whole = self._add_l2_product(whole, Vt)
-        out[...] = whole.reshape(out.shape)
+            product = self._add_l2_product(product, Vt)
+        out[...] = product.reshape(out.shape)
 
     @with_nearest_rounding
     def quadratic_forms(
@@ -359,8 +359,8 @@ class SumPlan:
         for first, part in self._sum_over_shards(shard_jvp, v):
             out[first : first + len(part)] = part
         if order is not None:
-            whole = out.reshape(len(order), -1)
-            whole[order] = whole.copy()
+            by_row = out.reshape(len(order), -1)
+            by_row[order] = by_row.copy()
 
     @property
     def nbytes(self) -> int:

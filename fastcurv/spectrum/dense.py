@@ -120,8 +120,8 @@ class DenseMatrix:
         """Return the eigenpairs of A as an `Eigensystem`. Its `errors` bound the error of the
         eigensolver plus that of A.
         """
-        found = eigh(self.A)
-        return found._replace(errors=found.errors + self.error_bound())
+        eigenpairs = eigh(self.A)
+        return eigenpairs._replace(errors=eigenpairs.errors + self.error_bound())
 
 
 def matrix_error_bound(bounds: Floats, d: Floats) -> float:
@@ -171,9 +171,9 @@ def dense_matrix(op: Any) -> DenseMatrix:
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]
-    known = op.assembled() if isinstance(op, SupportsAssembly) else None
-    if known is not None:
-        return DenseMatrix(known.A, known.bounds, np.zeros(n), 0, known)
+    assembled = op.assembled() if isinstance(op, SupportsAssembly) else None
+    if assembled is not None:
+        return DenseMatrix(assembled.A, assembled.bounds, np.zeros(n), 0, assembled)
     P, n_products = matrix_by_products(op)
     P = P.astype(np.float64, copy=False)
     return symmetric_part(P, _column_error_bounds(op, P), n_products)

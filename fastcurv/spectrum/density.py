@@ -165,9 +165,13 @@ def spectral_density(
     rng = as_rng(resolve_seed(seed, rng))
     n = op.shape[0]
     m = n_probes * min(n_steps, op.shape[0])
-    whole = against is None and deflate is None and n <= m
+    uses_matrix = against is None and deflate is None and n <= m
     form = choose_representation(
-        op, m, space if against is None else "parameters", matrix=whole, step=SECONDS_PER_PRODUCT
+        op,
+        m,
+        space if against is None else "parameters",
+        matrix=uses_matrix,
+        step=SECONDS_PER_PRODUCT,
     )
     if form.kind == "matrix":
         P, n_products = form.make()
@@ -179,7 +183,7 @@ def spectral_density(
         )
     op = op if reduction is None else cast(OperatorLike, reduction)
     deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
-    known, spent = as_known_pairs(op, against)
+    deflated, spent = as_known_pairs(op, against)
     quadratures = []
     orthogonality_loss = 0.0
     outliers = None
@@ -189,26 +193,30 @@ def spectral_density(
             memory_owner(op), (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)
         ) as rows,
     ):
-        run = new_recurrence(op, n_steps, known, rows)
+        run = new_recurrence(op, n_steps, deflated, rows)
         for i in range(n_probes):
             run_probe(run, rng, n_steps, shown)
-            found = gauss_quadrature(run)
+            quadrature = gauss_quadrature(run)
             orthogonality_loss = max(orthogonality_loss, run.max_orthogonality_loss)
             if i == 0 and deflate and n_probes > 1:
-                most = run.n if deflate is True else check_positive_int(deflate, "deflate")
-                outliers, rest = find_outliers(run, most)
+                max_outliers = run.n if deflate is True else check_positive_int(deflate, "deflate")
+                outliers, rest = find_outliers(run, max_outliers)
                 if len(outliers.values):
-                    known = DeflatedPairs(*(np.concatenate(both) for both in zip(known, outliers)))
+                    deflated = DeflatedPairs(
+                        *(np.concatenate(both) for both in zip(deflated, outliers))
+                    )
                     spent += run.n_products
-                    found = rest
-                    run = new_recurrence(op, n_steps, known, rows)
-            quadratures.append(found)
+                    quadrature = rest
+                    run = new_recurrence(op, n_steps, deflated, rows)
+            quadratures.append(quadrature)
     n_products = spent + run.n_products
     if outliers is not None and has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
-    quadratures = [complete_quadrature(one, reduction, len(known.values)) for one in quadratures]
+    quadratures = [complete_quadrature(one, reduction, len(deflated.values)) for one in quadratures]
     facts = {"n_products": n_products, "orthogonality_loss": orthogonality_loss}
-    return assemble_density(quadratures, known.values, n, smoothing, reduction, run.dtype, **facts)
+    return assemble_density(
+        quadratures, deflated.values, n, smoothing, reduction, run.dtype, **facts
+    )
 
 
 def exact_density(
@@ -224,8 +232,8 @@ def exact_density(
     arguments of `smooth_density`, and `dtype` is that of the operator.
     """
     one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), reduction)
-    known = {"n_products": n_products, "n_deflated": n}
-    return assemble_density([one, one], np.zeros(0), n, smoothing, reduction, dtype, **known)
+    counts = {"n_products": n_products, "n_deflated": n}
+    return assemble_density([one, one], np.zeros(0), n, smoothing, reduction, dtype, **counts)
 
 
 def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
@@ -284,8 +292,8 @@ def as_known_pairs(op: Any, against: Any) -> tuple[DeflatedPairs, int]:
                 f"{against.vectors.shape[0]}."
             )
         vectors = np.ascontiguousarray(against.vectors.T, dtype)
-        known = DeflatedPairs(against.values, vectors, against.residuals)
-        return known, check_known_pairs(op, known) if len(vectors) else 0
+        pairs = DeflatedPairs(against.values, vectors, against.residuals)
+        return pairs, check_known_pairs(op, pairs) if len(vectors) else 0
     rows = orthonormal_rows(against, n, dtype)
     if rows is None:
         return DeflatedPairs(none, np.zeros((0, n), dtype), none), 0

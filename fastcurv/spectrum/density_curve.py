@@ -379,10 +379,10 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]
         probes = f"{self.n_probes} probes, {self.nodes.shape[1]} nodes each"
-        made = "all eigenvalues computed," if self.exact else probes
+        origin = "all eigenvalues computed," if self.exact else probes
         deflated = "" if self.exact else f"{self.n_deflated} deflated, "
         return (
-            f"SpectralDensity: n = {self.n}, {made} on "
+            f"SpectralDensity: n = {self.n}, {origin} on "
             f"[{format_number(used.min())}, {format_number(used.max())}], width "
             f"{format_number(self.width)} ({self.axis} axis), {deflated}{self.n_products} products"
         )

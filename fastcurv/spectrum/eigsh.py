@@ -112,10 +112,10 @@ def extreme_pairs(
     k = options.k
     dtype = options.dtype
     deflated = orthonormal_rows(against, n, dtype)
-    left = n if deflated is None else n - len(deflated)
-    if k > left:
+    dimension = n if deflated is None else n - len(deflated)
+    if k > dimension:
         raise ValueError(
-            f"k must be at most {left}, the dimension of the complement of against, got {k}."
+            f"k must be at most {dimension}, the dimension of the complement of against, got {k}."
         )
     searches_copies = options.probe and start is None
     may_decompose = searches_copies and options.max_basis is None
@@ -434,16 +434,16 @@ class ThickRestartSearch:
             if before is None:
                 return Outcome.CHECK_DUE
             return Outcome(checks.check_probe(before, self.min_probe_growth))
-        most = run.m + self.max_products - run.n_products
+        max_steps = run.m + self.max_products - run.n_products
         if run.capacity < run.dimension:
-            most = min(most, run.capacity)  # at this number of rows the basis is full
+            max_steps = min(max_steps, run.capacity)  # at this number of rows the basis is full
         # At this number of rows, switching to a dense matrix may have become cheaper.
         if self.may_switch_to_dense:
             n_until = math.ceil(run.n / self._max_dense_cost()) - run.n_products
-            most = min(most, run.m + max(n_until, 1))
+            max_steps = min(max_steps, run.m + max(n_until, 1))
         with run.around:
             outcome = checks.advance_until_converged(
-                most, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
+                max_steps, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
             )
         if before is None and outcome:
             return Outcome.CHECK_DUE
@@ -518,11 +518,11 @@ class ThickRestartSearch:
         run, checks = self.run, self.checks
         if not self.probe or run.m >= run.dimension or self._is_start_invariant():
             return False
-        left = run.dimension - run.m
+        steps_left = run.dimension - run.m
         if (
-            left <= MAX_EXHAUSTED_DIMENSIONS
+            steps_left <= MAX_EXHAUSTED_DIMENSIONS
             and run.capacity >= run.dimension
-            and run.n_products + left <= self.max_products
+            and run.n_products + steps_left <= self.max_products
         ):
             checks.next_check = run.dimension
             return True

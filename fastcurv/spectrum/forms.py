@@ -141,13 +141,15 @@ def reduction_form(op: Any, space: str | None) -> OperatorForm | None:
         return None
     if space is None and hasattr(op, "reduction_forms"):
         each = _estimated_seconds(op)[0]
-        own = OperatorForm("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
-        best = min([*op.reduction_forms(N_TYPICAL_RUN_PRODUCTS), own], key=lambda form: form.price)
-        found = best.make()
-        return None if found is None else best._replace(make=lambda: found)
-    found = op.reduced(space) if hasattr(op, "reduced") else None
-    if found is not None:
-        return OperatorForm(found.space, np.inf, np.inf, lambda: found)
+        full_form = OperatorForm("products", N_TYPICAL_RUN_PRODUCTS * each, each, lambda: None)
+        best = min(
+            [*op.reduction_forms(N_TYPICAL_RUN_PRODUCTS), full_form], key=lambda form: form.price
+        )
+        reduction = best.make()
+        return None if reduction is None else best._replace(make=lambda: reduction)
+    reduction = op.reduced(space) if hasattr(op, "reduced") else None
+    if reduction is not None:
+        return OperatorForm(reduction.space, np.inf, np.inf, lambda: reduction)
     if space is None:
         return None
     raise ValueError(
@@ -161,8 +163,8 @@ def choose_reduction(op: Any, space: str | None) -> Reduction | None:
     `space` is described in `choose_representation`.
     """
     form = reduction_form(op, space)
-    found: Reduction | None = None if form is None else form.make()
-    return found
+    reduction: Reduction | None = None if form is None else form.make()
+    return reduction
 
 
 def dense_reduction(op: Any, space: str | None) -> Any:
@@ -186,8 +188,8 @@ def _estimated_seconds(op: Any) -> tuple[float, float]:
     """Return an operator's own estimates of the time in seconds of a product, and of summing its
     matrix over rows. Both are infinite if the operator has no estimates.
     """
-    found: tuple[float, float] = getattr(op, "estimated_seconds", (np.inf, np.inf))
-    return found
+    seconds: tuple[float, float] = getattr(op, "estimated_seconds", (np.inf, np.inf))
+    return seconds
 
 
 # --------------------------------------------------------------------------------------------------
@@ -209,8 +211,8 @@ def summed_matrix(op: Any) -> Floats | None:
     each, summing = _estimated_seconds(op)
     if not summing < op.shape[0] * each:
         return None
-    found: Floats | None = op.summed_matrix()
-    return found
+    matrix: Floats | None = op.summed_matrix()
+    return matrix
 
 
 def _summed_matrix_operator(op: Any) -> MatrixOperator | None:

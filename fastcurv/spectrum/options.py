@@ -136,7 +136,7 @@ def pairs_from_matrix(
         skew = float(column_norms(S - S.T).max())
     # `finest` bounds the additional rounding error of subnormal values.
     finest = SMALLEST_SUBNORMAL * (size > 0)
-    left = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
+    residuals = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
     values = np.ldexp(wide, exponent) + shift
     scale = max(abs(shift), *(abs(math.ldexp(end, exponent) + shift) for end in ends))
     allowed: Any = scale
@@ -145,8 +145,8 @@ def pairs_from_matrix(
     return Eigenpairs(
         values=values,
         vectors=V,
-        residuals=left,
-        converged=left <= options.tol * allowed + finest,
+        residuals=residuals,
+        converged=residuals <= options.tol * allowed + finest,
         n_products=n_products,
         scale=scale,
         tol=options.tol,

@@ -38,21 +38,23 @@ def reduced_pairs(
     the seed.
     """
     dtype = operator_dtype(reduction)
-    left = reduction.shape[0]
+    dimension = reduction.shape[0]
     V = getattr(against, "vectors", against)
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         V = None
     if V is not None:
-        most = (MAX_OUTSIDE_PART_EPS * float(np.finfo(dtype).eps)) ** 0.5
-        V = reduction.find_coordinates(check_vectors(V, reduction.n, "against", dtype).T, most)
-        if V is None or len(V) >= left:
+        max_outside = (MAX_OUTSIDE_PART_EPS * float(np.finfo(dtype).eps)) ** 0.5
+        V = reduction.find_coordinates(
+            check_vectors(V, reduction.n, "against", dtype).T, max_outside
+        )
+        if V is None or len(V) >= dimension:
             return None
-        left -= len(V)
+        dimension -= len(V)
         V = V.T
     if start is not None:
         coordinates = reduction.project(start.T)
         start = coordinates.T if coordinates.any() else None
-    inner = options._replace(k=min(options.k, left), dtype=dtype)
+    inner = options._replace(k=min(options.k, dimension), dtype=dtype)
     if reduction.lowest:
         inner = remaining_search_options(inner, options, reduction)
     # Only copies of the eigenvalue of the complement are requested.

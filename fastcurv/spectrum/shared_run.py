@@ -82,11 +82,11 @@ class LanczosRuns:
         steps = min(steps, n)
         if run is not None and run.capacity >= steps:
             return
-        held = sum(one.rows.nbytes for _, one in self.by_start if one is not run)
-        if held + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
+        in_use = sum(one.rows.nbytes for _, one in self.by_start if one is not run)
+        if in_use + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
             raise MemoryError(
                 f"the runs must take at most max_bytes = {self.max_bytes / 1e9:.2g} GB, got a "
-                f"basis of {steps} vectors of length {n} in addition to {held / 1e9:.2g} GB. Use "
+                f"basis of {steps} vectors of length {n} in addition to {in_use / 1e9:.2g} GB. Use "
                 "fewer steps, or a larger max_bytes."
             )
         if run is not None:
@@ -392,7 +392,7 @@ class Krylov(ReadOnlyMixin):
                 except MemoryError:
                     break
             run.reorthogonalise()
-            found = Eigenpairs(
+            pairs = Eigenpairs(
                 values=theta,
                 vectors=combine_basis_rows(run.rows[: run.m], S).T,
                 residuals=limits,
@@ -405,13 +405,13 @@ class Krylov(ReadOnlyMixin):
                 asymmetry=run.asymmetry,
             )
         if self.reduction is None:
-            return found
-        whole = complete_pairs(found, self.reduction, wanted, which, np.random.default_rng(0))
+            return pairs
+        full_pairs = complete_pairs(pairs, self.reduction, wanted, which, np.random.default_rng(0))
         return replace(
-            whole,
-            n_products=found.n_products,
-            krylov_name=found.krylov_name,
-            n_new_products=found.n_new_products,
+            full_pairs,
+            n_products=pairs.n_products,
+            krylov_name=pairs.krylov_name,
+            n_new_products=pairs.n_new_products,
         )
 
     def spectral_density(

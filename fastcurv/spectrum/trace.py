@@ -134,10 +134,10 @@ class CountedOperator:
             return row_dots(V, self.products(V))
         self._report_progress(len(V))
         self.n_quadratic_forms += len(V)
-        found = np.asarray(self.op.quadratic_form(np.ascontiguousarray(V.T)), dtype=np.float64)
-        found = self._check_finite_results(np.atleast_1d(found))
-        self.largest = max(self.largest, float(np.abs(found).max()))
-        return found
+        forms = np.asarray(self.op.quadratic_form(np.ascontiguousarray(V.T)), dtype=np.float64)
+        forms = self._check_finite_results(np.atleast_1d(forms))
+        self.largest = max(self.largest, float(np.abs(forms).max()))
+        return forms
 
     def squared_norms(self, V: Array) -> Floats:
         """Return ``||Hv||^2`` (k,) for the rows v of V (k, n) in float64, for H divided by the unit
@@ -254,13 +254,13 @@ class CountedOperator:
         Q = np.empty((max(0, min(m // 3, (m - MIN_SPREAD_ESTIMATES) // 2)), self.n), self.dtype)
         for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
             Q[start : start + N_BLOCK_VECTORS] = self.products(V)
-        left = m - len(Q)
+        n_further = m - len(Q)
         Q = Q[: len(orthonormalise(Q)[0])]
         known = float(
             sum(forms(Q[i : i + N_BLOCK_VECTORS]).sum() for i in range(0, len(Q), N_BLOCK_VECTORS))
         )
         rest = []
-        for V in self.probes(rng, left - len(Q)):
+        for V in self.probes(rng, n_further - len(Q)):
             if len(Q):
                 subtract_projection(Q, V, projection_coefficients(Q, V))
             rest.append(forms(V))
@@ -393,19 +393,19 @@ class RangeSketch:
         """
         m = len(self.O)
         S = self.S
-        whole = (self.Q * self.Z).sum(axis=0)
+        sketch_diagonal = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
         along = np.einsum("ij,ij->j", S, self.R)
         for start in range(0, m, N_BLOCK_VECTORS):
             cut = slice(start, start + N_BLOCK_VECTORS)
             QS = combine_basis_rows(self.Q, S[:, cut])
             ZS = combine_basis_rows(self.Z.astype(np.float64), S[:, cut])
-            samples = whole - QS * ZS + self.O[cut] * QS * along[cut, None]
+            samples = sketch_diagonal - QS * ZS + self.O[cut] * QS * along[cut, None]
             left_out += np.abs(QS * ZS).sum(axis=0)
             total += samples.sum(axis=0)
-            squares += ((samples - whole) ** 2).sum(axis=0)
+            squares += ((samples - sketch_diagonal) ** 2).sum(axis=0)
         mean = total / m
-        variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
+        variance = np.maximum(squares / m - (mean - sketch_diagonal) ** 2, 0) * m / max(1, m - 1)
         error = np.hypot(
             LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(m) * np.sqrt(variance / m),
             left_out / m,
@@ -514,11 +514,11 @@ def trace(
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Tracing))
     exact = space is None and has_exact_diagonal(op, m, method)
     reduction = None if exact else choose_reduction(op, space)
-    found = _trace(op if reduction is None else reduction, m, method, rng, progress)
+    estimate = _trace(op if reduction is None else reduction, m, method, rng, progress)
     if reduction is not None:
-        total = found.estimate + reduction.complement_eigenvalue * reduction.n_complement
-        found = replace(found, estimate=total, space=reduction.space)
-    return found
+        total = estimate.estimate + reduction.complement_eigenvalue * reduction.n_complement
+        estimate = replace(estimate, estimate=total, space=reduction.space)
+    return estimate
 
 
 def _trace(
@@ -535,17 +535,17 @@ def _trace(
         method = "hutchinson" if apply.has_quadratic_form or m < MIN_SKETCH_PRODUCTS else "xtrace"
     with show_bar(m, "trace", progress) as apply.shown:
         if method == "xtrace":
-            found = RangeSketch(apply, rng, m).trace()
+            estimate = RangeSketch(apply, rng, m).trace()
         elif method == "hutch++":
             if m < 4:
                 raise ValueError(
                     f"n_probes must be at least 4 for method='hutch++', got {m}. Increase it or "
                     "use method='hutchinson'."
                 )
-            found = apply.hutch_pp(rng, m, apply.quadratic_forms)
+            estimate = apply.hutch_pp(rng, m, apply.quadratic_forms)
         else:
-            found = apply.hutchinson(rng, m)
-    return apply.estimate(*found, method)
+            estimate = apply.hutchinson(rng, m)
+    return apply.estimate(*estimate, method)
 
 
 @with_nearest_rounding
@@ -705,13 +705,15 @@ def frobenius_norm(
     """
     op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Norming))
     reduction = choose_reduction(op, space)
-    found = _frobenius_norm(op if reduction is None else reduction, m, method, rng, progress)
+    estimate = _frobenius_norm(op if reduction is None else reduction, m, method, rng, progress)
     if reduction is not None:
-        inner = float(found.estimate)
+        inner = float(estimate.estimate)
         norm = float(np.hypot(inner, reduction.n_complement**0.5 * reduction.complement_eigenvalue))
         share = inner / norm if norm else 1.0
-        found = replace(found, estimate=norm, stderr=share * found.stderr, space=reduction.space)
-    return found
+        estimate = replace(
+            estimate, estimate=norm, stderr=share * estimate.stderr, space=reduction.space
+        )
+    return estimate
 
 
 def _frobenius_norm(

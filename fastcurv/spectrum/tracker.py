@@ -223,15 +223,15 @@ class Tracker(ReadOnlyMixin):
             seed=self._rng,
         ))  # fmt: skip
         self._vectors = pairs.vectors
-        made = pairs.n_products
-        if not first and made < MAX_PRODUCTS_PER_STEP:
-            made += self._extend_search(op, MAX_PRODUCTS_PER_STEP - made, k)
+        n_products = pairs.n_products
+        if not first and n_products < MAX_PRODUCTS_PER_STEP:
+            n_products += self._extend_search(op, MAX_PRODUCTS_PER_STEP - n_products, k)
         self._scale = max(self._scale, pairs.scale)
         record = SpectrumRecord(
             step,
             pairs.values,
             pairs.residuals,
-            made,
+            n_products,
             bool(pairs.converged.all()),
             ROUNDING_EPS * float(np.finfo(op.dtype).eps) * self._scale,
         )
@@ -247,12 +247,12 @@ class Tracker(ReadOnlyMixin):
             self._search = Krylov(op, seed=self._rng)
         before = self._search.n_products
         self._search.extend(before + more)
-        made = self._search.n_products - before
-        if before + made >= N_SEARCH_PRODUCTS or made < more:
-            found = self._search.eigsh(k, self._which, tol=1.0, max_products=1)
-            self._vectors = np.concatenate([self._vectors, found.vectors], axis=1)
+        n_made = self._search.n_products - before
+        if before + n_made >= N_SEARCH_PRODUCTS or n_made < more:
+            pairs = self._search.eigsh(k, self._which, tol=1.0, max_products=1)
+            self._vectors = np.concatenate([self._vectors, pairs.vectors], axis=1)
             self._search = None
-        return made
+        return n_made
 
     def __len__(self) -> int:
         return len(self._records)

@@ -7,7 +7,7 @@ import pytest
 
 from fastcurv import MLP, Objective
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def test_two_weight_network_has_its_known_saddle():

@@ -11,7 +11,7 @@ from fastcurv import MLP, Objective
 
 from .product_cases import NETS
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 every_net = pytest.mark.parametrize("net", NETS)
 

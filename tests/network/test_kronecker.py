@@ -10,7 +10,7 @@ import fastcurv as fc
 from fastcurv.network import kronecker
 from tests import nets
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def fitted(net):

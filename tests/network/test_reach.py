@@ -13,7 +13,7 @@ from fastcurv.structure.parameters import l2_diagonal
 from ..certify.longdouble import LD, Truth
 from ..nets import KERNELS, draw, every_activation
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), copies=False, **options):

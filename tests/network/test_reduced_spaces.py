@@ -23,7 +23,7 @@ from ..spectrum.spectra import picked
 from . import product_cases
 from .product_cases import EXACT, all_eigenvalues, check_coordinates, redundant_columns
 
-pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
+pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 EVERY = [True] * 3
 EVERY_END = ("LM", "LA", "SA", "BE")
@@ -228,6 +228,7 @@ def test_eigenpairs_from_every_space_are_correct_with_valid_residuals(
     assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + rounding).all()
 
 
+@pytest.mark.by_day(share=1)
 def test_start_and_deflation_vectors_work_in_every_space(reducible, rng, monkeypatch):
     """With pairs from a space as `against`, `eigsh` finds the next pairs in that space. Vectors
     outside the space lead to a search in parameter space. A start near the solution saves products.
@@ -241,12 +242,13 @@ def test_start_and_deflation_vectors_work_in_every_space(reducible, rng, monkeyp
     complement = first.reduction.complement_rows(0, 1).T
     for outside in (rng.standard_normal((H.shape[0], 1)), complement):
         there = fc.eigsh(H, 3, "LA", space=space, against=outside, seed=0)
-        assert there.space == "parameters" or outside is complement
+        assert there.space == "parameters" or space != "outputs" and outside is complement
     again = fc.eigsh(H, 3, "LA", space=space, v0=first.vectors, probe=False, seed=0)
     assert again.n_products < first.n_products / 2
     assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
 
 
+@pytest.mark.by_day(share=1)
 def test_all_spectral_functions_include_eigenvalues_outside_the_space(reducible):
     """Trace, Frobenius norm, eigenvalues, inertia, density and Krylov runs include the repeated
     eigenvalue of the complement and agree with the dense matrix. In output space they take no
@@ -288,6 +290,7 @@ def test_all_spectral_functions_include_eigenvalues_outside_the_space(reducible)
         assert run.extend_from(H.gradient, 5).n == n
 
 
+@pytest.mark.by_day(share=1)
 def test_reduced_operators_and_their_eigenpairs_can_be_pickled(reducible):
     space, H, _ = reducible
     R = H.reduced(space)

@@ -9,7 +9,7 @@ from fastcurv.network.rows import RowSource, make_row_source
 
 from ..nets import CURVATURES
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 N, BLOCK = 90, 40
 

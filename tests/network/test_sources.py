@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 import fastcurv as fc
 from fastcurv.network.rows import ArrayFile, RowSource, regroup_rows
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 N, SIZES = 137, [5, 7, 4, 3]
 

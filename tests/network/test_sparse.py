@@ -16,7 +16,7 @@ from ..certify.longdouble import Truth
 from ..nets import CURVATURES, KERNELS, draw, every_activation
 from .product_cases import assert_same_results
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def sparse_and_dense(

@@ -18,7 +18,7 @@ from fastcurv.structure.orbits import column_dependencies
 
 from .product_cases import assert_same_results
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 N, SIZES = 137, [5, 7, 4, 3]
 CASES = [

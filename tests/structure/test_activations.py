@@ -21,7 +21,7 @@ from ..network.product_cases import assert_same_results
 from ..plans import least_memory
 from .test_losses import KINDS, check_nothing_is_certified
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 TANH = nets.OWN["hyperbolic"]
 SMALL = [*nets.OWN][:5]  # user-defined activations that do not grow faster than z

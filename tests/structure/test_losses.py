@@ -20,7 +20,7 @@ from .. import nets
 from ..certify.longdouble import HAS_LONG_DOUBLE, LD, in_long_double, user_loss_derivatives
 from ..network.product_cases import assert_same_results
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 NAMES = [
     *losses.BUILT_IN_LOSSES,

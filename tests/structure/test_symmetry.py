@@ -20,7 +20,7 @@ from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from .. import nets
 
-pytestmark = pytest.mark.by_day(share=1 / 3)
+pytestmark = pytest.mark.by_day(share=1 / 2)
 
 
 def flat_directions(ob, theta):

@@ -370,8 +370,8 @@ class Objective(AnyObjective):
         self._workers = frozenset(threads)
         if not joined:
             return
-        held = self.client.who_has(self._shards)
-        owners = [next(iter(held.get(shard.key, ())), None) for shard in self._shards]
+        holders = self.client.who_has(self._shards)
+        owners = [next(iter(holders.get(shard.key, ())), None) for shard in self._shards]
         for i, home in plan_shard_moves(owners, threads).items():
             self._moved.append(i)
             self._shards[i] = self.client.submit(
@@ -460,8 +460,8 @@ class Objective(AnyObjective):
         touched = np.unique(shard).tolist()
         picked = [numbers[shard == i] - firsts[i] for i in touched]
         order = np.argsort(shard, kind="stable")
-        kept = np.array_equal(order, np.arange(len(order)))
-        other = self._copy_without_shards(self.model, _order=None if kept else order)
+        in_order = np.array_equal(order, np.arange(len(order)))
+        other = self._copy_without_shards(self.model, _order=None if in_order else order)
         shards = [self._shards[i] for i in touched]
         sizes = [len(p) for p in picked]
         other._set_shards(shards, sizes, self._frame, picked)
@@ -486,24 +486,24 @@ def plan_shard_moves(owners: Sequence[str | None], threads: dict[str, int]) -> d
     >>> plan_shard_moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
     {0: 'b', 1: 'b'}
     """
-    held = {name: sum(owner == name for owner in owners) for name in threads}
-    known = sum(held.values())
-    whole = max(1, sum(threads.values()))
-    quota = {name: known * n // whole for name, n in threads.items()}
+    shard_counts = {name: sum(owner == name for owner in owners) for name in threads}
+    n_owned = sum(shard_counts.values())
+    n_threads = max(1, sum(threads.values()))
+    quota = {name: n_owned * n // n_threads for name, n in threads.items()}
     # Workers that hold more shards than their quota come first, which keeps shards in place.
-    extra = sorted(threads, key=lambda name: quota[name] - held[name])
-    parted = [name for name in extra if known * threads[name] % whole]
-    for name in parted[: known - sum(quota.values())]:
+    extra = sorted(threads, key=lambda name: quota[name] - shard_counts[name])
+    parted = [name for name in extra if n_owned * threads[name] % n_threads]
+    for name in parted[: n_owned - sum(quota.values())]:
         quota[name] += 1
-    found: dict[int, str] = {}
+    moves: dict[int, str] = {}
     for i, owner in enumerate(owners):
         if owner not in quota:
             continue
-        if held[owner] > quota[owner]:
-            found[i] = next(name for name in threads if held[name] < quota[name])
-            held[found[i]] += 1
-            held[owner] -= 1
-    return found
+        if shard_counts[owner] > quota[owner]:
+            moves[i] = next(name for name in threads if shard_counts[name] < quota[name])
+            shard_counts[moves[i]] += 1
+            shard_counts[owner] -= 1
+    return moves
 
 
 def _copy_arrays(found: Any) -> Any:
@@ -523,16 +523,16 @@ def _is_task(x: Any) -> bool:
 def _check_shards(shards: Any) -> list[Any]:
     if isinstance(shards, (str, bytes, Path)) or not is_iterable(shards):
         raise TypeError(f"shards must be a sequence of shards, got {type_phrase(shards)}.")
-    found = list(shards)
-    if not found:
+    shard_list = list(shards)
+    if not shard_list:
         raise ValueError("shards must hold at least one shard, got an empty list.")
-    for i, one in enumerate(found):
+    for i, one in enumerate(shard_list):
         if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
             raise TypeError(
                 f"shard {i} must be a function that loads it on a worker, a path or a future, got "
                 f"{type_phrase(one)}."
             )
-    return found
+    return shard_list
 
 
 @contextmanager

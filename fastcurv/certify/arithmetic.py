@@ -58,20 +58,22 @@ def multiply_rounded_up(x: Any, y: Any) -> Any:
     """Return ``x * y`` entry by entry for magnitudes x, y >= 0, rounded up if a product may
     underflow. An entry is 0 only if x or y is 0.
     """
-    found = np.asarray(x * y)
-    if found.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
-        return found
-    return found + SMALLEST_SUBNORMAL * ((x > 0) & (y > 0))
+    product = np.asarray(x * y)
+    if product.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
+        return product
+    return product + SMALLEST_SUBNORMAL * ((x > 0) & (y > 0))
 
 
 def matmul_rounded_up(X: Floats, Y: Floats) -> Floats:
     """Return ``X @ Y`` for magnitudes X, Y >= 0, rounded up if a product may underflow. An entry is
     0 only if every term of its sum has a factor 0.
     """
-    found = X @ Y
+    product = X @ Y
     if _smallest_positive_entry(X) * _smallest_positive_entry(Y) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW:
-        return found
-    return np.asarray(found + SMALLEST_SUBNORMAL * ((X > 0).astype(float) @ (Y > 0).astype(float)))
+        return product
+    return np.asarray(
+        product + SMALLEST_SUBNORMAL * ((X > 0).astype(float) @ (Y > 0).astype(float))
+    )
 
 
 def _smallest_positive_entry(X: Floats) -> float:
@@ -82,11 +84,11 @@ def _smallest_positive_entry(X: Floats) -> float:
 
 def row_norms(E: Floats) -> Floats:
     """Return the Euclidean norms (rows, 1) of the rows of E, rounded up if a norm may underflow."""
-    found = safe_row_norms(E)[:, None]
+    norms = safe_row_norms(E)[:, None]
     return (
-        found
-        if found.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW
-        else np.asarray(found + SMALLEST_SUBNORMAL * (found > 0))
+        norms
+        if norms.min(initial=1.0) >= MIN_MAGNITUDE_WITHOUT_UNDERFLOW
+        else np.asarray(norms + SMALLEST_SUBNORMAL * (norms > 0))
     )
 
 
@@ -94,8 +96,8 @@ def norm(x: ArrayLike) -> float:
     """Return the Euclidean norm of all entries of x, computed in float64. Bounds use this function
     because, unlike `safe_norm`, it rounds up if the norm underflows.
     """
-    found = safe_norm(np.asarray(x, dtype=float))
-    return found + SMALLEST_SUBNORMAL * (found > 0)
+    size = safe_norm(np.asarray(x, dtype=float))
+    return size + SMALLEST_SUBNORMAL * (size > 0)
 
 
 def spectral_norm_bound(A: Floats) -> float:
@@ -320,10 +322,10 @@ class RoundingModel:
         # BLAS computes one product for each term; the products are added afterwards.
         if self.own:
             return k + terms + 2
-        most = int(self.sums["slice"])
-        if not most:
+        slice_length = int(self.sums["slice"])
+        if not slice_length:
             return terms * k + 1
-        return min(terms * k, most) + terms * -(-k // most) + 1
+        return min(terms * k, slice_length) + terms * -(-k // slice_length) + 1
 
     def record_overflow(self, size: Floats) -> None:
         """Set the attribute `overflow` to True if an entry of `size`, an array of magnitudes of

@@ -347,10 +347,10 @@ def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray
     larger than ``sqrt(N)``. Hence ``gamma h + beta`` is negative on the ball if ``(|gamma| +
     radius) sqrt(N) + beta + radius < 0``.
     """
-    most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
+    max_normalised = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
     norms = batch_norm_params(ob.model, theta)
     return [
-        (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
+        (np.abs(gamma) + radius) * max_normalised + beta + radius < -1e-12 * np.abs(beta)
         if activation_spec(name).leak == 0.0
         else np.zeros(len(gamma), dtype=bool)
         for name, norm in zip(ob.model.activation, norms)

@@ -201,8 +201,8 @@ class ColumnErrorAccumulator:
         may overflow. The factors have magnitudes x (rows, units) and y (rows, inputs). One of x and
         y may be (rows, 1).
         """
-        most = [np.asarray(z.max(axis=0)) for z in (x, y)]
-        off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
+        maxima = [np.asarray(z.max(axis=0)) for z in (x, y)]
+        off[:, ~(self.r.N * maxima[0][:, None] * maxima[1] < self.r.max)] = np.inf
 
     def row_norms(self, s: State) -> dict[str, list[NormBound]]:
         """Return a dictionary of lists by layer of `NormBound`, each (rows, 1). The lists "a" and
@@ -241,9 +241,9 @@ class ColumnErrorAccumulator:
         single units. They replace ``||W||`` if the vector is 0 except at one unit.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
-        most = W_abs * (x.size + x.error)
-        self.peak = np.maximum(self.peak, most)
-        rounding = self.gammas[l] * most
+        products = W_abs * (x.size + x.error)
+        self.peak = np.maximum(self.peak, products)
+        rounding = self.gammas[l] * products
         new = NormBound(
             W * x.new.size + SMALLEST_SUBNORMAL, W * x.new.error + rounding + SMALLEST_SUBNORMAL
         )
@@ -399,16 +399,18 @@ def column_error_bounds(R: ErrorPass, kind: str = "hessian") -> Floats:
     if is_batch_normalised(R.ob.model):
         return np.array([R.product_error_bound(e, kind) for e in np.eye(len(R.theta))])
     r = R.arithmetic
-    found = []
+    bounds_of_blocks = []
     with np.errstate(all="ignore"):
-        known = ColumnErrorAccumulator(R, kind)
-        for off, off_b in zip(known.off, known.off_b):
-            found.append(np.hypot.reduce(off, axis=0).ravel())
+        accumulator = ColumnErrorAccumulator(R, kind)
+        for off, off_b in zip(accumulator.off, accumulator.off_b):
+            bounds_of_blocks.append(np.hypot.reduce(off, axis=0).ravel())
             if R.ob.model.bias:
-                found.append(np.hypot.reduce(off_b, axis=0))
+                bounds_of_blocks.append(np.hypot.reduce(off_b, axis=0))
         l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
         bounds = R.slack_factor * (
-            np.concatenate(found) + r.gamma(r.n_weight_roundings(2) + 3) * l2 + r.tiny / r.u
+            np.concatenate(bounds_of_blocks)
+            + r.gamma(r.n_weight_roundings(2) + 3) * l2
+            + r.tiny / r.u
         )
     finite = (
         np.isfinite(bounds)
@@ -436,22 +438,22 @@ def jacobian_row_error_bounds(R: ErrorPass) -> Floats:
         The error pass at theta, for a model without batch normalisation.
     """
     d_out = R.ob.model.sizes[-1]
-    found = []
+    row_bounds = []
     with np.errstate(all="ignore"):
-        known = ColumnErrorAccumulator(R, "jacobian", gather=False)
+        accumulator = ColumnErrorAccumulator(R, "jacobian", gather=False)
         for s in R.iter_states():
-            sizes = known.row_norms(s)
-            one = known.peak = np.ones((len(s.a[0].x), 1))
-            nothing: list[NormBound | None] = [None] * known.L
+            sizes = accumulator.row_norms(s)
+            one = accumulator.peak = np.ones((len(s.a[0].x), 1))
+            nothing: list[NormBound | None] = [None] * accumulator.L
             d = NormBound(one, 0 * one)
-            parts = known.run_backward(
-                s, sizes, d, None, known.L - 1, rz=nothing, ra=nothing, terms=1
+            parts = accumulator.run_backward(
+                s, sizes, d, None, accumulator.L - 1, rz=nothing, ra=nothing, terms=1
             )
-            lost = sum(known.underflow_bounds(s, sizes, forward=False))
+            lost = sum(accumulator.underflow_bounds(s, sizes, forward=False))
             size = np.hypot.reduce([lost + SMALLEST_SUBNORMAL, *(part.error for part in parts)])
-            size = np.where(known.peak < R.arithmetic.max, size, np.inf)
-            found.append(np.repeat(size[:, 0], d_out))
-        bounds = R.slack_factor * np.concatenate(found) + R.arithmetic.tiny / R.arithmetic.u
+            size = np.where(accumulator.peak < R.arithmetic.max, size, np.inf)
+            row_bounds.append(np.repeat(size[:, 0], d_out))
+        bounds = R.slack_factor * np.concatenate(row_bounds) + R.arithmetic.tiny / R.arithmetic.u
     return np.where(
         np.isfinite(bounds) & (not R.arithmetic.overflow) & (not flushes_subnormals()),
         bounds,

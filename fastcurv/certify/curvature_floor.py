@@ -191,8 +191,8 @@ class UnitBlockNorm:
         ).sum(axis=0)
 
     def norm_bound(self) -> float:
-        found = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
-        return NORM_ROUND_UP_FACTOR * float(np.max(found + self.off + self.count * MIN_NORMAL))
+        norms = [spectral_norm_bound(self.C[:, j]) for j in range(self.C.shape[1])]
+        return NORM_ROUND_UP_FACTOR * float(np.max(norms + self.off + self.count * MIN_NORMAL))
 
 
 def negative_curvature_bound_by_layers(passes: Passes) -> float:
@@ -342,15 +342,15 @@ def negative_curvature_bound_by_units(passes: Passes) -> float:
     at_most = _unit_block_bounds(delta, slope, bend, X1, x) + off
     if not np.isfinite(at_most).all():
         return np.inf
-    found = -np.inf
+    bound = -np.inf
     for tried, j in enumerate(np.argsort(-at_most)):
-        if not at_most[j] > found * (MIN_CANDIDATE_RATIO if tried >= MAX_EIGENVALUE_UNITS else 1):
-            found = max(found, float(at_most[j]))
+        if not at_most[j] > bound * (MIN_CANDIDATE_RATIO if tried >= MAX_EIGENVALUE_UNITS else 1):
+            bound = max(bound, float(at_most[j]))
             break
         raise_if_out_of_time()
         here = _unit_block_bound(delta, slope[:, j], bend[:, j], X1, x) + off[j]
-        found = max(found, float(here if np.isfinite(here) else at_most[j]))
-    return NORM_ROUND_UP_FACTOR * found
+        bound = max(bound, float(here if np.isfinite(here) else at_most[j]))
+    return NORM_ROUND_UP_FACTOR * bound
 
 
 def _largest_eigenvalue_bound(S: Floats) -> float:

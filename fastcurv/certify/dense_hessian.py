@@ -74,11 +74,11 @@ def _row_frobenius_norms(x: Floats) -> Floats:
     """Return the Frobenius norms (rows,) of a stack x (rows, i, j) of matrices, one for each
     row.
     """
-    found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
-    odd = ~((found > 1e-140) & (found < np.inf))
+    norms: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
+    odd = ~((norms > 1e-140) & (norms < np.inf))
     if odd.any():
-        found[odd] = row_norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
-    return found
+        norms[odd] = row_norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
+    return norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class RowBlockState:
         the second derivatives of each row's loss with respect to the layer's k inputs. The terms
         with phi'' are left out if `curved` is False.
         """
-        found: list[RowMatrices] = []
+        curvatures: list[RowMatrices] = []
         for k in range(self.L - 1, 0, -1):
             W = self.passes.W[k].A
             w = self.passes.W[k].norm
@@ -198,7 +198,7 @@ class RowBlockState:
             else:
                 p = self.p[k]
                 skip = float(self.passes.skips[k])
-                inner = found[-1]
+                inner = curvatures[-1]
                 P = p.x[:, :, None] * W
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
@@ -211,8 +211,8 @@ class RowBlockState:
             if not top and (q := self.q[k]) is not None:
                 x += np.matmul(W.T * q.x[:, None, :], W)
                 e += w * q.off * w + gamma * f * q.top * f + MATRIX_UNDERFLOW_BOUND * f
-            found.append(RowMatrices.from_sum(x, e))
-        return found[::-1]
+            curvatures.append(RowMatrices.from_sum(x, e))
+        return curvatures[::-1]
 
     def iter_blocks(self, l: int) -> Iterator[tuple[int, RowMatrices, RowMatrices | None]]:
         """Yield the tuple ``(m, S, K)`` for every layer m >= l. For each row, S holds the
@@ -309,8 +309,8 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
         return None
     at = round_to_model_dtype(ob, theta)
     short = kind == "hessian" and at.size <= MULTI_RESULT_CACHE_MAX_PARAMS
-    found = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
-    return found if found.finite else None
+    enclosed = _hessian_at(ob, at) if short else EnclosedHessian(ob, passes_at(ob, at), kind)
+    return enclosed if enclosed.finite else None
 
 
 @cache_last_result
@@ -318,9 +318,9 @@ def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
     """Return the `EnclosedHessian` of kind "hessian" at theta (n,), with a read-only matrix A. The
     result is cached, because the last Newton steps and `classify` both need this matrix.
     """
-    found = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
-    found.A.flags.writeable = False
-    return found
+    enclosed = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
+    enclosed.A.flags.writeable = False
+    return enclosed
 
 
 class EnclosedHessian:
@@ -463,12 +463,12 @@ class EnclosedHessian:
             self._write_block_sums(*at)
         for s in row_block_slices(n, n):
             self.A[s, : s.start] = self.A[: s.start, s].T
-            own = self.A[s, s]
-            own[...] = np.triu(own) + np.triu(own, 1).T
+            block = self.A[s, s]
+            block[...] = np.triu(block) + np.triu(block, 1).T
         self.A[np.diag_indices(n)] += self.l2
         self.bounds = self._column_error_bounds()
-        known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
-        self.finite = bool(known and not self.passes.arithmetic.overflow)
+        is_finite = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
+        self.finite = bool(is_finite and not self.passes.arithmetic.overflow)
 
     def _column_error_bounds(self) -> Floats:
         """Return bounds (n,) on the norms of the errors of the columns of A."""
@@ -490,14 +490,14 @@ class EnclosedHessian:
         """Return an array (n,) with the index of the input that each parameter multiplies, counted
         over all layers. The constant 1 of the biases counts as one more input of a layer.
         """
-        found = []
+        indices = []
         start = 0
         for o, k in self.shapes:
-            found.append(np.tile(np.arange(start, start + k), o))
+            indices.append(np.tile(np.arange(start, start + k), o))
             if self.bias:
-                found.append(np.full(o, start + k))
+                indices.append(np.full(o, start + k))
             start += k + self.bias
-        return np.concatenate(found)
+        return np.concatenate(indices)
 
     def entry_error_bounds(self) -> Floats:
         """Return bounds (n, n) on the errors of the entries of A."""
@@ -507,16 +507,16 @@ class EnclosedHessian:
             E[ends[l] : ends[l + 1], ends[m] : ends[m + 1]] = part
             E[ends[m] : ends[m + 1], ends[l] : ends[l + 1]] = part.T
         at = self._input_indices()
-        found = E[np.ix_(at, at)]
+        bounds = E[np.ix_(at, at)]
         for (l, m), moved in self.of_K.items():
             o, k = self.shapes[m]
             rows = slice(self.starts[l], self.starts[l + 1])
             columns = slice(self.starts[m], self.starts[m] + o * k)
             more = np.repeat(moved[at[rows] - ends[l]], k, axis=1)
-            found[rows, columns] += more
-            found[columns, rows] += more.T
-        found[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
-        return np.asarray(NORM_ROUND_UP_FACTOR * found + MATRIX_UNDERFLOW_BOUND * self.weight)
+            bounds[rows, columns] += more
+            bounds[columns, rows] += more.T
+        bounds[np.diag_indices(len(at))] += 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A))
+        return np.asarray(NORM_ROUND_UP_FACTOR * bounds + MATRIX_UNDERFLOW_BOUND * self.weight)
 
     def layer_indices(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the layer of each parameter."""
@@ -538,12 +538,12 @@ class EnclosedHessian:
         for (l, m), moved in self.of_K.items():
             each[l, m] += norm(most[l][:, None] * moved * units[m][0].max(axis=1))
         top = float(d.max(initial=0.0))
-        own = (
+        diagonal_part = (
             2 * UNIT_ROUNDOFF * norm(d * np.diagonal(self.A) * d)
             + top * len(d) * MATRIX_UNDERFLOW_BOUND * self.weight * top
         )
-        found = NORM_ROUND_UP_FACTOR * (norm([*each.values()]) * 2**0.5 + own)
-        return found if found == found else np.inf
+        bound = NORM_ROUND_UP_FACTOR * (norm([*each.values()]) * 2**0.5 + diagonal_part)
+        return bound if bound == bound else np.inf
 
 
 # --------------------------------------------------------------------------------------------------

@@ -346,5 +346,5 @@ def range_space(H: Any, max_dim: int) -> ProvedRangeSpace | None:
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MAX_BASES_BYTES:
         return None
-    found = ProvedRangeSpace(H)
-    return found if found.m <= max_dim and found.n_complement > 0 and found.leak < np.inf else None
+    space = ProvedRangeSpace(H)
+    return space if space.m <= max_dim and space.n_complement > 0 and space.leak < np.inf else None

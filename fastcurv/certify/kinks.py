@@ -116,11 +116,11 @@ class ReluData:
         """Return a `ReluData` of the rows from `start` to `stop`, not including `stop`. Its loss is
         divided by the same number as that of all rows.
         """
-        found = copy.copy(self)
-        found.X = self.X[start:stop]
-        found.y = self.y[start:stop]
-        found.weight = self.weight[start:stop]
-        return found
+        block = copy.copy(self)
+        block.X = self.X[start:stop]
+        block.y = self.y[start:stop]
+        block.weight = self.weight[start:stop]
+        return block
 
     def find_unit_copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
         """Return, for each hidden layer, an array (width,) with the index of the unit of which each
@@ -132,20 +132,20 @@ class ReluData:
         """
         layers = layers_of(self, theta)
         parents = []
-        for l, (gate, gone) in enumerate(zip(gates, collapsed)):
+        for l, (gate, collapsed_units) in enumerate(zip(gates, collapsed)):
             into, out = weights_of_units(layers, l)
             size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
             parent = np.arange(len(size))
-            kept = [i for i in np.argsort(-size, kind="stable") if not gone[i]]
+            candidates = [i for i in np.argsort(-size, kind="stable") if not collapsed_units[i]]
             pattern = np.nan_to_num(gate, nan=-1.0)
-            for k, i in enumerate(kept):
-                for j in kept[:k]:
+            for k, i in enumerate(candidates):
+                for j in candidates[:k]:
                     same = parent[j] == j and np.array_equal(pattern[:, i], pattern[:, j])
                     if same and _is_multiple(into[i], into[j]) and _is_multiple(out[i], out[j]):
                         parent[i] = j
                         break
-            if kept:
-                parent[gone] = kept[0]
+            if candidates:
+                parent[collapsed_units] = candidates[0]
             parents.append(parent)
         return parents
 
@@ -156,12 +156,12 @@ class ReluData:
         above. `gates` is a list by hidden layer of phi' (N, width); NaN, the gate at an active
         kink, counts as active.
         """
-        found: list[NDArray[np.bool_]] = []
+        masks: list[NDArray[np.bool_]] = []
         here = np.ones(len(gates[0]), dtype=bool)
         for gate in reversed(gates):
-            found.append(np.repeat(here[:, None], gate.shape[1], axis=1))
+            masks.append(np.repeat(here[:, None], gate.shape[1], axis=1))
             here = here & (gate != 0).any(axis=1)
-        return found[::-1]
+        return masks[::-1]
 
     def merge_equal_rows(self) -> ReluData:
         """Return these rows with all rows of equal inputs merged into one row, with the sum of
@@ -174,34 +174,34 @@ class ReluData:
         _, first, inverse = np.unique(self.X, axis=0, return_index=True, return_inverse=True)
         if len(first) == len(self.X):
             return self
-        found = copy.copy(self)
-        found.first = first
-        found.inverse = np.asarray(inverse).reshape(-1)
+        merged = copy.copy(self)
+        merged.first = first
+        merged.inverse = np.asarray(inverse).reshape(-1)
         weight = np.zeros(len(first), np.longdouble)
         y = np.zeros((len(first), self.y.shape[1]))
-        np.add.at(weight, found.inverse, self.weight.astype(np.longdouble))
+        np.add.at(weight, merged.inverse, self.weight.astype(np.longdouble))
         y = y.astype(np.longdouble)
-        np.add.at(y, found.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
-        found.X = self.X[first]
-        found.weight = weight.astype(float)
-        found.y = (y / np.where(weight > 0, weight, 1)[:, None]).astype(float)
-        return found
+        np.add.at(y, merged.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
+        merged.X = self.X[first]
+        merged.weight = weight.astype(float)
+        merged.y = (y / np.where(weight > 0, weight, 1)[:, None]).astype(float)
+        return merged
 
     def remove_units(self, units: list[NDArray[np.bool_]]) -> ReluData:
         """Return these rows for the network without the hidden units that are True in the masks
         `units`, one mask (width,) for each hidden layer.
         """
         ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
-        gone = [ends[0], *units, ends[1]]
-        kept = np.ones(len(self.l2), dtype=bool)
-        for (W, b), below, above in zip(layers_of(self, kept), gone, gone[1:]):
+        removed = [ends[0], *units, ends[1]]
+        remaining = np.ones(len(self.l2), dtype=bool)
+        for (W, b), below, above in zip(layers_of(self, remaining), removed, removed[1:]):
             W &= ~(above[:, None] | below)
             if b is not None:
                 b &= ~above
-        found = copy.copy(self)
-        found.sizes = tuple(int((~g).sum()) for g in gone)
-        found.l2 = self.l2[kept]
-        return found
+        reduced = copy.copy(self)
+        reduced.sizes = tuple(int((~g).sum()) for g in removed)
+        reduced.l2 = self.l2[remaining]
+        return reduced
 
     def forward(
         self, layers: list[tuple[NDArray[Any], Any]], activate: Callable[[int, NDArray[Any]], Any]
@@ -549,12 +549,12 @@ class UnitCopyMap:
         from the array in `of_kept` with a column for every kept unit. Two-dimensional arrays are
         also expanded from the merged rows to all rows.
         """
-        found = []
+        columns_by_layer = []
         for column, parent, keep in zip(of_kept, self.parents, self.keep):
             place = np.cumsum(keep) - 1
             whole = column[..., place[parent]]
-            found.append(whole[self.rows.inverse] if column.ndim == 2 else whole)
-        return found
+            columns_by_layer.append(whole[self.rows.inverse] if column.ndim == 2 else whole)
+        return columns_by_layer
 
 
 EPS = float(np.finfo(np.float64).eps)
@@ -658,25 +658,25 @@ class SmoothPieceObjective(SmoothFunction):
         """Return a copy of this objective with units (n_slopes,) for the slopes. Points hold
         slopes, but bounds are then on balls of (theta, t), where ``slopes = units t``.
         """
-        found = copy.copy(self)
-        found.units = units
-        return found
+        scaled = copy.copy(self)
+        scaled.units = units
+        return scaled
 
     def split_by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
         """Return `of_slopes` (..., n_slopes), values at the active kinks, as a list by hidden layer
         of arrays (..., N, width). All entries without an active kink are taken from `gates`, or are
         NaN if `gates` is None.
         """
-        found = []
+        by_layer = []
         at = 0
         for l, active in enumerate(self.active):
             gate = np.full(active.shape, np.nan) if gates is None else gates[l]
             gate = np.broadcast_to(gate, (*of_slopes.shape[:-1], *active.shape))
-            found.append(gate.astype(of_slopes.dtype))
+            by_layer.append(gate.astype(of_slopes.dtype))
             count = int(active.sum())
-            found[l][..., active] = of_slopes[..., at : at + count]
+            by_layer[l][..., active] = of_slopes[..., at : at + count]
             at += count
-        return found
+        return by_layer
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
         """Return four lists at a point (theta, slopes): the weights and biases of the layers, the
@@ -761,14 +761,17 @@ class SmoothPieceObjective(SmoothFunction):
             moves.append(A1)
             if l == len(gates):
                 continue
-            held = units[l]
-            gate = np.where(self.effective[l], np.abs(gates[l]), 1.0).max(axis=1) + radius * held
+            layer_units = units[l]
+            gate = (
+                np.where(self.effective[l], np.abs(gates[l]), 1.0).max(axis=1)
+                + radius * layer_units
+            )
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
             reach.append(Z1)
             sizes.append(gate)
-            A1 = (gate * Z1 + held * bent) * RECURSION_ROUND_UP_FACTOR
-            A2 = (gate * Z2 + 2 * held * Z1) * RECURSION_ROUND_UP_FACTOR
-            A3 = (gate * Z3 + 3 * held * Z2) * RECURSION_ROUND_UP_FACTOR
+            A1 = (gate * Z1 + layer_units * bent) * RECURSION_ROUND_UP_FACTOR
+            A2 = (gate * Z2 + 2 * layer_units * Z1) * RECURSION_ROUND_UP_FACTOR
+            A3 = (gate * Z3 + 3 * layer_units * Z2) * RECURSION_ROUND_UP_FACTOR
         return {
             **{"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights},
             **{"A0": inputs, "A1": moves, "units": units},
@@ -825,14 +828,14 @@ class SmoothPieceObjective(SmoothFunction):
         for l in reversed(range(len(self.gates))):
             active = self.active[l]
             z = np.abs(zs[l])
-            held = b["units"][l]
+            layer_units = b["units"][l]
             change = d1 * b["A0"][l] + d0 * b["A1"][l]
             if self.collapsed[l].any():
                 opening = min(
                     opening, self._collapsed_unit_margin(point, l) - radius * float(change.sum())
                 )
             if self.n_copies and self.copies.copied_unit_mask(l).any():
-                turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
+                turned = (1 + b["gates"][l]) * change + layer_units * d0 * b["A0"][l]
                 leaving = min(leaving, self._decay_margin(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
             e0 = w * d0
@@ -844,7 +847,7 @@ class SmoothPieceObjective(SmoothFunction):
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
             d0 = b["gates"][l] * e0
-            d1 = (b["gates"][l] * e1 + held * e0) * RECURSION_ROUND_UP_FACTOR
+            d1 = (b["gates"][l] * e1 + layer_units * e0) * RECURSION_ROUND_UP_FACTOR
         if at.size:
             low = np.concatenate(
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]

@@ -182,8 +182,8 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
             )
             here += _zero_safe_product(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
-    found = total * NORM_ROUND_UP_FACTOR
-    return float(found) if np.isfinite(found) and not passes.arithmetic.overflow else np.inf
+    bound = total * NORM_ROUND_UP_FACTOR
+    return float(bound) if np.isfinite(bound) and not passes.arithmetic.overflow else np.inf
 
 
 def loss_derivative_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
@@ -279,9 +279,9 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
             bend = math.hypot(bend, norm(_zero_safe_product(b.Z2[at], root)))
             error = math.hypot(error, norm(root * off[at]))
             residuals.append((root * gap[at]).ravel())
-    known = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
+    is_finite = np.isfinite(bend) and not passes.arithmetic.overflow and radius < np.inf
     return ResidualBounds(
-        float(bend * NORM_ROUND_UP_FACTOR) if known else np.inf,
+        float(bend * NORM_ROUND_UP_FACTOR) if is_finite else np.inf,
         rows,
         np.repeat(roots, ob.model.sizes[-1]),
         np.concatenate(residuals),

@@ -359,13 +359,13 @@ class LossDerivatives:
         # By Gershgorin's theorem `bend` is a bound on ||diag p - p p'||.
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
-        whole = multiply_rounded_up(self.f, np.abs(T))
+        mass = multiply_rounded_up(self.f, np.abs(T))
         rounded = Errors(
             self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + 4 * r.eta
         )
-        carried = multiply_rounded_up(whole * np.minimum(grown, 0.5), dz.nu)
+        carried = multiply_rounded_up(mass * np.minimum(grown, 0.5), dz.nu)
         d = self.f * np.where(first, rest - T * S * share, T * self.p - y)
-        return d, Errors(multiply_rounded_up(whole, moved), carried) + rounded, sign * (self.f * T)
+        return d, Errors(multiply_rounded_up(mass, moved), carried) + rounded, sign * (self.f * T)
 
     def _user_loss_terms(
         self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
@@ -376,29 +376,29 @@ class LossDerivatives:
         d) holds a matrix for each row, and `dh` bounds the norm of its error.
         """
         r = self.r
-        given = self.row.given
-        assert given is not None
-        found = given(z, y)
-        _, first, second = found
-        own = given.error_bounds(z, y, found, EPS)
-        third = given.third_derivative_bounds(z, y, dz.E)
+        loss_function = self.row.given
+        assert loss_function is not None
+        terms = loss_function(z, y)
+        _, first, second = terms
+        errors_of_terms = loss_function.error_bounds(z, y, terms, EPS)
+        third = loss_function.third_derivative_bounds(z, y, dz.E)
         local = self.uf + 4 * r.u
-        self.bounds = given, z, y
-        if not given.coupled:
+        self.bounds = loss_function, z, y
+        if not loss_function.coupled:
             h = self.f * np.abs(second)
-            off = self.f * (own + multiply_rounded_up(third, dz.E))
+            off = self.f * (errors_of_terms + multiply_rounded_up(third, dz.E))
             dd = dz.multiply(h + off) + Errors(
-                self.f * own + local * self.f * np.abs(first) + 4 * r.eta
+                self.f * errors_of_terms + local * self.f * np.abs(first) + 4 * r.eta
             )
             dh = Errors(off + local * h + 4 * r.eta)
             return self.f * first, dd, Enclosure(sign * self.f * second, dh, r)
         m = z.shape[1]
         self.bend = self.f * np.sqrt((second**2).sum(axis=(1, 2)))[:, None]
-        off = m * own.max(axis=1, keepdims=True)
+        off = m * errors_of_terms.max(axis=1, keepdims=True)
         self.dh = self.f * (off + multiply_rounded_up(third.max(axis=1, keepdims=True), dz.nu))
         self.dh = self.dh + local * self.bend + 4 * m * r.eta
         moved = multiply_rounded_up(self.bend + self.dh, dz.nu) + row_norms(
-            self.f * own + local * (self.f * np.abs(first))
+            self.f * errors_of_terms + local * (self.f * np.abs(first))
         )
         moved = moved + 4 * m * r.eta
         dd = Errors(np.broadcast_to(moved, z.shape), moved)
@@ -409,9 +409,11 @@ class LossDerivatives:
         loss. They hold for outputs at a distance of at most `move` (rows, 1) from the exact outputs
         at theta, and include weights and divisor.
         """
-        given, z, y = self.bounds
-        third = given.third_derivative_bounds(z, y, self.d_z.E + move).max(axis=1, keepdims=True)
-        plain = not given.coupled
+        loss_function, z, y = self.bounds
+        third = loss_function.third_derivative_bounds(z, y, self.d_z.E + move).max(
+            axis=1, keepdims=True
+        )
+        plain = not loss_function.coupled
         bend = self.h.magnitude.max(axis=1, keepdims=True) if plain else self.bend + self.dh
         return bend + multiply_rounded_up(self.f * third, self.d_z.nu + move), self.f * third
 
@@ -427,8 +429,8 @@ class LossDerivatives:
     def rdelta(self, rz: Enclosure) -> Enclosure:
         """Return ``rdelta = (d2L/dz2) rz`` as an `Enclosure` (rows, d_out)."""
         if self.row.per_entry:
-            found = rz * self.h
-            return Enclosure(found.x, found.dx, self.r, found.dx)
+            product = rz * self.h
+            return Enclosure(product.x, product.dx, self.r, product.dx)
         if self.row.given:
             x = np.einsum("ijk,ik->ij", self.h, rz.x)
             size = row_norms(np.abs(rz.x)) + rz.dx.nu
@@ -448,9 +450,9 @@ class LossDerivatives:
             self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0
         )
         E = self._cross_entropy_rdelta_errors(size, w, self._center_logit_errors(rz.dx.E))
-        own = self._cross_entropy_rdelta_errors(size, w, 0.0)
+        softmax_errors = self._cross_entropy_rdelta_errors(size, w, 0.0)
         carried = multiply_rounded_up(self._bound_loss_curvature(), rz.dx.nu)
-        dx = Errors(E, row_norms(own) + carried + self.r.gamma(m + 8) * row_norms(E))
+        dx = Errors(E, row_norms(softmax_errors) + carried + self.r.gamma(m + 8) * row_norms(E))
         return Enclosure(self.h * self.p * w, dx, self.r, dx)
 
     def _coupled_curvature_errors(self) -> Floats:
@@ -483,10 +485,10 @@ class LossDerivatives:
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
         sums = sums.sum(axis=1, keepdims=True) + m * r.eta
-        whole = np.abs(w) + E + sums  # bounds the intermediate s p, which may underflow
-        found = s * P * (E + sums + 4 * r.u * whole) + 4 * r.eta * (1 + whole)
-        found += (s * self.dp + self.dh * self.p) * np.abs(w)
-        return np.where(whole + size < r.max / 4, found, np.inf)
+        magnitude = np.abs(w) + E + sums  # bounds the intermediate s p, which may underflow
+        error = s * P * (E + sums + 4 * r.u * magnitude) + 4 * r.eta * (1 + magnitude)
+        error += (s * self.dp + self.dh * self.p) * np.abs(w)
+        return np.where(magnitude + size < r.max / 4, error, np.inf)
 
     def fisher_rdelta(self, rz: Enclosure) -> Enclosure:
         """Return ``rdelta = N <delta, rz> delta`` of the empirical Fisher, with shape (rows,
@@ -499,10 +501,10 @@ class LossDerivatives:
         along = (d.x * rz.x).sum(axis=1, keepdims=True)
         m = d.x.shape[1]
         moved = (d.magnitude * drz.E + d.dx.E * size).sum(axis=1, keepdims=True)
-        whole = row_norms(np.abs(d.x)) + d.dx.nu
+        norms = row_norms(np.abs(d.x)) + d.dx.nu
         moved = np.minimum(
             moved,
-            multiply_rounded_up(whole, drz.nu) + multiply_rounded_up(d.dx.nu, row_norms(size)),
+            multiply_rounded_up(norms, drz.nu) + multiply_rounded_up(d.dx.nu, row_norms(size)),
         )
         moved += (
             r.gamma(m + 2) * (d.magnitude * rz.magnitude).sum(axis=1, keepdims=True) + 4 * m * r.eta
@@ -511,7 +513,7 @@ class LossDerivatives:
         moved = r.N * moved
         along = r.N * np.abs(along)
         moved = np.where(moved + along < r.max, moved, np.inf)
-        dx = Errors(moved * d.magnitude + along * d.dx.E, moved * whole + along * d.dx.nu)
+        dx = Errors(moved * d.magnitude + along * d.dx.E, moved * norms + along * d.dx.nu)
         dx = dx + Errors(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
         return Enclosure(rd, dx, r, dx)
 
@@ -530,9 +532,11 @@ class LossDerivatives:
         root = math.sqrt(2.0)  # factor in |rz_j - rz_k| <= sqrt(2) ||rz||
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
-        own = self._cross_entropy_rdelta_errors(size, np.where(first, others, root + others), 0.0)
+        softmax_errors = self._cross_entropy_rdelta_errors(
+            size, np.where(first, others, root + others), 0.0
+        )
         B = self._bound_loss_curvature()
-        return B, row_norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
+        return B, row_norms(softmax_errors) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_rdelta_norm_factors(self) -> tuple[Floats, Floats]:
         """Return the pair (B, C), defined in `rdelta_norm_factors`, for the rdelta of
@@ -540,9 +544,9 @@ class LossDerivatives:
         """
         d = row_norms(np.abs(self.d.x))
         dd = self.d.dx.nu
-        whole = d + dd
-        lost = multiply_rounded_up(dd, whole + d) + multiply_rounded_up(
-            self.r.gamma(self.d.x.shape[1] + 6) * whole, whole
+        norms = d + dd
+        lost = multiply_rounded_up(dd, norms + d) + multiply_rounded_up(
+            self.r.gamma(self.d.x.shape[1] + 6) * norms, norms
         )
         return self.r.N * multiply_rounded_up(d, d), self.r.N * lost
 
@@ -753,19 +757,19 @@ class ErrorPass:
             If v does not have the shape of theta, or `kind` is not one of `CURVATURE_KINDS`.
         """
         check_choice(kind, CURVATURE_KINDS, "kind")
-        known: Floats = np.asarray(v, self.ob.dtype)
-        if known.shape != self.theta.shape:
-            raise ValueError(f"v must have shape {self.theta.shape}, got {known.shape}.")
-        if not np.isfinite(known).all():
+        v_cast: Floats = np.asarray(v, self.ob.dtype)
+        if v_cast.shape != self.theta.shape:
+            raise ValueError(f"v must have shape {self.theta.shape}, got {v_cast.shape}.")
+        if not np.isfinite(v_cast).all():
             return np.inf
         with np.errstate(all="ignore"):
             sums = self.new_sums()
-            direction = self.split_direction(known)
+            direction = self.split_direction(v_cast)
             at_theta = self.arithmetic.overflow
             for state in self.iter_states():
                 self.add_rpass_bounds(state, direction, kind, sums)
             l2 = l2_diagonal(self.ob) if kind != "fisher" else 0.0
-            bound = self.total_error_bound(sums, 2, known.astype(float), l2, computed)
+            bound = self.total_error_bound(sums, 2, v_cast.astype(float), l2, computed)
             self.arithmetic.overflow = at_theta
             return bound
 

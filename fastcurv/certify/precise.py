@@ -481,14 +481,14 @@ def _user_activation_derivatives(
     double has no more bits than double.
     """
     x, moved = _to_long_double(z)
-    found = phi(x)
-    own = phi.error_bounds(x, found, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
+    derivatives = phi(x)
+    own = phi.error_bounds(x, derivatives, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
     slope, bend, _ = phi.derivative_bounds(z.value.hi, np.broadcast_to(moved, x.shape))
     error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
     off = bend * moved + own
-    return PreciseEnclosure(_to_pair(found[0]), error * USER_BOUND_ROUND_UP_FACTOR), PreciseSlopes(
-        _to_pair(found[1]), off * USER_BOUND_ROUND_UP_FACTOR, float(slope.max())
-    )
+    return PreciseEnclosure(
+        _to_pair(derivatives[0]), error * USER_BOUND_ROUND_UP_FACTOR
+    ), PreciseSlopes(_to_pair(derivatives[1]), off * USER_BOUND_ROUND_UP_FACTOR, float(slope.max()))
 
 
 @dataclass
@@ -610,11 +610,13 @@ class PrecisePasses:
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
         tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
         error += pair_matmul_error_bound(len(d.size)) * tops[0] * tops[1]
-        found = [(pair_matmul(split_into_slices(d.value.T), split_into_slices(a.value.T)), error)]
+        gradients = [
+            (pair_matmul(split_into_slices(d.value.T), split_into_slices(a.value.T)), error)
+        ]
         if self.model.bias:
             error = float((d.error + 64 * PAIR_ROUNDOFF * d.size).sum())
-            found.append((pair_column_sums(d.value), error))
-        return found
+            gradients.append((pair_column_sums(d.value), error))
+        return gradients
 
     def loss_and_delta(
         self, z: PreciseEnclosure, rows: slice
@@ -623,8 +625,12 @@ class PrecisePasses:
         layer, from the outputs z of these rows.
         """
         ob = self.ob
-        given = loss_spec(ob.loss).given
-        y = self.y[rows] if given is not None else one_hot(self.y[rows], z.value.hi.shape[1])
+        loss_function = loss_spec(ob.loss).given
+        y = (
+            self.y[rows]
+            if loss_function is not None
+            else one_hot(self.y[rows], z.value.hi.shape[1])
+        )
         y = np.array(y, dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         w = w[:, None]
@@ -716,9 +722,9 @@ def _user_loss_terms(loss: LossFunction, z: PreciseEnclosure, y: Floats) -> Term
     infinite if long double has no more bits than double.
     """
     x, moved = _to_long_double(z)
-    found = loss(x, y)
-    value, first, second = found
-    own = loss.error_bounds(x, y, found, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
+    terms = loss(x, y)
+    value, first, second = terms
+    own = loss.error_bounds(x, y, terms, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
     third = loss.third_derivative_bounds(z.value.hi, y, moved).max(axis=1, keepdims=True)
     axes = (1, 2) if loss.coupled else 1
     bend = (
@@ -758,10 +764,13 @@ def precise_gradient_and_value(ob: Any, theta: Floats) -> tuple[Floats, float, f
             if over_rows is None
             else over_rows(precise_contribution, theta)
         )
-        found = add_l2(l2_diagonal(ob), theta, whole)
-        bounds = found.g_error + norm(found.g.lo), found.value_error + abs(float(found.value.lo))
+        with_penalty = add_l2(l2_diagonal(ob), theta, whole)
+        bounds = (
+            with_penalty.g_error + norm(with_penalty.g.lo),
+            with_penalty.value_error + abs(float(with_penalty.value.lo)),
+        )
         g_error, error = (PRECISE_ROUND_UP_FACTOR * x if np.isfinite(x) else np.inf for x in bounds)
-        return found.g.hi, g_error, float(found.value.hi), error
+        return with_penalty.g.hi, g_error, float(with_penalty.value.hi), error
 
 
 def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:

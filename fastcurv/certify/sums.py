@@ -120,10 +120,10 @@ class SumCertificates(Certificates):
         """Return the cached result for `name` if it was computed for the same `key`, otherwise
         return ``find()`` and cache it.
         """
-        kept = _last_results(self.objective)
-        known = kept.get(name)
+        results = _last_results(self.objective)
+        known = results.get(name)
         if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
-            known = kept[name] = (key, find())
+            known = results[name] = (key, find())
         return known[1]
 
     @property
@@ -157,10 +157,10 @@ class SumCertificates(Certificates):
         direction = loss_infimum.last_layer_direction(ob, at)
         if along is not None or loss_infimum.has_decay(ob, direction):
             return along
-        found = self._cached_result(
+        flags = self._cached_result(
             "ray", (at,), lambda: self._sum_over_shards(shard_classification_flags, at)
         )
-        return direction if found[0] == 0 and found[1] else None
+        return direction if flags[0] == 0 and flags[1] else None
 
     def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
         """Return None: the Jacobian of all rows is not formed for an objective in shards."""
@@ -199,5 +199,5 @@ class SumCertificates(Certificates):
         """
         floor, size = self._sum_over_shards(shard_curvature_floor, theta)
         least = float(np.min(l2_diagonal(self.objective)))
-        found = least + floor - 1e-12 * (least + size)
-        return float(found) if np.isfinite(found) else -np.inf
+        bound = least + floor - 1e-12 * (least + size)
+        return float(bound) if np.isfinite(bound) else -np.inf

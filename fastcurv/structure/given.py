@@ -75,12 +75,12 @@ class UserFunction(ReadOnlyMixin):
         for part in at:
             part.flags.writeable = False
         with np.errstate(all="ignore"), Callback():
-            found = self.function(*at)
-        if not isinstance(found, tuple) or len(found) != 3:
+            derivatives = self.function(*at)
+        if not isinstance(derivatives, tuple) or len(derivatives) != 3:
             raise TypeError(
-                f"{self!r} must return ({', '.join(self.parts)}), got {type_phrase(found)}."
+                f"{self!r} must return ({', '.join(self.parts)}), got {type_phrase(derivatives)}."
             )
-        first, second, third = map(np.asarray, found)
+        first, second, third = map(np.asarray, derivatives)
         return first, second, third
 
     def _check_shape(
@@ -121,16 +121,16 @@ class UserFunction(ReadOnlyMixin):
                 shapes[:2][-1], np.inf if self.third_bound is None else float(self.third_bound)
             )
         with np.errstate(all="ignore"), Callback():
-            found = np.asarray(self.third_bound(z, *at), float)
-        if found.shape not in shapes:
+            bounds = np.asarray(self.third_bound(z, *at), float)
+        if bounds.shape not in shapes:
             which = " or ".join(map(str, shapes))
             raise ValueError(
                 f"third_bound of {self!r} must return an array of shape {which}, got shape "
-                f"{found.shape} for z of shape {z.shape}."
+                f"{bounds.shape} for z of shape {z.shape}."
             )
         # A NaN or a negative bound is replaced by infinity.
-        found = np.where(found >= 0, found * USER_BOUND_ROUND_UP_FACTOR, np.inf)
-        return found[:, None] if found.ndim < z.ndim else found
+        bounds = np.where(bounds >= 0, bounds * USER_BOUND_ROUND_UP_FACTOR, np.inf)
+        return bounds[:, None] if bounds.ndim < z.ndim else bounds
 
 
 class LossFunction(UserFunction):
@@ -316,7 +316,7 @@ class LossFunction(UserFunction):
 
         solve: Any = minimize
         with np.errstate(all="ignore"):
-            found = solve(
+            minimiser = solve(
                 lambda z: at(z)[:2],
                 np.zeros(d),
                 jac=True,
@@ -324,7 +324,7 @@ class LossFunction(UserFunction):
                 method="trust-exact",
                 options={"gtol": 1e-10, "maxiter": 200},
             )
-        return found.x, float(found.fun)
+        return minimiser.x, float(minimiser.fun)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -358,18 +358,18 @@ class ActivationFunction(UserFunction):
         """Return phi, phi' and phi'' at z, in the precision and the shape of z. Raise ValueError if
         a result has another shape.
         """
-        found = self._call_function(z)
-        for name, part in zip(self.parts, found):
+        derivatives = self._call_function(z)
+        for name, part in zip(self.parts, derivatives):
             self._check_shape(name, part, [z.shape], z)
-        return found
+        return derivatives
 
     def rounded(self, z: NDArray[Any]) -> Values:
         """Return phi, phi' and phi'' at z for the engine, as contiguous arrays in the dtype of z.
         They are computed in float64 and rounded once.
         """
-        found = self(z.astype(float, copy=False))
+        derivatives = self(z.astype(float, copy=False))
         with np.errstate(all="ignore"):
-            a, p, q = (np.ascontiguousarray(part, z.dtype) for part in found)
+            a, p, q = (np.ascontiguousarray(part, z.dtype) for part in derivatives)
         return a, p, q
 
     # --- known properties
@@ -411,11 +411,11 @@ class ActivationFunction(UserFunction):
         """Return bounds, in the shape of z, on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all
         numbers that differ from z by at most `move`, rounded up.
         """
-        found = self(z)
+        derivatives = self(z)
         move = np.broadcast_to(move, z.shape)
-        own = self.error_bounds(z, found, EPS)
+        own = self.error_bounds(z, derivatives, EPS)
         third = self.third_derivative_bounds(z, move)
-        slope, bend = (np.abs(part) + own for part in found[1:])
+        slope, bend = (np.abs(part) + own for part in derivatives[1:])
         with np.errstate(all="ignore"):
             bend_change = np.where((third == 0) | (move == 0), 0.0, third * move)
             second = (bend + bend_change) * USER_BOUND_ROUND_UP_FACTOR

@@ -93,7 +93,7 @@ def proved_orbits(
         The groups whose tangents are not all 0. Raises `MemoryError` if they take more than 1 GB.
     """
     free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
-    held = []
+    orbits = []
     size = 0
     # Translations leave the loss unchanged only if l2 does not act on the parameters.
     groups = (
@@ -112,8 +112,8 @@ def proved_orbits(
             if len(orbit):
                 size += len(orbit)
                 _check_tangents_memory(theta, size)
-                held.append(orbit)
-    return held
+                orbits.append(orbit)
+    return orbits
 
 
 def _check_tangents_memory(theta: Floats, count: int) -> None:
@@ -185,20 +185,20 @@ def column_dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]
     [0. 1. 0.] -2.0
     [-1.  0.  1.] 0.0
     """
-    found: list[tuple[Floats, float]] = []
+    dependencies: list[tuple[Floats, float]] = []
     first: dict[bytes, int] = {}
     for k, x in enumerate(X.T):
         c = np.zeros(X.shape[1])
         c[k] = 1.0
         if not x.any() or constant and (x == x[0]).all():
-            found.append((c, -float(x[0]) if len(x) else 0.0))
+            dependencies.append((c, -float(x[0]) if len(x) else 0.0))
             continue
         key = (x + 0.0).tobytes()  # adding 0.0 turns -0 into 0
         if key in first:
             c[first[key]] = -1.0
-            found.append((c, 0.0))
+            dependencies.append((c, 0.0))
         first.setdefault(key, k)
-    return found
+    return dependencies
 
 
 def _column_orbits(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
@@ -210,11 +210,11 @@ def _column_orbits(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> 
     blind = is_batch_normalised(model)  # True if a constant added to all rows has no effect
     if not W_free:
         return
-    found = column_dependencies(nonzero_weight_rows(ob), blind or model.bias and b_free)
+    dependencies = column_dependencies(nonzero_weight_rows(ob), blind or model.bias and b_free)
     at = np.arange(model.sizes[1])
-    rows = _zero_tangents(theta, len(found) * len(at))
+    rows = _zero_tangents(theta, len(dependencies) * len(at))
     W, b = layers_of(model, rows)[0]
-    for i, (c, c0) in enumerate(found):
+    for i, (c, c0) in enumerate(dependencies):
         size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
         W[i * len(at) + at, at] = c / size
         if c0 and not blind:
@@ -356,11 +356,11 @@ def _linear_group_orbit(
             t += mirror * _action_tangent(model, theta, run, j, i)
     used = rows.any(axis=1)
     T = np.ascontiguousarray(rows[used].T)
-    kept = np.array(pairs, int).reshape(-1, 2)[used]
+    used_pairs = np.array(pairs, int).reshape(-1, 2)[used]
 
     def move(t: ArrayLike) -> Floats:
         M = np.zeros((width, width))
-        M[kept[:, 0], kept[:, 1]] = np.asarray(t, dtype=float)
+        M[used_pairs[:, 0], used_pairs[:, 1]] = np.asarray(t, dtype=float)
         return _apply_action(model, theta, run, M + mirror * M.T)
 
     error = 2 * EPS * float(np.linalg.norm(T)) if mirror or len(run) > 1 else 0.0

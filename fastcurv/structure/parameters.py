@@ -108,21 +108,21 @@ def parameter_derivatives(
     delta : ndarray (N, c, d_out)
         The coefficients of the outputs.
     """
-    found = np.empty((*delta.shape[:2], model.n_params))
+    derivatives = np.empty((*delta.shape[:2], model.n_params))
     e = None
     for l in range(len(layers) - 1, -1, -1):
         W, b = layers[l]
         start = model.starts[l]
         size = W.shape[-2] * W.shape[-1]
         products = delta[..., None] * below[l][:, None, None]
-        found[..., start : start + size] = products.reshape(*delta.shape[:2], size)
+        derivatives[..., start : start + size] = products.reshape(*delta.shape[:2], size)
         if b is not None:
-            found[..., start + size : start + size + W.shape[-2]] = delta
+            derivatives[..., start + size : start + size + W.shape[-2]] = delta
         if l:
             back = np.matmul(delta, W)
             e = back if e is None or not model.skips[l] else back + e
             delta = e if slopes[l - 1] is None else e * slopes[l - 1][:, None]
-    return found
+    return derivatives
 
 
 def has_skip_connection(model: Any, layer: int) -> bool:
@@ -259,5 +259,5 @@ def merge_equal_rows(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         of[rows[differ]] = rows[differ]
     size = np.ones(N) if ob.sample_weight is None else np.abs(ob.sample_weight).astype(float)
     weight = np.asarray(np.bincount(of, size, N), dtype=float)
-    kept = np.flatnonzero(weight)
-    return kept, weight[kept]
+    positive = np.flatnonzero(weight)
+    return positive, weight[positive]

@@ -56,11 +56,11 @@ def saturation_counts(
     if not len(rows):
         none = np.zeros(len(hidden), dtype=np.int64)
         return none, np.zeros(3, dtype=np.int64), tuple(np.zeros(m, dtype=bool) for m in hidden)
-    found = ob.model.preactivations(
+    preactivations = ob.model.preactivations(
         check_vector(theta, ob.model.n_params, "theta", np.float64).astype(dtype),
         rows.astype(dtype),
     )
-    zs = [np.asarray(z, dtype=float) for z in found]
+    zs = [np.asarray(z, dtype=float) for z in preactivations]
     off = [
         np.abs(phi.slope(z)) <= 0.01 * min(phi.lipschitz, 1.0)
         for phi, z in zip((activation_spec(name) for name in ob.model.activation), zs)
@@ -108,8 +108,8 @@ class ColumnRanges:
 
 def ranges_at_theta(ob: Any, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
     """Return the `ColumnRanges` of the inputs and of the network outputs at theta, as a pair."""
-    known = ob.statistics(theta) if ob.model.batch_norm else None
-    outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
+    statistics = ob.statistics(theta) if ob.model.batch_norm else None
+    outputs = np.asarray(ob.model.predict(theta, ob.X, statistics), dtype=float)
     return ColumnRanges(ob.X.min(axis=0), ob.X.max(axis=0)), ColumnRanges(
         outputs.min(axis=0), outputs.max(axis=0)
     )

@@ -42,12 +42,12 @@ def _copy_theta(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
 
 
 def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
-    found = as_numpy(numbers, name)
-    if found.dtype.kind not in "iu" and found.size:
-        raise TypeError(f"{name} must hold ints, got dtype {found.dtype}.")
-    if found.ndim > 1:
-        raise ValueError(f"{name} must be one-dimensional, got shape {found.shape}.")
-    return found.astype(np.intp)
+    checked = as_numpy(numbers, name)
+    if checked.dtype.kind not in "iu" and checked.size:
+        raise TypeError(f"{name} must hold ints, got dtype {checked.dtype}.")
+    if checked.ndim > 1:
+        raise ValueError(f"{name} must be one-dimensional, got shape {checked.shape}.")
+    return checked.astype(np.intp)
 
 
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:

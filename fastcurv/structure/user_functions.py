@@ -244,8 +244,8 @@ class Loss(LossFunction):
         Loss.quantile(0.9, 0.05)
         """
         level = check_real_number(level, "level", "a number between 0 and 1")
-        made: Loss = quantile_loss(level, check_positive(width, "width"), BuiltInLoss)
-        return made
+        loss: Loss = quantile_loss(level, check_positive(width, "width"), BuiltInLoss)
+        return loss
 
     @staticmethod
     def pseudo_huber(delta: float = 1.0) -> Loss:
@@ -269,8 +269,8 @@ class Loss(LossFunction):
         >>> fc.Loss.pseudo_huber(0.5)
         Loss.pseudo_huber(0.5)
         """
-        made: Loss = pseudo_huber_loss(check_positive(delta, "delta"), BuiltInLoss)
-        return made
+        loss: Loss = pseudo_huber_loss(check_positive(delta, "delta"), BuiltInLoss)
+        return loss
 
     def _check_on_sample(self, y: NDArray[Any], d: int) -> None:
         """Raise ValueError if the function mixes rows, if its derivatives are wrong, or if a bound

@@ -30,7 +30,7 @@ def run(name, *arguments, folder=FOLDER.parent):
     return done
 
 
-@pytest.mark.by_day(share=1 / 3)
+@pytest.mark.by_day(share=1 / 5)
 @pytest.mark.parametrize("name", SMALL)
 def test_with_json_standard_output_holds_only_json(name, tmp_path):
     """With `--json`, standard output is JSON and tables are on standard error. With a file name,

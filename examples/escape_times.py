@@ -17,7 +17,7 @@ The prediction holds while the loss is quadratic. Until the loss has fallen by o
 right for the saddles made from narrower networks; from the others such a fall takes up to 50 times
 the predicted steps, because higher derivatives turn the path of descent.
 
-Not shown: mini-batches, whose noise pushes theta off the saddle; and a prediction of Adam's time,
+Not shown: mini-batches, whose noise may push theta off the saddle; and a prediction of Adam's time,
 which is only measured.
 """
 

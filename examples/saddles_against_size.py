@@ -1,12 +1,12 @@
 """L1. The larger a network, the fewer searches for a zero of its gradient end at a minimum; yet far
-more do than by chance, and descent always ends at one.
+more do than by chance, and that descent always ended at one.
 
 The lecture tosses coins: each of n directions curves up or down, so all curve up in 2^-n of the
 cases, 2^-20000 in 20 000 dimensions. Here the zeros of the gradient of small networks, with data
 from five teacher networks, are searched from many starts and classified. Left: of the searches that
 ended at a critical point, the share that ended at a minimum, with 95% intervals, compared with the
 coins, with random symmetric matrices, whose chance is computed exactly, and with descents from
-random weights by Newton's method. Right: the distinct points by loss and share of negative
+random weights by the trust-region method. Right: the distinct points by loss and share of negative
 eigenvalues.
 
 Half right: that a minimum has a chance of 2^-n. If H were a symmetric matrix of independent random

@@ -244,3 +244,49 @@ def test_programs_import_existing_names():
             names = {alias.name for alias in statement.names}
             if statement.module.split(".")[0] == "fastcurv" and names != {"plots"}:  # not core
                 exec(ast.unparse(statement), {})  # an ImportError if the name does not exist
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(file):
+    """Yield the names of functions, classes, variables and attributes that a file defines."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield from [node.attr] * (ast.unparse(node.value) in ("self", "cls"))
+
+
+def private_uses(file):
+    """Yield the names of other files that a file uses through attributes, `getattr` or imports."""
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Attribute):
+            if ast.unparse(node.value) not in ("self", "cls", "super()"):
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            yield from (part.value for part in node.args[1:2] if isinstance(part, ast.Constant))
+
+
+def test_no_subpackage_uses_private_names_of_another(tmp_path):
+    """No module uses a private name that only other subpackages define."""
+    file = tmp_path / "some.py"
+    file.write_text(
+        "from .a import _b\n_c = x._d(self._e, getattr(y, '_f'))\nclass _G:\n"
+        "    def _h(self):\n        self._i = super()._j\n"
+    )
+    assert {name for name in private_uses(file) if is_private(name)} == {"_b", "_d", "_f"}
+    assert {name for name in private_names(file) if is_private(name)} == {"_c", "_G", "_h", "_i"}
+    homes = {}
+    for name in INSIDE:
+        for found in filter(is_private, private_names(MODULES[name])):
+            homes.setdefault(found, set()).add(name.partition(".")[0])
+    assert len(homes) > 300
+    for name in INSIDE:
+        used = set(filter(is_private, private_uses(MODULES[name]))) & set(homes)
+        assert {one for one in used if name.partition(".")[0] not in homes[one]} == set(), name

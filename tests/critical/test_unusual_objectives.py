@@ -614,3 +614,83 @@ def test_newtons_method_takes_at_most_the_steps_allowed():
     )
     assert polish(quartic, np.ones(1), steps=2) == pytest.approx(4 / 9, rel=1e-14)
     assert np.abs(polish(BOWL, np.ones(3))).max() <= 1e-15
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dtype):
+    """If a subclass adds a linear or quadratic term to the loss, the gradient of the subclass
+    determines which points are critical and where `minimize` ends, and nothing is certified.
+    """
+
+    class Pulled(fc.Objective):
+        def value(self, theta):
+            return super().value(theta) + float(np.sum((theta.astype(float) + 1) ** power))
+
+        def value_and_gradient(self, theta):  # `gradient` calls this method
+            g = super().value_and_gradient(theta)[1] + power * (theta + 1) ** (power - 1)
+            return self.value(theta), g
+
+        if power == 2:
+
+            def hessian(self, theta):
+                return super().hessian(theta).shift(2.0)
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    plain, pulled = (
+        kind(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0) for kind in (fc.Objective, Pulled)
+    )
+    theta = fc.minimize(plain, plain.model.init(seed=0)).x
+    assert fc.classify(plain, theta).certified and np.linalg.norm(pulled.gradient(theta)) > 0.5
+    point = fc.classify(pulled, theta)
+    assert point.kind == "not_critical" and not point.certified
+    found = fc.minimize(pulled, theta)
+    assert np.linalg.norm(pulled.gradient(found.x)) < 1e-4
+    again = fc.classify(pulled, found.x)
+    assert again.kind in ("minimum", "undecided") and not again.certified
+    assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
+
+
+@pytest.mark.parametrize("disowned", [False, True])
+def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, disowned):
+    """If a wrapper changes the loss but passes on proofs and gradients of the wrapped objective,
+    verdicts and runs do not use them for the changed loss.
+    """
+
+    class Pulled(nets.Around):
+        if disowned:
+            certificates = rounding_bound = None
+
+        def value(self, theta):
+            return self.ob.value(theta) + float(np.sum(theta.astype(float) + 1))
+
+        def gradient(self, theta):
+            return self.ob.gradient(theta) + 1
+
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
+    ob = fc.Objective(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0)
+    theta = fc.minimize(ob, ob.model.init(seed=0)).x
+    point = fc.classify(Pulled(ob), theta)
+    assert fc.classify(ob, theta).certified and point.kind == "not_critical"
+    assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
+    for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
+        found = fc.minimize(Pulled(ob), theta, method)
+        assert found.fun == pytest.approx(Pulled(ob).value(found.x), rel=1e-6)
+        assert np.linalg.norm(Pulled(ob).gradient(found.x)) < 1e-3
+        assert found.report is None or not found.report.certified
+
+
+def test_wrapper_with_unchanged_loss_can_delegate_certificates():
+    class Watching(nets.Around):
+        asked = 0
+        certificates = property(lambda self: self.ob.certificates)
+
+        def value_and_gradient(self, theta):
+            self.asked += 1
+            return self.ob.value_and_gradient(theta)
+
+    X = np.linspace(-1, 1, 12)[:, None]
+    ob = Watching(fc.Objective(fc.MLP([1, 2, 1]), X, X**2, "mse", l2=0.1))
+    found = fc.minimize(ob, ob.model.init(seed=0), "l-bfgs")
+    assert ob.asked > 5 and found.kind == "minimum" and found.report.certified

@@ -388,3 +388,38 @@ def test_unneeded_workers_stay_asleep(python):
     are available afterwards.
     """
     assert int(python(BUSY_AND_IDLE).stdout) <= 2
+
+
+def test_floating_point_environment_is_restored_after_calls(python):
+    """Import and calls change neither the rounding mode, nor the treatment of subnormals, nor
+    NumPy's error state, in any thread.
+    """
+    python("""
+import ctypes, ctypes.util, threading
+import numpy as np
+libm = ctypes.CDLL(ctypes.util.find_library("m"))
+state = lambda: (libm.fegetround(), np.geterr(), 5e-324 * 1.0, 0.1 + 0.2,
+                 float(np.float64(5e-324) * 1), float(np.float32(1e-45) * np.float32(1)),
+                 (np.full(64, 5e-324) * 1).sum(),
+                 (np.full(64, 1e-45, "f4") * np.float32(1)).sum())
+before = state()
+assert before[2] == 5e-324 and before[6] > 0 and before[7] > 0
+import fastcurv as fc
+assert state() == before
+rng = np.random.default_rng(0)
+for dtype in ("float32", "float64"):
+    for sizes in ([33, 31, 17, 7], [129, 131, 131, 257, 33]):
+        model = fc.MLP(sizes, "gelu", dtype=dtype)
+        X, y = rng.standard_normal((300, sizes[0])), rng.integers(sizes[-1], size=300)
+        ob = fc.Objective(model, X, y, n_threads=2)
+        theta = model.init(seed=0)
+        H = ob.hessian(theta)
+        H @ theta, H.quadratic_form(theta), ob.ggn(theta) @ theta
+        H @ (np.nan * theta)
+        H @ (np.finfo(dtype).tiny * theta)
+        assert state() == before
+found = []
+thread = threading.Thread(target=lambda: found.append(state()))
+thread.start(); thread.join()
+assert found == [before]
+""")

@@ -255,3 +255,47 @@ def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rn
     assert fc.eigsh(H.shift(2.5), 1, which="SA").values[0] == pytest.approx(
         np.linalg.eigvalsh(dense)[0]
     )
+
+
+def invalid_arrays():
+    """Return a dict of tuples (function, error class, words), by name. The function makes an
+    invalid array of a valid one, and the words must be in the message of the error.
+    """
+
+    def with_mask(a):
+        return np.ma.array(a, mask=np.arange(a.size).reshape(a.shape) == 1)
+
+    def with_requires_grad(a):
+        return torch_tensor(a).requires_grad_()
+
+    return {
+        "masked": (with_mask, ValueError, "no masked entries, got 1 of"),
+        "0-d": (lambda a: np.float64(1.0), ValueError, "()"),
+        "0-d array": (lambda a: np.array(1.0), ValueError, "()"),
+        "complex": (lambda a: a + 0j, TypeError, "complex128"),
+        "strings": (lambda a: a.astype(str), TypeError, "real numbers"),
+        "objects": (lambda a: a.astype(object), TypeError, "object"),
+        "None": (lambda a: None, TypeError, "must hold"),
+        "dates": (lambda a: a.astype("datetime64[s]"), TypeError, "datetime64"),
+        "structured": (lambda a: np.zeros(a.shape, [("x", float)]), TypeError, "real numbers"),
+        "without requires_grad": (with_requires_grad, ValueError, "detach()"),
+        "elsewhere": (lambda a: torch_tensor(a).to("meta"), ValueError, "meta"),
+        "bfloat16": (lambda a: torch_tensor(a).bfloat16(), TypeError, "bfloat16"),
+        "sparse": (lambda a: sparse.csr_matrix(np.atleast_2d(a)), TypeError, "toarray"),
+        "ragged": (lambda a: [[1.0], [1.0, 2.0]], ValueError, "list"),
+        "too many axes": (lambda a: a[None, None], ValueError, "(1, 1"),
+    }
+
+
+@pytest.mark.parametrize("what", invalid_arrays())
+def test_invalid_arrays_raise_short_errors(what):
+    for argument in [name for name in ARGUMENTS if name != "sample_weight"]:
+        make, kind, words = invalid_arrays()[what]
+        if what == "ragged" and argument == "theta":
+            words = "layers"  # for theta, a list of lists is a list of layers
+            kind = (TypeError, ValueError)
+        with pytest.raises(kind) as caught:
+            all_results(**{**ARGUMENTS, argument: make(ARGUMENTS[argument])})
+        text = str(caught.value)
+        assert words in text and "dimension mismatch" not in text
+        assert "\n" not in text and len(text) < 300

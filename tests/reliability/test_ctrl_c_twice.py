@@ -2,7 +2,9 @@
 threads.
 """
 
+import ast
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,3 +184,50 @@ for turn in range(12):
         assert np.array_equal(call(), expected[name]), name
 """
     )
+
+
+# calls that return their results so far after Ctrl-C
+RETURN_AFTER_CTRL_C = (
+    "minimize", "fc.minimize", "run_method", "eigsh", "fc.eigsh", "self._run_one_solver"
+)  # fmt: skip
+
+
+# functions that return such a result to their caller, or check `stopped`
+PASS_RESULTS_ON = {
+    "commands.py::train",  # saves the run first
+    "solver_runs.py::_continue_training",
+    "solver_runs.py::_fit_by_batches",
+    "solver_runs.py::_refit_chosen_decay",
+    "solver_runs.py::_run_one_solver",
+    "solver_runs.py::_run_solver",
+    "solver_runs.py::minimise",
+    "change.py::apply",
+    "minimize.py::run",
+    "zoo.py::_find_critical_point",  # `minimize` of SciPy, which raises
+}
+
+
+def unchecked_calls(node, function):
+    """Yield the functions that contain a call of `RETURN_AFTER_CTRL_C` which is no argument of
+    `raise_if_interrupted`.
+    """
+    if isinstance(node, ast.FunctionDef):
+        function = node.name
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called == "raise_if_interrupted":
+            return
+        if called in RETURN_AFTER_CTRL_C:
+            yield function
+    for child in ast.iter_child_nodes(node):
+        yield from unchecked_calls(child, function)
+
+
+def test_inner_runs_are_checked_for_ctrl_c():
+    package = Path(fc.__file__).parent
+    found = {
+        f"{path.name}::{function}"
+        for path in package.rglob("*.py")
+        for function in unchecked_calls(ast.parse(path.read_text()), "")
+    }
+    assert found == PASS_RESULTS_ON

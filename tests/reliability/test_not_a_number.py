@@ -175,3 +175,24 @@ def test_trial_steps_into_an_overflow_are_rejected():
             found = fc.minimize(ob, np.array([-9.0]), method, max_iter=200)
             assert np.isfinite(found.fun) and np.isfinite(found.x).all()
             assert np.isfinite(found.history["loss"]).all(), method
+
+
+@BAD
+def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
+    H, v = OB.hessian(THETA), with_one_bad_entry(THETA, bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic_form(v))
+        assert not np.isfinite(OB.jacobian(THETA) @ v).any()
+        assert not np.isfinite(OB.taylor(THETA)(v))
+        both = H @ np.stack([THETA, v, THETA], 1)
+    assert np.array_equal(both[:, 0], H @ THETA) and np.array_equal(both[:, 2], H @ THETA)
+    assert not np.isfinite(both[:, 1]).any()
+    assert H.rounding_bound(v) == np.inf
+
+
+@BAD
+def test_save_rejects_nan(tmp_path, bad):
+    with pytest.raises(ValueError, match="theta"):
+        fc.save(tmp_path / "x", MODEL, with_one_bad_entry(THETA, bad))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,182 @@
+"""Claims about probability, tested by frequencies over seeds. Each function returns the number of
+runs in which its claim held, and the promised probability.
+"""
+
+from itertools import product
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.testing import PrescribedSpectrum, QuadraticObjective
+
+N = 60
+ESTIMATES = [
+    (fc.trace, "hutchinson"),
+    (fc.trace, "hutch++"),
+    (fc.trace, "xtrace"),
+    (fc.frobenius_norm, "hutchinson"),
+    (fc.frobenius_norm, "hutch++"),
+    (fc.diagonal, "hutchinson"),
+    (fc.diagonal, "xdiag"),
+]
+SPECTRA = ["normal", "dominant", "two", "half", "copies", "powers", "one sign", "block"]
+
+
+def spectrum(kind, draw):
+    """Return N eigenvalues of the named kind, whose sum is dominated by a few, by many, or by as
+    many as a sketch has vectors.
+    """
+    values = draw.standard_normal(N)
+    if kind == "dominant":
+        values[0] = 10.0 ** draw.uniform(1, 4)
+    elif kind == "two":
+        values[:2] = 100.0, -100.0
+    elif kind == "half":
+        values[: N // 2] *= 1e3
+    elif kind == "copies":
+        values[:10] = 50.0
+    elif kind == "powers":
+        values = 10.0 ** -np.linspace(0, draw.uniform(1, 8), N)
+    elif kind == "one sign":
+        values = np.abs(values) + 0.1
+    elif kind == "block":
+        values = np.r_[np.full(int(draw.integers(1, 20)), 30.0), values][:N]
+    return values
+
+
+def two_standard_errors(function, method, m, kind, runs):
+    """Return the number of runs in which ``|estimate - truth| <= 2 stderr``, and the promised
+    fraction, 0.95.
+    """
+    inside = 0
+    for seed in range(runs):
+        draw = np.random.default_rng([seed, m])
+        op, truth, size = (few_couplings if kind in SPARSE else prescribed)(kind, draw, seed)
+        found = function(op, m, method=method, seed=draw)
+        value, stderr = np.atleast_1d(found.estimate)[0], np.atleast_1d(found.stderr)[0]
+        inside += abs(value - truth[function]) <= 2 * stderr + 1e-10 * size
+    return int(inside), 0.95
+
+
+def prescribed(kind, draw, seed):
+    """Return (operator, truth, norm): a matrix with the eigenvalues of `spectrum`, a dict with the
+    exact result of each estimator, and the largest |eigenvalue|.
+    """
+    values = spectrum(kind, draw)
+    op = PrescribedSpectrum(values, 3, seed=seed)
+    truth = {
+        fc.trace: values.sum(),
+        fc.frobenius_norm: np.linalg.norm(values),
+        fc.diagonal: (op @ np.eye(N)[0])[0],
+    }
+    return op, truth, np.abs(values).max()
+
+
+SPARSE = ["pair", "pair and noise", "three pairs", "triangle", "blocks", "dominant and pair"]
+
+
+def sparse(kind, draw):
+    """Return a matrix of shape (N, N) with few nonzero off-diagonal entries, for which quadratic
+    forms of random signs take few values.
+    """
+    A = np.zeros((N, N))
+    pairs = {"three pairs": 3, "triangle": 0, "blocks": N // 2}.get(kind, 1)
+    for i in range(pairs):
+        A[2 * i, 2 * i + 1] = A[2 * i + 1, 2 * i] = 10.0 ** (-i if kind == "three pairs" else 0)
+    if kind == "triangle":
+        A[:3, :3] = 1 - np.eye(3)
+    elif kind == "pair and noise":
+        noise = 1e-3 * draw.standard_normal((N, N))
+        A += noise + noise.T
+    elif kind == "dominant and pair":
+        Q = np.linalg.qr(draw.standard_normal((N - 2, 2)))[0]
+        A[2:, 2:] = 10 * Q @ Q.T
+    return A
+
+
+def few_couplings(kind, draw, seed):
+    """Return (operator, truth, size): a matrix of `sparse`, a dict with the exact result of each
+    estimator, and the largest |entry|.
+    """
+    A = sparse(kind, draw)
+    truth = {fc.trace: np.trace(A), fc.frobenius_norm: np.linalg.norm(A), fc.diagonal: A[0, 0]}
+    return LinearOperator(A.shape, A.dot, matmat=A.dot), truth, np.abs(A).max()
+
+
+def moments_of_few_couplings(power, probes, runs):
+    """Return the number of runs in which a moment of the density of two coupled pairs of
+    coordinates lies within two standard errors of the exact moment, and the promised fraction,
+    0.95.
+    """
+    inside, A = 0, np.zeros((N, N))
+    A[[0, 1, 2, 3], [1, 0, 3, 2]] = 1.0
+    for seed in range(runs):
+        op = LinearOperator(A.shape, A.dot, matmat=A.dot)
+        found = fc.spectral_density(op, probes, N, seed=seed).moment(power)
+        truth = float(np.trace(np.linalg.matrix_power(A, power))) / N
+        inside += abs(found.estimate - truth) <= 2 * found.stderr + 1e-9
+    return int(inside), 0.95
+
+
+def moments_of_a_density(power, kind, probes, runs):
+    """Return the number of runs in which a moment of the density lies within two standard errors of
+    the exact moment, and the promised fraction, 0.95.
+    """
+    inside = 0
+    for seed in range(runs):
+        draw = np.random.default_rng([seed, probes])
+        values = spectrum(kind, draw)
+        d = fc.spectral_density(PrescribedSpectrum(values, 3, seed=seed), probes, N, seed=draw)
+        found, truth = d.moment(power), float((values**power).mean())
+        size = float((np.abs(values) ** power).max())
+        inside += abs(found.estimate - truth) <= 2 * found.stderr + 1e-9 * size
+    return int(inside), 0.95
+
+
+def a_minimum_at_a_risk(n, risk, runs):
+    """Return the number of runs in which no minimum is reported for a matrix of n rows whose least
+    eigenvalue, isolated from the others, lies below minus the tolerance, and the promised fraction,
+    1 - risk.
+    """
+    right, tol = 0, 1e-2
+    for seed in range(runs):
+        draw = np.random.default_rng([seed, n])
+        values = draw.uniform(0.0, 1.0, n) ** 2
+        values[-1], values[0] = 1.0, -1.02 * tol / (1 - 1.02 * tol)
+        ob = QuadraticObjective(PrescribedSpectrum(values, 3, seed=seed), np.zeros(n))
+        said = fc.classify(
+            ob,
+            np.zeros(n),
+            dense_below=0,
+            failure_probability=risk,
+            curvature_tol=tol,
+            seed=draw,
+        )
+        right += said.kind != "minimum"
+    return int(right), 1 - risk
+
+
+def claims(samples=(6, 10, 30), probes=(6, 12)):
+    """Return the list of all claims as (name, (function, arguments)). The function takes the
+    arguments and the number of runs, and returns the number of runs that satisfy the claim and the
+    promised fraction.
+    """
+    found = []
+    for (function, method), m, kind in product(ESTIMATES, samples, SPECTRA):
+        name = f"{function.__name__} {method} {m} {kind}"
+        found.append((name, (two_standard_errors, (function, method, m, kind))))
+    for (function, method), m, kind in product(ESTIMATES, samples, SPARSE):
+        if m >= 12:  # with fewer probes no coverage is promised for these matrices
+            name = f"{function.__name__} {method} {m} of a {kind}"
+            asked = (function, method, m, kind)
+            found.append((name, (two_standard_errors, asked)))
+    for power, p in product((1, 2), probes):
+        found.append(
+            (f"moment {power} by {p} of two pairs", (moments_of_few_couplings, (power, p)))
+        )
+    for power, kind, p in product((1, 2), SPECTRA, probes):
+        found.append((f"moment {power} by {p} {kind}", (moments_of_a_density, (power, kind, p))))
+    for n, risk in product((100, 400), (0.02, 0.3)):
+        found.append((f"minimum at {risk} of {n}", (a_minimum_at_a_risk, (n, risk))))
+    return found

@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv.certify.passes import gradient_bound, product_bound
+from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
@@ -289,3 +290,24 @@ def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
         found.append(np.concatenate([np.ldexp(numbers, -powers), roots]))
     assert np.isfinite(found[1]).all() or power > 400
     assert np.all(found[1] >= 0.999 * found[0])
+
+
+def test_bounds_hold_against_the_reference_objective(dtype):
+    """Rounding bounds on gradient and product hold for the error against complex steps in float64,
+    which share no code with the engine.
+    """
+    ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
+    other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
+    H = other.hessian(theta.astype(float))
+    assert np.linalg.norm(ob.gradient(theta) - other.gradient(theta)) <= gradient_bound(ob, theta)
+    assert np.linalg.norm(ob.hessian(theta) @ v - H @ v.astype(float)) <= product_bound(
+        ob, theta, v
+    )
+
+
+def test_bounds_hold_where_products_underflow(dtype):
+    tiny = float(np.finfo(dtype).tiny)
+    for act in ("tanh", "identity", "gelu"):
+        X = tiny**0.6 * np.random.default_rng(0).standard_normal((20, 4))
+        ob, theta, v = problem([4, 6, 3], act, "mse", dtype, X=X, bias=False)
+        check_bounds(ob, theta, (v * tiny**0.3).astype(dtype))

@@ -637,3 +637,17 @@ def test_messages_quote_text_from_files_on_one_line():
     assert one_line("a\n b\t\x1bc") == r"a b \x1bc" and one_line("x" * 80) == "x" * 80
     assert one_line("x" * 81) == "x" * 77 + "..." and len(one_line("x y" * 10**6)) == 80
     assert one_line(["a"]) == "['a']" and one_line("y" * 9, 5) == "yy..."
+
+
+def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, monkeypatch):
+    _, theta, ob = small_problem()
+    for place in (tmp_path / "missing" / "x", tmp_path, "", "/proc/x"):
+        with pytest.raises(ValueError, match="^checkpoint (must be|cannot be written to) "):
+            fc.minimize(ob, theta, checkpoint=place, max_iter=2)
+
+    def raise_disk_full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fdopen", raise_disk_full)
+    with pytest.raises(ValueError, match="cannot be written to.*No space left on device"):
+        fc.minimize(ob, theta, checkpoint=tmp_path / "x", max_iter=2)

@@ -580,3 +580,27 @@ def test_layer_coordinates_require_rows_in_memory():
             ValueError, match="precondition must be False unless .* all rows in memory"
         ):
             minimize(other, start, precondition=True)
+
+
+def test_subclasses_and_wrappers_are_evaluated_with_their_own_loss(rng):
+    net = nets.draw(rng, [2, 3, 1], "tanh", "mse", 12, l2=1e-2)
+
+    class Shifted(fc.Objective):
+        def value_and_gradient(self, theta):
+            f, g = super().value_and_gradient(theta)
+            return f + float(np.sum((theta - 1) ** 2)), g + 2 * (theta - 1)
+
+        def value(self, theta):
+            return self.value_and_gradient(theta)[0]
+
+    class Wrapped(nets.Around):
+        def value_and_gradient(self, theta):
+            f, g = self.ob.value_and_gradient(theta)
+            return f + float(np.sum((theta - 1) ** 2)), g + 2 * (theta - 1)
+
+    other = Shifted(net.ob.model, net.X, net.y, "mse", l2=1e-2)
+    found = minimize(other, net.theta)
+    same(found, minimize(Wrapped(net.ob), net.theta))
+    assert norm(net.ob.gradient(found.x) + 2 * (found.x - 1)) <= 1e-6
+    damped = fc.minimize(other, net.theta, "lm", max_iter=20, verdict=False)
+    assert damped.fun == other.value(damped.x) < other.value(net.theta)

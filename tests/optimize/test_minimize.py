@@ -399,3 +399,15 @@ def test_runs_without_a_start_use_the_models_initial_weights():
 def twice(seed):
     """Return two random generators with the same seed."""
     return np.random.default_rng(seed), np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_runs_leave_a_maximum(method):
+    """Every method that uses negative curvature leaves the maximum of cos x + cos y and reaches its
+    minimum -2.
+    """
+    ob = FunctionObjective(
+        2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
+    )
+    found = minimize(ob, np.zeros(2), method, seed=0)
+    assert found.success and found.fun == pytest.approx(-2.0)

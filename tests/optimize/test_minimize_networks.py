@@ -1,11 +1,15 @@
 """`minimize` and `escape` on networks: final points, both precisions, mini-batches and saddles."""
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
 from fastcurv.common.files import read_tensors
-from fastcurv.optimize.newton import GaussNewton
+from fastcurv.optimize import newton
 from fastcurv.testing import QuadraticObjective
 
 from .problems import same
@@ -55,7 +59,7 @@ def test_gauss_newton_switches_to_the_hessian_to_save_steps(monkeypatch):
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
     ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
-    monkeypatch.setattr(GaussNewton, "stop_rule_number", lambda self: 0)
+    monkeypatch.setattr(newton, "MAX_SLOW_STEPS", 10**9)
     plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
     assert all(found.success for found in ours)
     assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)
@@ -275,3 +279,32 @@ def test_unused_seeds_are_checked(seed, error):
     ):
         with pytest.raises(error, match="seed must be"):
             call()
+
+
+@pytest.mark.parametrize("method", SADDLE_ESCAPING)
+def test_runs_leave_the_symmetric_start(method):
+    """Runs and `escape` leave the saddle at theta = 0, where gradient steps keep all hidden units
+    equal and change only the biases.
+    """
+    ob, model = blobs(l2=1e-3)
+    stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
+    found = fc.minimize(ob, np.zeros(model.n_params), method, seed=0)
+    assert stuck.stopped == "critical" and stuck.kind == "saddle" and not stuck.success
+    assert found.success and found.fun < 0.8 * stuck.fun
+    left = fc.escape(ob, stuck.x)
+    assert left.success and left.fun < stuck.fun and left.fun == ob.value(left.x)
+
+
+def test_ctrl_c_returns_the_best_point():
+    """A SIGINT during the arithmetic ends the run, which returns the point of the lowest loss as
+    interrupted.
+    """
+    ob, model = blobs()
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    options = {"max_iter": 10**8, "max_time": 600, "gradient_tol": 0.0}
+    found = fc.minimize(
+        ob, model.init(seed=0), "adam", **options,
+        callback=lambda _: None if timer.ident else timer.start(),  # after the first step
+    )  # fmt: skip
+    assert found.stopped == "interrupted" and found.wall_time < 300
+    assert found.fun == ob.value(found.x) == found.history["loss"].min() and not found.success

@@ -189,10 +189,3 @@ def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
     assert np.array_equal(both[:, 0], H @ THETA) and np.array_equal(both[:, 2], H @ THETA)
     assert not np.isfinite(both[:, 1]).any()
     assert H.rounding_bound(v) == np.inf
-
-
-@BAD
-def test_save_rejects_nan(tmp_path, bad):
-    with pytest.raises(ValueError, match="theta"):
-        fc.save(tmp_path / "x", MODEL, with_one_bad_entry(THETA, bad))
-    assert not list(tmp_path.iterdir())

@@ -579,3 +579,22 @@ def test_all_zero_poisson_counts_exclude_a_minimum(kind):
     for w, expected in ((None, True), (weight, False)):
         ob = KINDS[kind](m, X, y, "poisson", sample_weight=w)
         assert (ob.certificates.ray_to_infimum(theta) is None) == expected
+
+
+@pytest.mark.parametrize("known", [{}, {"third_bound": 0.0}])
+def test_verdicts_without_bounds_never_claim_a_proof(known):
+    """For a loss without bounds, verdicts at a minimum, at zero, at an initial point and at the
+    nearest critical points claim no proof. At the minimum, the loss lacks what a proof needs.
+    """
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
+    for dtype in ("float64", "float32"):
+        ob = fc.Objective(
+            fc.MLP([4, 5, 1], "tanh", dtype=dtype), X, y, Loss(squares, **known), 0.01
+        )
+        end = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+        for theta in (end.x, 0 * end.x, ob.model.init(seed=0)):
+            for at in (fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)):
+                for point in (at, at.nearest_verdict) if at.nearest_verdict else (at,):
+                    assert not point.certified
+    assert fc.classify(ob, end.x).missing_hypothesis == "objective"

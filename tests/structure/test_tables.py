@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.certify import loss_infimum, majorants
-from fastcurv.certify.passes import product_bound
+from fastcurv.certify.passes import gradient_bound, product_bound
 from fastcurv.structure import tables
 
 from .. import nets
@@ -139,3 +139,22 @@ def test_terms_of_losses_equal_known_logarithms():
     assert tables.LOSSES["binary_cross_entropy"].terms(f, y)[0] == pytest.approx(both, rel=1e-15)
     whole = y * (np.log(4) - f)
     assert tables.LOSSES["cross_entropy"].terms(f, y)[0] == pytest.approx(whole, rel=1e-15)
+
+
+@pytest.mark.parametrize("activation, loss", PAIRS)
+def test_rows_under_new_names_are_exact(activation, loss, added):
+    """If table rows are added under new names, the gradient and product of the engine agree with
+    the reference within four times the proved bounds on rounding errors.
+    """
+    added(activation, loss)
+    ob, theta = problem(NEW, NEW, loss)
+    truth, _ = problem(NEW, NEW, loss, "reference")
+    v = np.sin(np.arange(theta.size))
+    bounds = [gradient_bound(ob, theta), product_bound(ob, theta, v)]
+    gaps = [ob.gradient(theta) - truth.gradient(theta)]
+    gaps += [ob.hessian(theta) @ v - truth.hessian(theta) @ v]
+    assert all(
+        np.linalg.norm(gap) <= 4 * bound < 1e-8 for gap, bound in zip(gaps, bounds, strict=True)
+    )
+    there, error = ob.certificates.precise_gradient(theta)
+    assert np.linalg.norm(there - ob.gradient(theta)) <= bounds[0] + error < 1e-8

@@ -4,9 +4,9 @@ with weight decay and all samples at each step did training get so far.
 Networks with 52 to 194 parameters learn the wine data, digits and two spirals, each from five
 starts, with and without weight decay. Nine trainings are compared: SGD and Adam with mini-batches
 of 32 samples and a constant or a decaying learning rate (500 epochs); gradient descent, momentum
-and Adam, at both rates, with all samples at each step (10 000 steps); and L-BFGS, until it stops by itself. The
-axis is the decrease that Newton's step would still give at the end, as a share of the loss there:
-about 1 for random weights, and at most 1e-8 at a critical point.
+and Adam, at both rates, with all samples at each step (10 000 steps); and L-BFGS, until it stops by
+itself. The axis is the decrease that Newton's step would still give at the end, as a share of the
+loss there: about 1 for random weights, and at most 1e-8 at a critical point.
 
 Half right: that training stops where the gradient vanishes, and that one must then ask whether this
 is a minimum or a saddle. With mini-batches, at constant or decaying rates, Newton's step would

@@ -8,8 +8,7 @@ after them, p pending rows. The projection T of H satisfies
 
 Each product is orthogonalised against all rows, and the normalised remainder is the next pending
 row. With T[:m, :m] = U diag(values) U' and linear = U' Q g for the gradient g, a step is s = Q' U
-y, where y solves a small problem in diag(values) and linear. Products may come from any operator;
-no other Python code runs between them.
+y, where y solves a small problem in diag(values) and linear. Products may come from any operator.
 """
 import numpy as np
 
@@ -25,6 +24,7 @@ cdef enum Problem:
 
 cdef enum:
     ALWAYS_DIAGONALISE_MAX_ROWS = 8  # maximum rows for which every convergence check diagonalises T
+    INITIAL_ROW_ELEMENTS = 32768  # elements of the rows that are allocated initially
 # Minimum ratio of the smallest to the largest pivot of a matrix that is treated as nonsingular.
 cdef double MIN_PIVOT_RATIO = 1e-8
 
@@ -316,6 +316,7 @@ cdef class KrylovSpace:
     cdef readonly Py_ssize_t n, max_dim
     cdef readonly object dtype
     cdef readonly object rows, T, product
+    cdef Py_ssize_t capacity    # number of rows for which there is room
     # residual_coordinates: coordinates, in the pending rows, of the last solution's residual, or
     # None
     cdef public object residual_coordinates
@@ -349,18 +350,33 @@ cdef class KrylovSpace:
         self.max_dim = int(min(max_dim, n))
         if self.dtype.char not in "fd":
             raise ValueError(f"dtype must be float32 or float64, got {self.dtype}.")
-        # The operating system provides the memory of a row when the row is first written.
-        self.rows = np.empty((self.max_dim, self.n), self.dtype)
-        self.T = np.zeros((self.max_dim, self.max_dim))
         self.product = np.empty(self.n, self.dtype)
         self.found, self.small = SmallEigensystem(), Scratchpad()
         self.m = self.p = 0
         self.gamma, self.known = 0, -1
-        cdef Py_ssize_t parts = max(set_sweep(&self.sweep, self.rows, self.product[None]), 1)
-        self.scratch = np.empty((parts + 1) * (self.max_dim + 1))
+        self.allocate(min(self.max_dim, max(16, INITIAL_ROW_ELEMENTS // max(self.n, 1))))
+
+    cdef int allocate(self, Py_ssize_t capacity) except -1:
+        """Make room for `capacity` rows, and keep the rows and coefficients so far."""
+        cdef Py_ssize_t held = self.m + self.p
+        rows = np.empty((capacity, self.n), self.dtype)
+        T = np.zeros((capacity, capacity))
+        if held:
+            rows[:held] = self.rows[:held]
+            T[:held, :held] = self.T[:held, :held]
+        cdef Py_ssize_t parts = max(set_sweep(&self.sweep, rows, self.product[None]), 1)
+        self.rows, self.T, self.capacity = rows, T, capacity
+        self.scratch = np.empty((parts + 1) * (capacity + 1))
         self.sums = <double *>pointer(self.scratch)
-        self.taken = self.sums + parts * (self.max_dim + 1)
-        self.at, self.ld = <double *>pointer(self.T), self.max_dim
+        self.taken = self.sums + parts * (capacity + 1)
+        self.at, self.ld = <double *>pointer(self.T), capacity
+        return 0
+
+    cdef int make_room(self) except -1:
+        """Make room for one more row, up to `max_dim` rows."""
+        if self.m + self.p == self.capacity < self.max_dim:
+            self.allocate(min(2 * self.capacity, self.max_dim))
+        return 0
 
     @property
     def exhausted(self):
@@ -397,6 +413,7 @@ cdef class KrylovSpace:
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
             exponent = self.scale_near_one(w)
+            self.make_room()
             self.reset_coefficients()
             with nogil:
                 before = begin_signal_watch()
@@ -494,6 +511,7 @@ cdef class KrylovSpace:
         cdef char *w = self.sweep.w
         cdef Sweep *t = &self.sweep
         cdef fc_watch before
+        self.make_room()
         if self.m >= self.n_starts and self.p > 1:
             self.select_row(self)
         m, held = self.m, self.m + self.p

@@ -222,8 +222,8 @@ cdef class Plan:
         cdef int threads = self.P.threads
         cdef long long since = self.since or now_ns()
         cdef bint finite
-        # Until the state is complete, the plan is not bound, for a child process that another thread
-        # forks and after an exception.
+        # Until the state is complete, the plan is not bound, for a child process that another
+        # thread forks and after an exception.
         self.gradient = None
         self.theta, self.P.at_chunk, self.P.done = None, -1, 0
         self.P.transient = transient and not self.multiplied

@@ -277,7 +277,7 @@ def warn_caller(text: str, category: type[Warning]) -> None:
     level = 2
     frame: Any = sys._getframe(1)
     inner = "fastcurv", "contextlib"  # `contextlib` calls the functions that it decorates
-    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
+    while frame and str(frame.f_globals.get("__name__")).partition(".")[0] in inner:
         frame = frame.f_back
         level += 1
     warnings.warn(text, category, stacklevel=level)

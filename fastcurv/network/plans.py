@@ -152,8 +152,8 @@ class ObjectivePlans:
             if plan is None or plan.theta is None or not _engine.equal_vectors(plan.theta, theta):
                 return None
             self._shares_rows = True
-            self._plan = self._pop_spare_plan()
             self._theta = np.empty_like(theta)
+            self._plan = self._pop_spare_plan()
         plan.prepare_products()
         plan.compute_gradient()
         return plan
@@ -179,8 +179,8 @@ class ObjectivePlans:
     def _objective_plan(self) -> Any:
         """Return the plan for values and gradients, for a caller that holds the lock."""
         if self._plan is None:
-            self._plan = self._new_plan()
             self._theta = np.empty(self.n_params, self.dtype)
+            self._plan = self._new_plan()
         return self._plan
 
     def plan_layout(self) -> Any:

@@ -31,7 +31,7 @@ GENERATOR_TYPES = {
 State = tuple[dict[str, np.ndarray], dict[str, Any]]  # (arrays, values that JSON can hold)
 # exclusive upper bounds on integers in the state of a random generator, which NumPy does not check
 STATE_VALUE_LIMITS = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
-CHECKPOINT_VERSION = 3  # version of the layout of a checkpoint
+CHECKPOINT_VERSION = 4  # version of the layout of a checkpoint
 # maximum difference between a saved loss and the loss computed again on the same processor,
 # relative to the loss and in units of roundoff
 MAX_LOSS_DIFFERENCE_EPS = 64

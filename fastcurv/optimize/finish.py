@@ -181,16 +181,16 @@ class StationaryPointExaminer:
         """The estimated seconds of all eigenvalues of a Hessian matrix."""
         return SECONDS_PER_N_CUBED * float(self.run.theta.size) ** 3
 
-    def _can_spend(self, n_evaluations: float, floor: float) -> bool:
+    def _can_spend(self, n_evaluations: float, floor: float, n_uncounted: int = 0) -> bool:
         """Return True if the checks may use this number of further evaluations. All checks may use
         as many as the training, or as take `floor` estimated seconds, whichever is more, within
-        `max_time`.
+        `max_time`. The counts of the run do not yet contain `n_uncounted` evaluations.
         """
         run = self.run
         spectra = run.n_eigensystems * self.eigensystem_seconds / self.evaluation_seconds
-        spent = run.n_evaluations - self.n_training + spectra
+        spent = run.n_evaluations + n_uncounted - self.n_training + spectra
         evaluations_left = max(self.n_training, floor / self.evaluation_seconds) - spent
-        seconds = n_evaluations * run.elapsed() / max(1, run.n_evaluations)
+        seconds = n_evaluations * self.evaluation_seconds
         return n_evaluations <= evaluations_left and seconds <= run.budget.seconds_left()
 
     def is_out_of_budget(self) -> bool:
@@ -271,7 +271,7 @@ class StationaryPointExaminer:
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Set ``at.theta`` to the point that `refine_by_newton` reaches from it."""
         at.theta, _, n_products, n_gradients = refine_by_newton(
-            self.run.ob, at.theta, at.below, lambda k: not self._can_spend(k, MIN_PROOF_SECONDS)
+            self.run.ob, at.theta, at.below, lambda k: not self._can_spend(1, MIN_PROOF_SECONDS, k)
         )
         self.run.n_products += n_products
         self.run.n_gradients += n_gradients
@@ -322,7 +322,7 @@ class StationaryPointExaminer:
             return None
 
         def stop() -> bool:
-            self.run.n_eigensystems += 1  # each step of the search computes one
+            self.run.n_eigensystems += 1  # the most that a step of the search computes
             return not self._can_spend(1, floor)
 
         kink_point = find_kink_minimum(self.run.ob, theta, stop)

@@ -44,7 +44,7 @@ def _check_clip(value: Any, name: str) -> float:
     return check_positive(value, name)
 
 
-def check_fraction(value: Any, name: str) -> float:
+def _check_fraction(value: Any, name: str) -> float:
     """Return the option `name` as a float. Raise ValueError unless its `value` is >= 0 and < 1."""
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
         raise ValueError(f"{name} must be a number in [0, 1), got {short_repr(value)}.")
@@ -167,7 +167,7 @@ class _FirstOrderMethod(Method):
         return {name: buffer.copy() for name, buffer in self.buffers.items()}, {"t": self.t}
 
     def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        self.buffers = {name: arrays[name] for name in self.buffers}
+        self.buffers = {name: arrays[name].copy() for name in self.buffers}
         self.t = facts["t"]
 
     def _descend(self, rate: Any, direction: np.ndarray) -> None:
@@ -187,7 +187,7 @@ class Momentum(_FirstOrderMethod):
 
     @dataclass(frozen=True)
     class Options(_FirstOrderMethod.Options):
-        momentum: float = option(0.9, check_fraction)
+        momentum: float = option(0.9, _check_fraction)
 
     options: Options
     buffer_names = ("velocity",)
@@ -212,7 +212,7 @@ class RMSProp(_FirstOrderMethod):
 
     @dataclass(frozen=True)
     class Options(_FirstOrderMethod.Options):
-        rho: float = option(0.99, check_fraction)
+        rho: float = option(0.99, _check_fraction)
         eps: float = option(1e-8, check_not_negative)
 
     options: Options
@@ -233,8 +233,8 @@ class Adam(_FirstOrderMethod):
 
     @dataclass(frozen=True)
     class Options(_FirstOrderMethod.Options):
-        beta1: float = option(0.9, check_fraction)
-        beta2: float = option(0.999, check_fraction)
+        beta1: float = option(0.9, _check_fraction)
+        beta2: float = option(0.999, _check_fraction)
         eps: float = option(1e-8, check_not_negative)
 
     options: Options

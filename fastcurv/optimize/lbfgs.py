@@ -164,7 +164,7 @@ class LBFGS(Method):
         finally:
             # After Ctrl-C, all steps taken so far are complete.
             run.n_gradients += engine.evaluations - evaluations
-            run.record_engine_steps(
+            run.record_steps(
                 record[: engine.steps].tolist(), start_time, ending, ending is not None
             )
             if engine.steps:

@@ -142,7 +142,7 @@ class LevenbergMarquardt(GaussNewton):
         run.n_gradients += steps
         self.parameters["damping"] = engine.damping
         self.growth = engine.growth
-        run.record_engine_steps(record[:steps].tolist(), start_time, ending)
+        run.record_steps(record[:steps].tolist(), start_time, ending)
         if steps:
             run.move_to_engine_point(engine)
         return int(steps)

@@ -198,7 +198,8 @@ def minimize(
         many as take about one second if that is more. For a proof by all eigenvalues (up to n =
         4096), or a search for active relu kinks at which a run has stalled, the limit is about half
         a minute if that is more. These times are estimated from the sizes of the network, so the
-        result does not depend on the speed of the machine.
+        result does not depend on the speed of the machine. For a user-defined objective, the limits
+        are 1000 and 30000 evaluations; give `max_time` if its evaluations are slow.
     gradient_tol : float, optional
         A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32). At
         the default tolerance a first-order method ends. A second-order method continues, also by

@@ -131,7 +131,7 @@ class GroupedStepMethod(Method):
             # last step is not in `rows` yet, the step is added here.
             if run.theta is not here:
                 rows.append((run.f, run.gnorm, run.elapsed() - start_time, run.n_products))
-            run.record_engine_steps(rows, start_time, None, complete)
+            run.record_steps(rows, start_time, None, complete)
         return cause
 
     def _take_step(self) -> str | None:

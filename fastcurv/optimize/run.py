@@ -52,7 +52,8 @@ class History(dict[str, np.ndarray]):
     method : str
         The name of the method, as `minimize` accepts it.
     options : dict
-        The method's options with their defaults; `learning_rate` is that of the last update.
+        The method's options as given, with their defaults; `learning_rate` is that of the last
+        update.
     """
 
     def __init__(self, records: dict[str, np.ndarray], method: str, options: dict[str, Any]):
@@ -540,19 +541,19 @@ class Run(RunFacts):
         self.g = engine.gradient.copy()
         self.gnorm = engine.gradient_norm
 
-    def record_engine_steps(
+    def record_steps(
         self,
         records: list[Any],
-        begun: float,
+        start_time: float,
         ending: str | None,
-        whole: bool = True,
+        complete: bool = True,
     ) -> None:
-        """Write the engine's steps, except for the last one, to the history. `ending` is the limit
-        that ended the steps, or None.
+        """Write the steps of a call of a method, but not the last, to the history. `ending` is the
+        limit that ended the steps, or None.
 
-        `begun` is the elapsed time of the run at which the steps began. `records` has a row for
-        each step: the loss, the gradient norm, the seconds since `begun`, and the number of
-        products of the run, if any. `whole` is False if the last step is not counted, because
+        `start_time` is the elapsed time of the run at which the steps began. `records` has a row
+        for each step: the loss, the gradient norm, the seconds since `start_time`, and the number
+        of products of the run, if any. `complete` is False if the last step is not counted, because
         Ctrl-C ended the step after it.
         """
         self.cut = "max_time" if ending == "max_time" else self.cut
@@ -564,12 +565,14 @@ class Run(RunFacts):
         rows: list[tuple[Any, ...]]
         if len(last) == 3:
             self.spent_here = spent
-            rows = [(i, f, g, spent, time + begun) for i, (f, g, time) in enumerate(before, at)]
+            rows = [
+                (i, f, g, spent, time + start_time) for i, (f, g, time) in enumerate(before, at)
+            ]
         else:
             self.spent_here = last[3]
             each = enumerate(before, at)
-            rows = [(i, f, g, spent, time + begun) for i, (f, g, time, spent) in each]
-        self.pending = rows, len(self.records), at + len(rows) - whole, None
+            rows = [(i, f, g, spent, time + start_time) for i, (f, g, time, spent) in each]
+        self.pending = rows, len(self.records), at + len(rows) - complete, None
         self.write_pending_records()
 
     def write_pending_records(self) -> None:

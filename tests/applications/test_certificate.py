@@ -599,6 +599,7 @@ def test_the_checker_runs_alone_and_returns_its_status(tmp_path, certificates):
         (["bad.json"], 1, "Not confirmed"),
         (["missing.json"], 2, "Not understood"),
         (["."], 2, "Not understood"),
+        (["x" * 5000], 2, "Not understood"),
         (["pipe"], 2, "Not understood"),
         (["good.json", "--data", "pipe"], 2, "Not understood"),
         ([], 2, "usage"),

@@ -548,19 +548,20 @@ def test_final_checks_stay_within_their_budget(n_training):
     run = Run(SimpleNamespace(n_params=2000), np.zeros(2000), 0)
     run.n_products = n_training
     end = StationaryPointExaminer(run, None, METHODS["trust-region"], {})
-    room = max(1000, n_training)
+    room = max(1000, n_training)  # 1000 evaluations of a user-defined objective count as a second
     with end._count_checks():
         assert end._can_spend(room, 1.0) and not end._can_spend(room + 1, 1.0)
         run.n_gradients += 10
         assert end._can_spend(room - 10, 1.0) and not end._can_spend(room - 9, 1.0)
+        assert end._can_spend(room - 15, 1.0, 5) and not end._can_spend(room - 14, 1.0, 5)
         run.n_eigensystems = 2000  # the time of each is that of 2400 evaluations
         assert not end._can_spend(1, 1.0)
     assert run.n_check_evaluations == 10 and end.is_out_of_budget()
     run = Run(run.ob, run.theta, 0, max_time=60.0)
     run.n_products = 40
-    run.budget.begun -= 40  # each product took a second
+    run.budget.begun -= 40  # 20 seconds are left
     end = StationaryPointExaminer(run, None, METHODS["trust-region"], {})
-    assert end._can_spend(18, 1.0) and not end._can_spend(22, 1.0)
+    assert end._can_spend(19900, 60.0) and not end._can_spend(20100, 60.0)
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 100.0])

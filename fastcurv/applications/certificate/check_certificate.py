@@ -798,9 +798,9 @@ def check_file(
     raw = []
     for name in (path, data):
         if name is not None:
-            if not Path(name).is_file():  # a pipe could be waited for without end
-                return 2, "Not understood: there is no such file, or it is a folder or a pipe."
             try:
+                if not Path(name).is_file():  # a pipe could be waited for without end
+                    return 2, "Not understood: there is no such file, or it is a folder or a pipe."
                 with Path(name).open("rb") as file:
                     raw.append(file.read(MAX_BYTES + 1))
             except (OSError, ValueError) as error:

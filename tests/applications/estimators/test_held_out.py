@@ -1,5 +1,6 @@
 """Default fits start and stop by the loss of held-out samples."""
 
+import copy
 import warnings
 from types import SimpleNamespace
 
@@ -360,6 +361,9 @@ def test_partial_fit_continues_with_the_solvers_state(solver, rate):
         net.partial_fit(X / 16, y)
     assert net._epochs[2]["t"] == 8 * 9 and net.score(X / 16, y) > 0.9
     assert net.n_iter_ == 8 and len(net.loss_curve_) == 16
+    before = {name: x.copy() for name, x in net._epochs[1].items()}
+    copy.copy(net).partial_fit(X / 16, y)
+    assert all(np.array_equal(before[name], x) for name, x in net._epochs[1].items())
 
 
 @pytest.mark.parametrize("words", [{}, {"early_stopping": True}])

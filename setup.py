@@ -29,7 +29,7 @@ HEADERS = [
 # the last bit. For the C of Cython, -O1 would save 9 of 90 CPU seconds of the build, and cost 5 to
 # 9% of the products of the smallest networks.
 LESS = ["-O1", "-fexpensive-optimizations"]
-# That warning takes a third of the compilation of a file of 200 000 lines.
+# -Wmisleading-indentation takes a third of the compilation of a file of 200 000 lines.
 FLAGS_OF = {"core": ["-Wno-misleading-indentation"], "baseline": LESS}
 # GCC's -O3 is worth 2% where products are made (FC_HOT, in kernels.inc), and 40 kB everywhere.
 # Functions aligned to cache lines are worth 1 to 3% of the products of the smallest networks,

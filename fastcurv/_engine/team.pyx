@@ -29,7 +29,7 @@ cdef extern from "Python.h" nogil:
     void PyThread_release_lock(PyThread_type_lock)
 
 cdef unsigned long main_thread
-# Number of forks between the first process and this one. A lock of another number is made again.
+# Number of forks between the first process and this one. A lock with another number is replaced.
 cdef unsigned long n_forks = 0
 
 
@@ -284,7 +284,7 @@ cdef class Lock:
         self.release()
 
     cdef int renew(self) except -1:
-        """Make the lock again if the process has been forked since. If another thread held the
+        """Replace the lock if the process has been forked since. If another thread held the
         lock, set `is_lost`, because the data that the thread was modifying are incomplete. Test the
         lock itself rather than `holder`, which a thread sets only after it has acquired the lock.
         """

@@ -131,7 +131,7 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
 def resolve_seed(seed: Any, rng: Any, default: int | None = None) -> Any:
     """Return `seed` or `rng`, two names of one argument, whichever is given, after `check_seed`.
     Raise TypeError if both are given. `default` is the default of `seed` in the signature; a seed
-    that equals it counts as not given.
+    that is this object counts as not given.
     """
     if rng is not None and seed is not default:
         raise TypeError(

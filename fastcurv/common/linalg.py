@@ -351,11 +351,11 @@ def _try_driver(solve: Callable[[], Any]) -> Any:
     are not finite.
     """
     try:
-        eigenpairs = solve()
+        result = solve()
     except (np.linalg.LinAlgError, ValueError, FloatingPointError):
         return None
-    parts = eigenpairs if isinstance(eigenpairs, tuple) else (eigenpairs,)
-    return eigenpairs if all(np.isfinite(part).all() for part in parts) else None
+    parts = result if isinstance(result, tuple) else (result,)
+    return result if all(np.isfinite(part).all() for part in parts) else None
 
 
 def _not_converged_error(n: int) -> np.linalg.LinAlgError:

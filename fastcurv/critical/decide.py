@@ -398,9 +398,9 @@ def decide(evidence: Evidence) -> Decision:
 
 def _decide_by_proof(spectrum: SpectrumEvidence, proof: CriticalPointProof) -> Decision | None:
     """Return the certified `Decision`, or None if nothing is proved."""
-    zero = proof.interpolation
-    if zero.holds:
-        return Decision("minimum", True, Reason.INTERPOLATION, zero.radius, 0.0)
+    interpolation = proof.interpolation
+    if interpolation.holds:
+        return Decision("minimum", True, Reason.INTERPOLATION, interpolation.radius, 0.0)
     kind = spectrum.kind
     theorem = proof.theorem
     if theorem.holds and spectrum.has_inertia:

@@ -137,9 +137,9 @@ def nearness_from_decrement(
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
         return Nearness(near, decrement, threshold, gradient_norm, float(gradient_tol))
-    is_finite = 0 <= threshold < np.inf
-    threshold = threshold if is_finite else 0.0
-    near = bool(is_finite and decrement <= threshold)
+    is_valid = 0 <= threshold < np.inf
+    threshold = threshold if is_valid else 0.0
+    near = bool(is_valid and decrement <= threshold)
     whole = decrement if whole is None or not near else max(whole, decrement)
     share = threshold / whole if 0 < whole < np.inf else np.nan
     share = max(share, 1.0) if near else share

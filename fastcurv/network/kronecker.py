@@ -194,7 +194,7 @@ class KroneckerCoordinates:
         return self._apply_roots(g, 0, True)
 
     def _apply_roots(self, V: Array, which: int, gradient: bool) -> Array:
-        """Return V with each layer's part of each row multiplied from both roots, by the roots of
+        """Return V with each layer's part of each row multiplied from both sides, by the roots of
         the factors if `which` is 0 and by the inverse roots if it is 1. If `gradient` is False, the
         factors are the transposed left root and the right root. If it is True, they are the left
         root and the transposed right root.

@@ -6,7 +6,7 @@ plan, and the objective another one for values and gradients. Memory is allocate
 plans, so deleted operators return theirs.
 
 A plan is bound to theta only once its state there is complete. In a child of `os.fork`, a plan that
-a thread of the parent process was using is therefore not bound, and its lock is made again.
+a thread of the parent process was using is therefore not bound, and its lock is replaced.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     """
     ob = J.objective
     m, n = J.shape
-    d = J.objective.model.sizes[-1]
+    d = ob.model.sizes[-1]
     if not isinstance(rows, slice | None):
         raise TypeError(f"rows must be a slice of samples, got {type_phrase(rows)}.")
     start, stop, step = (slice(None) if rows is None else rows).indices(ob.n_samples)

@@ -321,11 +321,14 @@ class StationaryPointExaminer:
         if theta.dtype != np.float64:
             return None
 
-        def stop() -> bool:
-            self.run.n_eigensystems += 1  # the most that a step of the search computes
+        def charge_step() -> bool:
+            """Count an eigensystem, the most that a step of the search computes. Return True if the
+            budget is used up.
+            """
+            self.run.n_eigensystems += 1
             return not self._can_spend(1, floor)
 
-        kink_point = find_kink_minimum(self.run.ob, theta, stop)
+        kink_point = find_kink_minimum(self.run.ob, theta, charge_step)
         f = self.run.value(theta)
         if kink_point is None or not self.run.value(kink_point.theta) <= f + value_rounding_error(
             f, theta.dtype

@@ -236,8 +236,9 @@ class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
         out *= self.scale
 
     def max_steps_per_call(self) -> int:
-        opened = self.options.precondition or self.options.warm_start
-        return 1 if opened else super().max_steps_per_call()
+        if self.options.precondition or self.options.warm_start:
+            return 1
+        return super().max_steps_per_call()
 
     def _take_step(self) -> str | None:
         run = self.run
@@ -246,13 +247,13 @@ class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
         parameter = self.parameters[self.parameter]
         try:
             self.start_krylov_space()
-            wanted = min(self.options.forcing, math.sqrt(run.gnorm)) * space.gamma
-            weight = current_cost_weight(self)
-            price = run.step_cost()
+            tolerance = min(self.options.forcing, math.sqrt(run.gnorm)) * space.gamma
+            cost_weight = current_cost_weight(self)
+            step_cost = run.step_cost()
             for _ in range(MAX_REJECTED_STEPS):
                 length, predicted, bounded, parameter = space.solve(
-                    self.problem, parameter, wanted, self.max_krylov_dim, run.is_out_of_budget,
-                    weight, price, step,
+                    self.problem, parameter, tolerance, self.max_krylov_dim, run.is_out_of_budget,
+                    cost_weight, step_cost, step,
                 )  # fmt: skip
                 if self.options.precondition:
                     step *= self.scale

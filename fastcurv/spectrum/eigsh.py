@@ -301,8 +301,8 @@ class ThickRestartSearch:
         self.found_copies = False  # True once repeated eigenvalues have been found
         # distance beyond the innermost wanted values at which an eigenvalue may have been missed
         self.missed_within = math.inf
-        # (theta, bounds, coordinates) of the pairs that the current or last probe checks; None
-        # outside probes
+        # (theta, bounds, coordinates) of the pairs that the last rows of the basis probe, also once
+        # that probe has ended the search; None otherwise
         self.probed_pairs: tuple[Floats, Floats, Floats] | None = None
         # mask of the distances at which the first start may have missed an eigenvalue, from
         # `missable_distances`; None if unknown

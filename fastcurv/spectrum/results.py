@@ -293,6 +293,7 @@ class ReducedEigenpairs(Eigenpairs):
         rows.flags.writeable = False
         return rows.T
 
+    # The field is not an argument: its default is a descriptor, which computes on first access.
     vectors: Array = field(init=False, default=cached_property(_compute_vectors))  # type: ignore
 
     @property

@@ -86,8 +86,8 @@ class Tracker(ReadOnlyMixin):
     tol : float
         Tolerance of the residuals, relative to the largest ``|lam|`` found.
     max_products : int
-        Maximum number of products for the eigenvalues of each record after the first, which needs
-        one for each eigenvalue. Those above 5 are used only until the residuals are within the
+        Maximum number of products for the eigenvalues of each record after the first, but at least
+        one for each eigenvalue. Products beyond 5 are made only while a residual exceeds the
         tolerance.
     every : int
         Number of calls from one record to the next. All other calls return the last record without

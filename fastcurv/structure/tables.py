@@ -631,8 +631,8 @@ def _silu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
 
 
 def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
-    d = sigmoid_derivative(np.minimum(x, 1e3))
     t = np.minimum(x, 1e3)
+    d = sigmoid_derivative(t)
     # For z > 0, phi' is below 1.1. For z < 0, |phi'| <= s + |z| d, which decreases with |z|.
     first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
     return (
@@ -676,7 +676,7 @@ def _gelu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
 def _elu_derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
     low = np.minimum(z, 0)
     e = np.exp(low)
-    q = np.where(z > 0, 0.0, np.exp(low))
+    q = np.where(z > 0, 0.0, e)
     return np.where(z > 0, z, np.expm1(low)), e, q, (-np.expm1(low), e, q)
 
 

@@ -164,15 +164,17 @@ class Column:
         return f"Correct the cells, or use {', '.join(listed[:-1])} or {listed[-1]}."
 
 
-def column_of_cells(name: str, cells: Any, *place: Any) -> Column:
-    """Return the column of the given cells (N,), with the further arguments of `Column`."""
+def column_of_cells(
+    name: str, cells: Any, source: str, lines: Any, unit: str = "line", words: bool = False
+) -> Column:
+    """Return the column of the given cells (N,). For the other arguments see `Column`."""
     pd = import_pandas()
     codes, unique = pd.factorize(cells)
     stripped = [cell.strip() for cell in unique.tolist()]
     if stripped != unique.tolist():
         renumbered, unique = pd.factorize(np.array(stripped, dtype=object))
         codes = renumbered[codes]
-    return Column(name, codes, unique.tolist(), *place)
+    return Column(name, codes, unique.tolist(), source, lines, unit, words)
 
 
 @dataclass

@@ -40,9 +40,10 @@ MAX_DECAY_STEPS = 2  # maximum number of penalties that are tried in each direct
 MAX_SCORE_GAP = 0.02
 # maximum change of the score between the fit and the minimum near it
 MAX_SCORE_CHANGE = 0.01
-# minimum number of rows left out, and minimum rank correlation of their errors with predictions,
-# for intervals whose width follows the prediction
-MIN_SPREAD_ROWS, MIN_SPREAD_CORRELATION = 60, 0.2
+# minimum number of rows left out for intervals whose width follows the prediction
+MIN_SPREAD_ROWS = 60
+# minimum rank correlation of the errors of these rows with their predictions
+MIN_SPREAD_CORRELATION = 0.2
 CONSTANT_SPREAD = (1.0, 0.0, 1.0)  # the spread of errors of one size
 MIN_SPREAD_RATIO = 0.3  # minimum width of intervals, relative to the mean
 CONFIDENCE_LEVEL = 0.95  # confidence level of intervals

@@ -75,7 +75,7 @@ def build_page(
     notes : sequence of str
         Sentences on how the fit was made.
     group_notes : sequence of str
-        Those on columns that may name groups of rows, shown on the first screen too.
+        Notes on columns that may name groups of rows. The first screen shows them too.
     source : str
         Python code that defines the fit, X and y, shown before the code that uses them.
     progress : callable, optional

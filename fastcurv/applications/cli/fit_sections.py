@@ -36,7 +36,7 @@ from .fit_numbers import (
 from .fit_pictures import draw_confusion, draw_dots, draw_lines, draw_ranges
 from .report import Report
 
-MAX_PLAIN_SIZE = 1e8  # minimum number that is written with an exponent
+MAX_PLAIN_SIZE = 1e8  # numbers below this size are written without an exponent
 MAX_LEADS = 5  # maximum number of sentences on the first screen
 MAX_SHOWN_ROWS = 500  # maximum number of rows that a figure shows
 MAX_DOMAIN_ROWS = 200  # maximum number of rows in the figure of the domain

@@ -47,7 +47,8 @@ class FitPosterior(NamedTuple):
         relative to the predictions of `model` at `theta`. If `center` is another point, the
         deviations include the difference between the predictions at these two points.
 
-        The deviations of the outputs are proportional to the noise, which is that of each target.
+        The deviation of each output is scaled by the ratio of the noise of its target to
+        `noise_std`.
         """
         ratio = self.noise_stds / self.noise_std
         spread = output_std(model, self.center, self.covariance_root, X) * ratio

@@ -46,9 +46,10 @@ MIN_UNIT_SIZE = 1e-10
 MAX_PRUNABLE_SIZE = 1e-6
 # maximum relative increase of the objective when inactive units are set to 0
 PRUNE_TOL = 1e-6
-# The same for the fits of `max_evidence_posterior`, which end while inactive units still shrink.
-# The data hardly determine the biases of such units, and each would raise the evidence by minus
-# half the logarithm of its small curvature.
+# maximum relative increase of the objective when inactive units of a fit in
+# `max_evidence_posterior` are set to 0. These fits end while inactive units still shrink. The data
+# hardly determine the biases of such units, and each would raise the evidence by minus half the
+# logarithm of its small curvature.
 PATH_PRUNE_TOL = 1e-4
 MAX_L2 = 1.0  # first penalty of `max_evidence_posterior`
 L2_RATIO = 10**-0.5  # ratio of each penalty to the previous one

@@ -15,7 +15,7 @@ C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.i
 JS_FILES := fastcurv/applications/cli/page.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: bench-short prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments handout notebooks sanitize tables coverage mutants valgrind neon windows clean always
+.PHONY: bench-short core prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments handout notebooks sanitize tables coverage mutants valgrind neon windows clean always
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -189,15 +189,15 @@ $(VENV)/.docs: $(VENV)/.demo
 
 # The suite under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the checkout whose engine is built with
 # them, once for each table of kernels; then the team of threads alone under ThreadSanitizer: 100 000 jobs from 8 callers.
-# Left out: what preloads a library of its own (out_of_memory), stands at a time limit (ctrl_c, interrupt, import_takes,
-# eight_threads), measures memory, which the sanitizer multiplies (drift, nbytes_equals, and the names with "memory"),
+# Left out: what preloads a library of its own (out_of_memory), stands at a time limit (ctrl_c, interrupt, import_takes),
+# measures memory, which the sanitizer multiplies (drift, nbytes_equals, and the names with "memory"),
 # reserves terabytes of addresses (strides_beyond), ends the process on purpose (guard, nothing_beyond, killed, exit)
 # or starts a new one (fork, spawn). Tests that hardly use compiled code (cli, docs, plots) are not in SANE_TESTS.
 # TESTS="tests/engine" runs a part, TABLES="avx2" some tables.
 SANITIZED := build/sanitize
 CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
-UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_threads or drift or basis_memory or \
+UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or drift or basis_memory or \
   conversion_memory or exhaust_memory or peak_memory or memory_limit_holds or nbytes_equals or strides_beyond or guard or \
   nothing_beyond or killed or exit or fork or spawn
 SANE_TESTS := tests/engine tests/network tests/properties tests/certify tests/structure tests/krylov tests/spectrum tests/critical \

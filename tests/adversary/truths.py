@@ -10,8 +10,6 @@ import numpy as np
 import fastcurv as fc
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, PrescribedSpectrum, compiled
 
-KINDS = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided"}
-
 
 @dataclass(frozen=True)
 class Truth:

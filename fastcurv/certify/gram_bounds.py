@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma, svd
+from ..common.objectives import sample_weights
 from ..common.protocols import EnclosedMatrix, Floats
 from ..common.read_only import ReadOnlyMixin
 from ..network.costs import n_layer_coordinates
@@ -222,8 +223,7 @@ class ProvedRangeSpace(LayerwiseCoordinatesMixin, ReadOnlyMixin):
         ob = H.objective
         self.R = ErrorPass(ob, H.theta, measured=True)
         states = list(self.R.iter_states())
-        weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
-        counts = (np.asarray(weight) != 0)[:, None]  # rows of weight 0 do not contribute to H
+        counts = (sample_weights(ob) != 0)[:, None]  # rows of weight 0 do not contribute to H
 
         def rows(parts: Any) -> Floats:
             return np.where(counts, np.concatenate([*parts]), 0.0)

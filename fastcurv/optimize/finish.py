@@ -43,7 +43,7 @@ from .lower_points import (
     trial_directions,
 )
 from .refine import refine_by_newton
-from .run import Method, Run, RunOutcome
+from .run import MAX_SMALL_GAINS, SMALL_GAIN_RATIO, Method, Run, RunOutcome
 
 N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
@@ -121,9 +121,6 @@ MAX_MOVES = 12  # maximum number of moves to other points in one run
 ZERO_LOSS_TOL = 1e-24
 # Residuals count as 0 within this multiple of their rounding bound.
 RESIDUAL_ROUNDING_FACTOR = 8.0
-# A move that lowers the loss by less than this fraction of the loss counts as a small gain.
-SMALL_GAIN_RATIO = 1e-8
-MAX_SMALL_GAINS = 5  # maximum number of small gains in a row; the run ends at the next one
 
 
 def verdict_note(report: CriticalPoint) -> Note:

@@ -32,6 +32,8 @@ from .checkpoint import CheckpointWriter, arrays_with_prefix, check_method_state
 from .escape import curvature_start_vectors, lowest_curvature
 from .line_search import initial_trial_length, line_minimum
 from .run import (
+    MAX_SMALL_GAINS,
+    SMALL_GAIN_RATIO,
     STATUS_CODES,
     History,
     Method,
@@ -480,16 +482,17 @@ class MinimizeLoop:
 
     def _move_along(self, v: np.ndarray) -> bool:
         """Move to the lowest point found on the line along v. Return False if no point is lower by
-        more than rounding, or after 5 very small gains in a row.
+        more than rounding, or after `MAX_SMALL_GAINS` small gains in a row.
         """
         run = self.run
         t, f = line_minimum(run.value, run.theta, v, run.f, initial_trial_length(run.theta))
         gain = run.f - f
         if not gain > value_rounding_error(run.f, run.theta.dtype):
             return False
-        run.small_gains = run.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
+        small = gain < SMALL_GAIN_RATIO * abs(run.f)
+        run.n_small_escapes = run.n_small_escapes + 1 if small else 0
         # Steps along curvature that consists of rounding errors might never end.
-        if run.small_gains > 5:
+        if run.n_small_escapes > MAX_SMALL_GAINS:
             return False
         run.try_step(v, t)
         run.accept_trial_point()

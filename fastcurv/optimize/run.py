@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 RECORD_FIELDS = "iteration", "loss", "gradient_norm", "products", "time"
 # factor per check by which the longest time between two checks of the clock is reduced
 CLOCK_DECAY = 0.7
+# A move or a step along negative curvature that lowers the loss by less than this fraction of the
+# loss has a small gain.
+SMALL_GAIN_RATIO = 1e-8
+MAX_SMALL_GAINS = 5  # maximum number of small gains in a row
 
 
 class History(dict[str, np.ndarray]):
@@ -210,8 +214,8 @@ class RunFacts:
     f_at_restart: float = np.inf  # loss at the last restart of the method
     # iteration up to which the run may continue after the default tolerance is reached
     extra_steps_end: int | None = None
-    # number of small gains in a row along negative curvature
-    small_gains: int = 0
+    # number of consecutive steps along negative curvature with a small gain
+    n_small_escapes: int = 0
     # number of moves from stationary points to other points, and number of consecutive moves with a
     # small gain
     n_moves: int = 0

@@ -400,47 +400,50 @@ def linear_model(
     flops = float(model.n_params) ** 2 * ob.n_samples * model.sizes[-1]
     if model.n_params > MAX_LINEAR_PARAMS or flops > MAX_LINEAR_FLOPS:
         return None
+    plain = Objective(
+        model, ob.X, ob.y, ob.loss, sample_weight=ob.sample_weight,
+        n_threads=ob.n_threads, l2_biases=False,
+    )  # fmt: skip
+    folds = None
+    if fit.groups is not None:  # the same folds as for the network
+        folds = np.empty(fit.n_rows, int)
+        for number, rows in enumerate(fold_rows(fit)):
+            folds[rows] = number
     best, idle = None, 0
     for l2 in penalties:
-        found = _fit_linear_model(fit, model, l2)
+        found = _fit_linear_model(fit, plain.with_l2(l2), folds)
         better = found is not None and (best is None or found.loss < best.loss)
         best, idle = (found, 0) if better else (best, idle + 1)
         if idle == MAX_IDLE_PENALTIES:
             break
     if best is None or len(penalties) == 1:
         return best
-    near = (_fit_linear_model(fit, model, best.ob.l2 * step) for step in LINEAR_PENALTY_FACTORS)
+    near = (
+        _fit_linear_model(fit, plain.with_l2(best.ob.l2 * step), folds)
+        for step in LINEAR_PENALTY_FACTORS
+    )
     return min([best, *filter(None, near)], key=lambda line: line.loss)
 
 
-def _fit_linear_model(fit: NetworkFit, model: MLP, l2: float) -> LinearModel | None:
-    """Return the linear model with the penalty l2, or None if `leave_one_out` fails, for example
+def _fit_linear_model(fit: NetworkFit, ob: Objective, folds: Any) -> LinearModel | None:
+    """Return the linear model at the minimum of `ob`, with rows left out one by one or, if `folds`
+    (N,) numbers the fold of each row, by folds. Return None if `leave_one_out` fails, for example
     because there is no single minimum.
     """
-    ob = fit.ob
-    one = Objective(
-        model, ob.X, ob.y, ob.loss, l2=l2, sample_weight=ob.sample_weight,
-        n_threads=ob.n_threads, l2_biases=False,
-    )  # fmt: skip
-    start = np.zeros(model.n_params, model.dtype)
-    tol = LINEAR_GRADIENT_TOL if model.dtype == np.float64 else None
+    start = np.zeros(ob.n_params, ob.dtype)
+    tol = LINEAR_GRADIENT_TOL if ob.dtype == np.float64 else None
     with suppress_warnings():
         theta = raise_if_interrupted(
-            minimize(one, start, gradient_tol=tol, verdict=False, progress=False, seed=0)
+            minimize(ob, start, gradient_tol=tol, verdict=False, progress=False, seed=0)
         ).x
-    folds = None
-    if fit.groups is not None:  # the same folds as for the network
-        folds = np.empty(fit.n_rows, int)
-        for number, rows in enumerate(fold_rows(fit)):
-            folds[rows] = number
     try:
-        out = leave_one_out(one, theta, groups=folds)
+        out = leave_one_out(ob, theta, groups=folds)
     except ValueError:
         return None
     if np.isnan(out.losses).any():
         return None
     left_out = fit.outputs_to_predictions(out.predictions)
-    return LinearModel(one, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
+    return LinearModel(ob, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
 def conformal_place(n_errors: int, level: float) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from ...common.checks import check_positive_int, is_sparse
 from ...common.errors import type_phrase
 from ...common.linalg import NotFiniteError
-from ...common.objectives import call_certificate
+from ...common.objectives import call_certificate, sample_weights
 from ...common.read_only import FrozenRecord
 from ...common.runtime import raise_if_interrupted
 from ...critical.report import CriticalPoint
@@ -385,7 +385,7 @@ def _sample_rows(ob: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     X = ob.X[rows]
     y = np.asarray(ob.y)[rows]
     X = np.asarray(X.toarray() if is_sparse(X) else X, dtype=float)
-    weight = np.ones(len(X)) if ob.sample_weight is None else np.asarray(ob.sample_weight)[rows]
+    weight = sample_weights(ob)[rows]
     weight = weight if weight.any() else np.ones(len(X))
     first, weight = merge_equal_rows(SimpleNamespace(X=X, y=y, sample_weight=weight))
     y = one_hot(y[first], ob.model.sizes[-1]).astype(float).reshape(len(first), -1)

@@ -170,6 +170,9 @@ _SUBPACKAGES = {
     },
 }
 
+# Key: a public name that was removed. Value: a sentence that says what to use instead.
+_REMOVED_NAMES: dict[str, str] = {}
+
 # `from fastcurv import *` omits the names of modules that are not installed: the estimators without
 # scikit-learn, and everything of the applications in a copy of the core alone.
 _missing = "applications.estimators" if find_spec("sklearn") is None else "no module"
@@ -184,6 +187,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return import_module(f".{_SUBPACKAGES[name]}", __name__)
+    if name in _REMOVED_NAMES:
+        raise AttributeError(f"fastcurv.{name} was removed. {_REMOVED_NAMES[name]}")
     if name not in _MODULE_OF_PUBLIC_NAME:
         # With `name` and `obj`, Python suggests the closest name.
         raise AttributeError(

@@ -26,7 +26,6 @@ IMPORTS_INSIDE = {
     "network.objective.certificates",
     "network.operators.assembled",
     "network.operators.column_error_bounds",
-    "network.operators.range_space",
     "network.operators.row_error_bounds",
     "network.output_space.matrix_with_bounds",
     "network.reductions.column_error_bounds",

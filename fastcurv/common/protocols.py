@@ -5,8 +5,7 @@ Optional methods are used where an object has them. Of an objective: ``value_and
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_error_bounds()`` (n,),
 ``quadratic_form(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or
-None), ``gram_operator()`` (a `DenseReduction` or None), ``range_space(max_dim)`` (a `ProvedRange`
-of at most that many dimensions, or None).
+None), ``gram_operator()`` (a `DenseReduction` or None).
 
 The following attributes are called between subpackages and are not meant for users. All are
 optional: an object without one does not have the feature that needs it.
@@ -289,20 +288,6 @@ class EnclosedMatrix(NamedTuple):
     error: float
 
 
-class ProvedRange(Subspace, Protocol):
-    """The range of the products of H, a `Subspace` with a proof: up to bounds, E is orthonormal and
-    H is `complement_eigenvalue` times the identity outside.
-    """
-
-    m: int
-
-    def matrix(self) -> EnclosedMatrix:
-        """Return ``E'HE`` with error bounds."""
-
-    def complement_vector(self, seed: int = 0) -> np.ndarray:
-        """Return a unit vector orthogonal to the range."""
-
-
 class EngineSteps(Protocol):
     """The steps of minimisers that the engine computes for an objective whose loss it evaluates, as
     the objective's ``engine_steps``. A method returns None if the engine cannot compute the
@@ -345,7 +330,7 @@ class EngineSteps(Protocol):
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
     "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
-    "gram_operator", "range_space", "assembled", "fast_product", "summed_matrix", "exact_diagonal",
+    "gram_operator", "assembled", "fast_product", "summed_matrix", "exact_diagonal",
     "diagonal_cost", "gradient", "objective", "estimated_seconds", "reduction_forms",
 )  # fmt: skip
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"

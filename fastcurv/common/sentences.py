@@ -128,7 +128,7 @@ REASONS = {
     f"units: {{n_copies}}.<at_kinks><collapsed> {_THEOREM}",
 }
 # appended to the reason of any verdict that it applies to
-REASON_ENDINGS = "<complement><kinks_of_verdict><time_limit><newton_steps>"
+REASON_ENDINGS = "<kinks_of_verdict><time_limit><newton_steps>"
 
 CLAUSES: dict[str, dict[Any, str]] = {
     "subject": {
@@ -247,12 +247,6 @@ CLAUSES: dict[str, dict[Any, str]] = {
         "kinks, the curvature is positive.",
     },
     "collapsed": {True: " If the zero weights of a unit grow, the loss rises."},
-    "complement": {
-        True: " Of the {n} eigenvalues, {n_complement} are {complement_eigenvalue}, along "
-        "directions that change no output on any sample. The others are the eigenvalues of the "
-        "Hessian restricted to the orthogonal complement of these directions, of dimension "
-        "{range_dim}.",
-    },
     "kinks_of_verdict": {True: "<kinks>"},
     "time_limit": {
         "search": " The limit of {max_time} s ended the search for the extreme eigenvalues after "

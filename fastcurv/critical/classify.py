@@ -141,8 +141,7 @@ def classify(
     dense_below : int
         If n is below this number, the whole spectrum is computed from the matrix, in ``O(n^3)``
         operations. A network assembles the matrix layer by layer, any other objective by n
-        products. For larger n the whole spectrum is also computed if the range of H is proved to
-        have fewer dimensions than this number. If n is above 256 and the gradient is far above its
+        products. If n is above 256 and the gradient is far above its
         tolerance, a few products are used instead.
     krylov : Krylov, optional
         A `Krylov` object for ``ob.hessian(theta)``. Unless the operator is that of a network, up to
@@ -216,10 +215,8 @@ def classify(
     determine the signs of all remaining zeros (above n = 1500). For n >= 768 a minimum without
     symmetries is proved by two Cholesky factors instead, at a tenth of the cost.
 
-    *Large n*. If the range of H has fewer than `dense_below` dimensions, as with fewer samples than
-    units, every eigenvalue is still known, because H is proved to be l2 times the identity on the
-    complement. The theorem then applies as at small n. The proof that the residuals of an mse
-    network vanish is tried if its Jacobian has at most 2^26 entries. Otherwise a Rayleigh quotient
+    *Large n*. The proof that the residuals of an mse network vanish is tried if its Jacobian has at
+    most 2^26 entries. Otherwise a Rayleigh quotient
     below minus its rounding bound proves a negative eigenvalue, and a quotient above its rounding
     bound proves a positive eigenvalue. The absence of negative eigenvalues is proved only if the
     objective has a lower bound on its curvature. With `failure_probability` it is reported at that
@@ -579,7 +576,6 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
     seen = found.spectrum
     proved = found.proof
     theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
-    inside = seen.range_space if seen.has_inertia else None
     has_kantorovich = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE
     return CriticalPoint(
         kind=outcome.kind,
@@ -611,7 +607,5 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
         kantorovich=theorem.h if has_kantorovich else None,
-        range_dim=None if inside is None else inside.m,
-        complement_eigenvalue=None if inside is None else inside.complement_eigenvalue,
         **verdict_fields(ask, found, outcome),
     )

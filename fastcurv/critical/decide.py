@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
-from typing import Any
 
 import numpy as np
 
@@ -171,9 +170,6 @@ class SpectrumEvidence:
     complement_ends : (float, float) or None
         The ends of the spectrum on the complement of the symmetry directions, if not all
         eigenvalues were computed.
-    range_space : ProvedRangeSpace or None
-        The space that contains the range of H up to a multiple of I, if all eigenvalues were
-        computed from the restriction of H to this space.
     """
 
     low: float = NAN
@@ -202,7 +198,6 @@ class SpectrumEvidence:
     n_steps_needed: int = 0
     has_unexplained_zero: bool = False
     complement_ends: tuple[float, float] | None = None
-    range_space: Any = None
 
     def __post_init__(self) -> None:
         if self.n_unexplained_zeros < 0:

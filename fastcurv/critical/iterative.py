@@ -1,5 +1,5 @@
 """The inertia if n is too large for a matrix: proofs for one side of the spectrum and the risk of
-having missed curvature on the other side, or all eigenvalues if the range of H has few dimensions.
+having missed curvature on the other side.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .decide import (
     SpectrumEvidence,
     TwoSignProof,
 )
-from .dense import ZERO_CURVATURE_TOL, check_orbit_independence
+from .dense import ZERO_CURVATURE_TOL
 from .evidence import (
     MAX_RELATIVE_STEP,
     ClassifyOptions,
@@ -66,7 +66,6 @@ from .nearness import (
     newton_step,
     stable_curvature_mask,
 )
-from .range_spectrum import RangeSpectrum, range_spectrum
 from .theorem import (
     EPS,
     SCALAR_ROUND_UP_FACTOR,
@@ -401,9 +400,6 @@ def has_both_signs(run: Any) -> bool:
 # The strategy: the search for both ends of the spectrum, proofs near a critical point, and
 # measurements if there is no proof.
 
-# minimum curvature, as a fraction of ||H||, at which the stability of its sign is measured; smaller
-# curvature has too large a relative rounding error
-MIN_CREDIBLE_CURVATURE = 1e-8
 MIN_GRADIENT_STEPS = 40  # minimum number of Lanczos steps from the gradient
 # maximum number of Lanczos steps from the gradient, if the decrement converges slowly
 MAX_GRADIENT_STEPS = 160
@@ -432,8 +428,7 @@ N_TESTED_RITZ_VALUES = 3
 
 class InertiaByProducts(InertiaStrategy):
     """The inertia from products with H: both ends of the spectrum, and the risk of having missed
-    curvature beyond these ends. If the range of H has few dimensions, all eigenvalues are computed
-    (`RangeSpectrum`).
+    curvature beyond these ends.
     """
 
     keeps = True  # True if the signs are stable or need no test
@@ -460,14 +455,9 @@ class InertiaByProducts(InertiaStrategy):
             self.near = replace(self.near, budget_exhausted=True) if found.near else found
         floor = curvature_floor(ask.ob, ask.theta) if self.near.near else -np.inf
         search = self.search
-        self.known: RangeSpectrum | None = None
         if self.near.near and not floor > 0:
             search.find_symmetries()
-            if search.n_symmetry is not None or not has_symmetry_certificate(ask.ob):
-                self.known = range_spectrum(ask, H, search.budget.products_left, search.symmetry)
-        for value, v in self.known.extremes() if self.known is not None else ():
-            search.add_candidate(value, v)
-        if self.near.near and self.known is None:
+        if self.near.near:
             # A few steps from the objective's probe vectors find curvature that couples to them.
             P = certificate_start_vectors(ask.ob, ask.theta).T.astype(H.native_dtype)
             P = P[np.linspace(0, len(P) - 1, min(MAX_PROBE_VECTORS, len(P))).astype(int)]
@@ -535,16 +525,13 @@ class InertiaByProducts(InertiaStrategy):
         ask = self.ask
         H = self.H
         search = self.search
-        known = self.known
-        deep = self.near.near and not floor > 0 and known is None
+        deep = self.near.near and not floor > 0
         deflated = ask.krylov is None and search.symmetry.shape[1] > 0
         eps = ask.curvature_tol * (1 - 2 * MAX_SYMMETRY_COUPLING * deflated)
         goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_FAILURE_PROBABILITY)
         steps = goal if deep else min(goal, MAX_END_STEPS)
-        if known is None:
-            H.show_note(f"{steps} Lanczos steps")
-            self.main = search.run_from_random(steps, has_both_signs)
-        main = self.main
+        H.show_note(f"{steps} Lanczos steps")
+        self.main = main = search.run_from_random(steps, has_both_signs)
         if main is None:
             risk = 1.0
         else:
@@ -593,39 +580,28 @@ class InertiaByProducts(InertiaStrategy):
             has_unexplained_zero=unexplained,
             complement_ends=(low.quotient, high.quotient),
         )
-        return (low, high), seen if known is None else known.evidence_with_inertia(seen)
+        return (low, high), seen
 
     def check_kantorovich_theorem(self) -> tuple[KantorovichOutcome, float]:
-        """Check Kantorovich's theorem, with ``1 / beta`` a lower bound on the magnitudes of all
-        eigenvalues. Return the outcome, which is "untried" if no such bound is known, and the
-        length of Newton's step, which is infinite if the step is not known.
+        """Check Kantorovich's theorem, with ``1 / beta`` the proved lower bound on the curvature.
+        Return the outcome, which is "untried" if no such bound is known, and the length of Newton's
+        step, which is infinite if the step is not known.
         """
         ask = self.ask
         H = self.H
         g, off = self.gradient
-        known = self.known
-        weakest = self.seen.curvature_floor if known is None else known.min_abs_eigenvalue_bound
-        if known is not None and weakest > 0:
-            self.step = known.newton_step(H, g)
-            self.left = 0.0
-        else:
-            self.step, self.left = self._newton_step()
+        weakest = self.seen.curvature_floor
+        self.step, self.left = self._newton_step()
         distance = safe_norm(self.step) if self.left <= MAX_STEP_RESIDUAL else np.inf
         if not (weakest > 0 and H.allows(1)):
             return UNTRIED_OUTCOME, distance
         rest = H(self.step) + g
         beta = SCALAR_ROUND_UP_FACTOR / weakest
-        if known is not None:
-            rest = known.project_off_span(rest)
-            beta = beta * (1 + 8 * H.n * EPS)
         off = assumed_gradient_error(H.norm, ask.theta) if off != off else off
         rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
         error = safe_norm(rest) + off + H.product_error_bound(self.step) + rounding
         eta = eta_bound(safe_norm(self.step), beta, error) * SCALAR_ROUND_UP_FACTOR
-        found = check_kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta))
-        if known is not None and found.holds and known.span.shape[1]:
-            found = check_orbit_independence(ask.ob, ask.theta, known, found)
-        return found, distance
+        return check_kantorovich(beta, eta, partial(third_bound, ask.ob, ask.theta)), distance
 
     def _newton_step(self) -> tuple[Floats, float]:
         """Return Newton's step (n,) and its residual divided by ``||g||``. The step comes from the
@@ -670,12 +646,7 @@ class InertiaByProducts(InertiaStrategy):
         """
         if pair.holds or self.seen.curvature_floor > 0:
             return True, True
-        if self.known is None:
-            self._mark_weak_ends_unknown()
-        else:
-            # Only curvature above MIN_CREDIBLE_CURVATURE can be measured again.
-            sizes = np.abs(self.known.values[self.known.signs != 0])
-            self.keeps = bool(sizes.min(initial=np.inf) > MIN_CREDIBLE_CURVATURE * self.H.norm)
+        self._mark_weak_ends_unknown()
         # If the budget of products is used up, `H.short` reports this.
         with suppress(BudgetSpentError):
             self.keeps = self.keeps and self._has_stable_signs()
@@ -703,10 +674,7 @@ class InertiaByProducts(InertiaStrategy):
         main = self.main
         values = np.zeros(0)
         rows = np.zeros((0, self.H.n))
-        if self.known is not None:
-            values, columns = self.known.weakest_eigenpairs(N_TESTED_RITZ_VALUES)
-            rows = columns.T
-        elif main is not None and main.m > N_TESTED_RITZ_VALUES:
+        if main is not None and main.m > N_TESTED_RITZ_VALUES:
             ritz, S = ritz_decomposition(main)
             chosen = np.argsort(np.abs(ritz))[:N_TESTED_RITZ_VALUES]
             values = ritz[chosen]

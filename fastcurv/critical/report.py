@@ -148,11 +148,6 @@ class CriticalPoint(FrozenRecord):
         ``-curvature_tol (lambda_max - lambda_min)``.
     method : str
         "dense" if the Hessian was decomposed as a matrix, "krylov" if only products were used.
-    range_dim : int or None
-        Dimension of the range of H, up to a multiple of the identity, if n is large and this
-        dimension is small. Every eigenvalue is then known. None otherwise.
-    complement_eigenvalue : float or None
-        The eigenvalue, l2, on the complement of this range, which has ``n - range_dim`` dimensions.
     n_active_kinks : int or None
         Number of active kinks at a proved minimum of a piecewise smooth loss, or None for all other
         verdicts. The inertia is then None, because H is one-sided at kinks.
@@ -199,8 +194,6 @@ class CriticalPoint(FrozenRecord):
     n_new_products: int | None = None
     radius: float | None = None
     kantorovich: float | None = None
-    range_dim: int | None = None
-    complement_eigenvalue: float | None = None
     n_active_kinks: int | None = None
     nearest_point: np.ndarray | None = None
     nearest_distance: float | None = None
@@ -416,10 +409,6 @@ class CriticalPoint(FrozenRecord):
             ("curvature", f"{self._format_end('min')}  to  {self._format_end('max')}"),
             ("inertia", self._format_inertia()),
         ]
-        if self.range_dim is not None and self.complement_eigenvalue is not None:
-            inside = f"eigenvalues computed in {self.range_dim} of {self.n_params} dimensions"
-            others_text = f"all others are {format_number(self.complement_eigenvalue)}"
-            rows.append(("subspace", f"{inside}; {others_text}"))
         if self.escape_direction is not None and self.escape_curvature is not None:
             bent = f"v'Hv = {format_number(self.escape_curvature)} along escape_direction"
             rows.append(("escape", bent))

@@ -43,7 +43,6 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
     zero = s.n_zero or 0
     symmetric = s.n_symmetry or 0
     pair = proof.two_vectors
-    space = s.range_space
     above = outcome.kind == "maximum" or s.negative and not s.positive and outcome.kind != "minimum"
     measured = rule in MEASURED_RULES
     unproved = why_unproved(ask.ob) if measured else ""
@@ -106,7 +105,6 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
     known_step = ask.gradient_tol is None and near.decrement < inf
     above_tol = near.gradient_norm > near.gradient_tol
     exact = near.gradient_norm == 0
-    in_range = space is not None and s.has_inertia and not proof.interpolation.holds
     clauses = {
         "subject": "network" if hasattr(ask.ob, "model") else "function",
         "proved": not (found.error_bound_assumed and not outcome.certified),
@@ -143,14 +141,7 @@ def verdict_fields(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> 
         "ritz_values": True,
         "one_sign": s.low * s.high < 0,
         "risk": "above" if s.risk < 1 else "unknown",
-        "complement": in_range,
     }
-    if in_range:
-        numbers |= {
-            "n_complement": space.n_complement,
-            "complement_eigenvalue": float(space.complement_eigenvalue),
-            "range_dim": space.m,
-        }
     if near.is_plateau:
         clauses["plateau"] = "all"
         state = call_certificate(ask.ob, "saturation", ask.theta)

@@ -487,18 +487,6 @@ class Curvature(QuadraticFormOperator):
         """
         return self._spaces.gram_operator(self)
 
-    def range_space(self, max_dim: int) -> Any:  # returns RangeBounds or None
-        """Return the space that contains the range of a float64 Hessian, with a proved bound on the
-        part outside, if it has at most `max_dim` dimensions, otherwise None. See
-        `fastcurv.certify.gram_bounds`.
-        """
-        # Proofs are built on operators, and operators of any origin have this method.
-        from ..certify.gram_bounds import range_space
-
-        if self.why_unproved or self.objective._by_blocks:
-            return None
-        return range_space(self, max_dim)
-
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""
         if check_dtype(dtype) == self.dtype:

@@ -63,7 +63,7 @@ NUMBERS: dict[str, Any] = {
     "suggested_risk": "0.01", "no_minimum_reason": "every sample has label 1 at output 0",
     "curvature_tol": 1e-4, "n_kinks": 3, "n_newton_steps": 4, "nearest": "a certified minimum",
     "nearest_distance": 2e-3, "saturated": "80%", "certain": "60%", "n_units": 8, "dead_units": 5,
-    "n_complement": 7, "complement_eigenvalue": 0.01, "range_dim": 5, "n_active_kinks": 2,
+    "n_active_kinks": 2,
     "n_collapsed": 1, "n_copies": 0, "failure_probability": 4e-3, "radius": 3e-10, "index": 1,
     "kind": "minimum", "change": "83%", "allowed_change": "1e-06%", "trivial": "constant output",
 }  # fmt: skip

@@ -61,7 +61,6 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
         point.plateau,
         point.curvature_tol,
         point.nearest_distance,
-        point.complement_eigenvalue,
         point.n_active_kinks,
     )
     numbers += [-1.0 if x is None or not np.isfinite(x) else float(f"{x:.5g}") for x in hidden]

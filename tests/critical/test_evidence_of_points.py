@@ -22,7 +22,7 @@ def test_to_dict_has_plain_values_only(point, seed):
     """The result of `to_dict` contains only numbers, strings, bools, lists, dicts and None."""
     odd = replace(
         point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf),
-        complement_eigenvalue=None, certified=np.bool_(True), nearest_verdict=point,
+        escape_curvature=None, certified=np.bool_(True), nearest_verdict=point,
         nearest_point=np.array([1.0, np.nan, -2.0]),
     )  # fmt: skip
     facts = odd.to_dict()
@@ -31,12 +31,7 @@ def test_to_dict_has_plain_values_only(point, seed):
         "index", "minimum_ratio", "reason", "advice",
     }  # fmt: skip
     assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
-    assert (
-        facts["failure_probability"]
-        is facts["lambda_max"]
-        is facts["complement_eigenvalue"]
-        is None
-    )
+    assert facts["failure_probability"] is facts["lambda_max"] is facts["escape_curvature"] is None
     assert (
         facts["nearest_point"] == [1.0, None, -2.0] and facts["nearest_verdict"] == point.to_dict()
     )

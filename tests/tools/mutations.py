@@ -39,7 +39,6 @@ TUNED = {
     "network/objective.py": {"NO_COPY_MIN_BYTES"},
     "network/operators.py": {"MAX_EMBEDDED_BYTES"},
     "network/row_views.py": {"N_DENSE_BLOCK_COLUMNS"},
-    "certify/gram_bounds.py": {"RANGE_BLOCK_COLUMNS", "MAX_BASES_BYTES", "MAX_ESTIMATED_DIM_RATIO"},
     "network/sample_space.py": {"ROWS_PER_ROTATION"},
     "network/sparse.py": {"KEPT"},
     "certify/dense_hessian.py": {"MAX_STACK_BYTES"},

@@ -255,7 +255,6 @@ class BudgetedOperator(Budget):
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.short = False  # True if `reserve_products` raised SpentError
-        self.shared = 0  # number of reused products of a shared Krylov run
         self.norm = 0.0
         self.pace = 0.0  # seconds that one product takes
         self.shown: ProgressBar | None = None

@@ -25,7 +25,7 @@ STATEMENTS = {
     "measured": "{Kind}, not proved: every eigenvalue of the Hessian at theta is {sign}"
     "<except_symmetries>.<converged>",
     "risk": "{Kind}, with an error probability of {failure_probability}: no eigenvalue at theta "
-    "lies {side}{curvature_tol} times (lambda_max - lambda_min)<except_symmetries>; {other_sign} "
+    "lies {side}1e-4 times (lambda_max - lambda_min)<except_symmetries>; {other_sign} "
     "ones nearer zero are possible.",
     "saddle": "<certainty>: the Hessian has eigenvalues of both signs.",
     "one_sided_saddle": "<certainty>: theta lies at kinks, and the one-sided Hessian there has "
@@ -54,7 +54,7 @@ STATEMENTS = {
 # Verdicts: the evidence for each `Reason`.
 
 _RANGE = "from {low} to {high}"
-_WIDTH = "{curvature_tol} times (lambda_max - lambda_min)"
+_WIDTH = "1e-4 times (lambda_max - lambda_min)"
 _THEOREM = "The proof is by the Newton-Kantorovich theorem<of_residuals> with h = {h}, where h < "
 _THEOREM += "1/2 is needed."
 _SMALLEST = "the smallest magnitude of the nonzero eigenvalues is {smallest_magnitude}, with an "
@@ -426,7 +426,7 @@ VERDICT_ADVICE = {
     "max_time": "Increase max_time.",
     "max_products": "Increase max_products.",
     "risk": "The option failure_probability={suggested_risk} would allow a verdict, which would "
-    "not exclude eigenvalues of the other sign nearer zero than {curvature_tol} times (lambda_max "
+    "not exclude eigenvalues of the other sign nearer zero than 1e-4 times (lambda_max "
     "- lambda_min).",
     "precision": "A verdict with a stated error probability needs products with smaller errors, "
     "for example in float64.",

@@ -5,7 +5,7 @@ or measures.
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,6 @@ from ..common.runtime import (
     with_nearest_rounding,
 )
 from ..common.vectors import safe_norm
-from ..spectrum.shared_run import Krylov
 from .decide import (
     UNTRIED_OUTCOME,
     CriticalPointProof,
@@ -53,7 +52,7 @@ from .decide import (
     decide,
 )
 from .dense import InertiaByEigenpairs, inertia_by_matrix
-from .evidence import ClassifyOptions, InertiaStrategy, check_run, check_run_operator
+from .evidence import ClassifyOptions, InertiaStrategy
 from .iterative import InertiaByProducts, TimedOutInertia, is_far_from_critical_point
 from .kink_minimum import certify_kink_minimum
 from .nearness import (
@@ -88,12 +87,10 @@ def classify(
     theta: Any,
     *,
     gradient_tol: float | None = None,
-    curvature_tol: float = 1e-4,
     failure_probability: float | None = None,
     max_products: int | None = None,
     max_time: float | None = None,
     dense_below: float = 4096,
-    krylov: Krylov | None = None,
     seed: Any = 0,
     rng: Any = None,
     progress: bool | None = None,
@@ -121,18 +118,14 @@ def classify(
         lower bound on f, or by at most the rounding error of f: ``g'|H|^-1 g / 2 <= max(1e-8 (f -
         c), rounding of f)``. The field `gradient_tol` of the result is then the largest norm of a
         gradient in the direction of g that passes this test.
-    curvature_tol : float
-        At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as
-        nonnegative. At small n the tolerance is only the threshold for flat directions in the test
-        for a plateau.
     failure_probability : float, optional
         Largest accepted probability that a verdict `minimum` or `maximum` from random probes, at
-        large n, is wrong. By default no such verdict is given.
+        large n, is wrong. Curvature above ``-1e-4 (lambda_max - lambda_min)`` then counts as
+        nonnegative. By default no such verdict is given.
     max_products : int, optional
-        Maximum number of Hessian-vector products, not counting those that a `krylov` run already
-        has. By default a verdict uses as many products as it needs. If the maximum is below n, the
-        method for large n is used. If too few products are left to measure whether signs are
-        stable, the verdict is `undecided`.
+        Maximum number of Hessian-vector products. By default a verdict uses as many products as it
+        needs. If the maximum is below n, the method for large n is used. If too few products are
+        left to measure whether signs are stable, the verdict is `undecided`.
     max_time : float, optional
         Time limit in seconds, which may be exceeded by the time of a few products. The verdict then
         uses the evidence found so far, and its reason names the limit. The computation of all
@@ -143,12 +136,6 @@ def classify(
         operations. A network assembles the matrix layer by layer, any other objective by n
         products. If n is above 256 and the gradient is far above its
         tolerance, a few products are used instead.
-    krylov : Krylov, optional
-        A `Krylov` object for ``ob.hessian(theta)``. Unless the operator is that of a network, up to
-        two products check that the object belongs to this Hessian. At large n the verdict uses the
-        products that the object already has and adds new ones, so that later calls for eigenpairs,
-        densities and steps can use them. The result has the name of the object in `krylov_name` and
-        the number of new products in `n_new_products`.
     seed : None, int or numpy.random.Generator
         Seed of the random choices. The same integer gives bitwise identical results.
     rng : None, int, SeedSequence, BitGenerator or Generator
@@ -165,8 +152,7 @@ def classify(
     Raises
     ------
     ValueError
-        If theta, the gradient or a product is not finite, an option has an invalid value, or
-        `krylov` does not belong to the Hessian of `ob` at theta.
+        If theta, the gradient or a product is not finite, or an option has an invalid value.
     TypeError
         If `ob` or an option has the wrong type.
 
@@ -261,12 +247,10 @@ def classify(
         ob,
         theta,
         gradient_tol,
-        check_positive(curvature_tol, "curvature_tol"),
         failure_probability,
         None if max_products is None else check_positive_int(max_products, "max_products"),
         float(dense_below),
         seed,
-        None if krylov is None else check_run(krylov, theta),
         None if max_time is None else check_positive(max_time, "max_time"),
     )
     n = theta.size
@@ -279,21 +263,15 @@ def classify(
         serial_blas_context(
             n > SERIAL_BLAS_MAX_N and min(n, ask.dense_below) <= SERIAL_EIGENSYSTEM_MAX_N
         ),
-        nullcontext() if krylov is None else krylov.locked() as runs,
     ):
-        return _classify_point(replace(ask, krylov=runs), shown, started)
+        return _classify_point(ask, shown, started)
 
 
 def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> CriticalPoint:
     """Return the verdict of `classify` on theta. `shown` is the progress display, and `started` is
     the time at which the call of `classify` began.
     """
-    run = ask.krylov
     H = budgeted_hessian(ask.ob, ask.theta)
-    if run is not None:
-        spent = check_run_operator(run, H)
-        H = BudgetedOperator(run.op, np.float64)
-        H.record_products(spent)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
     inertia, evidence = _examine_spectrum(ask, H)
@@ -316,13 +294,7 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
             if point.certified
             else _refine_verdict(ask, evidence, outcome, point, inertia, shown)
         )
-    return replace(
-        point,
-        n_products=H.count + H.shared,
-        wall_time=time.perf_counter() - started,
-        krylov_name=None if run is None else run.name,
-        n_new_products=None if run is None else H.count,
-    )
+    return replace(point, n_products=H.count, wall_time=time.perf_counter() - started)
 
 
 def _refine_verdict(
@@ -396,12 +368,7 @@ def _examine_spectrum(
     """
     cheap = replace(ask, dense_below=0.0)
     with suppress(OutOfTime):
-        if (
-            ask.dense
-            and H.n > CLASSIFY_ALWAYS_DENSE_MAX_N
-            and ask.krylov is None
-            and is_far_from_critical_point(ask, H)
-        ):
+        if ask.dense and H.n > CLASSIFY_ALWAYS_DENSE_MAX_N and is_far_from_critical_point(ask, H):
             inertia, evidence = _select_inertia_strategy(cheap, H)
             if decide(evidence).rule in (
                 Reason.GRADIENT_ABOVE_TOL,
@@ -545,7 +512,6 @@ def _classify_nearest_point(
         ask,
         theta=end,
         gradient_tol=None,
-        krylov=None,
         seek=False,
         max_products=None if ask.max_products is None else int(products_left),
     )
@@ -599,11 +565,9 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         escape_direction=seen.escape_direction,
         escape_curvature=seen.escape_curvature,
         n_kinks=found.n_kinks,
-        curvature_tol=ask.curvature_tol,
         method="dense" if ask.dense else "krylov",
         n_params=ask.theta.size,
         n_products=0,
-        seed=ask.seed,
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
         kantorovich=theorem.h if has_kantorovich else None,

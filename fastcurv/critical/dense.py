@@ -47,6 +47,7 @@ from .decide import (
     TwoSignProof,
 )
 from .evidence import (
+    CURVATURE_TOL,
     MAX_RELATIVE_STEP,
     ClassifyOptions,
     InertiaStrategy,
@@ -516,7 +517,7 @@ class InertiaByCholesky(InertiaStrategy):
             run.step()
         values, S = ritz_decomposition(run)
         reached = size / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta))
-        cut = max(self.full.error, self.ask.curvature_tol * self.largest_eigenvalue[0], reached)
+        cut = max(self.full.error, CURVATURE_TOL * self.largest_eigenvalue[0], reached)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         flat = min(1.0, safe_norm(self.full.A @ (g / size)) / self.largest_eigenvalue[0])
         return replace(self.near, flat_ratio=flat, residual=max(0.0, 1 - inside) ** 0.5)
@@ -817,7 +818,7 @@ class InertiaByEigenpairs(InertiaStrategy):
             unit = self.gradient[0] / near.gradient_norm
             (low, _), (high, _) = self.extremes
             flat_ratio = min(1.0, safe_norm(full.A @ unit) / max(abs(low), abs(high)))
-            cut = max(plain.error, self.ask.curvature_tol * full.norm, reached)
+            cut = max(plain.error, CURVATURE_TOL * full.norm, reached)
             seen = plain.vectors[:, np.abs(plain.values) > cut]
             residual = max(0.0, 1 - float(np.linalg.norm(seen.T @ unit)) ** 2) ** 0.5
         beside = full.norm <= reached

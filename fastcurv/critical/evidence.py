@@ -12,18 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import MatrixOperator
-from ..common.errors import type_phrase
 from ..common.linalg import SECONDS_PER_N_CUBED, svd
 from ..common.objectives import (
-    PRODUCT_ERROR_EPS,
     BudgetedOperator,
     call_certificate,
     certificate_method,
 )
 from ..common.protocols import Floats
 from ..common.vectors import safe_norm
-from ..spectrum.shared_run import Krylov, LanczosRuns
 from .decide import CriticalPointProof, Nearness, SpectrumEvidence
 from .theorem import KantorovichOutcome
 
@@ -108,6 +104,9 @@ GRADIENT_ROUNDING_FACTOR = 10.0
 UNDERFLOW_TOL = 1e-280
 # Scale factors are clipped to 2^+-MAX_SCALE_EXPONENT times their median.
 MAX_SCALE_EXPONENT = 200
+# At large n, curvature above -CURVATURE_TOL (lambda_max - lambda_min) counts as nonnegative. In the
+# test for a plateau, directions with less curvature than this fraction of ||H|| are flat.
+CURVATURE_TOL = 1e-4
 # A point is taken as critical if ||g|| is at most this fraction of ||H|| ||theta||.
 RELATIVE_GRADIENT_TOL = 1e-5
 
@@ -367,12 +366,10 @@ class ClassifyOptions:
     ob: Any
     theta: np.ndarray
     gradient_tol: float | None
-    curvature_tol: float
     failure_probability: float | None
     max_products: int | None
     dense_below: float
     seed: Any
-    krylov: Any  # a `Krylov` object, its `LanczosRuns` after this thread has locked it, or None
     max_time: float | None = None
     seek: bool = True
 
@@ -387,112 +384,3 @@ class ClassifyOptions:
             and (self.max_products is None or self.max_products >= n)
             and (self.max_time is None or SECONDS_PER_N_CUBED * float(n) ** 3 <= self.max_time)
         )
-
-
-def check_run(run: Any, theta: np.ndarray) -> Krylov:
-    """Return `run` after checking that it is a `Krylov` object for an operator with the size and,
-    if the operator has it, the theta of the Hessian at theta. Raise TypeError or ValueError
-    otherwise. The products are compared by `check_run_operator`.
-    """
-    if not isinstance(run, Krylov):
-        raise TypeError(
-            f"krylov must be a fastcurv.spectrum.Krylov object for the Hessian at theta, "
-            f"got {type_phrase(run)}."
-        )
-    if run.n != theta.size:
-        raise ValueError(
-            f"krylov must belong to the Hessian at theta, with n = {theta.size}, got an operator "
-            f"with n = {run.n}."
-        )
-    there = getattr(run.op, "theta", None)
-    if there is not None and not np.array_equal(np.asarray(there, dtype=float), theta):
-        raise ValueError(
-            "krylov must belong to the Hessian at theta, got the Hessian at a different theta. "
-            "Create it by fastcurv.spectrum.Krylov(ob.hessian(theta))."
-        )
-    return run
-
-
-# maximum relative error of a Lanczos relation, in units of sqrt(eps); the loss of orthogonality
-# that semi-orthogonality permits causes errors of a few units
-MAX_LANCZOS_ERROR_SQRT_EPS = 100.0
-
-
-def check_run_operator(run: LanczosRuns, H: BudgetedOperator) -> int:
-    """Check that `run` was made on the operator of H, the Hessian at theta, and return the number
-    of products used for the check, 0 to 2. Raise ValueError if it was made on another operator.
-
-    Operators of a network are compared by objective and kind. Any other operator must give the same
-    product with a random vector, unless it is the operator of H itself. The products stored in the
-    run must be those of H, which is tested by one product with a random combination of the basis
-    vectors.
-    """
-    op = run.op
-    rng = np.random.default_rng(0)
-    if _is_same_curvature(op, H.native):
-        return 0
-    spent = 0
-    same = True
-    if op is not H.native:
-        v = rng.standard_normal(H.n)
-        run_operator = BudgetedOperator(op, np.float64)
-        mine = H(v)
-        its = run_operator(v)
-        off = (
-            H.product_error_bound(v)
-            + run_operator.product_error_bound(v)
-            + PRODUCT_ERROR_EPS * max(H.eps, run_operator.eps) * (safe_norm(mine) + safe_norm(its))
-        )
-        same = bool(safe_norm(mine - its) <= off)
-        spent = 1
-    x, expected, size = _draw_run_combination(run, rng)
-    if same and size > 0:
-        product = H(x)
-        most = (
-            MAX_LANCZOS_ERROR_SQRT_EPS
-            * float(np.finfo(run.dtype).eps) ** 0.5
-            * max(size, safe_norm(product))
-        )
-        same = bool(safe_norm(product - expected) <= most)
-        spent += 1
-    if not same:
-        raise ValueError(
-            f"krylov must belong to ob.hessian(theta), got {_describe_operator(op)}, whose "
-            "products differ. Create it by fastcurv.spectrum.Krylov(ob.hessian(theta))."
-        )
-    return spent
-
-
-def _describe_operator(op: Any) -> str:
-    return f"a matrix of shape {op.shape}" if isinstance(op, MatrixOperator) else repr(op)
-
-
-def _is_same_curvature(op: Any, native: Any) -> bool:
-    """Return True if `op` and `native` are curvature operators of the same fastcurv class, kind and
-    dtype, at equal theta, of the identical objective.
-    """
-    ours = type(op) is type(native) and type(op).__module__.startswith("fastcurv.network.")
-    if not (ours and all(hasattr(op, name) for name in ("objective", "kind", "theta"))):
-        return False
-    same = op.objective is native.objective and op.kind == native.kind
-    return bool(same and op.dtype == native.dtype and np.array_equal(op.theta, native.theta))
-
-
-def _draw_run_combination(
-    run: LanczosRuns, rng: np.random.Generator
-) -> tuple[Floats, Floats, float]:
-    """Return a random combination x (n,) of the basis vectors of a run, the product with x computed
-    from the stored products, and an upper estimate of the norm of this product. All three are 0 for
-    a run without products.
-    """
-    x = np.zeros(run.n)
-    product = np.zeros(run.n)
-    size = 0.0
-    for start, one in run.by_start:
-        y = rng.standard_normal(one.m)
-        reduction = run.reduction if start is None else None
-        for T, total in ((np.eye(one.m), x), (one.T[: one.m + one.p, : one.m], product)):
-            part = (T @ y) @ one.rows[: len(T)].astype(float)
-            total += part if reduction is None else reduction.embed(part).astype(float)
-        size += one.scale * safe_norm(y)
-    return x, product, size

@@ -44,6 +44,7 @@ from .decide import (
 )
 from .dense import ZERO_CURVATURE_TOL
 from .evidence import (
+    CURVATURE_TOL,
     MAX_RELATIVE_STEP,
     ClassifyOptions,
     InertiaStrategy,
@@ -109,10 +110,9 @@ class InertiaSearch:
         self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
         # number of proved symmetry directions, None if they were not searched for
         self.n_symmetry: int | None = None
-        given = ask.krylov
         # operator on a space of smaller dimension for runs from random starts, or None if this
         # saves no time
-        self.reduction: Any = choose_reduction(H.native, None) if given is None else given.reduction
+        self.reduction: Any = choose_reduction(H.native, None)
 
     @property
     def has_one_sign_only(self) -> bool:
@@ -198,42 +198,10 @@ class InertiaSearch:
         rows = combine_basis_rows(run.rows[: run.m], S)
         return np.asarray(self.reduction.embed(rows) if run.op is self.reduction else rows)
 
-    def run_shared(
-        self,
-        held: int,
-        grow: Callable[[int], Any],
-        steps: float,
-        stop: Callable[[Any], bool] = lambda run: False,
-    ) -> Any:
-        """Run Lanczos like `run_lanczos`, but as part of a run of the caller's `Krylov` object.
-
-        The shared run already has `held` products, and ``grow(k)`` extends the run to k products
-        and returns it. Return the run, or None if the budget allows no step.
-        """
-        steps = int(min(max(steps, held), held + self.budget.products_left))
-        if steps < 1:
-            return None
-        run = None
-        try:
-            while run is None or (run.p and run.m < steps and not is_time_up() and not stop(run)):
-                before = 0 if run is None else run.m
-                run = grow(held if run is None and held else min(before + 20, steps))
-                self.H.record_products(run.m - max(before, held))
-        except MemoryError:
-            # The memory limit of the caller is reached; the steps so far are used.
-            if run is None:
-                return None
-        self.H.shared += held
-        return self.record_run(run)
-
     def run_from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
         """Run Lanczos from a random start orthogonal to the symmetry directions, as the bound on
-        the risk requires, or extend the `Krylov` run of the caller. `steps`, `stop` and the result
-        are those of `run_lanczos`.
+        the risk requires. `steps`, `stop` and the result are those of `run_lanczos`.
         """
-        krylov = self.ask.krylov
-        if krylov is not None:
-            return self.run_shared(krylov.n_steps_from(), lambda k: krylov.probe(0, k), steps, stop)
         Q = self.symmetry
         op = self.H.native if self.reduction is None else self.reduction
         # The projection of a zero mode of H is a zero mode of the reduction.
@@ -243,19 +211,9 @@ class InertiaSearch:
         return self.run_lanczos(op, None, steps, stop=stop, against=against)
 
     def run_from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """Run Lanczos from the gradient g (n,), or extend the `Krylov` run of the caller. `steps`,
-        `stop` and the result are those of `run_lanczos`.
+        """Run Lanczos from the gradient g (n,). `steps`, `stop` and the result are those of
+        `run_lanczos`.
         """
-        krylov = self.ask.krylov
-        if krylov is not None:
-            stored = getattr(krylov.op, "gradient", None)
-            g = np.array(
-                g if stored is None or np.shape(stored) != g.shape else stored, krylov.dtype
-            )
-            if g.any():
-                return self.run_shared(
-                    krylov.n_steps_from(g), lambda k: krylov.extend_from(g, k), steps, stop
-                )
         unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run_lanczos(self.H.native, unit, steps, stop=stop)
 
@@ -310,7 +268,7 @@ class InertiaSearch:
         if T.shape[1]:
             self.H.show_note(f"{T.shape[1]} symmetry directions")
             Q = orthonormal_basis(T)
-            most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * ask.curvature_tol) * self.H.norm
+            most = min(ZERO_CURVATURE_TOL, MAX_SYMMETRY_COUPLING * CURVATURE_TOL) * self.H.norm
             self.symmetry = np.asarray(null_subspace_basis(self.H(Q), Q, most))
         self.n_symmetry = self.symmetry.shape[1]
 
@@ -413,7 +371,7 @@ DEFAULT_FAILURE_PROBABILITY = 0.01
 MAX_BALANCED_STEPS = 128
 MAX_END_STEPS = 64  # maximum number of Lanczos steps if only the ends of the spectrum are needed
 MAX_PROBE_VECTORS = 16  # maximum number of the objective's probe vectors that start Lanczos runs
-# maximum ||Hq|| of a symmetry direction q that is projected out, relative to curvature_tol ||H||
+# maximum ||Hq|| of a symmetry direction q that is projected out, relative to CURVATURE_TOL ||H||
 MAX_SYMMETRY_COUPLING = 0.01
 # maximum number of symmetry directions; if there are more, none is projected out, because each
 # direction takes a product
@@ -493,7 +451,7 @@ class InertiaByProducts(InertiaStrategy):
         y, self.left = _newton_step_in_basis(run, size)
         self.step = combine_basis_rows(run.rows[: run.m], y[:, None])[0].astype(float)
         cut = size / (MAX_RELATIVE_STEP * augmented_norm(self.ask.theta))
-        cut = max(run.scale * self.ask.curvature_tol, cut)
+        cut = max(run.scale * CURVATURE_TOL, cut)
         inside = float((S[0, np.abs(values) > cut] ** 2).sum())
         self.residual = float(max(0.0, 1 - inside) ** 0.5)
         self.flat = safe_norm(run.T[: run.m + run.p, 0])
@@ -526,8 +484,8 @@ class InertiaByProducts(InertiaStrategy):
         H = self.H
         search = self.search
         deep = self.near.near and not floor > 0
-        deflated = ask.krylov is None and search.symmetry.shape[1] > 0
-        eps = ask.curvature_tol * (1 - 2 * MAX_SYMMETRY_COUPLING * deflated)
+        deflated = search.symmetry.shape[1] > 0
+        eps = CURVATURE_TOL * (1 - 2 * MAX_SYMMETRY_COUPLING * deflated)
         goal = lanczos_steps(H.n, eps, ask.failure_probability or DEFAULT_FAILURE_PROBABILITY)
         steps = goal if deep else min(goal, MAX_END_STEPS)
         H.show_note(f"{steps} Lanczos steps")
@@ -542,7 +500,7 @@ class InertiaByProducts(InertiaStrategy):
             )
         # A start vector misses an eigenvector along which its component is below rounding.
         risk = max(risk, EPS * H.n**0.5)
-        if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
+        if H.asymmetry >= 0.1 * CURVATURE_TOL * H.norm:
             risk = 1.0
         if deep and search.has_one_sign_only:
             _continue_curvature_search(search, main, goal, d)

@@ -111,7 +111,7 @@ class CriticalPoint(FrozenRecord):
         ``||Hg|| / (||H|| ||g||)``, or None if g or H is 0.
     gradient_residual : float or None
         ``min over p of ||Hp + g|| / ||g||``, for p in the eigenspaces with curvature above
-        `curvature_tol` times the largest (at large n in the Krylov space of g). The value is near 1
+        1e-4 times the largest (at large n in the Krylov space of g). The value is near 1
         if g lies outside the range of H. None if g is 0.
     plateau : bool
         True if theta is not near a critical point, the gradient g lies mostly outside the range of
@@ -143,9 +143,6 @@ class CriticalPoint(FrozenRecord):
         The Rayleigh quotient of `escape_direction`.
     n_kinks : int
         Number of pre-activations at a kink within rounding, where the Hessian is one-sided.
-    curvature_tol : float
-        The option of `classify`. At large n, "no negative curvature" means none below
-        ``-curvature_tol (lambda_max - lambda_min)``.
     method : str
         "dense" if the Hessian was decomposed as a matrix, "krylov" if only products were used.
     n_active_kinks : int or None
@@ -153,14 +150,8 @@ class CriticalPoint(FrozenRecord):
         verdicts. The inertia is then None, because H is one-sided at kinks.
     n_params, n_products : int
         Number of parameters, and number of all products that the verdict uses.
-    seed : object
-        The seed that was passed to `classify`.
     wall_time : float
         Time of the call in seconds.
-    krylov_name : str or None
-        Name of the `Krylov` run whose products this verdict shares, or None.
-    n_new_products : int or None
-        Number of products that were computed for this verdict, or None if no `Krylov` run was used.
     """
 
     kind: str
@@ -184,14 +175,10 @@ class CriticalPoint(FrozenRecord):
     escape_direction: np.ndarray | None
     escape_curvature: float | None
     n_kinks: int
-    curvature_tol: float
     method: str
     n_params: int
     n_products: int
-    seed: object
     wall_time: float
-    krylov_name: str | None = None
-    n_new_products: int | None = None
     radius: float | None = None
     kantorovich: float | None = None
     n_active_kinks: int | None = None
@@ -240,7 +227,6 @@ class CriticalPoint(FrozenRecord):
             "other_sign": other,
             "side": "below -" if minimum else "above ",
             "failure_probability": float(self.failure_probability),
-            "curvature_tol": float(self.curvature_tol),
             "gradient_norm": float(self.gradient_norm),
             "gradient_tol": float(self.gradient_tol),
             "n": self.n_params,
@@ -343,8 +329,7 @@ class CriticalPoint(FrozenRecord):
         arguments, reworded = self._audience
         key = self.advice
         template = reworded.get(key, VERDICT_ADVICE.get(key, ""))
-        numbers = {"at": arguments, "curvature_tol": float(self.curvature_tol)}
-        return render(template, self._numbers | numbers)
+        return render(template, self._numbers | {"at": arguments})
 
     @property
     def reason(self) -> str:
@@ -355,7 +340,6 @@ class CriticalPoint(FrozenRecord):
         numbers = self._numbers | {
             "gradient_norm": float(self.gradient_norm),
             "gradient_tol": float(self.gradient_tol),
-            "curvature_tol": float(self.curvature_tol),
             "n_kinks": self.n_kinks,
             "n_newton_steps": self.n_newton_steps,
             "nearest": "" if at is None else verdict_noun_phrase(at),
@@ -383,7 +367,7 @@ class CriticalPoint(FrozenRecord):
         dict
             The public attributes by their names, and "index" and "minimum_ratio". Vectors are lists
             of ``n_params`` numbers, and `nearest_verdict` is a dict. Values that are not known or
-            not finite are None. A `seed` that is a Generator becomes a string.
+            not finite are None.
 
         Examples
         --------

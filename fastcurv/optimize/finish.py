@@ -47,10 +47,8 @@ from .run import MAX_SMALL_GAINS, SMALL_GAIN_RATIO, Method, Run, RunOutcome
 
 N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
-# If n is too large to compute all eigenvalues, curvature above -CURVATURE_TOL * (lambda_max -
-# lambda_min) counts as nonnegative.
-CURVATURE_TOL = 1e-4
-# maximum probability of missing curvature below -CURVATURE_TOL * (lambda_max - lambda_min)
+# maximum probability of missing curvature that `classify` counts as negative, if n is too large to
+# compute all eigenvalues
 MISSED_CURVATURE_PROBABILITY = 1e-3
 
 
@@ -278,7 +276,7 @@ class StationaryPointExaminer:
         run = self.run
         at.report = classify(
             run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
-            curvature_tol=CURVATURE_TOL, failure_probability=MISSED_CURVATURE_PROBABILITY,
+            failure_probability=MISSED_CURVATURE_PROBABILITY,
             dense_below=at.below, max_time=run.budget.inner_max_time(), progress=False,
         )  # fmt: skip
         run.n_products += int(at.report.n_products)

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.critical.evidence import CURVATURE_TOL
 
 from .networks import (
     LOSSES,
@@ -40,7 +41,7 @@ def verdicts_from_products_hold_for_networks(draw):
         return check_nothing_is_lower_nearby(draw, ob, theta, words)
     values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
     off = 1e-12 * np.abs(values).max()
-    room = said.curvature_tol * (values[-1] - values[0]) * 1.01 + off
+    room = CURVATURE_TOL * (values[-1] - values[0]) * 1.01 + off
     assert said.kind != "minimum" or values[0] >= -room, words
     assert said.kind != "maximum" or values[-1] <= room, words
     assert said.kind != "saddle" or values[0] < 0 < values[-1], words

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.critical.evidence import CURVATURE_TOL
 from fastcurv.testing import PrescribedSpectrum, QuadraticObjective
 
 N = 60
@@ -139,7 +140,7 @@ def a_minimum_at_a_risk(n, risk, runs):
     eigenvalue, isolated from the others, lies below minus the tolerance, and the promised fraction,
     1 - risk.
     """
-    right, tol = 0, 1e-2
+    right, tol = 0, CURVATURE_TOL
     for seed in range(runs):
         draw = np.random.default_rng([seed, n])
         values = draw.uniform(0.0, 1.0, n) ** 2
@@ -150,7 +151,6 @@ def a_minimum_at_a_risk(n, risk, runs):
             np.zeros(n),
             dense_below=0,
             failure_probability=risk,
-            curvature_tol=tol,
             seed=draw,
         )
         right += said.kind != "minimum"

@@ -61,7 +61,7 @@ NUMBERS: dict[str, Any] = {
     "limit": "9 Hessian-vector products", "max_time": 0.5,
     "unproved_reason": "Loss(squares) was given without third_bound",
     "suggested_risk": "0.01", "no_minimum_reason": "every sample has label 1 at output 0",
-    "curvature_tol": 1e-4, "n_kinks": 3, "n_newton_steps": 4, "nearest": "a certified minimum",
+    "n_kinks": 3, "n_newton_steps": 4, "nearest": "a certified minimum",
     "nearest_distance": 2e-3, "saturated": "80%", "certain": "60%", "n_units": 8, "dead_units": 5,
     "n_active_kinks": 2,
     "n_collapsed": 1, "n_copies": 0, "failure_probability": 4e-3, "radius": 3e-10, "index": 1,

@@ -1,5 +1,5 @@
 """Verdicts with their evidence, at and near critical points of small networks and functions, from
-given Krylov runs, from Cholesky factors, and at points that a search found.
+products, from Cholesky factors, and at points that a search found.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "products": {"dense_below": 0},
     "few products": {"dense_below": 0, "max_products": 12},
     "reached": {"dense_below": 50},
-    "loose": {"curvature_tol": 0.05, "gradient_tol": 1e-2},
-    "strict": {"dense_below": 0, "curvature_tol": 1e-6, "failure_probability": 1e-6},
+    "loose": {"gradient_tol": 1e-2},
+    "strict": {"dense_below": 0, "failure_probability": 1e-6},
 }
 
 
@@ -59,7 +59,6 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
     hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
     hidden += (
         point.plateau,
-        point.curvature_tol,
         point.nearest_distance,
         point.n_active_kinks,
     )
@@ -119,9 +118,9 @@ def points_at_large_n() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
             yield f"weakest {low}, {how}", ob, np.zeros(31), OPTIONS[how]
 
 
-def krylov() -> dict[str, list[Any]]:
-    """Return ``{name: text and numbers}`` for verdicts from a given Krylov run and from products,
-    at a minimum, near it and at zero weights of networks, and near 0 for quadratic functions.
+def by_products() -> dict[str, list[Any]]:
+    """Return ``{name: text and numbers}`` for verdicts from products, at a minimum, near it and at
+    zero weights of networks, and near 0 for quadratic functions.
     """
     found: dict[str, list[Any]] = {}
     nets: dict[str, dict[str, Any]] = {
@@ -131,16 +130,7 @@ def krylov() -> dict[str, list[Any]]:
     for name, net in nets.items():
         ob, best = minimum(**net)
         for where, theta in (("best", best), ("zero", 0 * best), ("off", best + 1e-5)):
-            for steps in (3, 30):
-                run = fc.spectrum.Krylov(ob.hessian(theta), "mine", seed=2).extend(steps)
-                point = fc.classify(ob, theta, krylov=run)
-                found[f"{name}, {where}, {steps} steps"] = [
-                    *verdict_answer(point),
-                    float(run.n_products),
-                ]
-            for words in (
-                {"max_products": 40}, {"failure_probability": 0.1, "curvature_tol": 0.2},
-            ):  # fmt: skip
+            for words in ({"max_products": 40}, {"failure_probability": 0.1}):
                 point = fc.classify(ob, theta, dense_below=0, **words)
                 found[f"{name}, {where}, {words}"] = verdict_answer(point)
             few = ob.batch(slice(0, 2))
@@ -204,7 +194,7 @@ def found_points() -> dict[str, list[Any]]:
 
 
 SEARCHES: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "by krylov runs": krylov, "by factors": factors, "by search": found_points,
+    "by products": by_products, "by factors": factors, "by search": found_points,
 }  # fmt: skip
 SECTIONS = (*NETS, "zoo", "hard", *SEARCHES)
 

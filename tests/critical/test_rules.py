@@ -8,6 +8,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.decide import Reason
+from fastcurv.critical.evidence import CURVATURE_TOL
 from fastcurv.testing import FunctionObjective, QuadraticObjective, compiled, zoo
 
 SLACK = 1e-6  # relative error of eigenvalues from differences of gradients
@@ -147,7 +148,7 @@ def of_zoo(name):
 
 BIG = np.linspace(1, 2, 60)
 BY_PRODUCTS = {"dense_below": 0}
-AT_RISK = {"dense_below": 0, "failure_probability": 0.1, "curvature_tol": 0.2}
+AT_RISK = {"dense_below": 0, "failure_probability": 0.1}
 
 # rule, (objective, theta), options of `classify`
 POINTS = [
@@ -212,7 +213,7 @@ POINTS = [
     ),
     (
         "NO_ACCEPTED_RISK", lambda: (quadratic(*BIG), np.zeros(60)),
-        {"max_products": 45, "curvature_tol": 0.05, **BY_PRODUCTS},
+        {"max_products": 45, **BY_PRODUCTS},
     ),
     (
         "RISK_TOO_LARGE", lambda: (quadratic(*BIG), np.zeros(60)),
@@ -365,7 +366,7 @@ def lower_bound(f):
 def none_beyond(f):
     width = f.values[-1] - f.values[0]
     outermost = -f.values[0] if number(f, "other_sign") == "negative" else f.values[-1]
-    return outermost <= f.point.curvature_tol * width + SLACK * f.size
+    return outermost <= CURVATURE_TOL * width + SLACK * f.size
 
 
 def zeros_within(f):

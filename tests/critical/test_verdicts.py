@@ -236,7 +236,7 @@ def test_the_report_counts_its_products():
     H = PrescribedSpectrum(np.linspace(-1, 1, 40))
     report = classify(QuadraticObjective(H), np.zeros(40))
     assert report.n_products == H.n_products - 2  # gradient and value took one each
-    assert report.wall_time > 0 and report.seed == 0
+    assert report.wall_time > 0
     assert report.index == 0.5 == report.minimum_ratio
     with pytest.raises(AttributeError):
         report.kind = "minimum"
@@ -258,7 +258,6 @@ def test_float32_models_are_judged_in_float64():
         ({"theta": [np.nan, 0.0]}, ValueError, "theta"),
         ({"theta": ["a", "b"]}, TypeError, "theta"),
         ({"gradient_tol": -1.0}, ValueError, "gradient_tol"),
-        ({"curvature_tol": 0.0}, ValueError, "curvature_tol"),
         ({"max_products": 0}, ValueError, "max_products"),
         ({"max_time": 0}, ValueError, "max_time must be a finite number > 0.*got 0.0"),
         ({"failure_probability": 1.5}, ValueError, "failure_probability"),
@@ -267,8 +266,6 @@ def test_float32_models_are_judged_in_float64():
         ({"dense_below": np.nan}, TypeError, "must be a number of parameters"),
         ({"dense_below": True}, TypeError, "must be a number of parameters"),
         ({"dense_below": "all"}, TypeError, "dense_below.*must be a number of parameters"),
-        ({"krylov": PrescribedSpectrum(np.ones(2))}, TypeError, "krylov"),
-        ({"krylov": fc.spectrum.Krylov(np.eye(4))}, ValueError, "krylov"),
     ],
 )
 def test_invalid_arguments_of_classify_raise(bad, error, words):

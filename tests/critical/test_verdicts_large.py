@@ -84,10 +84,8 @@ def test_a_minimum_needs_a_failure_probability():
     assert not silent.certified
     asked = classify_spectrum(values, failure_probability=0.01)
     assert asked.kind == "minimum" and 0 < asked.failure_probability <= 0.01 and not asked.certified
-    assert asked.rule == "within_accepted_risk" and asked.curvature_tol == 1e-4
+    assert asked.rule == "within_accepted_risk"
     assert classify_spectrum(-values, failure_probability=0.01).kind == "maximum"
-    coarse = classify_spectrum(values, failure_probability=0.01, curvature_tol=1e-2)
-    assert coarse.kind == "minimum" and coarse.n_products < asked.n_products / 3
 
 
 def test_zeros_without_a_symmetry_are_degenerate():

@@ -70,7 +70,6 @@ def test_errors_for_bad_arrays_name_the_argument(name, bad):
 NUMBERS = {
     "tol": lambda bad: fc.eigsh(np.eye(3), 1, tol=bad),
     "damping": lambda bad: fc.newton_step(np.eye(3), np.ones(3), damping=bad),
-    "curvature_tol": lambda bad: fc.classify(OB, THETA, curvature_tol=bad),
     "gradient_tol": lambda bad: fc.classify(OB, THETA, gradient_tol=bad),
     "learning_rate": lambda bad: fc.minimize(OB, THETA, "sgd", learning_rate=bad),
     "max_time": lambda bad: fc.minimize(OB, THETA, max_time=bad),

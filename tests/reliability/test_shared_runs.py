@@ -142,31 +142,3 @@ thread.join()
 assert np.abs(run.eigsh(2, "LA").values - values[-2:]).max() <= 1e-5
 """
     )
-
-
-def test_verdicts_are_right_while_other_threads_extend_their_run(python):
-    python(
-        RUN
-        + """
-rng = np.random.default_rng(0)
-model = fc.MLP([6, 12, 2], "tanh")
-ob = fc.Objective(model, rng.standard_normal((80, 6)), rng.standard_normal((80, 2)), "mse", l2=1e-2)
-theta = fc.minimize(ob, model.init(seed=0), verdict=False).x
-run = fc.spectrum.Krylov(ob.hessian(theta), seed=0)
-alone = fc.classify(ob, theta, krylov=fc.spectrum.Krylov(ob.hessian(theta), seed=0), dense_below=0)
-found, stop = [], threading.Event()
-
-def grow():
-    while not stop.is_set():
-        run.extend(int(rng.integers(1, 90)))
-        run.eigsh(2, "BE")
-
-thread = threading.Thread(target=grow)
-thread.start()
-for _ in range(5):
-    found.append(fc.classify(ob, theta, krylov=run, dense_below=0))
-stop.set()
-thread.join()
-assert {point.kind for point in found} == {alone.kind}
-"""
-    )

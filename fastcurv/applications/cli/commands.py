@@ -689,7 +689,6 @@ def classify_and_print(
         objective,
         theta,
         gradient_tol=args.gradient_tol,
-        curvature_tol=args.curvature_tol,
         failure_probability=args.failure_probability,
         max_products=args.max_products,
         max_time=args.max_time,

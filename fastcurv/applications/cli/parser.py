@@ -296,12 +296,6 @@ VERDICT_OPTIONS = [
         help="maximum gradient norm of a critical point",
     ),
     pack_argument(
-        "--curvature-tol",
-        type=_parse_positive,
-        default=1e-4,
-        help="relative tolerance (default %(default)s)",
-    ),
-    pack_argument(
         "--failure-probability",
         type=_real(0, 1),
         default=None,

@@ -55,7 +55,6 @@ MAX_DEFAULT_INDEX = 6
 # options of `classify` that do not depend on the point
 CLASSIFY_OPTIONS = (
     "gradient_tol",
-    "curvature_tol",
     "failure_probability",
     "max_products",
     "dense_below",
@@ -270,7 +269,7 @@ def sample_critical_points(
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     **verdict
-        Options of `classify`: ``gradient_tol``, ``curvature_tol``, ``failure_probability``,
+        Options of `classify`: ``gradient_tol``, ``failure_probability``,
         ``max_products`` and ``dense_below``.
 
     Returns

@@ -50,7 +50,7 @@ every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 every_loss = pytest.mark.parametrize("loss", LOSSES)
 
 
-# --- user-defined activations, and their bounds and symmetries
+# --- user-defined activations
 
 
 def hyperbolic(z):
@@ -87,28 +87,8 @@ def cube(z):
     return z**3 / 6, z * z / 2, z
 
 
-def known(z, move):
-    """Return a bound on the third derivative of arctan on the interval from z - move to z +
-    move.
-    """
-    near = np.maximum(np.abs(z) - move, 0)
-    return np.minimum(2, 6 / (1 + near * near) ** 2)
-
-
 OWN = {
-    "hyperbolic": fc.Activation(
-        hyperbolic, first_bound=1.0, second_bound=0.77, third_bound=2.0, error_ulps=8
-    ),
-    "arctan": fc.Activation(
-        arctan, first_bound=1.0, second_bound=0.65, third_bound=known, error_ulps=8
-    ),
-    "wave": fc.Activation(wave, first_bound=1.6, second_bound=1.2, third_bound=2.4, error_ulps=8),
-    "bent": fc.Activation(bent, first_bound=1.5, second_bound=0.5, third_bound=0.43, error_ulps=8),
-    "bell": fc.Activation(
-        bell, first_bound=0.61, second_bound=1.0, third_bound=1.3802, error_ulps=16
-    ),
-    "square": fc.Activation(square, third_bound=0.0, error_ulps=4),
-    "cube": fc.Activation(cube, third_bound=1.0, error_ulps=8),
+    phi.__name__: fc.Activation(phi) for phi in (hyperbolic, arctan, wave, bent, bell, square, cube)
 }
 every_own = pytest.mark.parametrize("own", OWN)
 

@@ -45,17 +45,10 @@ def correlated(z, y):
 
 
 OWN_LOSSES = {  # (loss, targets)
-    "own": (fc.Loss(squares, third_bound=0.0, lower_bound=0.0, error_ulps=8), "mse"),
-    "own, not bounded": (fc.Loss(cauchy), "mse"),
-    "own, coupled": (
-        fc.Loss(cross_entropy, third_bound=0.28, lower_bound=0.0, error_ulps=32),
-        "column",
-    ),
-    "own, coupled, not bounded": (fc.Loss(cross_entropy), "column"),
-    "own, correlated": (
-        fc.Loss(correlated, third_bound=0.0, lower_bound=0.0, error_ulps=32),
-        "mse",
-    ),
+    "own": (fc.Loss(squares, lower_bound=0.0), "mse"),
+    "own, not convex": (fc.Loss(cauchy), "mse"),
+    "own, coupled": (fc.Loss(cross_entropy, lower_bound=0.0), "column"),
+    "own, correlated": (fc.Loss(correlated, lower_bound=0.0), "mse"),
 }
 LOSSES = [*nets.LOSSES, "gaussian_nll", "quantile(0.8, 0.1)", *OWN_LOSSES]
 ACTIVATIONS = [*nets.ACTIVATIONS, *nets.OWN]
@@ -212,7 +205,7 @@ def objectives():
         yield f"objective, {activation}, {loss}", ob, of_objective, (theta, False)
         yield f"model, {activation}", ob.model, of_network, (theta,)
     for kind in KINDS:
-        for loss in ("mse", "own", "own, coupled", "own, coupled, not bounded"):
+        for loss in ("mse", "own", "own, coupled"):
             ob, theta = drawn(loss, "wave" if loss == "own" else "tanh", kind)
             proofs = loss == "own, coupled"
             if loss != "mse":  # caches of previous calls are copied as well
@@ -223,7 +216,7 @@ def objectives():
 
 
 def operators():
-    for loss in ("mse", "own, coupled", "own, not bounded"):
+    for loss in ("mse", "own, coupled", "own, not convex"):
         for dtype in nets.DTYPES:
             ob, theta = drawn(loss, dtype=dtype)
             H, few = ob.hessian(theta), ob.batch(slice(0, 4))
@@ -251,8 +244,8 @@ def operators():
 def results():
     ob, theta = drawn("own, coupled")
     run = fc.minimize(ob, theta, seed=0)
-    assert run.report.certified and run.kind == "minimum"
-    yield "objective at a proved minimum", ob, of_objective, (run.x,)
+    assert run.kind == "minimum"
+    yield "objective at a minimum", ob, of_objective, (run.x,)
     H, G = ob.hessian(run.x), drawn("mse")[0].ggn(theta)
     results = {"run": run, "verdict": run.report, "eigenpairs": fc.eigsh(H, 2, seed=0)}
     results["pairs in a space"] = fc.eigsh(G, 2, seed=0, space="outputs") if G.shape[0] > 72 else ()

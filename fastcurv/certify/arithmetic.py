@@ -646,9 +646,6 @@ class ActivationDerivatives:
             # the result grows with z z.
             plain = row.gaussian and r.kernels in ("reference", "numpy")
             c = r.elementary * (1 + z.x * z.x if plain else 1)
-            # User-defined functions are evaluated in float64 and rounded once.
-            if row.given is not None:
-                c = row.given.error_bounds(z.x, (a, p, q), EPS) / sizes[0] + 2 * u
             here = (c * sizes[0] + floor) * (moves | (a != 0))
             curve = 0.5 * t * S2
             off = c * sizes[1]

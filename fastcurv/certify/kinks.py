@@ -76,10 +76,11 @@ class ReluData:
         An objective for which `is_relu_stack` is True.
     """
 
-    residual = False
+    skips = ()
 
     def __init__(self, ob: Any) -> None:
         model = ob.model
+        self.objective = ob
         self.sizes = tuple(model.sizes)
         self.bias = bool(model.bias)
         self.leaks = [float(activation_spec(name).leak or 0.0) for name in model.activation]
@@ -260,7 +261,7 @@ def is_relu_stack(ob: Any) -> bool:
     ``cross_entropy`` or ``binary_cross_entropy``.
     """
     model = ob.model
-    plain = not is_batch_normalised(model) and not getattr(model, "residual", False)
+    plain = not is_batch_normalised(model) and not any(model.skips)
     plain &= loss_spec(ob.loss).given is None
     return (
         plain

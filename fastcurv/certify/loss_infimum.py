@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
+from ..structure.given import LossFunction
 from ..structure.parameters import (
     is_batch_normalised,
     l2_diagonal,
@@ -26,16 +27,21 @@ from ..structure.parameters import (
     replace_zero_weight_rows,
 )
 from ..structure.tables import loss_spec
+from ..structure.user_functions import BuiltInLoss, Loss
 from .passes import passes_at, round_to_model_dtype
 
 
 def loss_lower_bound(ob: Any) -> float:
     """Return the lower bound 0 on the loss, or ``-inf`` with negative soft targets or with a
-    user-defined loss that is not known to be nonnegative.
+    user-defined loss that is not known to be nonnegative. A subclass of `Loss` may compute another
+    loss than the one to which its lower bound belongs.
     """
     row = loss_spec(ob.loss)
     if row.given is not None:
-        return 0.0 if row.given.lower_bound is not None and row.given.lower_bound >= 0 else -np.inf
+        least = row.given.lower_bound
+        if least is None or type(row.given) not in (LossFunction, BuiltInLoss, Loss):
+            return -np.inf
+        return 0.0 if least >= 0 else -np.inf
     return -np.inf if row.link == "softmax" and np.min(replace_zero_weight_rows(ob)[1]) < 0 else 0.0
 
 

@@ -57,7 +57,7 @@ def preactivation_signs(
     passes = passes_at(ob, round_to_model_dtype(ob, theta))
     widths = ob.model.sizes[1:-1]
     rows = [activation_spec(name) for name in passes.names]
-    measured = rounding and any(row.given is not None and row.given.missing_bounds for row in rows)
+    measured = rounding and any(row.given is not None for row in rows)
     off = [[np.full(m, row.leak == 0.0) for m, row in zip(widths, rows)] for _ in radii]
     on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
     count = [0] * len(radii)
@@ -70,8 +70,7 @@ def preactivation_signs(
                     reach = b.reach[l] + (
                         preactivation_error_bounds(passes, s, l) if rounding else 0.0
                     )
-                    # Above a layer whose user-defined activation has no error bounds, z has no
-                    # proved bound.
+                    # Above a layer with a user-defined activation, z has no proved bound.
                     if measured:
                         reach = np.where(
                             reach < np.inf,

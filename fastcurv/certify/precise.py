@@ -35,7 +35,6 @@ from ..structure.given import (
     EPS,
     LONG_DOUBLE_EPS,
     USER_BOUND_ROUND_UP_FACTOR,
-    ActivationFunction,
     LossFunction,
 )
 from ..structure.parameters import (
@@ -458,9 +457,7 @@ def activation_and_derivative(
     activation `name`.
     """
     row = activation_spec(name)
-    if row.given is not None:
-        return _user_activation_derivatives(row.given, z)
-    assert row.pairs is not None
+    assert row.pairs is not None  # nothing is proved with a user-defined activation
     a, p = row.pairs(sys.modules[__name__], z.value)
     rounding = PAIR_ROUNDOFF * 8 * (1 + z.top) * (z.error + z.top > 0)
     # Slopes of 0 and 1 multiply without rounding.
@@ -471,24 +468,6 @@ def activation_and_derivative(
     if row.leak is not None:
         off = off + row.kink * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
     return PreciseEnclosure(a, error), PreciseSlopes(p, off, row.lipschitz)
-
-
-def _user_activation_derivatives(
-    phi: ActivationFunction, z: PreciseEnclosure
-) -> tuple[PreciseEnclosure, PreciseSlopes]:
-    """Return the pair of phi(z), a `PreciseEnclosure`, and phi'(z), a `PreciseSlopes`, for a
-    user-defined activation that is evaluated in long double. The error bounds are infinite if long
-    double has no more bits than double.
-    """
-    x, moved = _to_long_double(z)
-    derivatives = phi(x)
-    own = phi.error_bounds(x, derivatives, LONG_DOUBLE_EPS if LONG_DOUBLE_EPS < EPS else np.inf)
-    slope, bend, _ = phi.derivative_bounds(z.value.hi, np.broadcast_to(moved, x.shape))
-    error = slope.max(axis=1, keepdims=True) * moved + row_norms(own)
-    off = bend * moved + own
-    return PreciseEnclosure(
-        _to_pair(derivatives[0]), error * USER_BOUND_ROUND_UP_FACTOR
-    ), PreciseSlopes(_to_pair(derivatives[1]), off * USER_BOUND_ROUND_UP_FACTOR, float(slope.max()))
 
 
 @dataclass
@@ -718,8 +697,8 @@ def _cross_entropy_terms(z: PreciseEnclosure, y: Floats) -> Terms:
 
 
 def _user_loss_terms(loss: LossFunction, z: PreciseEnclosure, y: Floats) -> Terms:
-    """Return the `Terms` of a user-defined loss, evaluated in long double. The error bounds are
-    infinite if long double has no more bits than double.
+    """Return the `Terms` of a built-in loss given by a function, evaluated in long double. The
+    error bounds are infinite if long double has no more bits than double.
     """
     x, moved = _to_long_double(z)
     terms = loss(x, y)

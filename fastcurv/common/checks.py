@@ -32,6 +32,7 @@ from .protocols import (
     Indices,
     is_library_object,
     library_class,
+    states,
 )
 
 Name = TypeVar("Name", bound=str)
@@ -227,7 +228,7 @@ def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     """
     choices = list(choices)
     if isinstance(x, str) and x in choices:
-        return x
+        return choices[choices.index(x)]  # a subclass of str may have other methods
     other = suggested_choice(x, choices, name)
     wanted = f"{name} must be one of {', '.join(choices)}"
     if isinstance(x, str):
@@ -528,7 +529,7 @@ class StatedOperator(SelfAdjointOperator):
         self.name = next(stated, default)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in OPTIONAL_OPERATOR_METHODS or name not in vars(type(self.op)):
+        if name not in OPTIONAL_OPERATOR_METHODS or not states(self.op, name):
             raise AttributeError(name)
         return getattr(self.op, name)
 
@@ -621,7 +622,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 def _has_unstated_methods(op: Any) -> bool:
     """Return True if an operator has an optional method that its class does not state."""
     return not is_library_object(op) and any(
-        name not in vars(type(op)) and hasattr(op, name) for name in OPTIONAL_OPERATOR_METHODS
+        not states(op, name) and hasattr(op, name) for name in OPTIONAL_OPERATOR_METHODS
     )
 
 

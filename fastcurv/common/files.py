@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from .errors import one_line, type_phrase
 
 # maximum number of bytes written or read at a time; Ctrl-C is handled in between
 MAX_IO_PIECE_BYTES = 16 << 20
+# {(device, inode, id of the reader): reader} of the files from which objectives read their rows
+_ROW_FILES: WeakValueDictionary[tuple[int, int, int], Any] = WeakValueDictionary()
 
 
 @contextlib.contextmanager
@@ -102,17 +105,31 @@ def raise_if_special_file(path: str | os.PathLike[str]) -> None:
         )
 
 
+def protect_row_file(path: str | os.PathLike[str], reader: object) -> None:
+    """Let no file be written to `path`, under any name, as long as `reader` lives, which reads the
+    rows of an objective from this file.
+    """
+    file = os.stat(path)
+    _ROW_FILES[file.st_dev, file.st_ino, id(reader)] = reader
+
+
 def _resolve_file_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path with all links resolved. Raise ValueError or IsADirectoryError if
-    the path is empty, a folder, a device or a pipe.
+    the path is empty, a folder, a device, a pipe, or a file from which rows are read.
     """
     text = path_as_text(path)
     if not text:
         raise ValueError("path must be the name of a file, got ''.")
     # os.stat raises FileNotFoundError for a link that it may not follow.
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(text).st_mode):
+        file = os.stat(text)
+        if stat.S_ISDIR(file.st_mode):
             raise IsADirectoryError(f"path must be the name of a file, got the folder {text}.")
+        if any(key[:2] == (file.st_dev, file.st_ino) for key in _ROW_FILES):
+            raise ValueError(
+                "path must be the name of a file from which no objective reads its rows, got "
+                f"'{one_line(text, 300)}'."
+            )
     raise_if_special_file(text)
     return os.path.realpath(text)
 

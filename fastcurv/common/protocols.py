@@ -325,7 +325,8 @@ class EngineSteps(Protocol):
 # A fact is an attribute. An object states it if its exact class is one of this library's, which
 # enter a table where they are defined, or if the body of its class defines the attribute. Facts
 # are neither inherited nor forwarded: a subclass of a library class may replace the loss or the
-# products and still inherit attributes that were written for the original.
+# products and still inherit attributes that were written for the original. An operator derived from
+# another one, its `whole`, has only the facts that the other one states.
 
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
@@ -347,8 +348,13 @@ def library_class(kind: type[Class]) -> type[Class]:
 
 
 def is_library_object(x: Any) -> bool:
-    """Return True if the exact class of x is one of this library's."""
-    return type(x) in _LIBRARY_CLASSES
+    """Return True if the exact class of x is one of this library's, and so is that of the operator
+    from which x is derived.
+    """
+    if type(x) not in _LIBRARY_CLASSES:
+        return False
+    whole = x.__dict__.get("whole")
+    return whole is None or is_library_object(whole)
 
 
 def states(x: Any, name: str) -> bool:
@@ -368,6 +374,8 @@ def states(x: Any, name: str) -> bool:
     kind = type(x)
     if kind not in _LIBRARY_CLASSES:
         return name in vars(kind)
+    if not is_library_object(x) and not states(x.__dict__["whole"], name):
+        return False
     # A `StatedOperator` forwards the facts that the class of its operator states.
     return hasattr(kind, name) or (hasattr(kind, "__getattr__") and hasattr(x, name))
 
@@ -380,7 +388,10 @@ def missing_reason(x: Any, name: str) -> str:
         return "" if getattr(x, name) is not None else NOT_OFFERED_REASON
     if not hasattr(x, name):
         return NOT_OFFERED_REASON
-    return f"the class {type(x).__name__} does not define {name} itself"
+    kind = type(x)
+    if kind in _LIBRARY_CLASSES:
+        return missing_reason(x.__dict__["whole"], name)
+    return f"the class {kind.__name__} does not define {name} itself"
 
 
 def missing_bound_reason(x: Any, name: str = "rounding_bound") -> str:

@@ -264,9 +264,9 @@ def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     `initial_slopes`, or None if the iteration does not converge.
 
     The last result is cached, because a verdict and the search after this verdict use the same
-    point.
+    point. It is cached for the objective whose rows are used, which `ob` may wrap.
     """
-    found = _cached_kink_point(ob, theta)
+    found = _cached_kink_point(call_certificate(ob, "relu_rows").objective, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 

@@ -32,7 +32,7 @@ from ..common.errors import (
     type_phrase,
 )
 from ..common.protocols import Array
-from ..structure.given import ActivationFunction, LossFunction
+from ..structure.given import LossFunction
 from ..structure.tables import (
     ACTIVATIONS,
     DEFAULT_LOSS_BY_TARGETS,
@@ -40,6 +40,7 @@ from ..structure.tables import (
     activations_in_library,
     loss_spec,
 )
+from ..structure.user_functions import Activation
 
 Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
@@ -118,9 +119,7 @@ def raise_if_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise ValueError if an activation of the model is a user-defined `Activation`. The message
     has the form "model must have {wanted}, got {activation}, {why}".
     """
-    user_activation = next(
-        (phi for phi in model.activation if isinstance(phi, ActivationFunction)), None
-    )
+    user_activation = next((phi for phi in model.activation if isinstance(phi, Activation)), None)
     if user_activation is not None:
         raise ValueError(f"model must have {wanted}, got {user_activation!r}, {why}.")
 
@@ -130,16 +129,14 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     `activation` is one name or `Activation` for all layers, or a sequence with one for each layer.
     """
     activation = activation_name(activation)
-    names: Any
-    if isinstance(activation, (str, ActivationFunction)):
-        activation = (activation,) * max(n_hidden, 1)
-        names = activation[:n_hidden]
+    if isinstance(activation, (str, Activation)):
+        activation = (activation,) * max(n_hidden, 1)  # checked without hidden layers, too
     elif is_iterable(activation):
-        activation = names = tuple(map(activation_name, activation))
-        if len(names) != n_hidden:
+        activation = tuple(map(activation_name, activation))
+        if len(activation) != n_hidden:
             raise ValueError(
                 "activation must be one name, or a sequence with one name for each of the "
-                f"{n_hidden} hidden layers, got {len(names)} names."
+                f"{n_hidden} hidden layers, got {len(activation)} names."
             )
     else:
         named = suggested_choice(activation, ACTIVATIONS, "activation")
@@ -147,10 +144,11 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
             "activation must be a name, an fc.Activation, or one for each hidden layer, got "
             f"{type_phrase(activation)}{advice_clause(named)}"
         )
-    for name in activation:
-        if not isinstance(name, ActivationFunction):
-            check_choice(name, tuple(ACTIVATIONS), "activation")
-    return tuple(names)
+    checked = (
+        name if isinstance(name, Activation) else check_choice(name, ACTIVATIONS, "activation")
+        for name in activation
+    )
+    return tuple(checked)[:n_hidden]
 
 
 def check_dtype(dtype: Any) -> np.dtype[Any]:

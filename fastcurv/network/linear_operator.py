@@ -13,8 +13,8 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from ..common.checks import as_numpy, check_array
-from ..common.protocols import Array, library_class, missing_bound_reason
+from ..common.checks import StatedOperator, as_numpy, check_array
+from ..common.protocols import Array, is_library_object, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import safe_norm
@@ -342,13 +342,17 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         otherwise.
         """
         v, out = vector_and_output(v, out, self.shape[0], self.dtype)
-        self.whole.product(v, out)
+        if is_library_object(self.whole):
+            self.whole.product(v, out)
+        else:  # a subclass may define its products by any method
+            out[...] = StatedOperator(self.whole) @ v
         out += self.dtype.type(self.mu) * v
         return out
 
     @with_nearest_rounding
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        out: Array = self.whole._matmat(V)
+        whole = self.whole if is_library_object(self.whole) else StatedOperator(self.whole)
+        out: Array = whole._matmat(V)
         out += self.dtype.type(self.mu) * columns_as_rows(V, self.shape[0], self.dtype).T
         return out
 

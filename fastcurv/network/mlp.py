@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -637,7 +638,9 @@ class MLP(ReadOnlyMixin):
         """Return the same network in another precision. Parameters in the old precision remain
         usable, since theta is cast in each call.
         """
-        return MLP(self.sizes, self.activation, self.bias, self.residual, dtype, self.batch_norm)
+        other = copy(self)
+        other.__dict__["dtype"] = check_dtype(dtype)
+        return other
 
     def check_theta(self, theta: Any) -> np.ndarray:
         """Return theta, given as a vector or as a list of (W, b), as a vector (n_params,) in the

@@ -15,7 +15,7 @@ from ..common.read_only import ReadOnlyMixin, read_only_view
 from ..common.runtime import with_nearest_rounding
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from . import row_views
-from .arguments import as_vector, check_dtype, check_rows_and_targets
+from .arguments import as_vector, check_dtype
 from .engine_steps import EngineSteps
 from .mlp import MLP
 from .objective_rows import ObjectiveRows
@@ -155,10 +155,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         *,
         l2_biases: bool = True,
     ) -> None:
-        # Assignments to self, here and in `_check_settings`, would take 11 us more than the 16 us
-        # of a small objective.
-        attributes = self.__dict__
-        attributes["_by_blocks"] = attributes["_sparse"] = is_sparse(X)
+        self.__dict__["_by_blocks"] = self.__dict__["_sparse"] = is_sparse(X)
         self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
@@ -166,12 +163,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
                 "X, y = (torch.cat(part) for part in zip(*loader)) for a loader of batches, or "
                 "StreamedObjective."
             )
-        X, y, sample_weight = check_rows_and_targets(model, loss, (X, y, sample_weight), tame=False)
-        attributes["_X"] = X
-        attributes["_y"] = y
-        attributes["_weight"] = sample_weight
-        self._zero_unused_rows()
-        self._set_up_rows()
+        self._check_rows(X, y, sample_weight)
 
     def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
@@ -200,8 +192,8 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
 
         The attribute is None for an object of a subclass, unless the body of its class has
         ``certificates = fc.Objective.certificates``, by which the class states that its loss is
-        that of `Objective`. If a `Loss` or `Activation` has no `third_bound` or `error_ulps`, only
-        kinks, ranges and saturation are available.
+        that of `Objective`. With a user-defined loss, activation or class of the model, only kinks,
+        ranges and saturation are available.
         """
         if not states(self, "certificates"):
             return None
@@ -210,19 +202,19 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         from ..certify.sums import SumCertificates
 
         proofs = SumCertificates(self) if self._by_blocks else Certificates(self)
-        return ForwardCertificates(proofs) if self._unbounded_reason else proofs
+        return ForwardCertificates(proofs) if self._unproved else proofs
 
     @property
     def why_unproved(self) -> str:
         """Reason why nothing can be proved about the loss, or ""."""
-        if self._unbounded_reason or is_library_object(self):
-            return self._unbounded_reason
+        if self._unproved or is_library_object(self):
+            return self._unproved
         return missing_reason(self, "certificates")
 
     @with_nearest_rounding
     def rounding_bound(self, theta: Any) -> float | None:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
-        Return None if the loss or an activation is user-defined without `error_ulps`, or in a
+        Return None if the loss, an activation or the class of the model is user-defined, or in a
         subclass unless its body defines both `rounding_bound` and `certificates`.
 
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
@@ -479,12 +471,18 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         return other
 
     def with_model(self, model: MLP, y: Any = None) -> Objective:
-        """Return the objective of another model on the same rows, with other targets if given."""
-        settings = self.loss, self.l2, self._weight, self.n_threads, self.memory
+        """Return the objective of another model on the same rows, with other targets if given. An
+        object of a subclass gives an object of that subclass.
+        """
         X = self._X
         # The entries that are 0 because their rows have weight 0 may get other weights in the new
         # objective, so their values are passed on, unless they exceed the range of its precision.
         if self._untamed is not None and abs(self._untamed).max() <= np.finfo(model.dtype).max:
             X = self._untamed
-        y = self._y if y is None else y
-        return Objective(model, read_only_view(X), y, *settings, l2_biases=self.l2_biases)
+        rows = read_only_view(X), self._y if y is None else y, self._weight
+        other: Objective = self._copy_without_row_state(_untamed=None)
+        other._check_settings(
+            model, self.loss, self.l2, self.l2_biases, self.n_threads, self.memory
+        )
+        other._check_rows(*rows)
+        return other

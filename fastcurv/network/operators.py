@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._engine import CurvatureMatrix, FastProduct
-from ..common.checks import as_numpy, row_block_slices
-from ..common.protocols import Array, Floats, Indices, library_class
+from ..common.checks import StatedOperator, as_numpy, row_block_slices
+from ..common.protocols import Array, Floats, Indices, is_library_object, library_class
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import activation_spec, loss_spec
@@ -547,9 +547,13 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
         rows: Array = np.empty(Vt.shape, self.dtype)
         for cut, full in self._embed_rows(Vt):
             out = np.empty_like(full)
-            self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
+            if is_library_object(self.whole):
+                plan = self.whole._plan
+                plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
+                self.whole.n_products += len(full)
+            else:  # a subclass may have other products
+                out[...] = (StatedOperator(self.whole) @ full.T).T
             rows[cut] = out[:, self.indices]
-        self.whole.n_products += len(Vt)
         return rows
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:

@@ -20,9 +20,9 @@ from scipy.sparse import csr_matrix, vstack
 
 from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error, short_repr
 from ..common.errors import one_line, type_phrase
-from ..common.files import path_as_text, raise_if_special_file
+from ..common.files import path_as_text, protect_row_file, raise_if_special_file
 from ..common.optional import optional_import
-from .arguments import Block, as_owned_csr
+from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_csr
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
@@ -161,6 +161,7 @@ class ArrayFile:
             if not isinstance(array, np.memmap):
                 raise ValueError("it is an archive of several arrays")
         self.path = Path(path).resolve()
+        protect_row_file(path, self)
         self.name = name
         self.shape = array.shape
         self.dtype = array.dtype
@@ -168,6 +169,9 @@ class ArrayFile:
         self.n_bytes = array.nbytes
         # In Fortran order the file holds one column after the other.
         self.by_columns = array.ndim == 2 and not array.flags.c_contiguous
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.name)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """Return the rows that a slice without step, or an array of indices, selects. Raise
@@ -375,6 +379,12 @@ class ArraySource(RowSource):
         self.rows = rows
         if len(X.shape) != 2:
             raise rows_shape_error(X.shape, None)
+        for name, part in zip(ROW_ARGUMENT_NAMES, self.parts):
+            if part is not None and part.shape[0] != part.shape[0]:  # NaN
+                raise ValueError(
+                    f"{name} must have a known number of rows, got nan. For a Dask array, use "
+                    f"{name}.compute_chunk_sizes()."
+                )
         self.whole = int(X.shape[0])
         for name, part in (("y", self.y), ("sample_weight", self.weight)):
             if part is not None and part.shape[0] != self.whole:

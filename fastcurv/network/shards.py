@@ -12,7 +12,6 @@ import numpy as np
 from ..common.checks import check_finite
 from ..common.protocols import library_class
 from ..structure.parameters import n_terms_per_row
-from ..structure.tables import unbounded_reason
 from .objective import Objective
 from .sparse import SparsePlan, SparseRows
 from .sums import ShardSettings
@@ -58,7 +57,7 @@ class Shard(Objective):
         self.n_threads = frame.n_threads
         self.first = first
         self.seen = False  # True if X was found finite while it was copied
-        self._unbounded_reason = unbounded_reason(frame.loss, frame.model.activation)
+        self._unproved = ""
         self._X = X
         self._y = y
         self._weight = sample_weight

@@ -4,9 +4,9 @@ the library, and the built-in losses that are defined in this way.
 
 The engine computes the argument (the outputs, or z of a layer) and calls the function once for each
 theta and block of rows. The function returns values and first and second derivatives, which the
-engine stores, so a product costs the same as with any other loss or activation. Proofs need a few
-numbers: a bound on the third derivative, a bound on the error of the function, and for a loss a
-lower bound.
+engine stores, so a product costs the same as with any other loss or activation. Proofs need a bound
+on the third derivative, a bound on the error of the function, and a lower bound. The library states
+them for its own losses; nothing is proved with a user-defined function.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ LONG_DOUBLE_EPS = float(np.finfo(np.longdouble).eps)
 USER_BOUND_ROUND_UP_FACTOR = 1 + 1e-12
 MAX_COUPLED_OUTPUTS = 64  # maximum number of outputs of a loss with a full second derivative
 MIN_NORMAL = float(np.finfo(float).tiny)
-# values of z at which a new activation is evaluated and its parity is determined
-CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
+# bound on the errors of built-in losses; its unit is defined in `LossFunction.error_bounds`
+LOSS_ERROR_ULPS = 16
 
 
 class UserFunction(ReadOnlyMixin):
@@ -41,31 +41,15 @@ class UserFunction(ReadOnlyMixin):
     """
 
     function: Callable[..., Values]
-    third_bound: float | Callable[..., Floats] | None
-    error_ulps: float | None
     name: str
-    built_in: bool
     parts: tuple[str, str, str]
-    by_row: bool  # True if the function returns one value for each row
-    _read_only = frozenset(
-        ["function", "third_bound", "error_ulps", "name", "built_in", "parts", "by_row"]
-    )
+    _read_only = frozenset(["function", "name", "parts"])
 
     def __repr__(self) -> str:
-        if self.built_in:
-            return f"Loss.{self.name}"
         return f"{type(self).__name__}({self.name})"
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def missing_bounds(self) -> str:
-        """A clause that names `third_bound` and `error_ulps` if they are missing although
-        proofs need them, or "" if both are known.
-        """
-        missing = " and ".join(x for x in ("third_bound", "error_ulps") if getattr(self, x) is None)
-        return missing and f"{self!r} was given without {missing}"
 
     def _call_function(self, *at: NDArray[Any]) -> Values:
         """Return the three results of the function as arrays. The arguments `at` are passed as
@@ -99,39 +83,6 @@ class UserFunction(ReadOnlyMixin):
                 f"and dtype {part.dtype} for {of}."
             )
 
-    def _error_bounds(self, size: NDArray[Any], eps: float, found: Values) -> Floats:
-        """Return bounds, in the shape of `size`, on the errors of results of magnitude `size`:
-        ``error_ulps size eps``. eps is the roundoff of the arguments, or that of the dtype of the
-        results `found` if it is larger. Return infinity if `error_ulps` is not known.
-        """
-        if self.error_ulps is None:
-            return np.full(size.shape, np.inf)
-        eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
-        return np.asarray(self.error_ulps * eps * USER_BOUND_ROUND_UP_FACTOR * size, float)
-
-    def third_derivative_bounds(self, z: Floats, *at: Any) -> Floats:
-        """Return upper bounds on the absolute value of the third derivative at z, in the shape of z
-        or (N, 1). `at` holds the other arguments of `third_bound`: the targets if the function is a
-        loss, and the distance from z up to which the bounds hold. The bounds are infinite if
-        `third_bound` is None.
-        """
-        shapes = [z.shape, *self.by_row * [(len(z), 1), (len(z),)]]
-        if not callable(self.third_bound):
-            return np.full(
-                shapes[:2][-1], np.inf if self.third_bound is None else float(self.third_bound)
-            )
-        with np.errstate(all="ignore"), Callback():
-            bounds = np.asarray(self.third_bound(z, *at), float)
-        if bounds.shape not in shapes:
-            which = " or ".join(map(str, shapes))
-            raise ValueError(
-                f"third_bound of {self!r} must return an array of shape {which}, got shape "
-                f"{bounds.shape} for z of shape {z.shape}."
-            )
-        # A NaN or a negative bound is replaced by infinity.
-        bounds = np.where(bounds >= 0, bounds * USER_BOUND_ROUND_UP_FACTOR, np.inf)
-        return bounds[:, None] if bounds.ndim < z.ndim else bounds
-
 
 class LossFunction(UserFunction):
     """A loss given by a function of outputs and targets, with its known properties. It is a
@@ -139,20 +90,19 @@ class LossFunction(UserFunction):
     """
 
     parts = ("value", "first", "second")
-    by_row = True
+    built_in = True
     _read_only = UserFunction._read_only | frozenset(
-        ["convex", "exponential", "logarithmic", "per_target", "least", "lower_bound"]
+        ["third_bound", "built_in", "convex", "exponential", "logarithmic", "per_target", "least"]
+        + ["lower_bound"]
     )
 
     def __init__(
         self,
         name: str,
         function: Callable[..., Values],
-        third_bound: float | Callable[..., Floats] | None,
-        error_ulps: float | None,
         lower_bound: float | None,
         *,
-        built_in: bool = False,
+        third_bound: float | Callable[..., Floats] = np.inf,
         convex: bool = False,
         exponential: bool = False,
         logarithmic: bool = False,
@@ -162,10 +112,8 @@ class LossFunction(UserFunction):
     ) -> None:
         self.name = name
         self.function = function
-        self.third_bound = third_bound
-        self.error_ulps = error_ulps
         self.lower_bound = lower_bound
-        self.built_in = built_in
+        self.third_bound = third_bound  # bound on the third derivative; infinite if it is unknown
         self.convex = convex  # True if the loss is convex in the outputs
         self.exponential = exponential  # True if the mean is exp(z)
         self.logarithmic = logarithmic  # True if the loss is minus the logarithm of a density
@@ -174,6 +122,9 @@ class LossFunction(UserFunction):
         # infimum of the valid targets, and True if a target may equal it; None if all are valid
         self.least = least
         self._coupled = coupled  # value of the property `coupled`; None before the first call
+
+    def __repr__(self) -> str:
+        return f"Loss.{self.name}" if self.built_in else super().__repr__()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a built-in loss by its name, without parameters."""
@@ -289,18 +240,30 @@ class LossFunction(UserFunction):
 
     # --- known properties
 
+    def third_derivative_bounds(self, z: Floats, y: Floats, move: Floats) -> Floats:
+        """Return upper bounds (N, d) or (N, 1) on the absolute value of the third derivative, for
+        all outputs that differ from z (N, d) by at most `move`.
+        """
+        if not callable(self.third_bound):
+            return np.full((len(z), 1), self.third_bound)
+        with np.errstate(all="ignore"):
+            bounds = np.asarray(self.third_bound(z, y, move), float)
+            # A NaN is replaced by infinity.
+            bounds = np.where(bounds >= 0, bounds * USER_BOUND_ROUND_UP_FACTOR, np.inf)
+        return bounds[:, None] if bounds.ndim < z.ndim else bounds
+
     def error_bounds(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
         """Return bounds (N, d) on the errors of the entries of the first and second derivatives in
-        the results `found` of the function at z and y. The sum of the bounds of a row bounds the
-        error of its value. eps is the roundoff of the arguments. The bounds are infinite if
-        `error_ulps` is unknown.
+        the results `found` of a built-in loss at z and y. The sum of the bounds of a row bounds the
+        error of its value. eps is the roundoff of the arguments.
         """
         value, first, second = (np.abs(x) for x in found)
         if y.shape != z.shape:
             y = np.abs(y).max(axis=1, keepdims=True)
         most = second.max(axis=2) if second.ndim == 3 else second
         size = (1 + np.abs(z)) * (1 + np.abs(y)) + value[:, None] + first + most
-        return self._error_bounds(size, eps, found)
+        eps = max(eps, *(float(np.finfo(part.dtype).eps) for part in found))
+        return np.asarray(LOSS_ERROR_ULPS * eps * USER_BOUND_ROUND_UP_FACTOR * size, float)
 
     def best_constant(self, y: Floats, shares: Floats, d: int) -> tuple[Floats, float]:
         """Return the constant outputs (d,) with the lowest mean loss on the targets y, and this
@@ -325,109 +288,6 @@ class LossFunction(UserFunction):
                 options={"gtol": 1e-10, "maxiter": 200},
             )
         return minimiser.x, float(minimiser.fun)
-
-
-# --------------------------------------------------------------------------------------------------
-# Activations.
-
-
-class ActivationFunction(UserFunction):
-    """An activation given by a function of z, the pre-activations of a layer, with its known
-    properties: a user-defined `fastcurv.Activation`.
-    """
-
-    parts = ("phi", "first", "second")
-    by_row = False
-    built_in = False
-    first_bound: float | None
-    second_bound: float | None
-    _read_only = UserFunction._read_only | {"first_bound", "second_bound"}
-
-    def _facts(self) -> tuple[Any, ...]:
-        return self.function, self.first_bound, self.second_bound, self.third_bound, self.error_ulps
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActivationFunction) and self._facts() == other._facts()
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.first_bound, self.second_bound, self.error_ulps))
-
-    # --- the function
-
-    def __call__(self, z: NDArray[Any]) -> Values:
-        """Return phi, phi' and phi'' at z, in the precision and the shape of z. Raise ValueError if
-        a result has another shape.
-        """
-        derivatives = self._call_function(z)
-        for name, part in zip(self.parts, derivatives):
-            self._check_shape(name, part, [z.shape], z)
-        return derivatives
-
-    def rounded(self, z: NDArray[Any]) -> Values:
-        """Return phi, phi' and phi'' at z for the engine, as contiguous arrays in the dtype of z.
-        They are computed in float64 and rounded once.
-        """
-        derivatives = self(z.astype(float, copy=False))
-        with np.errstate(all="ignore"):
-            a, p, q = (np.ascontiguousarray(part, z.dtype) for part in derivatives)
-        return a, p, q
-
-    # --- known properties
-
-    @property
-    def is_relu_like(self) -> bool:
-        """True if phi' is above 1/2 at 30 and within 1/10 of 0 at -30, as for relu."""
-        below, above = self(np.array([[-30.0, 30.0]]))[1][0]
-        return bool(above > 0.5 and abs(below) < 0.1)
-
-    @property
-    def parity(self) -> int:
-        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, and 0 otherwise. Both are tested
-        to rounding at some numbers up to 30 and are not proved.
-        """
-        z = np.concatenate([CHECK_POINTS.ravel(), np.linspace(0.1, 30.0, 64)])[None]
-        with np.errstate(all="ignore"):
-            above = self(z)[0]
-            below = self(-z)[0]
-            for sign in (-1, 1):
-                if (np.abs(below - sign * above) <= 1e-12 * (1e-6 + np.abs(above))).all():
-                    return sign
-        return 0
-
-    def error_scale(self, z: NDArray[Any], found: Values) -> NDArray[Any]:
-        """Return ``1 + |z| + |phi| + |phi'| + |phi''|`` in the shape of z. `error_ulps` bounds the
-        errors relative to this sum.
-        """
-        a, p, q = (np.abs(part) for part in found)
-        return np.asarray(1 + np.abs(z) + a + p + q)
-
-    def error_bounds(self, z: NDArray[Any], found: Values, eps: float) -> Floats:
-        """Return bounds, in the shape of z, on the errors of the results `found` of the function at
-        z, or infinity if `error_ulps` is unknown. eps is the roundoff of the arguments.
-        """
-        return self._error_bounds(self.error_scale(z, found), eps, found)
-
-    def derivative_bounds(self, z: Floats, move: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return bounds, in the shape of z, on ``|phi'|``, ``|phi''|`` and ``|phi'''|`` for all
-        numbers that differ from z by at most `move`, rounded up.
-        """
-        derivatives = self(z)
-        move = np.broadcast_to(move, z.shape)
-        own = self.error_bounds(z, derivatives, EPS)
-        third = self.third_derivative_bounds(z, move)
-        slope, bend = (np.abs(part) + own for part in derivatives[1:])
-        with np.errstate(all="ignore"):
-            bend_change = np.where((third == 0) | (move == 0), 0.0, third * move)
-            second = (bend + bend_change) * USER_BOUND_ROUND_UP_FACTOR
-            more = bend + 0.5 * bend_change
-            first = (
-                slope + np.where((more == 0) | (move == 0), 0.0, more * move)
-            ) * USER_BOUND_ROUND_UP_FACTOR
-        if self.first_bound is not None:
-            first = np.minimum(first, self.first_bound)
-        if self.second_bound is not None:
-            second = np.minimum(second, self.second_bound)
-        return first, second, third
 
 
 # --------------------------------------------------------------------------------------------------
@@ -510,11 +370,11 @@ def _gaussian_nll_third_bound(z: Floats, y: Floats, move: Floats) -> Floats:
 def _built_in_loss(
     kind: Callable[..., Made], name: str, function: Any, third: Any, **properties: Any
 ) -> Made:
-    """Return a built-in loss of class `kind` with the given name, function and bound `third`. Its
-    error is at most 16 ulps. `properties` are further arguments of `LossFunction`.
+    """Return a built-in loss of class `kind` with the given name, function and bound `third`.
+    `properties` are further arguments of `LossFunction`.
     """
     usual = {"lower_bound": 0.0, "convex": True, "coupled": False}
-    return kind(name, function, third, 16, built_in=True, **usual | properties)
+    return kind(name, function, third_bound=third, **usual | properties)
 
 
 @cache

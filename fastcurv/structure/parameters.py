@@ -129,12 +129,7 @@ def has_skip_connection(model: Any, layer: int) -> bool:
     """Return True if `layer`, counted from 0, is a hidden layer that adds its input to its
     output.
     """
-    n_hidden = len(model.sizes) - 2
-    return (
-        bool(model.residual)
-        and 0 <= layer < n_hidden
-        and model.sizes[layer] == model.sizes[layer + 1]
-    )
+    return 0 <= layer < len(model.skips) and bool(model.skips[layer])
 
 
 def residual_branch_scale(model: Any, layer: int) -> float:

@@ -23,8 +23,8 @@ from scipy.special import erf, expit, ndtr
 from ..common.checks import check_choice
 from ..common.errors import CHOICE_ALIASES
 from ..common.protocols import Floats
-from .given import BUILT_IN_LOSSES, ActivationFunction, LossFunction
-from .user_functions import Loss
+from .given import BUILT_IN_LOSSES, LossFunction
+from .user_functions import Activation, BuiltInLoss, Loss
 
 # names of the losses and activations below, for type checkers
 LossName: TypeAlias = Literal[
@@ -431,9 +431,9 @@ class ActivationSpec:
         More names, in the spelling of `fastcurv.common.errors.normalise_name`.
     differs : dict
         Maps modules in which this name denotes another function to a description of the difference.
-    given : ActivationFunction or None
-        The function that the engine calls if it has no kernel for the activation; `pairs` is then
-        None.
+    given : Activation or None
+        The user-defined function that the engine calls; `pairs` is then None, and the bounds are
+        infinite.
     """
 
     phi: Callable[[NDArray[Any]], NDArray[Any]]
@@ -454,25 +454,23 @@ class ActivationSpec:
     names: dict[str, Settings] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     differs: dict[str, str] = field(default_factory=dict)
-    given: ActivationFunction | None = None
+    given: Activation | None = None
 
 
-@lru_cache(maxsize=64)
-def _user_activation_spec(own: ActivationFunction) -> ActivationSpec:
-    """Return the table row of an activation given by a function."""
+def _user_activation_spec(own: Activation) -> ActivationSpec:
+    """Return the table row of a user-defined activation. No bounds are known."""
 
-    def derivatives(z: Floats) -> tuple[Any, Any, Any, Any]:
-        found = own(z)
-        return (*found, (own.error_scale(z, found),) * 3)
+    def unbounded(z: Floats) -> Floats:
+        return np.full(z.shape, np.inf)
 
     return ActivationSpec(
         lambda z: own(z)[0],
         lambda z: own(z)[1],
-        derivatives,
-        own.derivative_bounds,
+        lambda z: (*own(z), (unbounded(z),) * 3),
+        lambda z, t: (unbounded(z),) * 3,
         None,
-        lipschitz=math.inf if own.first_bound is None else own.first_bound,
-        bend=math.inf if own.second_bound is None else own.second_bound,
+        lipschitz=math.inf,
+        bend=math.inf,
         like_relu=own.is_relu_like,
         odd=own.parity == -1,
         even=own.parity == 1,
@@ -481,12 +479,17 @@ def _user_activation_spec(own: ActivationFunction) -> ActivationSpec:
 
 
 def activation_spec(activation: Any) -> ActivationSpec:
-    """Return the table row of an activation, given by its name or as an `ActivationFunction`. Raise
+    """Return the table row of an activation, given by its name or as an `Activation`. Raise
     KeyError if there is no such activation.
     """
-    if isinstance(activation, ActivationFunction):
-        return _user_activation_spec(activation)
-    return ACTIVATIONS[activation]
+    if not isinstance(activation, Activation):
+        return ACTIVATIONS[activation]
+    # The row is kept by the activation itself, because another one may compare equal to it.
+    known = activation.__dict__
+    if "_spec" not in known:
+        known["_spec"] = _user_activation_spec(activation)
+    spec: ActivationSpec = known["_spec"]
+    return spec
 
 
 def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
@@ -835,13 +838,14 @@ CHOICE_ALIASES["activation"].update(
 )
 
 
-def unbounded_reason(loss: Any, activations: Sequence[Any]) -> str:
-    """Return a clause that names the bounds which are missing for this loss of a network with these
-    activations, or "" if all bounds that proofs need are known.
+def unproved_part(model: Any, loss: Any) -> str:
+    """Return the reason, as a clause, why nothing is proved about this loss of a network, or "".
+    Proofs know only the library's own losses and activations: an object of any other class may
+    compute something else.
     """
-    for part in (loss_spec(loss).given, *(activation_spec(name).given for name in activations)):
-        if part is not None and part.missing_bounds:
-            return str(part.missing_bounds)
+    for part in (loss, *model.activation):
+        if type(part) not in (str, LossFunction, BuiltInLoss):
+            return f"{part!r} is user-defined"
     return ""
 
 

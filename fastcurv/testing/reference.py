@@ -61,10 +61,11 @@ class ReferenceModel(ReadOnlyMixin):
     activation: tuple[Any, ...]
     bias: bool
     residual: bool
+    skips: tuple[bool, ...]
     batch_norm: bool
     n_params: int
     _read_only = frozenset(
-        ["dtype", "sizes", "activation", "bias", "residual", "batch_norm", "n_params"]
+        ["dtype", "sizes", "activation", "bias", "residual", "skips", "batch_norm", "n_params"]
     )
 
     def __init__(
@@ -95,6 +96,8 @@ class ReferenceModel(ReadOnlyMixin):
         )
         self.bias = bool(bias)
         self.residual = bool(residual)
+        widths = zip(self.sizes[:-2], self.sizes[1:-1])
+        self.skips = tuple(self.residual and k == m for k, m in widths)
         self.batch_norm = bool(batch_norm)
         n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
         self.n_params = n_params + 2 * sum(self.sizes[1:-1]) * self.batch_norm

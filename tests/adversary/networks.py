@@ -224,14 +224,6 @@ def success_of_user_losses_has_nothing_lower_nearby(draw):
     return success_has_nothing_lower_nearby(draw, GIVEN)
 
 
-def products_of_user_activations_agree_with_long_double(draw):
-    return products_agree_with_long_double(draw, [*LOSSES, *GIVEN], OWN)
-
-
-def certified_points_of_user_activations_exist(draw):
-    return certified_points_exist(draw, [*LOSSES, *GIVEN], OWN)
-
-
 def success_of_user_activations_has_nothing_lower_nearby(draw):
     return success_has_nothing_lower_nearby(draw, [*LOSSES, *GIVEN], OWN)
 

@@ -255,8 +255,6 @@ STATEMENTS = (
     networks.products_of_user_losses_agree_with_long_double,
     networks.certified_points_of_user_losses_exist,
     networks.success_of_user_losses_has_nothing_lower_nearby,
-    networks.products_of_user_activations_agree_with_long_double,
-    networks.certified_points_of_user_activations_exist,
     networks.success_of_user_activations_has_nothing_lower_nearby,
 )
 

@@ -59,7 +59,7 @@ NUMBERS: dict[str, Any] = {
     "accepted_risk": 1e-3, "n_steps_needed": 446, "ritz_low": 0.03, "ritz_high": 8.0,
     "side": "below -", "other_sign": "negative", "n_products": 40,
     "limit": "9 Hessian-vector products", "max_time": 0.5,
-    "unproved_reason": "Loss(squares) was given without third_bound",
+    "unproved_reason": "Loss(squares) is user-defined",
     "suggested_risk": "0.01", "no_minimum_reason": "every sample has label 1 at output 0",
     "n_kinks": 3, "n_newton_steps": 4, "nearest": "a certified minimum",
     "nearest_distance": 2e-3, "saturated": "80%", "certain": "60%", "n_units": 8, "dead_units": 5,

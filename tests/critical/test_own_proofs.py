@@ -167,13 +167,150 @@ def test_proofs_of_user_objectives_hold_for_their_own_class_only():
     assert fc.classify(saddle, at).certified
 
 
-def test_losses_without_bounds_state_why():
-    def squares(z, y):
-        r = z - y
-        return (r * r).sum(axis=1) / 2, r, np.ones_like(r)
+def squares(z, y):
+    r = z - y
+    return (r * r).mean(axis=1), 2 * r / r.shape[1], np.full_like(r, 2 / r.shape[1])
 
+
+def arctan(z):
+    w = 1 / (1 + z * z)
+    return np.arctan(z), w, -2 * z * w * w
+
+
+class Equal:
+    """A mixin of objects that compare equal to any other and have the same hash."""
+
+    def __eq__(self, other):
+        return True
+
+    def __hash__(self):
+        return 1
+
+
+class Tilted(Equal, fc.Loss):
+    """A loss with another value and gradient than its function returns."""
+
+    def __call__(self, z, y):
+        value, first, second = super().__call__(z, y)
+        return value + 0.7 * z.sum(axis=1) + 9, first + 0.7, second
+
+
+class Steeper(Equal, fc.Activation):
+    """An activation with other values than its function returns."""
+
+    def __call__(self, z):
+        a, p, q = super().__call__(z)
+        return a + 0.4 * z, p + 0.4, q
+
+
+class Skipping(fc.MLP):
+    """A network with skip connections around all layers of equal widths."""
+
+    @property
+    def skips(self):
+        return tuple(m == k for m, k in self.shapes[:-1])
+
+
+class Name(Equal, str):
+    """A name that compares equal to every name."""
+
+
+class Offset(fc.Objective):
+    """An objective with a term of its own."""
+
+    def value(self, theta):
+        return super().value(theta) + 0.3 * float(np.sum(theta))
+
+    def value_and_gradient(self, theta):
+        value, gradient = super().value_and_gradient(theta)
+        return value + 0.3 * float(np.sum(theta)), gradient + 0.3
+
+
+class Forwarding:
+    """The documented wrapper: it states the proofs of the objective that it holds."""
+
+    def __init__(self, ob):
+        self.ob = ob
+
+    certificates = property(lambda self: self.ob.certificates)
+
+    def rounding_bound(self, theta):
+        return self.ob.rounding_bound(theta)
+
+    def __getattr__(self, name):
+        return getattr(self.ob, name)
+
+
+ROWS = np.random.default_rng(0).standard_normal((30, 3)), np.random.default_rng(1).random((30, 3))
+RELU = fc.Objective(fc.MLP([3, 3, 3], "relu"), *ROWS, "mse", 0.05)
+
+
+def plain(phi="tanh", loss="mse", model=fc.MLP, kind=fc.Objective, **options):
+    return kind(model([3, 3, 3], phi, **options), *ROWS, loss, 0.05)
+
+
+# For each object: an objective with a replaced part, and one at whose minimum proofs that ignore
+# the replacement would hold.
+REPLACED = {
+    "model": lambda: (plain(model=Skipping), plain()),
+    "model, relu": lambda: (plain("relu", model=Skipping), RELU),
+    "model, cast": lambda: (plain(model=Skipping, dtype="float32").astype("float64"), plain()),
+    "loss": lambda: (plain(loss=Tilted(squares, lower_bound=0.0)), plain(loss=fc.Loss(squares))),
+    "built-in loss": lambda: (
+        plain(loss=type("Own", (Tilted, type(fc.Loss.quantile())), {})(
+            "own", fc.Loss.pseudo_huber().function, 0.0, third_bound=0.86
+        )),
+        plain(loss="pseudo_huber"),
+    ),
+    "activation": lambda: (plain(Steeper(arctan)), plain(fc.Activation(arctan))),
+    "name of the loss": lambda: (plain(loss=Name("log_cosh")), plain()),
+    "name of the activation": lambda: (plain(Name("sigmoid")), plain()),
+    "objective": lambda: (plain(kind=Offset), plain()),
+    "objective, cast": lambda: (plain(kind=Offset, dtype="float32").astype("float64"), plain()),
+    "objective, batch": lambda: (plain(kind=Offset).batch(slice(None)), plain()),
+    "objective, other l2": lambda: (plain(kind=Offset).with_l2(0.05), plain()),
+    "objective, weights": lambda: (plain(kind=Offset).reweighted(np.ones(30)), plain()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", REPLACED)
+def test_no_certificate_contradicts_differences_of_the_value(part):
+    """At minima of an objective and of what its replaced part was before, no certificate is given
+    if the objective's own value decreases along a parameter.
+    """
+    ob, before = REPLACED[part]()
+    fc.classify(before, before.model.init(seed=0))  # what is cached belongs to the other objective
+    theta = fc.minimize(before, before.model.init(seed=0), seed=0).x
+    for at in (theta, fc.minimize(ob, theta, seed=0).x, np.zeros(len(theta))):
+        step = 1e-5
+        lowest = min(
+            ob.value(at + e) for e in step * np.vstack([np.eye(len(at)), -np.eye(len(at))])
+        )
+        # At a minimum, values differ from the lowest one by rounding errors only.
+        assert lowest >= ob.value(at) - 1e-3 * step or not fc.classify(ob, at).certified
+
+
+def test_a_wrapper_whose_objective_is_replaced_is_proved_anew():
+    theta = fc.minimize(RELU, RELU.model.init(seed=0), seed=0).x
+    ob = Forwarding(RELU)
+    assert fc.classify(ob, theta).certified
+    ob.ob = RELU.with_l2(0.07)
+    assert not fc.classify(ob, theta).certified
+    assert fc.classify(ob, fc.minimize(ob.ob, theta, seed=0).x).certified
+
+
+def test_casts_of_subclasses_keep_their_loss():
+    for one in (plain(kind=Offset, dtype="float32"), plain(model=Skipping, dtype="float32")):
+        other = one.astype("float64")
+        assert type(other) is type(one) and type(other.model) is type(one.model)
+        theta = one.model.init(seed=0)
+        assert other.value(theta) == pytest.approx(one.value(theta), rel=1e-5)
+
+
+def test_user_defined_parts_state_why_nothing_is_proved():
     ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
-    assert why_unproved(ob) == "Loss(squares) was given without third_bound and error_ulps"
+    assert why_unproved(ob) == "Loss(squares) is user-defined"
+    assert why_unproved(plain(model=Skipping)) == "the class Skipping of the model is user-defined"
     assert ob.rounding_bound(ZERO) is None and certificate_method(ob, "kinks") is not None
     H = ob.hessian(ZERO)
     for op in (H, H.shift(1.0), H.restrict(layers=[0])):
@@ -205,11 +342,18 @@ def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
     A = H.to_dense()
     kind = type("Doubled", (type(H),), {"A": A, **doubled(name)})
     around = type("Doubled", (nets.Around,), {"A": A, "shape": (n, n), **doubled(name)})
-    for op in (kind(INNER, theta, "hessian"), around(H)):
+    own = kind(INNER, theta, "hessian")
+    some = np.ix_([1, 4, 5], [1, 4, 5])
+    for op, matrix in (
+        (own, 2 * A),
+        (around(H), 2 * A),
+        (own.shift(0.5), 2 * A + 0.5 * np.eye(n)),
+        (own.restrict(indices=[1, 4, 5]), 2 * A[some]),
+    ):
         seen = check_symmetric_operator(op)
         for offer in OPTIONAL_OPERATOR_METHODS:
             assert not hasattr(seen, offer), offer
-        exact = 2 * np.linalg.eigvalsh(A)
+        exact = np.linalg.eigvalsh(matrix)
         assert np.allclose(fc.eigvalsh(op), exact, rtol=1e-9, atol=1e-12)
         assert np.allclose(fc.eigsh(op, 2, "LA", seed=0).values, exact[-2:], rtol=1e-8)
         assert fc.trace(op, 60, seed=0).estimate == pytest.approx(exact.sum(), rel=1e-6)

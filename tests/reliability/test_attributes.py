@@ -49,8 +49,8 @@ def objectives():
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((30, 6)), rng.standard_normal((30, 2)), rng.random(30)
     X[:, 4:] = X[:, :2]  # redundant columns, so that a reduced space of inputs exists
-    own, model = fc.Loss(square, third_bound=0.0, lower_bound=0.0, error_ulps=8), fc.MLP([6, 4, 2])
-    phi = fc.Activation(parabola, second_bound=1.0, third_bound=0.0, error_ulps=8)
+    own, model = fc.Loss(square, lower_bound=0.0), fc.MLP([6, 4, 2])
+    phi = fc.Activation(parabola)
     how = {"loss": "mse", "l2": 0.1}
     dense = fc.Objective(model, X.copy(), y.copy(), **how)
     return [

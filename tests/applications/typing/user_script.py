@@ -40,11 +40,9 @@ def a_problem() -> tuple[fc.Objective, Floats]:
     assert np.array_equal(model.flatten(layers), theta)
     logits: Floats = model.predict(theta, X)
     assert logits.shape == (40, 2) and model.n_params == objective.n_params
-    own = fc.Objective(
-        model, X, X[:, :2], loss=fc.Loss(halves, third_bound=0.0, lower_bound=0.0, error_ulps=4)
-    )
+    own = fc.Objective(model, X, X[:, :2], loss=fc.Loss(halves, lower_bound=0.0))
     high = fc.Objective(model, X, X[:, :2], loss=fc.Loss.quantile(0.9, width=0.1))
-    phi = fc.Activation(arctan, first_bound=1.0, second_bound=0.65, third_bound=2.0, error_ulps=8)
+    phi = fc.Activation(arctan)
     both = fc.MLP([3, 4, 2], phi), fc.MLP([3, 4, 4, 2], [phi, "relu"])
     assert both[0].activation == (phi,) and both[1] != model
     counts = fc.Objective(model, X, abs(X[:, :2]), loss="poisson")

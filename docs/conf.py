@@ -137,7 +137,7 @@ def write_api():
 
 
 def write_commands():
-    """Write the help of every shell command, for the page of the command line."""
+    """Write the help of every shell command, for the page of the report."""
     text = []
     for command in COMMANDS:
         shown = subprocess.run(
@@ -148,7 +148,7 @@ def write_commands():
             text=True,
         ).stdout
         shown = shown.partition("\nexit status:")[0].rstrip()
-        text += [f"## fastcurv {command}", "", "```text", shown, "```", ""]
+        text += [f"### fastcurv {command}", "", "```text", shown, "```", ""]
     write("_commands.md", text)
 
 

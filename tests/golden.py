@@ -55,7 +55,6 @@ RULES = {
     "certify: elu, batch norm": Rule(1e-2, 0.0),
     "certify: ends": Rule(1e-8, 0.0),
     "applications": Rule(1e-4, every_table=True),
-    "applications.cli": Rule(0.03, every_table=True),
     "critical": Rule(0.03, every_table=True),
     "critical: by ": Rule(0.03, 0.0, rounding=1e-10),
     "applications.estimators": Rule(5e-3, every_table=True),

@@ -43,8 +43,7 @@ FOREIGN_READER_HINTS = {
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
 }
 LAYER_PARTS = ("weight", "bias", "gamma", "beta")
-# Key in the header of a file that 'fastcurv train' wrote. The records of the run are the arrays
-# "history.loss" and so on.
+# Key in the header of a file that 'fastcurv report' wrote.
 RUN_KEY = "run"
 
 
@@ -158,7 +157,7 @@ def _model_from_header(path: Any, facts: Any) -> MLP:
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """Return the model and theta of a file written by `save` or by ``fastcurv train``.
+    """Return the model and theta of a file written by `save` or by ``fastcurv report``.
 
     Parameters
     ----------
@@ -219,7 +218,7 @@ def _raise_if_foreign_file(path: str) -> None:
         if archive:
             raise ValueError(
                 f"{path} must be a .safetensors file, got a zip archive (such as .npz or "
-                ".pt). Save the network with fastcurv train --out net.safetensors."
+                ".pt). Save the network with fastcurv.save."
             )
 
 

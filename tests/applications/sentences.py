@@ -3,19 +3,15 @@
     python -m tests.applications.sentences
 
 This command writes ``tests/applications/sentences.txt``. Verdicts, endings and causes are rendered
-from constructed fields, so that the text is equal on every machine. In the two reports, # stands
-for numbers. Read the differences before a commit: a sentence that a reader cannot explain is
+from constructed fields, so that the text is equal on every machine. In the report, # stands for
+numbers. Read the differences before a commit: a sentence that a reader cannot explain is
 mended.
 """
 
 from __future__ import annotations
 
-import contextlib
 import html
-import io
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,9 +22,6 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.applications.cli.advice import ShellCommands
-from fastcurv.applications.cli.parser import main as shell
-from fastcurv.applications.cli.recipe import TrainingRecipe
 from fastcurv.applications.diagnosis.diagnose import CAUSES
 from fastcurv.common.sentences import (
     CLAUSES,
@@ -168,11 +161,7 @@ def ending_lines() -> Iterator[str]:
 def advice_lines() -> Iterator[str]:
     """Yield the advice on verdicts for every audience."""
     point = fc.classify(fc.testing.lecture_toy(), np.zeros(2))
-    commands = ShellCommands(TrainingRecipe("iris"), "net.safetensors")
-    audiences = {
-        "objective": OBJECTIVE_AUDIENCE, "fit": FIT_AUDIENCE, "run": RUN_AUDIENCE,
-        "shell": commands.translate_verdict(point)._audience,
-    }  # fmt: skip
+    audiences = {"objective": OBJECTIVE_AUDIENCE, "fit": FIT_AUDIENCE, "run": RUN_AUDIENCE}
     for key in VERDICT_ADVICE:
         # `advice` follows from the fields; here every key is rendered
         kind = type("Advised", (type(point),), {"advice": key})
@@ -183,21 +172,18 @@ def advice_lines() -> Iterator[str]:
 
 
 def cause_lines() -> Iterator[str]:
-    """Yield the sentence of every cause of failing training, with its change as a Python call and
-    as a shell command.
-    """
+    """Yield the sentence of every cause of failing training, with its change as a Python call."""
     X = np.linspace(-1, 1, 30).reshape(10, 3)
     ob = fc.Objective(fc.MLP([3, 4, 4, 1], "relu"), X, X[:, :1], loss="mse", l2=0.5)
     facts = SimpleNamespace(
         ob=ob, values=np.arange(4), smallest_column_rms=0.01, largest_column_rms=900.0, offset=12.0,
         max_stable_learning_rate=0.2, initial_weight_size=0.4, steps=SimpleNamespace(batch=8),
     )  # fmt: skip
-    commands = ShellCommands(TrainingRecipe("data.csv", (4, 4), "relu", loss="mse", l2=0.5))
     for cause in CAUSES:
         change = cause.change(facts)
         yield (
             f"{cause.name}: {cause.sentence.format(number='42', f=facts)}.\n"
-            f"    {change.python_call(ob)}\n    {commands.command_for_change(change)}"
+            f"    {change.python_call(ob)}"
         )
 
 
@@ -223,22 +209,6 @@ def report_of_a_fit() -> str:
     return text_of_page(fc.report(net, X, y, names=["light", "water"], target="height").to_html())
 
 
-def report_of_a_run() -> str:
-    """Return the text of the page of the shell's `report` on a run that was cut short."""
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        os.chdir(folder)
-        try:
-            for command in (
-                "train iris --hidden 3 --epochs 5 --max-steps 3 --quiet --out net.npz",
-                "report net.npz --probes 2 --steps 5 --quiet --out page.html",
-            ):
-                shell(command.split())
-            return text_of_page(Path("page.html").read_text())
-        finally:
-            os.chdir(here)
-
-
 def sentences() -> str:
     """Return the text of the golden file."""
     sections = {
@@ -248,7 +218,6 @@ def sentences() -> str:
         "Advice on verdicts": "\n".join(advice_lines()),
         "Causes of failing training": "\n".join(cause_lines()),
         "Report on a fitted estimator": report_of_a_fit(),
-        "Report on a run of the shell": report_of_a_run(),
     }
     return "\n\n".join(f"{name}\n{'=' * len(name)}\n{text}" for name, text in sections.items())
 

@@ -1,4 +1,4 @@
-"""Samples, runs by SciPy, fits and the output of commands equal those in the golden files, which
+"""Samples, runs by SciPy and fits equal those in the golden files, which
 `python -m tests.golden` updates, up to differences between kernel tables.
 """
 
@@ -8,10 +8,9 @@ pytest.importorskip("sklearn")
 
 from ..golden import changed  # noqa: E402
 from . import golden  # noqa: E402
-from .cli import golden as golden_of_commands  # noqa: E402
 from .estimators import golden as golden_of_fits  # noqa: E402
 
-MODULES = (golden, golden_of_commands, golden_of_fits)
+MODULES = (golden, golden_of_fits)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
 
@@ -15,24 +14,12 @@ import fastcurv as fc
 
 from ...common.protocols import Array
 from ...common.runtime import raise_if_interrupted
+from ...common.sentences import render_notes
 from ...critical.report import CriticalPoint
 from ...spectrum.density_curve import SpectralDensity
 from .. import plots
-from ..diagnosis.diagnose import Diagnosis
 from ..plots.spectrum import extreme_eigenpairs
-from .advice import ShellCommands
-from .data import Dataset
-from .output import (
-    CommandOutput,
-    describe_objective,
-    ending_message,
-    format_point,
-    point_facts,
-    verdict_lines,
-    write_figure_file,
-)
-from .page import add_causes_and_advice
-from .recipe import TrainingRecipe
+from .output import CommandOutput, verdict_lines, write_figure_file
 from .report import Report
 
 Say = Callable[[str], None]
@@ -40,18 +27,12 @@ Say = Callable[[str], None]
 # method that continues after Adam until the gradient vanishes
 REFINEMENT_METHOD: Literal["newton-cg"] = "newton-cg"
 N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
-TRUST_TITLE = "How far can a network be trusted, and where did its training stop?"
-TRUST_TEXT = (
-    "It predicts how far diabetes has progressed in a year, from scikit-learn's table of 442 "
-    "patients. The second half of this page is about another network, and a saddle."
-)
-FIRST_NETWORK_CODE = """from sklearn.datasets import load_diabetes
-from sklearn.preprocessing import scale
-data = load_diabetes(scaled=False)
-X, y = scale(data.data), data.target
-est = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state={seed}).fit(X, y)"""
-SECOND_NETWORK_TITLE = "A second network: did it end at a minimum, or on a saddle?"
-SECOND_NETWORK_TEXT = (
+L2 = 1e-3  # weight decay of all networks of the demonstration
+N_HELD_OUT = 360  # number of digits that are not fitted, a fifth
+# mean and standard deviation of all pixels, which are integers from 0 to 16
+PIXEL_MEAN, PIXEL_STD = 4.88, 6.02
+TITLE = "Did training end at a minimum, or on a saddle?"
+NETWORK_TEXT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its "
     "exact Hessian was examined during training."
 )
@@ -66,14 +47,6 @@ ESCAPE_TEXT = (
     "polynomial, and the step taken. Along some other directions the loss rises."
 )
 ORDINAL_WORDS = ("second", "third", "fourth", "fifth")
-LAYERS_TEXT = (
-    "How gradient and curvature go with depth, by parameter, and the share of units that hardly "
-    "react to their input."
-)
-FAILED_RUN_TEXT = (
-    "The same network was trained by gradient descent from weights ten times as large as they "
-    "should be. `fastcurv.diagnose` reports why it fails."
-)
 
 
 def run_demo(
@@ -86,14 +59,13 @@ def run_demo(
     progress: bool = True,
     say: Say | None = None,
 ) -> dict[str, Any]:
-    """Write a report in two parts: how far a fit to a table can be trusted, and the curvature of a
-    network trained on digits. For the second part, compute the spectrum at three stages of
-    training, classify the end point, and escape from a saddle.
+    """Train a network on digits, compute the spectrum at three stages of training, classify the
+    end point, escape from a saddle, and write a page on all of this.
 
     Parameters
     ----------
     out : path
-        File for the report.
+        File for the page.
     picture : path or None
         File for a picture of the spectra and the escape. If None, no picture is written.
     seed : int
@@ -111,32 +83,31 @@ def run_demo(
     Returns
     -------
     dict
-        ``report`` (the path of the report), ``trusted`` (the numbers of the first part),
-        ``verdict`` (at the end of training), ``saddle`` (the verdict at the saddle), ``escaped``
-        (the result of `fastcurv.escape`), ``failed`` (the diagnosis of a run that fails) and
-        ``accuracy`` (on held-out samples).
+        ``report`` (the path of the page), ``verdict`` (at the end of training), ``saddle`` (the
+        verdict at the saddle), ``escaped`` (the result of `fastcurv.escape`), ``accuracy`` (on
+        held-out samples), and the losses ``loss_at_saddle`` and ``loss_after_escape``.
     """
     started, say = time.perf_counter(), say or CommandOutput().print_text
-    page, trusted = report_on_fit(seed, say)
-    recipe = TrainingRecipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
-    data = recipe.load_dataset()
-    if quick:
-        data = replace(data, X=data.X[::4], y=data.y[::4])
-    objective = recipe.build_objective(data, n_threads)
-    say("\n" + describe_objective(objective, data))
-    moments, result = train_network(objective, data, seed, quick, progress, say)
+    fitted, held = load_digits(seed, quick)
+    hidden = (10,) if quick else (32, 16)
+    objective = digits_objective(hidden, fitted, n_threads)
+    sizes = "-".join(map(str, objective.model.sizes))
+    described = (
+        f"{len(fitted[0])} digits; net {sizes}, tanh, {objective.n_params} parameters; cross "
+        f"entropy, l2 {L2:g}"
+    )
+    say(described)
+    moments, result = train_network(objective, held, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
     found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
-    shell = ShellCommands(recipe)
-    point = shell.translate_verdict(fc.classify(objective, result.x, seed=seed))
+    point = fc.classify(objective, result.x, seed=seed)
     say(verdict_lines(point))
 
     say("\nA saddle, and a descent from it")
-    theta = find_saddle(recipe, objective, data, seed, progress)
+    theta = find_saddle(hidden, objective, fitted, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    saddle = shell.translate_verdict(saddle)
     say(verdict_lines(saddle))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
     say(f"  {way}")
@@ -144,97 +115,78 @@ def run_demo(
         densities = {name: density for name, (density, _) in found.items()}
         write_figure_file(plot_summary(densities, objective, theta, escaped.x - theta), picture)
 
-    failed = shell.translate_diagnosis(diagnose_failed_run(objective, seed, progress))
-    say(f"\nA training run that fails, and why\n{failed!r}")
-    _add_verdict_section(page, objective, data, point)
-    _add_training_section(page, objective, moments, data)
+    page = Report(TITLE)
+    page.subtitle = f"{NETWORK_TEXT.format(n=objective.n_params)} {described}."
+    page.add_section("The verdict, and its evidence").add_verdict(point)
+    _add_training_section(page, objective, moments, held)
     _add_spectra_section(page, found)
-    _add_saddle_section(page, objective, saddle, theta, escaped, way)
-    _add_failure_section(page, failed)
-    seconds = time.perf_counter() - started
-    page.add_text(f"All of this took {seconds:.0f} seconds.")
-    path = page.write(out)
-    say(f"\n{seconds:.0f} s. The report: {path}")
-    accuracy = data.score(objective.model.predict(result.x, data.X_test), data.y_test)
-    return {
-        "report": path,
-        "trusted": trusted,
-        "verdict": point,
-        "saddle": saddle,
-        "escaped": escaped,
-        "failed": failed,
-        "accuracy": accuracy,
-        "loss_at_saddle": float(objective.value(theta)),
-        "loss_after_escape": None if escaped is None else float(escaped.fun),
-    }
-
-
-def report_on_fit(seed: int, say: Say) -> tuple[Report, dict[str, Any]]:
-    """Fit a regressor to the diabetes data. Return the page on this fit, with which the report
-    begins, and the numbers of the page.
-    """
-    from sklearn.datasets import load_diabetes
-
-    from .fit_report import build_page
-
-    known = load_diabetes(scaled=False)
-    X = (known.data - known.data.mean(axis=0)) / known.data.std(axis=0)
-    fit = fc.MLPRegressor((10,), "tanh", alpha="evidence", random_state=seed).fit(X, known.target)
-    table = list(known.feature_names), known.data, ()
-    page, facts = build_page(
-        fit, X, known.target, names=table[0], target="progression", table=table,
-        source=FIRST_NETWORK_CODE.format(seed=seed),
-    )  # fmt: skip
-    page.title = TRUST_TITLE
-    page.subtitle += f" {TRUST_TEXT}"
-    say("How far can a fit be trusted?")
-    for sentence in facts["first_screen"]:
-        say(f"  {sentence}")
-    return page, facts
-
-
-def _add_verdict_section(
-    page: Report, objective: fc.Objective, data: Dataset, point: CriticalPoint
-) -> None:
-    """Add the verdict on the end of training, and its evidence."""
-    page.add_section(SECOND_NETWORK_TITLE).add_verdict_sentence(point)
-    page.add_text(
-        SECOND_NETWORK_TEXT.format(n=objective.n_params)
-        + f" {describe_objective(objective, data)}."
-    )
-    page.add_section("The evidence for this verdict").add_text(point.reason)
-    page.add_table(["evidence", "value"], point.evidence())
-
-
-def _add_saddle_section(
-    page: Report,
-    objective: fc.Objective,
-    saddle: CriticalPoint,
-    theta: Array,
-    escaped: OptimizeResult | None,
-    way: str,
-) -> None:
-    """Add the verdict on the saddle, and a picture of the loss along the escape if there is one.
-    `escaped` and `way` are the results of `escape_saddle`.
-    """
     page.add_section("Another point: a saddle, and a descent from it").add_text(
         NARROWER_NETWORK_TEXT
     )
     page.add_verdict(saddle).add_text(way)
     if escaped is not None:
         page.add_figure(plot_loss_along_step(objective, theta, escaped.x - theta), ESCAPE_TEXT)
+    seconds = time.perf_counter() - started
+    page.add_text(f"All of this took {seconds:.0f} seconds.")
+    path = page.write(out)
+    say(f"\n{seconds:.0f} s. The page: {path}")
+    return {
+        "report": path,
+        "verdict": point,
+        "saddle": saddle,
+        "escaped": escaped,
+        "accuracy": accuracy(objective, result.x, *held),
+        "loss_at_saddle": float(objective.value(theta)),
+        "loss_after_escape": None if escaped is None else float(escaped.fun),
+    }
 
 
-def _add_failure_section(page: Report, failed: Diagnosis) -> None:
-    """Add the causes of the failed run, and a picture of its layers."""
-    add_causes_and_advice(
-        page.add_section("A training run that fails, and why").add_text(FAILED_RUN_TEXT), failed
+Rows = tuple[Array, Array]
+
+
+def load_digits(seed: int, quick: bool) -> tuple[Rows, Rows]:
+    """Return the pixels and classes of the digits that are fitted, and of those held out."""
+    from sklearn import datasets
+
+    X, y = datasets.load_digits(return_X_y=True)
+    X = (X - PIXEL_MEAN) / PIXEL_STD
+    order = np.random.default_rng(seed).permutation(len(y))
+    held, fitted = order[:N_HELD_OUT], order[N_HELD_OUT :: 4 if quick else 1]
+    return (X[fitted], y[fitted]), (X[held], y[held])
+
+
+def digits_objective(
+    hidden: tuple[int, ...], rows: Rows, n_threads: int | None = None
+) -> fc.Objective:
+    """Return the objective of a network with the given hidden layers on the digits."""
+    X, y = rows
+    model = fc.MLP([X.shape[1], *hidden, 10], "tanh")
+    return fc.Objective(model, X, y, "cross_entropy", l2=L2, n_threads=n_threads)
+
+
+def accuracy(objective: fc.Objective, theta: Array, X: Array, y: Array) -> float:
+    """Return the share of the samples X whose class is predicted correctly."""
+    return float(np.mean(objective.model.predict(theta, X).argmax(axis=1) == y))
+
+
+def point_facts(objective: fc.Objective, theta: Array, held: Rows) -> list[float]:
+    """Return the loss, the gradient norm, and the accuracies of fitted and of held-out samples."""
+    value, gradient = objective.value_and_gradient(theta)
+    fitted = accuracy(objective, theta, objective.X, objective.y)
+    norm = float(np.linalg.norm(gradient))
+    return [float(value), norm, fitted, accuracy(objective, theta, *held)]
+
+
+def format_point(objective: fc.Objective, theta: Array, held: Rows) -> str:
+    """Format the numbers of `point_facts` as one line."""
+    value, norm, fitted, other = point_facts(objective, theta, held)
+    return (
+        f"loss {value:.6f}, gradient norm {norm:.1e}, accuracy {fitted:.3f}, held out {other:.3f}"
     )
-    page.add_figure(failed.plot(plots.new_axes()), LAYERS_TEXT)
 
 
 def train_network(
-    objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
+    objective: fc.Objective, held: Rows, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
     """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes.
     Return theta at three stages of training by name, and the last result. `say` is called with each
@@ -244,19 +196,19 @@ def train_network(
     moments = {"start": theta}
     options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {REFINEMENT_METHOD} until the gradient vanishes")
-    say(f"  start      {format_point(objective, theta, data)}")
+    say(f"  start      {format_point(objective, theta, held)}")
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
     moments["middle"] = theta
-    say(f"  middle     {format_point(objective, theta, data)}")
+    say(f"  middle     {format_point(objective, theta, held)}")
     more = 20 if quick else 40
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
-    say(f"  adam       {format_point(objective, theta, data)}")
+    say(f"  adam       {format_point(objective, theta, held)}")
     result = raise_if_interrupted(
         fc.minimize(objective, theta, REFINEMENT_METHOD, max_iter=300, progress=progress)
     )
     moments["end"] = result.x
-    say(f"  {REFINEMENT_METHOD:<9}  {format_point(objective, result.x, data)}")
-    say(f"  {ending_message(result)}")
+    say(f"  {REFINEMENT_METHOD:<9}  {format_point(objective, result.x, held)}")
+    say(f"  {render_notes(result.notes, calls=False)}")
     return moments, result
 
 
@@ -285,13 +237,13 @@ def compute_spectra(
 
 
 def _add_training_section(
-    page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
+    page: Report, objective: fc.Objective, moments: dict[str, Array], held: Rows
 ) -> None:
     """Add a table of the loss, the gradient norm and the scores, rounded to four digits, with one
     row for each stage of training in `moments`.
     """
     rows = [
-        [name, *(float(f"{value:.4g}") for value in point_facts(objective, theta, data).values())]
+        [name, *(float(f"{value:.4g}") for value in point_facts(objective, theta, held))]
         for name, theta in moments.items()
     ]
     header = ["moment", "loss", "gradient norm", "accuracy", "held out"]
@@ -338,20 +290,20 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
 
 
 def find_saddle(
-    recipe: TrainingRecipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
+    hidden: tuple[int, ...], objective: fc.Objective, fitted: Rows, seed: int, progress: bool
 ) -> Array:
-    """Return theta of a critical point of the network of `recipe`, which is usually a saddle. A
+    """Return theta of a critical point of the network of `objective`, usually a saddle. A
     network with fewer units in the last hidden layer is trained until its gradient vanishes, and
     the missing units are added with zero weights.
     """
-    small = replace(recipe, hidden=(*recipe.hidden[:-1], N_NARROW_UNITS)).build_objective(data)
+    small = digits_objective((*hidden[:-1], N_NARROW_UNITS), fitted)
     theta = small.model.init(seed=seed)
     first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
     theta = raise_if_interrupted(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
     theta = raise_if_interrupted(fc.minimize(small, theta, REFINEMENT_METHOD, **rest)).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
-    missing = recipe.hidden[-1] - N_NARROW_UNITS
+    missing = hidden[-1] - N_NARROW_UNITS
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
     return objective.model.flatten([*below, (W, b), (np.pad(W_out, ((0, 0), (0, missing))), b_out)])
 
@@ -372,16 +324,6 @@ def escape_saddle(
         f"{float(escaped.fun):.6f}; from there {REFINEMENT_METHOD} continues down to "
         f"{further.fun:.6f}."
     )
-
-
-def diagnose_failed_run(objective: fc.Objective, seed: int, progress: bool) -> Diagnosis:
-    """Train from initial weights that are ten times too large, and return the diagnosis of the
-    run.
-    """
-    start = 10 * objective.model.init(seed=seed)
-    options: Any = {"learning_rate": 0.1, "max_iter": 30, "progress": progress, "verdict": False}
-    result = raise_if_interrupted(fc.minimize(objective, start, "sgd", **options))
-    return fc.diagnose(objective, result.x, result.history)
 
 
 def plot_loss_along_step(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:

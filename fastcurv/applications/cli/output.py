@@ -22,10 +22,8 @@ from ...common.errors import escape_unprintable, one_line
 from ...common.files import check_writable_path, expand_home, write_atomically
 from ...common.optional import optional_import
 from ...common.progress import is_stream_terminal
-from ...common.sentences import render_notes
 
 PAGE_SUFFIXES, TABLE_SUFFIXES = (".html", ".htm"), (".csv",)
-DEFAULT_OUTPUT_FILE = "theta.safetensors"  # file that `train` writes by default
 
 
 class CommandOutput:
@@ -73,16 +71,6 @@ class CommandOutput:
     def add_facts(self, **facts: Any) -> None:
         """Store facts for a program."""
         self.facts.update(facts)
-
-    def write_figure(self, made: Any, path: str | None) -> None:
-        """Plot a display or a diagnosis and write it to `path`, if a path is given."""
-        if path is not None:
-            from ..plots.style import new_axes
-
-            shown = made.plot(new_axes())
-            write_figure_file(shown.figure_ if hasattr(shown, "figure_") else shown.figure, path)
-            self.print_text(f"picture: {path}")
-            self.add_facts(figure=path)
 
     def close(self) -> None:
         if self.as_json:
@@ -175,42 +163,6 @@ def objective_facts(objective: Any, data: Any) -> dict[str, Any]:
     }
 
 
-def point_facts(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
-    """Return the loss, the gradient norm and the scores at ``theta``, as a dict by name."""
-    value, gradient = objective.value_and_gradient(theta)
-    known = objective.statistics(theta) if objective.model.batch_norm else None
-    facts: dict[str, Any] = {"value": value, "gradient_norm": float(np.linalg.norm(gradient))}
-    for name, X, y in (("train", data.X, data.y), ("held_out", data.X_test, data.y_test)):
-        if len(X):
-            score = data.score(objective.model.predict(theta, X, known), y)
-            facts[f"{name}_{data.score_name.replace(' ', '_').lower()}"] = score
-    return facts
-
-
-def format_point(objective: Any, theta: np.ndarray, data: Any) -> str:
-    """Format loss, gradient norm and scores at ``theta`` as one line."""
-    value, norm, *scores = point_facts(objective, theta, data).values()
-    held_out = f", held out {scores[1]:.3f}" if len(scores) > 1 else ""
-    return (
-        f"loss {value:.6f}, gradient norm {norm:.1e}, {data.score_name} {scores[0]:.3f}{held_out}"
-    )
-
-
-def ending_message(run: Any) -> str:
-    """Return the reason why a run ended, without the advice on functions to call in Python."""
-    return render_notes(run.notes, calls=False)
-
-
-def eigenpair_lines(pairs: Any) -> str:
-    from ...spectrum.results import missed_clause
-
-    lines = [f"{'eigenvalue':>14}  residual"]
-    for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
-        lines.append(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
-    last = ", ".join([f"{pairs.n_products} products", *filter(None, [missed_clause(pairs)])])
-    return "\n".join([*lines, last])
-
-
 def verdict_lines(point: Any) -> str:
     sure = " (certified)" if point.certified else ""
     first = f"verdict: {point.kind.replace('_', ' ')}{sure}"
@@ -245,7 +197,7 @@ def check_inputs_kept(args: Namespace, *inputs: Any) -> None:
     """Raise ValueError if an output of a command is the same file as one of the inputs, which are
     paths, names of data sets or None.
     """
-    for option in ("out", "figure", "save", "certificate"):
+    for option in ("out", "figure", "save"):
         path: Any = getattr(args, option, None)
         for source in filter(None, inputs) if path else ():
             same = False

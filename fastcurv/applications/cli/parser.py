@@ -9,27 +9,20 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 from ...common.errors import closest_name, escape_unprintable
 from ...common.progress import is_stream_terminal
-from ...common.protocols import Descent
 from ...common.runtime import VERSION
 from ...structure.tables import ACTIVATIONS, LOSSES, check_loss
-from .data import DATA_SOURCES
-from .output import DEFAULT_OUTPUT_FILE, CommandOutput, check_inputs_kept, write_stream
+from .output import CommandOutput, check_inputs_kept, write_stream
 
 # Importing the modules above takes as long as NumPy and SciPy. The commands are imported on use.
 
 DTYPE_NAMES = ("float32", "float64")
 MAX_THREADS = 1024  # maximum value of --threads
 Option = tuple[tuple[str, ...], dict[str, Any]]
-MODEL_FILES_HELP = (
-    "a file of 'fastcurv train' or fc.save, a .onnx model, or a state dict (.pt, .safetensors)"
-)
-PLOT_DENSE_MAX_N = 1000  # copy of the constant in plots/spectrum.py, which is slow to import
 ACTIVATION_NAMES = ", ".join(name for name in ACTIVATIONS)
-METHOD_NAMES = ", ".join(name for part in get_args(Descent) for name in get_args(part) or (part,))
 _EPILOG = (
     "exit status: 0 for success; 1 if a method did not converge, or if --require-certified was "
     "given and the verdict is not proved; 2 for a mistake in the input, found before any work; 3 "
@@ -166,37 +159,15 @@ def _parse_loss(text: str) -> str:
     return text
 
 
-def _parse_address(text: str) -> str:
-    """Return the address of a scheduler, or "local". Raise an argparse error if the text is
-    blank.
-    """
-    if not text.strip():
-        raise argparse.ArgumentTypeError(
-            f"must be 'local' or the address of a scheduler, got {text!r}."
-        )
-    return text
-
-
 THREADS_OPTION = pack_argument(
     "--threads",
     type=_whole(1, high=MAX_THREADS),
     default=None,
     help="number of threads (default: all processors available)",
 )
-DASK_OPTION = pack_argument(
-    "--dask",
-    metavar="ADDRESS",
-    type=_parse_address,
-    default=None,
-    help="address of a Dask scheduler whose workers hold the rows and read the data from the same "
-    "path; 'local' starts workers on this machine",
-)
 HIDDEN_ACTIVATION_HELP = f"activation of the hidden layers: {ACTIVATION_NAMES}"
 ACTIVATION_OPTION = pack_argument(
     "--activation", default="tanh", help=f"{HIDDEN_ACTIVATION_HELP} (default %(default)s)"
-)
-STATE_ACTIVATION_OPTION = pack_argument(
-    "--activation", default=None, help=f"{HIDDEN_ACTIVATION_HELP}; only for a state dict"
 )
 JSON_OPTION = pack_argument(
     "--json", action="store_true", help="print one JSON object and nothing else"
@@ -257,60 +228,6 @@ DATA_OPTIONS = [
     ),
     *READING_OPTIONS,
 ]
-SAVED_NETWORK_OPTIONS = [
-    pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
-    pack_argument(
-        "--data",
-        default=None,
-        help=f"{DATA_SOURCES}; not needed for a file written by 'fastcurv train', which names its "
-        "data; not scaled for a model from another program",
-    ),
-    *DATA_OPTIONS,
-    STATE_ACTIVATION_OPTION,
-    pack_argument(
-        "--dtype",
-        choices=DTYPE_NAMES,
-        default=None,
-        help="precision, if other than that of the model",
-    ),
-    pack_argument(
-        "--l2", type=_real(0), default=None, help="weight decay, if other than that in the file"
-    ),
-]
-DENSITY_OPTIONS = [
-    pack_argument(
-        "--probes",
-        type=_whole(1),
-        default=10,
-        help="number of random vectors (default %(default)s)",
-    ),
-    pack_argument(
-        "--steps", type=_whole(1), default=80, help="Lanczos steps per vector (default %(default)s)"
-    ),
-]
-VERDICT_OPTIONS = [
-    pack_argument(
-        "--gradient-tol",
-        type=_real(0),
-        default=None,
-        help="maximum gradient norm of a critical point",
-    ),
-    pack_argument(
-        "--failure-probability",
-        type=_real(0, 1),
-        default=None,
-        help="accept a minimum with this risk of error if no proof is possible",
-    ),
-    pack_argument(
-        "--max-products", type=_whole(1), default=None, help="maximum number of Hessian products"
-    ),
-    pack_argument(
-        "--require-certified",
-        dest="certified",
-        action="store_true",
-        help="exit with status 1 unless the verdict is proved",
-    ),
-]
 # Key: the name of a command. Its function has the same name in `commands`.
 COMMANDS: dict[str, dict[str, Any]] = {
     "demo": {
@@ -336,104 +253,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
             *COMMON_OPTIONS,
         ],
     },
-    "train": {
-        "help": "train a network to a critical point and save it",
-        "description": "A first method trains on mini-batches. Then a second-order method "
-        "continues until the gradient vanishes.",
-        "options": [
-            pack_argument("data", nargs="?", help=f"{DATA_SOURCES}; may be left out with --from"),
-            pack_argument(
-                "--from",
-                dest="start",
-                metavar="MODEL",
-                help=f"continue from a trained network: {MODEL_FILES_HELP}; the data are not "
-                "scaled for a network from another program",
-            ),
-            pack_argument(
-                "--hidden",
-                type=_parse_widths,
-                help="widths of the hidden layers, or 'none' (default 32,16)",
-            ),
-            pack_argument("--activation", help=f"{HIDDEN_ACTIVATION_HELP} (default tanh)"),
-            pack_argument(
-                "--residual", action="store_true", help="skip connections between equal widths"
-            ),
-            pack_argument(
-                "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
-            ),
-            *DATA_OPTIONS,
-            pack_argument(
-                "--no-standardize",
-                dest="raw",
-                action="store_true",
-                default=False,
-                help="do not standardise features",
-            ),
-            pack_argument(
-                "--held-out",
-                type=_real(0, 0.9),
-                help="fraction of the samples held out for the score (default 0.2)",
-            ),
-            pack_argument("--l2", type=_real(0), help="weight decay (default 0.001)"),
-            pack_argument(
-                "--method",
-                default="adam",
-                help=f"first method (default %(default)s): {METHOD_NAMES}",
-            ),
-            pack_argument(
-                "--epochs",
-                type=_whole(0),
-                default=30,
-                help="number of epochs of the first method (default %(default)s)",
-            ),
-            pack_argument(
-                "--batch-size",
-                type=_whole(1),
-                default=64,
-                help="samples per batch (default %(default)s)",
-            ),
-            pack_argument(
-                "--learning-rate",
-                type=_parse_positive,
-                help="learning rate of the first method (default: that of the method)",
-            ),
-            pack_argument(
-                "--refine",
-                default="newton-cg",
-                help="second method, one of those of --method, or 'none' (default %(default)s)",
-            ),
-            pack_argument(
-                "--max-steps",
-                type=_whole(1),
-                default=200,
-                help="maximum number of steps of the second method (default %(default)s)",
-            ),
-            pack_argument(
-                "--max-time", type=_parse_positive, default=None, help="seconds for each method"
-            ),
-            pack_argument("--dtype", choices=DTYPE_NAMES, help="precision (default float64)"),
-            pack_argument(
-                "--out",
-                help="file to write, .npz or .safetensors; an existing file is replaced (default "
-                f"{DEFAULT_OUTPUT_FILE}, or theta-2.safetensors and so on if that exists)",
-            ),
-            DASK_OPTION,
-            *COMMON_OPTIONS,
-        ],
-    },
     "predict": {
-        "help": "write the predictions of a trained network for new samples, as CSV",
-        "description": "One line per sample, in the units and labels of the training data. For a "
-        "network from another program, the outputs are not converted. Columns are found by name "
-        "if the data have names.",
+        "help": "write the predictions of a trained network for new rows, as CSV",
+        "description": "One line per row, in the units and labels of the training table. Columns "
+        "are found by name if the table has names.",
         "options": [
-            pack_argument("theta", metavar="model", help=MODEL_FILES_HELP),
             pack_argument(
-                "samples",
-                metavar="data",
-                help="a table, a .npz file with an array X, or a data set",
+                "theta", metavar="network", help="a network that 'fastcurv report' saved"
             ),
-            STATE_ACTIVATION_OPTION,
+            pack_argument("samples", metavar="table", help="a table of new rows"),
             *READING_OPTIONS,
             pack_argument(
                 "--probabilities",
@@ -456,53 +284,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
             pack_argument(
                 "--data",
                 default=None,
-                help="training data for --interval and --domain (default: the path stored by "
-                "'fastcurv train')",
+                help="training data for --interval and --domain (default: the path that the "
+                "network names)",
             ),
             pack_argument("--out", help="file to write, .csv (default: standard output)"),
         ],
     },
-    "spectrum": {
-        "help": "compute the extreme eigenvalues and the spectral density of a trained network",
-        "description": f"Up to {PLOT_DENSE_MAX_N} parameters the eigenvalues come from the whole "
-        "matrix. Above, they come from products alone, and the output states which copies of "
-        "multiple eigenvalues may be missing.",
-        "options": [
-            *SAVED_NETWORK_OPTIONS,
-            pack_argument(
-                "-k",
-                type=_whole(1),
-                default=5,
-                help="eigenvalues at each end (default %(default)s)",
-            ),
-            *DENSITY_OPTIONS,
-            pack_argument(
-                "--figure", help="write a figure of the density to this file (.png, .svg, .pdf)"
-            ),
-            DASK_OPTION,
-            *COMMON_OPTIONS,
-        ],
-    },
-    "classify": {
-        "help": "classify the point where training stopped, with evidence",
-        "options": [
-            *SAVED_NETWORK_OPTIONS,
-            *VERDICT_OPTIONS,
-            pack_argument(
-                "--certificate",
-                metavar="FILE",
-                help="also write the proof to this file, .json, for 'fastcurv check'; exit with "
-                "status 1 if there is none that can be checked",
-            ),
-            pack_argument(
-                "--max-time", type=_parse_positive, default=None, help="seconds for the verdict"
-            ),
-            DASK_OPTION,
-            *COMMON_OPTIONS,
-        ],
-    },
     "check": {
-        "help": "check a certificate that 'fastcurv classify --certificate' wrote",
+        "help": "check a certificate that fastcurv.save_certificate wrote",
         "description": "The check uses no other part of this package: it runs "
         "check_certificate.py, which also runs alone. The exit status is 0 if the claim is "
         "confirmed, 1 if it is not confirmed, and 2 if the file is not understood.",
@@ -515,81 +304,55 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ),
         ],
     },
-    "diagnose": {
-        "help": "find out why training fails, and what helps",
-        "description": "Prints the causes in the order in which to correct them, each with the "
-        "command that helps. The cost is a verdict, a few gradients and regressions.",
-        "options": [
-            *SAVED_NETWORK_OPTIONS,
-            pack_argument(
-                "--compare",
-                action="store_true",
-                help="also train a linear, a shallower and a wider network",
-            ),
-            pack_argument(
-                "--max-time", type=_parse_positive, default=None, help="maximum time in seconds"
-            ),
-            pack_argument(
-                "--figure", help="write a figure of the layers to this file (.png, .svg, .pdf)"
-            ),
-            *COMMON_OPTIONS,
-        ],
-    },
     "report": {
-        "help": "write one HTML page, on a network trained on a table and how far to trust it, or "
-        "on a saved network, its verdict and its spectrum",
-        "description": "A name that ends in .csv, .tsv, .csv.gz, .xlsx, .ods, .parquet, .feather, "
-        ".dta or .sav is a table. A tanh network is "
-        "trained on the table, and the page shows how well it predicts left-out rows, how "
-        "uncertain its predictions are, and which rows matter most. Every other name is a saved "
-        "network, and the page shows its training, verdict, spectrum and cost. Example: "
-        "fastcurv report plants.csv --target height --out r.html --save "
+        "help": "write one HTML page on a network trained on a table and how far to trust it",
+        "description": "A tanh network is trained on the table, and the page shows how well it "
+        "predicts left-out rows, how uncertain its predictions are, and which rows matter most. "
+        "Example: fastcurv report plants.csv --target height --out r.html --save "
         "net.safetensors; then fastcurv predict net.safetensors new.csv.",
         "options": [
-            pack_argument(
-                "theta", metavar="table or model", help=f"a table, or {MODEL_FILES_HELP}"
-            ),
-            *SAVED_NETWORK_OPTIONS[1:],
+            pack_argument("theta", metavar="table", help="a table: .csv, .tsv, .xlsx, .parquet"),
+            *DATA_OPTIONS,
             pack_argument(
                 "--hidden",
                 type=_parse_widths,
                 default=None,
-                help="for a table: widths of the hidden layers, or 'none' (default 10)",
+                help="widths of the hidden layers, or 'none' (default 10)",
             ),
             pack_argument(
                 "--alpha",
                 type=_real(0),
                 default=None,
-                help="for a table: weight decay as in scikit-learn (default: the one with the "
-                "largest evidence)",
+                help="weight decay as in scikit-learn (default: the one with the largest evidence)",
             ),
             pack_argument(
                 "--save",
                 default=None,
                 metavar="FILE",
-                help="for a table: file of the network for 'fastcurv predict', .safetensors or "
-                ".npz (default: next to the page)",
+                help="file of the network for 'fastcurv predict', .safetensors or .npz (default: "
+                "next to the page)",
             ),
             pack_argument(
                 "--network",
                 action="store_true",
                 default=None,
-                help="for a table: keep the network where a linear model predicts better",
+                help="keep the network where a linear model predicts better",
             ),
             pack_argument(
                 "--groups",
                 default=None,
                 metavar="COLUMN",
-                help="for a table: leave out rows with the same cell in this column together",
+                help="leave out rows with the same cell in this column together",
             ),
-            *VERDICT_OPTIONS,
             pack_argument(
-                "--max-time",
-                type=_parse_positive,
-                default=None,
-                help="seconds for the verdict or, for a table, for the training",
+                "--require-certified",
+                dest="certified",
+                action="store_true",
+                help="exit with status 1 unless the verdict is proved",
             ),
-            *DENSITY_OPTIONS,
+            pack_argument(
+                "--max-time", type=_parse_positive, default=None, help="seconds for the training"
+            ),
             pack_argument(
                 "--out",
                 default="fastcurv-report.html",
@@ -673,7 +436,7 @@ def main(argv: list[str] | None = None) -> int:
     out = CommandOutput(args.json)
     status, words = 0, ""
     try:
-        inputs = (getattr(args, name, None) for name in ("theta", "data", "samples", "start"))
+        inputs = (getattr(args, name, None) for name in ("theta", "data", "samples"))
         check_inputs_kept(args, *inputs)
         # An error in the arguments is reported before the commands and their libraries are loaded.
         from . import commands

@@ -22,7 +22,6 @@ from .cells import ReadingOptions
 from .data import DataCoding, is_table, read_features
 from .encode import numeric_column_codings, read_scaled_inputs, scale_inputs
 from .fit_numbers import conformal_width, spread_at
-from .models import is_model_file, read_model
 from .output import check_inputs_kept
 from .recipe import SavedRun, load_run, reading_options
 
@@ -45,22 +44,6 @@ def prediction_columns(args: Namespace) -> tuple[Columns, tuple[str, ...]]:
     path = expand_home(args.theta)
     raise_if_special_file(path)
     options = reading_options(args)
-    if path.is_file() and is_model_file(path):
-        model, theta = read_model(path, args.activation)
-        for option in ("probabilities", "interval", "domain"):
-            if getattr(args, option):
-                missing = "classes" if option == "probabilities" else "training data"
-                raise ValueError(
-                    f"--{option} must be left out with {path}, which does not name its {missing}. "
-                    "Train a network with 'fastcurv train' for it."
-                )
-        X, notes = _network_inputs(args.samples, DataCoding(), None, model.sizes[0], options)
-        return _named_columns("output", _check_finite(model.predict(theta, X), args.samples)), notes
-    if args.activation is not None:
-        raise ValueError(
-            f"--activation must be left out with {path}, which names its activations, got "
-            f"{args.activation!r}."
-        )
     saved = load_run(path)
     recipe, coding, model_of_file = saved.recipe, saved.coding, saved.model
     assert recipe is not None

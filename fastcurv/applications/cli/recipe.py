@@ -255,7 +255,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     """
     path = expand_home(path)
     if not path.exists():
-        raise ValueError(f"{path} does not exist. Create it with 'fastcurv train'.")
+        raise ValueError(f"{path} does not exist. Create it with 'fastcurv report'.")
     instead = {name: value for name, value in instead.items() if value is not None}
     if "data" in instead:
         instead["digest"] = ""
@@ -274,13 +274,13 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
     except Exception as error:
         if path.suffix not in RUN_SUFFIXES:
             raise ValueError(
-                f"{path} must be a table (.csv, .xlsx, .parquet, ...), or a run that 'fastcurv "
-                f"train' saved, got a name that ends in {one_line(path.suffix)!r}."
+                f"{path} must be a table (.csv, .xlsx, .parquet, ...), or a network that 'fastcurv "
+                f"report' saved, got a name that ends in {one_line(path.suffix)!r}."
             ) from None
         missing = isinstance(error, KeyError)
         reason = f"it has no {error}" if missing else one_line(error, 300)
         raise ValueError(
-            f"{path} is not a run that 'fastcurv train' saved: {reason.rstrip('.')}."
+            f"{path} is not a network that 'fastcurv report' saved: {reason.rstrip('.')}."
         ) from None
     if recipe.n_outputs is None:
         model = None

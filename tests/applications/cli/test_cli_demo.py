@@ -10,18 +10,23 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
+import fastcurv as fc  # noqa: E402
+from fastcurv.applications.cli.demo import (  # noqa: E402
+    escape_saddle,
+    plot_loss_along_step,
+    run_demo,
+)
+from fastcurv.testing import QuadraticObjective  # noqa: E402
+
 
 @pytest.mark.usefixtures("undrawn")
 def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
-    from fastcurv.applications.cli.demo import run_demo
-
     facts = run_demo(
         tmp_path / "demo.html", picture=tmp_path / "demo.png", quick=True, progress=False
     )
     text = capsys.readouterr().out
     assert facts["accuracy"] >= 0.85
     assert facts["verdict"].kind == "minimum" and facts["verdict"].certified
-    assert facts["verdict"].gradient_norm <= 1e-6
     assert facts["saddle"].kind == "saddle" and facts["saddle"].certified
     falls = re.search(
         r"loss falls from (\d\.\d+) to (\d\.\d+); from there newton-cg continues down to (\d\.\d+)",
@@ -30,25 +35,10 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
     before, after, further = map(float, falls.groups())
     assert further < after < before
     assert facts["escaped"].fun == pytest.approx(after, abs=1e-6)
-    failed = facts["failed"].causes[0]
     page = re.sub("</?code>", "`", facts["report"].read_text())
-    assert failed.name == "initial weights too large" and failed.sentence in page
-    assert failed.call in text
-    first, second = page.split("A second network: did it end")
-    assert second.count("<figure") == 3 and second.count('class="verdict"') == 2
-    # Three of the five figures are spectra.
-    assert len(re.findall('<svg [^>]*role="img" aria-label="', second)) == 5
-    # The first half is the report on a fit, whose first screen is also printed.
-    trusted = facts["trusted"]
-    assert 2 <= len(trusted["first_screen"]) <= 5 and trusted["left_out_by"] == "rows"
-    assert all(sentence in first and sentence in text for sentence in trusted["first_screen"])
-    # The second half begins with the verdict on the final point, without a figure. The saddle has
-    # a heading and a figure, which names the escape direction.
-    saddle = second.index("Another point: a saddle")
-    assert second.index(facts["verdict"].sentence.split(":")[0]) < second.index("<h2")
-    assert second.index("<figure") > second.index("<h2")
-    escape = second.index("along its escape direction")
-    assert saddle < escape < second.index("A training run that fails")
+    assert page.count("<figure") == 2 and page.count('class="verdict"') == 2
+    # Three of the four pictures are spectra.
+    assert len(re.findall('<svg [^>]*role="img" aria-label="', page)) == 4
     # Each eigenvalue has its own table cell.
     assert "second lowest" in page and not re.search(r"<td[^>]*>[-\d.e]+ +[-\d.e]+ +[-\d.e]+", page)
     assert not re.search(r"(src|href)=[\"']?https?:", page)
@@ -56,34 +46,13 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_added_zero_units_leave_the_networks_outputs_unchanged():
-    from fastcurv.applications.cli.demo import N_NARROW_UNITS, find_saddle
-    from fastcurv.applications.cli.recipe import TrainingRecipe
-
-    recipe = TrainingRecipe("iris", hidden=(N_NARROW_UNITS + 2,), l2=1e-2)
-    data = recipe.load_dataset()
-    objective = recipe.build_objective(data)
-    theta = find_saddle(recipe, objective, data, seed=0, progress=False)
-    (W, b), (W_out, _) = objective.model.unflatten(theta)
-    assert (
-        np.all(W[N_NARROW_UNITS:] == 0)
-        and np.all(b[N_NARROW_UNITS:] == 0)
-        and np.all(W_out[:, N_NARROW_UNITS:] == 0)
-    )
-    assert np.all(W[:N_NARROW_UNITS] != 0)
-    assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
-
-
 def test_the_figure_shows_the_whole_escape_from_a_saddle():
     """The figure shows losses and their quadratic model from half a step before the saddle to half
     a step beyond the end of the escape. The losses fill more than half of the figure's height.
     """
-    import fastcurv as fc
-    from fastcurv.applications.cli.demo import plot_loss_along_step
-
     X, y = np.cos(np.arange(10.0)).reshape(5, 2), np.ones((5, 1))
     ob = fc.Objective(fc.MLP((2, 3, 1), "tanh"), X, y, "mse")
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init()
     for size in (1e-3, 1.0, 50.0):
         step = size * np.cos(np.arange(theta.size))
         length = np.linalg.norm(step)
@@ -97,3 +66,10 @@ def test_the_figure_shows_the_whole_escape_from_a_saddle():
         assert np.allclose(drawn.get_xdata(), t * length) and np.allclose(drawn.get_ydata(), losses)
         slope, bend = ob.gradient(theta) @ step, step @ (ob.hessian(theta) @ step)
         assert np.allclose(model.get_ydata(), ob.value(theta) + t * slope + t**2 / 2 * bend)
+
+
+def test_escape_saddle_needs_negative_curvature():
+    bowl = QuadraticObjective(np.diag([1.0, 2.0]))
+    point = fc.classify(bowl, np.zeros(2))
+    step, sentence = escape_saddle(bowl, np.zeros(2), point, False)
+    assert step is None and sentence == "No direction of negative curvature was found."

@@ -167,16 +167,6 @@ def test_saved_network_predicts_as_the_fit(mixed, tmp_path, capsys):
     assert "line 2, column 'sown', must be a date like 2024-03-01, got 'yesterday'." in error
 
 
-@pytest.mark.parametrize("kind", [".npz", ".safetensors"])
-def test_other_commands_read_the_table_of_a_saved_network(mixed, kind, tmp_path, capsys):
-    pytest.importorskip("sklearn")
-    fit = fit_table(mixed, "y", hidden=(2,))
-    out = fit.save(tmp_path / f"net{kind}")
-    assert main(["classify", str(out), "--require-certified", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["kind"] == "minimum" and facts["sizes"] == [6, 2, 1]
-
-
 def test_intervals_equal_those_of_the_estimator(numbers, tmp_path, capsys):
     pytest.importorskip("sklearn")
     data, _ = load_table_dataset(numbers, None, None)
@@ -297,7 +287,7 @@ def test_garbled_codings_of_saved_runs_raise(kind, numbers, tmp_path, monkeypatc
     monkeypatch.setattr(saving, "asdict", garbled)
     fit.save(path)
     words = (GARBLED_CODES | GARBLED_CODINGS)[kind][1]
-    with pytest.raises(ValueError, match=f"is not a run that 'fastcurv train' saved: .*{words}"):
+    with pytest.raises(ValueError, match=f"is not a network that .*: .*{words}"):
         load_run(path)
 
 
@@ -321,40 +311,6 @@ def test_a_report_on_a_table_is_a_page_with_its_numbers(mixed, tmp_path, capsys)
     row = facts["influential_rows"][0]
     assert f"Line {row + 2} moves the fit most" in html.unescape(page.read_text())
     assert main(["predict", str(net), str(mixed), "--interval", "0.5"]) == 0
-
-
-def test_options_of_a_table_are_saved_with_the_network(mixed, tmp_path, capsys, monkeypatch):
-    """A network trained on a sheet with options is classified without them, because they are saved.
-    New rows in another currency or with unknown columns raise.
-    """
-    pytest.importorskip("openpyxl")
-    import pandas as pd
-
-    monkeypatch.chdir(tmp_path)
-    frame = pd.read_csv(mixed, sep=";").assign(sown="31.01.24", price="$5.00", y=Y)
-    frame.loc[::2, ["sown", "price"]] = ["01.02.24", "$7.50"]
-    frame.loc[3:5, "b"] = -999
-    with pd.ExcelWriter("t.xlsx") as book:
-        pd.DataFrame({"text": ["notes"]}).to_excel(book, sheet_name="info")
-        frame.to_excel(book, sheet_name="data", index=False)
-    options = ["--sheet", "data", "--dates", "%d.%m.%y", "--na=-999"]
-    how = ["--target", "y", "--hidden", "2", "--epochs", "2", "--refine", "none", "--out", "n.npz"]
-    assert main(["train", "t.xlsx", *options[:2], *how]) == 2
-    assert "'31.01.24'" in capsys.readouterr().err
-    assert main(["train", "t.xlsx", *options, *how]) == 0
-    assert "Cells of column 'price' were read as numbers in $." in capsys.readouterr().out
-    assert main(["classify", "n.npz"]) == 0
-    capsys.readouterr()
-    assert main(["predict", "n.npz", "t.xlsx", "--sheet", "data"]) == 0
-    assert "3 missing values were filled with the median of column 'b'." in capsys.readouterr().err
-    frame.assign(more=1).to_csv("more.csv", index=False)
-    frame.assign(price="\u20ac5.00").to_csv("euros.csv", index=False)
-    for name, words in (("more", "got column 'more'"), ("euros", "must be a number in $")):
-        assert main(["predict", "n.npz", f"{name}.csv"]) == 2
-        assert words in capsys.readouterr().err
-    fit = fit_table(frame, "y", hidden=(2,), alpha=1.0, options=load_run("n.npz").recipe.reading)
-    assert fit.table.places[:2] == ["row 0", "row 1"] and fit.ob.n_params == 19
-    assert main(["predict", str(fit.save(tmp_path / "f.npz")), "t.xlsx", "--sheet", "data"]) == 0
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -547,33 +503,3 @@ def test_report_warns_of_too_many_effective_parameters(tmp_path, capsys):
     output = capsys.readouterr()
     assert "effective parameters for 24 targets" in output.out and output.err == ""
     assert "effective parameters for 24 targets" in html.unescape(page.read_text())
-
-
-def test_an_unknown_suffix_of_a_table_raises_with_the_known_ones(tmp_path, capsys):
-    path = tmp_path / "t.txt"
-    path.write_text("a,y\n1,2\n")
-    assert main(["report", str(path)]) == 2
-    err = capsys.readouterr().err
-    assert "must be a table (.csv, .xlsx, .parquet, ...), or a run" in err and len(err) < 250
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("{table} --l2 1", "--l2 must be left out with {table}, which is a table."),
-        ("{table} --data x.csv", "--data must be left out with {table}, which is a table."),
-        ("net.npz --hidden 3", "--hidden must be left out with net.npz, which is a saved network."),
-        ("net.npz --save n.npz", "--save must be left out with net.npz, which is a saved network."),
-        ("{table} --save n.txt", "save must end in .npz or .safetensors"),
-        ("{table} --out r.txt", "out must end in .html or .htm"),
-        ("{table} --target z", "target must be a column of {table}, got 'z'; its columns are a, b"),
-        ("no.csv", "no.csv does not exist."),
-        ("-", "table must be a file, got '-', which is standard input. Write it to a .csv file"),
-    ],
-)
-def test_invalid_report_options_raise_before_any_work(words, message, numbers, capsys, monkeypatch):
-    monkeypatch.setattr(module, "minimize", lambda *_, **__: pytest.fail("work was begun"))
-    assert main(["report", *words.format(table=numbers).split()]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"fastcurv report: {message.format(table=numbers)}")
-    assert error.count("\n") == 1

@@ -1,188 +1,120 @@
-"""Interfaces for scripts: JSON output, exit statuses, closed pipes, and two file formats."""
+"""The shell: arguments, exit statuses, output files, and streams that fail."""
 
+import csv
+import io
 import json
 import os
-import struct
+import re
+import signal
 import subprocess
 import sys
+import time
+from argparse import Namespace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.applications.cli import commands
-from fastcurv.applications.cli.data import read_npz
-from fastcurv.applications.cli.encode import load_dataset
-from fastcurv.applications.cli.output import PAGE_SUFFIXES, check_output_path
-from fastcurv.applications.cli.parser import main
-from fastcurv.applications.cli.recipe import TrainingRecipe, load_run, save_run
+from fastcurv.applications.cli import commands, output
+from fastcurv.applications.cli.output import PAGE_SUFFIXES, CommandOutput, check_output_path
+from fastcurv.applications.cli.parser import build_parser, main
+from fastcurv.applications.cli.predict import format_csv
 from fastcurv.common import files
+from fastcurv.common.progress import show_bar
+from fastcurv.spectrum.results import to_json_value
+
+PROGRAM = f"{sys.executable} -m fastcurv"
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+posix = pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+CONTROLS = "".join(map(chr, (*range(1, 32), *range(127, 160), 0x202E, 0x2066, 0x200F, 0xFEFF)))
+HOSTILE = f"<!--<script></script><svg onload=x>]]>&amp;\x1b]0;owned\x07\x1b[2J{CONTROLS}\udcff"
 
 
-@pytest.fixture(scope="module")
-def points(tmp_path_factory):
-    """Return a folder with 80 samples of two overlapping classes, as points.npz and as
-    points.csv.
-    """
-    folder = tmp_path_factory.mktemp("points")
-    rng = np.random.default_rng(0)
-    y = np.arange(80) % 2
-    X = rng.standard_normal((80, 3)) + y[:, None]
-    np.savez(folder / "points.npz", X=X, y=y)
-    lines = ["height,width,depth,kind"]
-    lines += [",".join([*map(repr, map(float, row)), "ab"[c]]) for row, c in zip(X, y)]
-    (folder / "points.csv").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def train(points, out, *more, data="points.npz"):
-    arguments = ["train", str(points / data), "--hidden", "3", "--l2", "1e-2", "--epochs", "5"]
-    return main([*arguments, "--out", str(out), *more])
-
-
-@pytest.fixture(scope="module")
-def trained(points, tmp_path_factory):
-    path = tmp_path_factory.mktemp("run") / "net.safetensors"
-    assert train(points, path) == 0
-    return path
-
-
-def test_json_output_is_one_object_with_the_librarys_numbers(points, trained, tmp_path, capsys):
-    assert train(points, tmp_path / "a.npz", "--json") == 0
-    said = json.loads(capsys.readouterr().out)
-    recipe, theta = load_run(tmp_path / "a.npz")
-    objective = recipe.build_objective()
-    assert said["value"] == objective.value(theta) and said["success"] is True
-    assert said["n_params"] == objective.n_params and said["loss"] == "cross_entropy"
-
-    assert main(["classify", str(trained), "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    recipe, theta = load_run(trained)
-    point = fc.classify(recipe.build_objective(), theta, seed=0)
-    assert (said["kind"], said["certified"]) == (point.kind, point.certified)
-    assert said["lambda_min"] == point.lambda_min and said["reason"] == point.reason
-
-    assert main(["spectrum", str(trained), "-k", "2", "--steps", "10", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    exact = fc.eigvalsh(recipe.build_objective().hessian(theta))
-    wanted = [*exact[:2], *exact[-2:]]
-    gaps = np.abs(np.subtract(said["eigenvalues"], wanted))
-    assert np.all(gaps <= np.add(said["residuals"], 1e-12))
-
+def test_info_and_bench_report_machine_and_versions(capsys):
     assert main(["info", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["numpy"] == np.__version__
-
-
-@pytest.mark.parametrize("kind", [".npz", ".safetensors"])
-def test_runs_are_read_from_either_file_format(kind, tmp_path):
-    how = {"activation": "gelu", "residual": True, "dtype": "float32"}
-    recipe = TrainingRecipe("wine", hidden=(5, 5), **how, l2=0.5, loss="cross_entropy", seed=3)
-    model = fc.MLP([13, 5, 5, 3], **how)
-    theta = model.init(seed=0)
-    history = {"loss": np.arange(3.0), "gradient_norm": np.ones(3), "time": np.arange(3.0)}
-    path = save_run(tmp_path / f"run{kind}", recipe, model, theta, history, (("adam", 3),))
-    saved = load_run(path)
-    assert saved.recipe == recipe and saved.phases == (("adam", 3),)
-    assert saved.theta.dtype == theta.dtype and np.array_equal(saved.theta, theta)
-    assert {k: v.tolist() for k, v in saved.history.items()} == {
-        k: v.tolist() for k, v in history.items()
-    }
-    assert load_run(path, data="iris", l2=None).recipe.data == "iris"
-
-
-def test_load_reads_safetensors_runs_and_names_the_option_for_others(trained, tmp_path):
-    model, theta = fc.load(trained)
-    recipe, same = load_run(trained)
-    assert model == recipe.build_objective().model and np.array_equal(theta, same)
-    np.savez(tmp_path / "run.npz", theta=theta)
-    with pytest.raises(ValueError, match="train --out net.safetensors"):
-        fc.load(tmp_path / "run.npz")
-
-
-def test_a_run_can_be_used_from_any_folder(points, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(points)
-    out = tmp_path / "net.npz"
-    assert main(["train", "points.csv", "--hidden", "3", "--epochs", "2", "--out", str(out)]) == 0
-    monkeypatch.chdir("/")
-    capsys.readouterr()
-    assert main(["classify", str(out)]) == 0
-    assert "points: 64 samples; net 3-3-2" in capsys.readouterr().out
-
-
-def test_changed_data_are_detected(points, tmp_path, capsys):
-    (tmp_path / "d.csv").write_text((points / "points.csv").read_text())
-    arguments = ["train", str(tmp_path / "d.csv"), "--hidden", "2", "--epochs", "2"]
-    assert main([*arguments, "--out", str(tmp_path / "n.npz")]) == 0
-    text = (points / "points.csv").read_text().replace("0.", "1.", 1)
-    (tmp_path / "d.csv").write_text(text)
-    capsys.readouterr()
-    assert main(["classify", str(tmp_path / "n.npz")]) == 2
-    assert "must hold the data that" in capsys.readouterr().err
-    assert main(["classify", str(tmp_path / "n.npz"), "--data", str(tmp_path / "d.csv")]) == 0
-
-
-def test_csv_and_npz_files_load_equal_data(points):
-    a, b = load_dataset(points / "points.csv"), load_dataset(points / "points.npz")
-    assert np.array_equal(a.X, b.X) and np.array_equal(a.y, b.y) and a.loss == b.loss
-    named = load_dataset(points / "points.csv", target="kind")
-    assert np.array_equal(named.X, a.X)
-    other = load_dataset(points / "points.npz", loss="binary_cross_entropy")
-    assert other.n_outputs == 1 and set(other.y.ravel()) == {0.0, 1.0}
-    whole = load_dataset(points / "points.npz", loss="mse", test_fraction=0, raw=True)
-    assert whole.X.shape == (80, 3) and len(whole.X_test) == 0 and whole.y.shape == (80, 1)
-
-
-def test_errors_for_missing_columns_name_the_column(points):
-    with pytest.raises(ValueError, match="height, width, depth, kind"):
-        load_dataset(points / "points.csv", target="colour")
-    with pytest.raises(ValueError, match="target must be None for"):
-        load_dataset(points / "points.npz", target="colour")
+    assert main(["bench", "--sizes", "8,6,3", "--samples", "20", "--dtype", "float64"]) == 0
+    assert re.search(r"float64 +[\d.e-]+ +[\d.e-]+ +[\d.]+ +\d+%", capsys.readouterr().out)
+    assert fc.show_versions() is None
+    printed = capsys.readouterr().out
+    for name, value in fc.show_versions("dict").items():
+        assert f"{name}: {value}" in printed
+    with pytest.raises(ValueError, match="must be 'print' or 'dict'"):
+        fc.show_versions("json")
 
 
 @pytest.mark.parametrize(
-    "out", ["/proc/x.npz", "{folder}", "{folder}/", "/dev/null", "net.txt", "/dev/null/x.npz"]
+    ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
 )
-def test_unwritable_output_files_are_reported_before_training(
-    out, points, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
-    assert train(points, out.format(folder=tmp_path)) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and error.startswith("fastcurv train: out ")
-    assert not list(tmp_path.iterdir())
+def test_bench_counts_the_multiplications_of_a_product(sizes, flops, monkeypatch):
+    """For each sample and weight, `bench` counts two multiplications in the first layer, for R z
+    and the product. In other layers it counts six, because R z, R e and the product have two terms
+    each.
+    """
+    monkeypatch.setattr(commands, "best_time", lambda call: 0.5)
+    monkeypatch.setattr(fc._engine, "measure_fma_peak", lambda dtype, threads: 1e3)
+    args = Namespace(sizes=sizes, samples=10, activation="tanh", threads=1)
+    row = commands.bench_row(args, "float32")
+    assert row["share_of_peak"] == pytest.approx(2 * 10 * flops / 0.5 / 1e3)
+    assert row["product"] == row["gradient"] == 0.5 and row["dtype"] == "float32"
 
 
-def test_checking_an_output_folder_changes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "00" * n)
-    mine = tmp_path / f".fastcurv-{'00' * 8}.part"
-    mine.write_text("kept")
-    with pytest.raises(ValueError, match="cannot be written to.*File exists"):
-        check_output_path(tmp_path / "x.npz", "out")
-    assert mine.read_text() == "kept"
-    monkeypatch.undo()
-    check_output_path(tmp_path / "a" / "b" / "y.npz", "out")
-    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
+INVALID_ARGUMENTS = {
+    "": "fastcurv: the command must be given. Begin with 'fastcurv demo'",
+    "bnech 3": "Did you mean bench?",
+    "train iris": "the command must be one of demo, predict, check, report, bench, info, got",
+    "report t.csv --tarket y": "fastcurv report: unknown argument --tarket. Did you mean --target?",
+    "report t.csv --hidden 6 6": "unknown argument 6. Join widths by commas, --hidden 32,16.",
+    "bench 20,30,2": "unknown argument 20,30,2. See fastcurv bench --help",
+    "bench --threads 1025": "--threads must be a whole number from 1 to 1024, got 1025.",
+    "bench --threads a": "--threads must be a whole number from 1 to 1024, got a.",
+    "bench --samples -3": "--samples must be a whole number of at least 1, got -3.",
+    "bench --sizes 8": "sizes must have at least two widths, of the input and of the output, got",
+    "bench --sizes 3,x": "--sizes must be widths like 32,16, got '3,x'.",
+    "bench --activation cosine --sizes 8,3": "activation must be one of",
+    "report t.csv --hidden 0": "--hidden must be widths",
+    "report t.csv --loss hinge": "--loss must be a valid loss",
+    "report t.csv --loss quantile(2)": "level must be a number",
+    "predict n x.csv --interval 0": "--interval must be a number",
+    "predict n x.csv --interval 90": "--interval must be a number between 0 and 1, got 90.",
+    "predict n x.csv --interval nan": "--interval must be a number",
+    f"report t.csv --{HOSTILE.replace(' ', '')}": "\\x1b]0;owned\\x07",
+}
 
 
-@pytest.mark.parametrize("figure", ["/proc/x.png", "{folder}", "x.exe", "/proc/x/y.png"])
-def test_unwritable_figures_are_reported_before_any_computation(
-    figure, trained, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(
-        commands, "extreme_eigenpairs", lambda *_, **__: pytest.fail("work was begun")
-    )
-    assert main(["spectrum", str(trained), "--figure", figure.format(folder=tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("fastcurv spectrum: figure ")
+@pytest.mark.parametrize("arguments", INVALID_ARGUMENTS)
+def test_invalid_arguments_print_one_line_and_exit_with_status_2(arguments, capsys):
+    try:
+        status = main(arguments.split(" ") if arguments else [])
+    except SystemExit as stop:
+        status = stop.code
+    said = capsys.readouterr()
+    assert status == 2 and said.out == "" and said.err.count("\n") == 1
+    assert INVALID_ARGUMENTS[arguments] in said.err
+    assert said.err.rstrip("\n").isprintable()
+
+
+def test_help_names_the_options_of_a_command(capsys):
+    for words in (["help", "report"], ["report", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        said = capsys.readouterr().out
+        assert stop.value.code == 0 and "usage: fastcurv report" in said and "--groups" in said
+    assert build_parser().parse_args(["bench", "--threads", "1024"]).threads == 1024
+
+
+# --- files that are written
 
 
 @pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])
-@pytest.mark.parametrize("command", ["demo", "report {run}"])
-def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("command", ["demo", "report t.csv"])
+def test_pages_must_be_named_html(command, out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(commands, "open_run", lambda *_: pytest.fail("work was begun"))
     monkeypatch.setattr(fc, "Objective", lambda *_, **__: pytest.fail("work was begun"))
-    assert main([*command.format(run=trained).split(), "--out", out]) == 2
+    assert main([*command.split(), "--out", out]) == 2
     error = capsys.readouterr().err
     assert error.endswith(f": out must end in .html or .htm, got '{out}'.\n")
     assert not list(tmp_path.iterdir())
@@ -190,88 +122,89 @@ def test_reports_must_be_named_html(command, out, trained, tmp_path, capsys, mon
         check_output_path(tmp_path / good, kinds=PAGE_SUFFIXES)
 
 
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        ("", "fastcurv: the command must be given. Begin with 'fastcurv demo'"),
-        ("spectrm x.npz", "fastcurv: the command must be one of demo, train, "),
-        ("spectrm x.npz", "Did you mean spectrum?"),
-        ("train iris --activaton relu", "fastcurv train: unknown argument --activaton. Did you "),
-        ("train iris --hidden 6 6", "unknown argument 6. Join widths by commas, --hidden "),
-        ("bench 20,30,2", "unknown argument 20,30,2. See fastcurv bench --help"),
-    ],
-)
-def test_misspelt_commands_and_options_suggest_the_closest_match(arguments, words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments.split())
+@pytest.mark.parametrize("out", ["/proc/x.html", "{folder}", "{folder}/", "/dev/null/x.html"])
+def test_unwritable_output_files_are_reported_before_any_work(out, tmp_path, capsys):
+    place = out.format(folder=tmp_path / "a.html")
+    (tmp_path / "a.html").mkdir()
+    assert main(["report", str(tmp_path / "t.csv"), "--out", place]) == 2
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and error.count("\n") == 1 and words in error
+    assert error.count("\n") == 1 and error.startswith("fastcurv report: out ")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("--threads 99999999999", "--threads must be a whole number from 1 to 1024"),
-        ("--threads -1", "--threads must be "),
-        ("--l2 nan", "--l2 must be a number"),
-        ("--epochs x", "--epochs must be a whole number"),
-        ("--hidden 3,x", "--hidden must be widths"),
-        ("--hidden=", "--hidden must be widths"),
-        ("--hidden 0", "--hidden must be widths"),
-        ("--method wish", "method must be one of"),
-        ("--refine wish", "refine must be one of"),
-        ("--activation cosine", "cosine"),
-        ("--loss hinge", "--loss must be a valid loss"),
-        ("--loss quantile(2)", "level must be a number"),
-        ("--max-time 0", "--max-time must be a number above 0"),
-        ("--max-time nan", "--max-time must be a number above 0"),
-        ("--max-time inf", "--max-time must be a number above 0"),
-    ],
-)
-def test_invalid_training_options_print_one_line_before_any_work(
-    arguments, words, points, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
-    try:
-        status = train(points, tmp_path / "n.npz", *arguments.split())
-    except SystemExit as stop:
-        status = stop.code
-    error = capsys.readouterr().err
-    assert status == 2 and error.count("\n") == 1 and error.startswith("fastcurv train: ")
-    assert words in error
+def test_checking_an_output_path_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "00" * n)
+    mine = tmp_path / f".fastcurv-{'00' * 8}.part"
+    mine.write_text("kept")
+    with pytest.raises(ValueError, match="cannot be written to.*File exists"):
+        check_output_path(tmp_path / "x.html", "out")
+    assert mine.read_text() == "kept"
+    monkeypatch.undo()
+    check_output_path(tmp_path / "a" / "b" / "y.html", "out")
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
 
 
-def test_status_is_1_if_training_is_unfinished_or_a_verdict_not_certified(points, tmp_path, capsys):
-    out = tmp_path / "short.npz"
-    assert train(points, out, "--max-steps", "1", "--epochs", "1") == 1 and out.exists()
-    assert main(["classify", str(out)]) == 0
-    assert main(["classify", str(out), "--require-certified"]) == 1
-    assert train(points, out, "--refine", "none") == 0
+# --- streams
 
 
-def test_progress_is_shown_on_a_terminal(points, tmp_path):
-    pytest.importorskip("tqdm")
-    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
-    command = [sys.executable, "-m", "fastcurv", "train", str(points / "points.npz"), "--hidden"]
-    command += ["3", "--out", str(tmp_path / "n.npz"), "--epochs", "3"]
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    shown = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            seen += chunk
-    except OSError:  # raised on Linux when the other end is closed
-        pass
-    finally:
-        os.close(ours)
-    assert shown.wait(timeout=1200) == 0 and b"adam" in seen
+def shell(command, **options):
+    options = {"capture_output": True, "timeout": 1200, "executable": "/bin/bash"} | options
+    return subprocess.run(command, shell=True, **options)
+
+
+@pytest.mark.by_day(share=1 / 3)
+@posix
+@FULL
+@pytest.mark.parametrize("command", ["info", "--help"])
+def test_status_is_3_if_output_cannot_be_written(command):
+    ran = shell(f"{PROGRAM} {command} >/dev/full")
+    assert ran.returncode == 3 and ran.stderr.count(b"\n") == 1
+    assert b"standard output could not be written: " in ran.stderr
+    ran = shell(f"{PROGRAM} {command} >&-")
+    assert ran.returncode == 0 and ran.stderr == b""
+
+
+@pytest.mark.by_day(share=1 / 3)
+@posix
+@pytest.mark.parametrize("where", [">&-", ">&- 2>&-", "2>/dev/full"])
+def test_status_is_2_for_invalid_arguments_if_standard_error_fails(where):
+    if "full" in where and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    for command in ("report missing.csv", "bench --samples x"):
+        ran = shell(f"{PROGRAM} {command} {where}")
+        assert ran.returncode == 2 and ran.stdout == b"" and b"Traceback" not in ran.stderr
+        assert ran.stderr.count(b"\n") == ("2>" not in where)
+
+
+def test_commands_run_without_standard_streams(tmp_path, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            assert main(["report", str(tmp_path / "missing.csv")]) == 2
+            status = main(["info"])
+            with pytest.raises(SystemExit) as stop:
+                main(["bench", "--samples", "x"])
+        assert stop.value.code == 2 and status == (0 if stream is None else 3)
+
+
+def test_predictions_are_escaped_on_terminals_only(monkeypatch, capsys):
+    columns = {"y": np.array(["a\x1b[2J", "b\rc"], object), "p": np.array([0.5, 1.0])}
+    text = format_csv(columns)
+    assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
+        ["a\x1b[2J", "0.5"],
+        ["b\rc", "1.0"],
+    ]
+    CommandOutput().print_csv(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    CommandOutput().print_csv(text)
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
 
 
 def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
-    from fastcurv.applications.cli import output
-
     line = "  Minimum: " + "a critical point is proved to lie near theta " * 4
     assert output.wrap_to_terminal(line) == line
     monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
@@ -282,62 +215,105 @@ def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
     assert " ".join(" ".join(broken[1:]).split()) == " ".join(line.split())
 
 
-@pytest.mark.parametrize(
-    ("numbers", "packed", "refused"),
-    [(1 << 22, True, False), ((1 << 22) + 1, True, True), (1 << 23, False, False)],
-)
-def test_files_that_expand_beyond_the_limit_are_rejected(numbers, packed, refused, tmp_path):
-    """An archive is rejected if its arrays, as float64, exceed both 32 MiB and 64 times the length
-    of the file.
+def test_json_replaces_nan_and_infinity_by_null():
+    odd = {"a": np.nan, "b": np.array([1.0, np.inf]), "c": (np.int64(3), None, True)}
+    assert json.dumps(to_json_value(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == {!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Press())
+sys.argv = ["fastcurv", "report", "data.csv"]
+from fastcurv_command import main
+sys.exit(main())
+"""
+
+
+@posix
+@pytest.mark.parametrize("module", ["numpy", "scipy.linalg", "fastcurv.applications.cli.commands"])
+def test_ctrl_c_during_imports_prints_no_traceback(module):
+    """If Ctrl-C is pressed while the command is imported, the process ends by SIGINT or with status
+    130, and prints no traceback.
     """
-    path = tmp_path / "x.npz"
-    (np.savez_compressed if packed else np.savez)(path, x=np.ones(numbers, np.int8))
-    if refused:
-        with pytest.raises(ValueError, match=f"got {8 * numbers} bytes.* np.savez instead of np"):
-            read_npz(path)
-    else:
-        assert read_npz(path)["x"].sum(dtype=int) == numbers
-
-
-def test_unused_arrays_of_an_archive_are_not_unpacked(tmp_path):
-    """Arrays of an archive that are not requested have size 0 in the result and are not unpacked.
-    Arrays of unusual dtype, order or shape are read exactly.
-    """
-    path = tmp_path / "x.npz"
-    np.savez_compressed(path, X=np.eye(3), y=np.arange(3), huge=np.zeros(1 << 26, np.int8))
-    found = read_npz(path, ("X", "y"))
-    assert found["X"].tolist() == np.eye(3).tolist() and found["huge"].size == 0
-    assert load_dataset(path, raw=True, loss="mse").X.shape[1] == 3
-    for name in ("wide", "fortran", "empty", "words", "number"):
-        arrays = {
-            "wide": np.arange(4, dtype=">i2"), "fortran": np.asfortranarray(np.eye(3)[:2]),
-            "empty": np.zeros((0, 3)), "words": np.array(["a", "b"]), "number": np.array(7.5),
-        }  # fmt: skip
-        np.savez(path, **{name: arrays[name]})
-        again = read_npz(path)[name]
-        assert np.array_equal(again, arrays[name]) and again.dtype == arrays[name].dtype
-
-
-def test_small_compressed_files_take_little_memory(tmp_path, python):
-    """A file of at most 64 KiB of compressed zeros is rejected or read with a peak memory below
-    five times 32 MiB.
-    """
-    program = (
-        "import re\nfrom fastcurv.applications.cli.encode import load_dataset\n"
-        "def peak():\n    text = open('/proc/self/status').read()\n"
-        "    return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1])\n"
-        "before = peak()\n"
-        "try:\n    load_dataset({!r}, loss='mse')\n    print('read')\n"
-        "except ValueError:\n    print('refused')\n"
-        "print(peak() - before)"
+    command = [sys.executable, "-c", INTERRUPTED.format(module)]
+    paths = os.pathsep.join(filter(None, sys.path))
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths}
     )
-    if not Path("/proc/self/status").exists():
-        pytest.skip("needs /proc")
-    for rows, expected in ((1 << 16, "refused"), (4 * 8100, "read")):
-        path = tmp_path / f"{rows}.npz"
-        X = np.zeros((rows, 128), np.int8)
-        X[::2] = 1
-        np.savez_compressed(path, X=X, y=np.arange(rows) / rows)
-        run = python(program.format(str(path)))
-        told, kib = run.stdout.split()
-        assert told == expected and int(kib) < 5 * (32 << 10), run
+    assert run.returncode in (-signal.SIGINT, 130), run
+    assert run.stdout == "" and run.stderr in ("", "fastcurv report: interrupted\n")
+
+
+# --- progress bars
+
+
+def test_progress_bars_on_a_broken_standard_error_are_harmless(monkeypatch):
+    tqdm = pytest.importorskip("tqdm.auto")
+    from fastcurv.common.progress import _TqdmBar
+
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        def flush(self):
+            pass
+
+    ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    for stream in (Full(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert fc.minimize(ob, method="adam", max_iter=3, progress=True).nit == 3
+    made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
+    made.fp = Full()
+    for call in (lambda s: s.note("x"), lambda s: s.update(2), lambda s: s.close()):
+        call(_TqdmBar(made))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_bars_appear_on_terminals_for_long_calls(terminal, monkeypatch):
+    """A progress bar appears on a terminal, at once if the call is expected to take seconds, and
+    otherwise after some seconds. No bar appears in a pipe, in a nested call or with progress=False.
+    """
+    pytest.importorskip("tqdm")
+    screen = io.StringIO()
+    screen.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+
+    def bar_text(enabled, ahead=0.0, passed=1.0):
+        screen.seek(0)
+        screen.truncate()
+        now = time.monotonic()
+        with show_bar(3, "steps", enabled, ahead) as told:
+            monkeypatch.setattr(time, "monotonic", lambda: now + passed)
+            monkeypatch.setattr(time, "time", lambda: now + passed)
+            told.note("all eigenvalues")
+        monkeypatch.undo()
+        monkeypatch.setattr(sys, "stderr", screen)
+        return "all eigenvalues" in screen.getvalue()
+
+    assert bar_text(True) and not bar_text(False, 9.0)
+    assert [bar_text(None), bar_text(None, 9.0), bar_text(None, 0.0, 9.0)] == [
+        False,
+        terminal,
+        terminal,
+    ]
+    for outer in (None, False):
+        with show_bar(3, "outer", outer):
+            assert not bar_text(None, 9.0)
+    assert bar_text(None, 9.0) == terminal
+
+
+def test_progress_notes_are_drawn_at_most_ten_times_a_second(monkeypatch):
+    pytest.importorskip("tqdm")
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    now = time.monotonic() + 1.0
+    with show_bar(300, "steps", True) as told:
+        for step in range(100):
+            monkeypatch.setattr(time, "monotonic", partial(float, now + step / 100))
+            told.note(f"note {step};")
+    monkeypatch.undo()
+    assert 9 <= len(set(re.findall("note [0-9]+;", screen.getvalue()))) <= 11

@@ -12,7 +12,6 @@ pytest.importorskip("sklearn")
 from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.applications.cli.data import column_means_and_scales  # noqa: E402
 from fastcurv.applications.estimators.sizes import (  # noqa: E402
     can_search_in_float32,
     default_n_pairs,
@@ -277,16 +276,6 @@ def test_float32_is_used_only_if_it_resolves_the_data():
     for bad in (X + 20_000, 1e7 * X, 1e-7 * X, X.astype(np.float32), csr_matrix(X)):
         assert not can_search_in_float32(bad, y, 4000)
     assert can_search_in_float32(X, X[:, 0], 4000) and not can_search_in_float32(X, 1e5 + X, 4000)
-
-
-def test_features_are_standardised_before_fitting():
-    """`column_means_and_scales` returns the mean and standard deviation of each column, and a scale
-    of 1 for constant columns of any size.
-    """
-    A = np.array([[1.0, 1e9, 0.0], [3.0, 1e9, 0.0]])
-    mean, scale = column_means_and_scales("X", A)
-    assert mean.tolist() == [2, 1e9, 0] and scale.tolist() == [1, 1, 1]
-    assert column_means_and_scales("X", 4 * A)[1].tolist() == [4, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """Next rows, leverages and groups left out, compared with classical design and with refits."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.applications.cli.parser import main
 
 
 def linear_fit(rng, d_out=1, weight=None):
@@ -166,21 +164,6 @@ def test_groups_left_out_equal_refits(rng, weighted):
         fc.leave_one_out(ob, theta, groups=groups, exact=False)
     with pytest.raises(ValueError, match="groups must have one label for each of the 60 rows"):
         fc.leave_one_out(ob, theta, groups=groups[1:])
-
-
-def test_predict_marks_extrapolations_and_names_their_columns(rng, tmp_path, capsys):
-    pytest.importorskip("pandas")
-    table, new, net = (str(tmp_path / name) for name in ("a.csv", "new.csv", "net.safetensors"))
-    X = rng.uniform(-1, 1, (80, 2)).round(3)
-    lines = [f"{a},{b},{np.sin(2 * a) + b + 0.05 * rng.standard_normal():.4f}" for a, b in X]
-    Path(table).write_text("\n".join(["light,water,height", *lines]) + "\n")
-    Path(new).write_text("light,water\n0.1,0.2\n0.1,60\n")
-    assert main(["train", table, "--target", "height", "--hidden", "3", "--out", net]) == 0
-    capsys.readouterr()
-    assert main(["predict", net, new, "--domain"]) == 0
-    said = capsys.readouterr()
-    assert [line.split(",")[-1] for line in said.out.split()] == ["inside", "1", "0"]
-    assert "Sample 2" in said.err and "water" in said.err and "light" not in said.err
 
 
 def test_groups_that_alone_determine_a_parameter_are_not_predicted(rng):

@@ -350,6 +350,9 @@ ENDINGS = {
     "at_lower_bound": "The loss equals its lower bound {lower_bound}.",
     "infinity": "The infimum appears to be at infinity (not proved): along a ray from the returned "
     "point, neither the loss nor the gradient norm increased in 40 doublings of the distance.",
+    "growth": "The infimum appears to be at infinity (not proved): the largest magnitude of a "
+    "parameter grew from {before} to {after}, and the run ended at no critical point.",
+    "tolerance": "The gradient norm is within gradient_tol.",
     "no_lower_point": "No point of lower loss was found.",
     "no_lower_point_nearby": "No point of lower loss was found along null vectors of the Hessian "
     "or by minimizing from points nearby.",

@@ -76,14 +76,12 @@ class StationaryPoint:
     below: int = 0
     report: Any = None
 
-    def end_here(
-        self, stopped: str, success: bool = False, notes: tuple[Note, ...] | None = None
-    ) -> RunOutcome:
+    def end_here(self, stopped: str, notes: tuple[Note, ...] | None = None) -> RunOutcome:
         """Return a `RunOutcome` after which the run ends at `self.theta`. `stopped` is a key of
         `STATUS_CODES`, and `notes` are the facts for the message, by default the verdict.
         """
         notes = (verdict_note(self.report),) if notes is None else notes
-        return RunOutcome(self.theta, stopped, self.report.kind, success, notes, self.report)
+        return RunOutcome(self.theta, stopped, self.report.kind, notes, self.report)
 
     @property
     def is_far(self) -> bool:
@@ -306,7 +304,7 @@ class StationaryPointExaminer:
         exact = minimum and at.theta.dtype == np.float64
         if not (exact and is_value_no_higher(self.run.value, x, at.theta)):
             return None
-        return RunOutcome(x, "critical", "minimum", True, (verdict_note(there),), there)
+        return RunOutcome(x, "critical", "minimum", (verdict_note(there),), there)
 
     def _end_at_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
         """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
@@ -335,7 +333,7 @@ class StationaryPointExaminer:
         at.below = self.dense_below() or 0
         self._classify_point(at)
         if at.report.certified and at.report.kind == "minimum":
-            return at.end_here("critical", True)
+            return at.end_here("critical")
         missing = Note("kinks", kink_point.note_numbers)
         return at.end_here("kinks", notes=None if kink_point.certified else (missing,))
 
@@ -354,9 +352,10 @@ class StationaryPointExaminer:
         return None
 
     def _end_at_lower_bound(self, at: StationaryPoint) -> RunOutcome | None:
-        """End the run successfully if the loss equals its lower bound, else return None. The loss
-        may differ by the rounding of the value or of the residuals, or by `ZERO_LOSS_TOL` times the
-        excess over the bound at the start or, if that is smaller, at theta = 0.
+        """End the run if the loss equals its lower bound, else return None. The loss may differ by
+        the rounding of the value or of the residuals, or by `ZERO_LOSS_TOL` times the excess over
+        the bound at the start or, if that is smaller, at theta = 0. There is no verdict unless the
+        point is degenerate, because the bound may also be an infimum that no point attains.
         """
         ob = self.run.ob
         theta = at.theta
@@ -388,7 +387,9 @@ class StationaryPointExaminer:
             return None
         key = "above_lower_bound" if above > 0 else "at_lower_bound"
         bound = Note(key, {"excess": f"{above:.1g}", "lower_bound": f"{c:g}"})
-        return at.end_here("critical", True, (verdict_note(at.report), bound))
+        if at.report.kind != "degenerate":
+            return RunOutcome(theta, "lower_bound", notes=(bound,))
+        return at.end_here("lower_bound", (bound, verdict_note(at.report)))
 
     def _end_at_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """End the run if the loss was measured to decrease without end, along theta or down the
@@ -513,7 +514,7 @@ class StationaryPointExaminer:
             why = "no_lower_point"
         else:
             return None
-        return at.end_here("degenerate", False, (verdict_note(at.report), Note(why)))
+        return at.end_here("degenerate", (verdict_note(at.report), Note(why)))
 
     # --- helpers of the strategies
 
@@ -528,10 +529,10 @@ class StationaryPointExaminer:
         if self._end_without_verdict(there) is None:
             self._classify_point(there)
             if there.report.kind == "minimum":
-                return there.end_here("critical", True)
+                return there.end_here("critical")
         kind = None if there.report is None else there.report.kind
         moved = Note("moved_lower", {"loss": f"{f:.9g}", "lowest": f"{lowest:.9g}"})
-        return RunOutcome(theta, "degenerate", kind, False, (moved,), there.report)
+        return RunOutcome(theta, "slow", kind, (moved,), there.report)
 
     def _count_move(self, lowest: float, f: float) -> bool:
         """Count a move from the value f to the value `lowest`, and return True unless more than
@@ -585,7 +586,7 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
         StationaryPointExaminer._end_at_certified_minimum,
         StationaryPointExaminer._search_past_barrier,
         StationaryPointExaminer._tighten_tolerance,
-        lambda _, at: at.end_here("critical", True),
+        lambda _, at: at.end_here("critical"),
     ),
     "degenerate": (
         StationaryPointExaminer._end_at_certified_minimum,

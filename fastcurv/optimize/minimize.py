@@ -277,11 +277,8 @@ def minimize(
           a kink, because a minimum may lie at the kink. In both cases report is None, and `message`
           names the call that returns one.
         * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
-          measured (`message` states which). Also True at a degenerate point, or one whose gradient
-          consists of rounding errors, if the loss equals its lower bound, such as an mse of 0, to
-          rounding or to 1e-24 of the loss at the start. Also True if `fun` is at most `fun_target`,
-          and if the run stalled at the limit of rounding with a gradient within `gradient_tol`, no
-          negative curvature and no plateau. False in all other cases.
+          measured (`message` states which), and with the endings ``lower_bound`` and ``target``.
+          False in all other cases.
         * ``finished``: True if little is left to gain near x: `success`, or ``report.gain_left``,
           the relative decrease of the loss predicted for Newton's step, is at most 1e-4.
         * ``history``: dict of the arrays ``iteration``, ``loss``, ``gradient_norm``, ``products``,
@@ -291,7 +288,10 @@ def minimize(
           ``diverged``, ``interrupted``, ``degenerate`` (trial moves along the null vectors of the
           Hessian found no descent, or led to x, where the run ended), ``infinity`` (the infimum
           lies at infinity), ``unbounded``, ``kinks`` (at active kinks of relu units, without a
-          proof), ``target`` (at `fun_target`) or ``slow``. `status` is the position in this list,
+          proof), ``target`` (at `fun_target`, without a verdict), ``slow``, ``lower_bound`` (the
+          loss equals its proved lower bound, such as an mse of 0, to rounding or to 1e-24 of the
+          loss at the start) or ``tolerance`` (the gradient norm is within `gradient_tol`, but
+          `classify` finds no critical point). `status` is the position in this list,
           0 for ``critical``. With ``verdict=False``, ``critical`` means only that the gradient norm
           is within `gradient_tol`; `classify`, whose tolerance is scale-free, may find the point
           not critical. A second-order method is ``slow`` if 50 iterations lower neither the

@@ -126,7 +126,25 @@ STATUS_CODES = {
     "kinks": 12,
     "target": 13,
     "slow": 14,
+    "lower_bound": 15,
+    "tolerance": 16,
 }
+
+
+def is_success(stopped: str, kind: str | None) -> bool:
+    """Return True if a run with this ending and this kind of the returned point has succeeded: at a
+    minimum, at the lower bound of the loss, or at the loss that the caller requested.
+    """
+    return kind == "minimum" or stopped in ("lower_bound", "target")
+
+
+def ending_of_kind(stopped: str, kind: str | None) -> str:
+    """Return the ending of a run whose examination ended as `stopped` at a point of this kind. Only
+    a critical point ends a run as ``critical``, and only a degenerate one as ``degenerate``.
+    """
+    if stopped in ("critical", "degenerate") and kind == "not_critical":
+        return "tolerance"
+    return "critical" if stopped == "degenerate" and kind != "degenerate" else stopped
 
 
 @dataclass(frozen=True)
@@ -142,8 +160,6 @@ class RunOutcome:
         there or a smaller gradient is needed.
     kind : str or None
         The kind of point by `classify`; None without a verdict.
-    success : bool
-        True if the run ends successfully at theta.
     notes : tuple of Note
         The facts about the end that the message of the result states.
     report : CriticalPoint or None
@@ -155,7 +171,6 @@ class RunOutcome:
     theta: np.ndarray
     stopped: str | None = None
     kind: str | None = None
-    success: bool = False
     notes: tuple[Note, ...] = ()
     report: Any = None
     finer: bool = False
@@ -212,6 +227,7 @@ class RunFacts:
     progress: ProgressMark = ProgressMark()
     progress_near_bound: ProgressMark = ProgressMark()
     f_at_restart: float = np.inf  # loss at the last restart of the method
+    size_at_start: float = np.inf  # largest magnitude of a parameter at the start
     # iteration up to which the run may continue after the default tolerance is reached
     extra_steps_end: int | None = None
     # number of consecutive steps along negative curvature with a small gain

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.optimize import rosen, rosen_der, rosen_hess
 
+import fastcurv as fc
 from fastcurv.testing import FunctionObjective
 
 MONKEY = FunctionObjective(
@@ -15,6 +16,38 @@ MONKEY = FunctionObjective(
 
 def rosenbrock(n=6):
     return FunctionObjective(n, rosen, rosen_der, rosen_hess)
+
+
+RANDOM_LOSSES = (
+    "mse", "cross_entropy", "binary_cross_entropy", "poisson", "pseudo_huber", "gamma",
+)  # fmt: skip
+RANDOM_ACTIVATIONS = "tanh", "relu", "sigmoid", "softplus", "gelu", "leaky_relu"
+
+
+def random_network(i):
+    """Return the objective of a small random network, number i, and a start. Losses, activations,
+    noise, weight decay, and starts at 0 and far away all occur.
+    """
+    rng = np.random.default_rng([7, i])
+    loss, activation = RANDOM_LOSSES[i % 6], RANDOM_ACTIVATIONS[i // 6 % 6]
+    N, d = int(rng.integers(10, 50)), int(rng.integers(1, 5))
+    X = rng.standard_normal((N, d))
+    score, noisy = X[:, :1] + 0.3 * X[:, -1:] ** 2, i % 5 < 2
+    targets = {
+        "poisson": lambda: rng.poisson(2.0, (N, 1)).astype(float),
+        "gamma": lambda: rng.gamma(2.0, 1.0, (N, 1)),
+        "binary_cross_entropy": lambda: rng.integers(0, 2, (N, 1)) if noisy else score > 0,
+        "cross_entropy": lambda: (
+            rng.integers(0, 3, N) if noisy else np.digitize(score[:, 0], [-0.5, 0.5])
+        ),
+    }
+    y = targets.get(loss, lambda: rng.standard_normal((N, 1)) if noisy else score)()
+    sizes = [d, int(rng.integers(2, 6)), 3 if loss == "cross_entropy" else 1]
+    y = y if loss == "cross_entropy" else np.asarray(y, float)
+    l2 = 1e-3 if i % 3 == 2 or i % 7 == 0 else 0.0
+    ob = fc.Objective(fc.MLP(sizes, activation), X, y, loss, l2=l2)
+    scale = 0.0 if i % 11 == 0 else 50.0 if i % 13 == 0 and loss in RANDOM_LOSSES[:3] else 1.0
+    return ob, scale * ob.model.init(seed=i)
 
 
 class LeastSquares:

@@ -121,14 +121,10 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
         lambda t: np.diag([12 * t[0] ** 2, 2.0]),
     )
     found = fc.minimize(function(*given), np.ones(2), seed=0)
-    assert not found.success and found.fun < 1e-18
-    if found.stopped == "degenerate":
-        assert found.notes[-1].key.startswith("no_lower_point") and found.status == 9
-    else:  # rounding in LAPACK decides whether the run converges or its steps vanish first
-        assert found.stopped in ("stalled", "slow")
+    assert not found.success and found.fun < 1e-18 and found.stopped != "critical"
     bounded = type("Bounded", (function,), {"loss_lower_bound": 0.0})(*given)
     found = fc.minimize(bounded, np.zeros(2), seed=0)
-    assert found.success and found.kind == "degenerate" and found.notes[-1].key == "at_lower_bound"
+    assert found.success and found.kind == "degenerate" and found.stopped == "lower_bound"
 
 
 @pytest.mark.parametrize("activation", ["tanh", "identity"])

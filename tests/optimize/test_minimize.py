@@ -382,7 +382,7 @@ def test_rounding_changes_do_not_change_the_ending(method, power, turned):
         found = minimize(NoisyPowerValley(power, turn, rng), start, method, seed=0)
         assert found.fun < 1e-6 and not found.success
         ends.add((found.stopped, found.kind))
-    assert len(ends) == 1 and ends.pop()[0] == "degenerate"
+    assert len(ends) == 1 and ends.pop()[0] in ("degenerate", "tolerance")
 
 
 def test_runs_without_a_start_use_the_models_initial_weights():

@@ -104,8 +104,7 @@ TASKS = {
     ),
     "Converters and files": (
         "Networks of other libraries, and files.",
-        "from_torch to_torch to_c from_sklearn from_onnx from_keras from_jax save load "
-        "save_certificate",
+        "from_torch to_torch from_sklearn from_onnx save load save_certificate",
     ),
     "Symmetries": (
         "Other parameters with the same function; ``fc.structure.flip_tanh`` and so on.",

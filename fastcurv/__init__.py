@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from .applications import scipy as scipy
     from .applications.certificate.save import save_certificate
     from .applications.cli.fit_report import report
-    from .applications.convert.keras_jax import from_jax, from_keras
     from .applications.convert.onnx import from_onnx
     from .applications.convert.sklearn import from_sklearn
-    from .applications.convert.to_c import to_c
     from .applications.convert.torch import from_torch, to_torch
     from .applications.diagnosis.check_gradient import check_gradient
     from .applications.diagnosis.diagnose import diagnose
@@ -58,15 +56,12 @@ __all__ = [
     "MLPRegressor",
     "Objective",
     "StreamedObjective",
-    "from_jax",
-    "from_keras",
     "from_onnx",
     "from_sklearn",
     "from_torch",
     "load",
     "save",
     "save_certificate",
-    "to_c",
     "to_torch",
     "diagonal",
     "eigsh",
@@ -122,8 +117,6 @@ _MODULE_OF_PUBLIC_NAME = {
     "escape": "optimize.escape",
     "find_critical_point": "optimize.find",
     "frobenius_norm": "spectrum.trace",
-    "from_jax": "applications.convert.keras_jax",
-    "from_keras": "applications.convert.keras_jax",
     "from_onnx": "applications.convert.onnx",
     "from_sklearn": "applications.convert.sklearn",
     "from_torch": "applications.convert.torch",
@@ -142,7 +135,6 @@ _MODULE_OF_PUBLIC_NAME = {
     "save": "network.save",
     "save_certificate": "applications.certificate.save",
     "spectral_density": "spectrum.density",
-    "to_c": "applications.convert.to_c",
     "to_torch": "applications.convert.torch",
     "trace": "spectrum.trace",
 }
@@ -171,7 +163,11 @@ _SUBPACKAGES = {
 }
 
 # Key: a public name that was removed. Value: a sentence that says what to use instead.
-_REMOVED_NAMES: dict[str, str] = {}
+_REMOVED_NAMES: dict[str, str] = {
+    "from_jax": "Use model.flatten([(W.T, b), ...]) with the kernels W and the biases b.",
+    "from_keras": "Export the network to ONNX and use fastcurv.from_onnx.",
+    "to_c": "Use fastcurv.to_torch and torch.onnx.export, whose files ONNX tools compile.",
+}
 
 # `from fastcurv import *` omits the names of modules that are not installed: the estimators without
 # scikit-learn, and everything of the applications in a copy of the core alone.

@@ -40,11 +40,8 @@ CHOICE_ALIASES["solver"] = CHOICE_ALIASES["method"]
 # use the objects.
 CONVERTERS = {
     "torch": "fc.from_torch(module) gives model and theta",
-    "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
-    "tensorflow": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
     "sklearn": "fc.from_sklearn(estimator) gives model and theta",
     "onnx": "fc.from_onnx(network) gives model and theta",
-    "flax": "fc.from_jax(parameters, activation=...) gives model and theta",
     "fastcurv.MLP": "Make ob = fc.Objective(model, X, y), theta = model.init() and H = "
     "ob.hessian(theta)",
     "fastcurv.Objective": "ob.model is its network, and ob.hessian(theta) its operator at theta",

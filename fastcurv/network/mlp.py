@@ -405,7 +405,6 @@ class MLP(ReadOnlyMixin):
         See Also
         --------
         input_derivatives : Outputs, Jacobian and Hessian in one pass.
-        fastcurv.to_c : C source of a function that computes outputs and derivatives.
 
         Notes
         -----

@@ -39,7 +39,6 @@ FOREIGN_WRITER_HINTS = {
 # Key: the suffix of another program's files. Value: how to read such a file.
 FOREIGN_READER_HINTS = {
     ".onnx": "fc.from_onnx(path)",
-    **dict.fromkeys((".h5", ".keras"), "fc.from_keras(keras.saving.load_model(path))"),
     **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
 }
 LAYER_PARTS = ("weight", "bias", "gamma", "beta")

@@ -46,7 +46,6 @@ MISTAKES = [
         "fc.spectral_density(H, n_probes=2).plot('log')",
         "ax must be a matplotlib Axes, got a str",
     ),
-    ("fc.from_keras('net.keras')", "weights must be .*got a str.*keras.saving.load_model"),
     ("fc.from_torch('net.pt')", "module must be .*got a str.*torch.load"),
     (
         "fc.Objective(model, np.ones((2, 4)), ['a', 'b'])",
@@ -231,7 +230,7 @@ def test_methods_and_solvers_accept_the_same_names(name, here):
 
 @pytest.mark.parametrize(
     "name, door",
-    [("net.onnx", "fc.from_onnx"), ("net.h5", "fc.from_keras"), ("net.keras", "fc.from_keras")],
+    [("net.onnx", "fc.from_onnx"), ("net.pkl", "fc.from_sklearn")],
 )
 def test_files_of_other_libraries_suggest_their_converter(tmp_path, name, door):
     (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(60))

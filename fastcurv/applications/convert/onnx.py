@@ -547,7 +547,7 @@ def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
 
     See Also
     --------
-    from_torch, from_keras, from_jax, from_sklearn : Conversion from other libraries.
+    from_torch, from_sklearn : Conversion from other libraries.
 
     Examples
     --------

@@ -515,7 +515,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     See Also
     --------
     to_torch : Conversion to torch.
-    from_keras, from_jax, from_sklearn, from_onnx : Conversion from other libraries.
+    from_sklearn, from_onnx : Conversion from other libraries.
 
     Examples
     --------

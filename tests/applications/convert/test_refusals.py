@@ -1,7 +1,5 @@
 """Weights and models that the converters do not support are rejected with a reason."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
@@ -46,19 +44,6 @@ STACKS = {
 def test_layers_that_do_not_form_a_stack_are_rejected(name):
     steps, words = STACKS[name]
     assert_rejected(lambda: build_stack(*steps), ValueError, words)
-
-
-def test_objects_that_resemble_keras_models_are_rejected():
-    """`from_keras` rejects objects that have only `get_weights`, because their layers may compute
-    anything, and the error suggests to pass the weights. A list or tuple of weights is accepted.
-    """
-    weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
-    net = SimpleNamespace(get_weights=lambda: weights)
-    assert_rejected(lambda: fc.from_keras(net, activation="tanh"), ValueError, "get_weights")
-    model, theta = fc.from_keras(tuple(weights), activation="tanh")
-    again, same = fc.from_keras(weights, activation="tanh")
-    assert model == again and np.array_equal(theta, same)
-    assert_rejected(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
 
 
 @pytest.mark.parametrize(

@@ -176,11 +176,6 @@ def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
     linear = fc.MLP([1, 1, 1], "identity", bias=False)
     toy = fc.Objective(linear, np.ones((1, 1)), np.ones(1), loss="mse")
     fc.save_certificate(folder / "point.json", toy, [0.0, 0.0], fc.classify(toy, [0.0, 0.0]))
-    layers = model.unflatten(theta)
-    same, _ = fc.from_keras([a for W, b in layers for a in (W.T, b)], activation="tanh")
-    also, _ = fc.from_jax([(W.T, b) for W, b in layers], activation="tanh")
-    assert same.sizes == also.sizes == model.sizes
-    fc.to_c(model, theta, folder / "net.c", name="net")
     rows = np.ones((3, model.sizes[0]))
     slopes: Floats = model.input_jacobian(theta, rows)
     bends: Floats = model.input_hessian(theta, rows, weights=slopes[0, :, 0])

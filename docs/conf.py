@@ -115,6 +115,10 @@ TASKS = {
 }
 
 
+# The other pages of the group *Reference*, whose first page is generated.
+REFERENCE_PAGES = "methods glossary stability changelog contributing"
+
+
 def write_api():
     """Write the page of public names, grouped by task, and check that it has all of them."""
     text = ["API by task", "===========", ""]
@@ -132,6 +136,8 @@ def write_api():
     text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:"]
     text += ["   :exclude-members: " + ", ".join(sorted(INTERNAL_NAMES)), ""]
+    text += [".. toctree::", "   :hidden:", ""]
+    text += [f"   {page}" for page in REFERENCE_PAGES.split()]
     write("api.rst", text)
 
 

@@ -24,7 +24,6 @@ FILES = (
     "CONTRIBUTING.md",
     ".github/ISSUE_TEMPLATE/config.yml",
     "packaging/conda-forge/recipe.yaml",
-    "docs/releasing.md",
     "paper/paper.md",
 )
 WITHOUT_ADDRESS = (".github/CODEOWNERS",)  # files that name the owner alone

@@ -33,7 +33,7 @@ from .vectors import safe_norm
 # error assumed for a product of an operator that offers no bound, in eps ||H|| ||v||
 PRODUCT_ERROR_EPS = 64.0
 # Curvature below this fraction of the norm of H counts as zero unless its sign is proved to be
-# stable.
+# stable. The fraction is well above n eps, the rounding error of a computed eigenvalue.
 ZERO_CURVATURE_RATIO = 1e-10
 VALUE_ERROR_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
 

@@ -107,7 +107,8 @@ MAX_SCALE_EXPONENT = 200
 # At large n, curvature above -CURVATURE_TOL (lambda_max - lambda_min) counts as nonnegative. In the
 # test for a plateau, directions with less curvature than this fraction of ||H|| are flat.
 CURVATURE_TOL = 1e-4
-# A point is taken as critical if ||g|| is at most this fraction of ||H|| ||theta||.
+# A point is taken as critical if ||g|| is at most this fraction of ||H|| ||theta||: about the third
+# root of the unit roundoff.
 RELATIVE_GRADIENT_TOL = 1e-5
 
 

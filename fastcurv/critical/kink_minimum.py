@@ -186,7 +186,7 @@ MIN_PREACTIVATION_SCALE = 1e-100
 # at most this.
 INEFFECTIVE_PREACTIVATION_TOL = 1e-13
 # Pre-activations count as 0 if their magnitudes are at most this fraction of the largest magnitude
-# in the layer.
+# in the layer: several times the square root of the unit roundoff.
 ZERO_PREACTIVATION_TOL = 1e-7
 # If an estimated slope is within this distance of the slope on one side of the kink, the kink is
 # not active.

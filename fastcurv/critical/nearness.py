@@ -41,7 +41,8 @@ from ..krylov.solvers import minres
 from .decide import Nearness
 from .theorem import EPS, MIN_NORMAL, ComplementEigenpairs
 
-# maximum predicted decrease of Newton's step, relative to f - c, at which theta counts as near
+# maximum predicted decrease of Newton's step, relative to f - c, at which theta counts as near:
+# about the square root of the unit roundoff
 DECREMENT_TOL = 1e-8
 # assumed relative change of a parameter by rounding to the stored dtype, in units of eps
 STORAGE_ERROR_EPS = 8.0
@@ -265,7 +266,8 @@ def _squared_slopes_over_sizes(slopes: np.ndarray, sizes: np.ndarray) -> np.ndar
 # parameters changes this test.
 
 MAX_NEARNESS_STEPS = 10  # maximum number of Newton steps
-MAX_CONTRACTION = 0.5  # maximum ratio of the gradient norms after and before a step
+# maximum ratio of the gradient norms after and before a step, as under Kantorovich's theorem
+MAX_CONTRACTION = 0.5
 # number of steps after which the ratio must be at most MAX_LATE_CONTRACTION, because Newton's
 # method should then converge faster than linearly
 FIRST_LATE_STEP = 3
@@ -416,7 +418,8 @@ def newton_step(
 
 Spend = Callable[[int], None]
 
-# minimum ratio of the curvature at a test point to that at theta, within one length of the step
+# minimum ratio of the curvature at a test point to that at theta, within one length of the step;
+# under the theorem's condition h < 1/2 the ratio is at least 1/2
 MIN_CURVATURE_RATIO = 2 / 3
 # test points in units of the step, at unequal distances, so that oscillations of the curvature are
 # found
@@ -426,7 +429,8 @@ FAR_TEST_STEP_MULTIPLES = (3.0, -3.0)
 # maximum number of curvatures of each sign, those of smallest magnitude, that are tested along
 # Newton's step
 MAX_TESTED_CURVATURES = 48
-# maximum ratio of the decrement at the end of Newton's step to the decrement at theta
+# maximum ratio of the decrement at the end of Newton's step to the decrement at theta: under
+# h < 1/2 the next step is at most half as long, and the decrement is quadratic in its length
 MAX_DECREMENT_RATIO_AFTER_STEP = 0.25
 # number of successive stable curvatures, in order of magnitude from the smallest, after which all
 # larger ones are assumed to be stable

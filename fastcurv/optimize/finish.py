@@ -109,11 +109,12 @@ UNKNOWN_EVALUATION_SECONDS = 1e-3  # assumed seconds of an evaluation of a user-
 MIN_VERDICT_EVALUATIONS = 200
 # maximum number of parameters for which all eigenvalues take about a second
 CHECK_ALWAYS_DENSE_MAX_N = 1024
-# maximum number of parameters for which all eigenvalues are computed by default
+# maximum number of parameters for which all eigenvalues are computed by default; the matrix then
+# takes 128 MiB
 CHECK_DENSE_MAX_N = 4096
 MAX_MOVES = 12  # maximum number of moves to other points in one run
 # A loss counts as equal to its lower bound if it exceeds the bound by at most this fraction of the
-# excess at the start.
+# excess at the start, that is if the residuals fell to 1e-12 of those at the start.
 ZERO_LOSS_TOL = 1e-24
 # Residuals count as 0 within this multiple of their rounding bound.
 RESIDUAL_ROUNDING_FACTOR = 8.0

@@ -75,7 +75,7 @@ EXTRA_STEP_TOL = 1e-4
 # each doubling of the largest parameter, it grew by factors of 57 to 1e10.
 GROWTH_TO_INFINITY = 50.0
 # minimum relative decrease of the loss that counts as progress, in `MAX_IDLE_ITERATIONS` iterations
-# or since the last restart of the method
+# or since the last restart of the method: about the square root of the unit roundoff
 MIN_RELATIVE_DECREASE = 1e-8
 
 

@@ -64,7 +64,7 @@ from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 # see `log_polynomial_growth`.
 
 # maximum probability of a missed copy of a wanted eigenvalue; once it is reached, the search for
-# copies of multiple eigenvalues ends
+# copies of multiple eigenvalues ends; the probability is that of three standard deviations
 MAX_MISS_PROBABILITY = 0.003
 # A search for k pairs usually takes N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR k products.
 N_FIRST_PRODUCTS, N_PRODUCTS_PER_PAIR = 24, 4

@@ -90,8 +90,8 @@ SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # the documentation leave them out.
 INTERNAL_NAMES = frozenset(
     ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
-     "fold_batch_norm", "plan_layout", "reduction_forms", "sum_over_rows", "summed_matrix",
-     "why_unproved", "with_l2", "with_model")
+     "fold_batch_norm", "plan_layout", "reduction_forms", "rounded", "sum_over_rows",
+     "summed_matrix", "why_unproved", "with_l2", "with_model")
 )  # fmt: skip
 
 

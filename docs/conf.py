@@ -83,8 +83,7 @@ TASKS = {
     ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",
-        "minimize diagnose check_gradient newton_step saddle_free_newton_step "
-        "IndefiniteHessianWarning",
+        "minimize diagnose newton_step saddle_free_newton_step IndefiniteHessianWarning",
     ),
     "Learning rates": (
         "Schedules for first-order methods of ``minimize``; ``fc.schedules.constant`` and so on.",

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .applications.convert.onnx import from_onnx
     from .applications.convert.sklearn import from_sklearn
     from .applications.convert.torch import from_torch, to_torch
-    from .applications.diagnosis.check_gradient import check_gradient
     from .applications.diagnosis.diagnose import diagnose
     from .applications.diagnosis.sample import sample_critical_points
     from .applications.estimators.classifier import MLPClassifier
@@ -76,7 +75,6 @@ __all__ = [
     "influence",
     "leave_one_out",
     "IndefiniteHessianWarning",
-    "check_gradient",
     "diagnose",
     "escape",
     "minimize",
@@ -108,7 +106,6 @@ _MODULE_OF_PUBLIC_NAME = {
     "Objective": "network.objective",
     "SpectrumDisplay": "applications.plots.spectrum",
     "StreamedObjective": "network.streaming",
-    "check_gradient": "applications.diagnosis.check_gradient",
     "classify": "critical.classify",
     "diagnose": "applications.diagnosis.diagnose",
     "diagonal": "spectrum.trace",
@@ -164,6 +161,7 @@ _SUBPACKAGES = {
 
 # Key: a public name that was removed. Value: a sentence that says what to use instead.
 _REMOVED_NAMES: dict[str, str] = {
+    "check_gradient": "Use scipy.optimize.check_grad(ob.value, ob.gradient, theta).",
     "from_jax": "Use model.flatten([(W.T, b), ...]) with the kernels W and the biases b.",
     "from_keras": "Export the network to ONNX and use fastcurv.from_onnx.",
     "to_c": "Use fastcurv.to_torch and torch.onnx.export, whose files ONNX tools compile.",

@@ -422,7 +422,8 @@ VERDICT_ADVICE = {
     "lower": "Use fastcurv.minimize({at}) to search for a lower point.",
     "kinks": "Use fastcurv.minimize({at}) to search for a minimum at kinks.",
     "reduce": "Use fastcurv.find_critical_point({at}) to reduce the gradient.",
-    "check": "Use fastcurv.check_gradient({at}) to test the products.",
+    "check": "Compare the products with differences of gradients, as by "
+    "scipy.optimize.approx_fprime.",
     "l2": "Use weight decay, l2 > 0, on all parameters.",
     "bounds": "For a verdict, ob.hessian(theta) must supply finite bounds on the errors of its "
     "products.",

@@ -39,7 +39,6 @@ CALLS = {
     "SpectrumDisplay.from_operator": lambda **how: (
         fc.SpectrumDisplay.from_operator(A, **STEPS, **how).density.weights
     ),
-    "check_gradient": lambda **how: fc.check_gradient(OB, THETA, **how).gradient_errors,
     "classify": lambda **how: fc.classify(SADDLE, [0.0, 0.0], dense_below=0, **how).kind,
     "diagonal": lambda **how: fc.diagonal(A, 3, **how).estimate,
     "eigsh": lambda **how: fc.eigsh(A, 2, **how).vectors,

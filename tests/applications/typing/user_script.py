@@ -107,8 +107,6 @@ def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     assert report.kind == "minimum" and proved and words and report.gradient_norm >= 0
     causes: list[str] = [advice.call for advice in fc.diagnose(objective, x, found.history).causes]
     assert all(causes)
-    checked: bool = fc.check_gradient(objective, x, n_directions=2).gradient_agrees
-    assert checked
     walked = fc.find_critical_point(objective, theta, max_iter=5)
     assert np.isfinite(walked.fun) and walked.gradient_norm >= 0.0
     toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")

@@ -28,14 +28,14 @@ import numpy as np
 
 from . import _engine
 from .common.checks import is_iterable, random_batches
-from .common.errors import type_phrase, warn_caller
+from .common.errors import one_line, type_phrase, warn_caller
 from .common.optional import optional_import
 from .common.protocols import library_class
 from .common.runtime import wrap_user_callback
 from .network.arguments import Block, check_rows_and_targets, row_indices
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
-from .network.rows import error_with_location, make_row_source, take_rows, translate_file_errors
+from .network.rows import error_with_location, take_rows, translate_file_errors
 from .network.shards import Shard
 from .network.sums import TREE_ARITY, ShardSettings, sum_parts
 from .structure.tables import DEFAULT_LOSS, LossName
@@ -58,17 +58,12 @@ class ShardRecipe:
     source : callable, str or Path
         A function that returns the rows, or the path of a file; None if the rows are the result of
         another task.
-    y, sample_weight, columns
-        Names of columns of a Parquet file.
     stored : dtype
         The dtype that numbers are cast to before they are cast to that of the model.
     """
 
     number: int
     source: Any
-    y: Any
-    sample_weight: Any
-    columns: Any
     stored: Any
 
     def load_rows(self, model: MLP, loss: Any, given: Any = None) -> Block:
@@ -89,17 +84,17 @@ class ShardRecipe:
         if callable(self.source):
             return wrap_user_callback(self.source)()
         path = Path(self.source)
-        if path.suffix == ".npz":
-            with translate_file_errors(path, ".npz"), np.load(path) as held:
-                arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
-            for name in ("X", "y"):
-                if name not in arrays:
-                    raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
-            return tuple(arrays.values())
-        source: Any = make_row_source(path, self.y, self.sample_weight, self.columns)
-        if source.n_rows == 0:
-            raise ValueError(f"the file {path.name} must have at least one row, got 0.")
-        return next(source.blocks(source.n_rows))
+        if path.suffix != ".npz":
+            raise ValueError(
+                f"the file of a shard must be .npz, got '{one_line(path.name)}'. For other files, "
+                "use a function that returns (X, y)."
+            )
+        with translate_file_errors(path, ".npz"), np.load(path) as held:
+            arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
+        for name in ("X", "y"):
+            if name not in arrays:
+                raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
+        return tuple(arrays.values())
 
 
 @library_class
@@ -188,9 +183,9 @@ class Objective(AnyObjective):
         A network without batch normalisation.
     shards : sequence
         One element for each shard: a function without arguments that returns ``(X, y)`` or ``(X, y,
-        sample_weight)``; the path, on the workers, of an ``.npz`` file with arrays of these names
-        or of a Parquet file; or a future or delayed value of such a tuple. For good balance use at
-        least as many shards as the workers have threads, of about equal size.
+        sample_weight)``; the path, on the workers, of an ``.npz`` file with arrays of these names;
+        or a future or delayed value of such a tuple. For good balance use at least as many shards
+        as the workers have threads, of about equal size.
     loss, l2, l2_biases
         As for `fastcurv.Objective`.
     client : distributed.Client, str, optional
@@ -198,8 +193,6 @@ class Objective(AnyObjective):
         one, else workers on this machine, which no other machine can reach.
     n_threads : int, optional
         Threads of each task. Default: 1, since workers run as many tasks as they have threads.
-    y, sample_weight, columns : optional
-        Names of columns of Parquet files; see `fastcurv.StreamedObjective`.
 
     Attributes
     ----------
@@ -259,9 +252,6 @@ class Objective(AnyObjective):
         client: Any = None,
         n_threads: int | None = 1,
         l2_biases: bool = True,
-        y: Any = None,
-        sample_weight: Any = None,
-        columns: Any = None,
     ) -> None:
         self._check_settings(model, loss, l2, l2_biases, n_threads, None)
         sources = _check_shards(shards)
@@ -269,8 +259,7 @@ class Objective(AnyObjective):
         if self._own:
             weakref.finalize(self, self.client.close)
         recipes = [
-            ShardRecipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
-            for i, s in enumerate(sources)
+            ShardRecipe(i, None if _is_task(s) else s, model.dtype) for i, s in enumerate(sources)
         ]
         frame = ShardSettings(model, loss, 1, self.n_threads, MAX_STATES_PER_SHARD)
         with _translate_errors():

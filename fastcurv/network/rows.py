@@ -13,21 +13,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error, short_repr
+from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
 from ..common.files import path_as_text, protect_row_file, raise_if_special_file
-from ..common.optional import optional_import
 from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_csr
 
 # --------------------------------------------------------------------------------------------------
-# Blocks of rows: slicing, joining, selecting, and comparing with an earlier pass.
-
-N_CHECKSUM_ROWS = 16  # number of rows of a block from which its fingerprint is computed
+# Blocks of rows: slicing, joining and selecting.
 
 
 def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
@@ -94,44 +90,10 @@ def take_rows(block: Block, rows: Any) -> Block:
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
-def rows_checksum(parts: Sequence[Any]) -> int:
-    """Return a checksum of at most `N_CHECKSUM_ROWS` rows, equally spaced, of the arrays `parts`
-    of a block.
-    """
-    n = parts[0].shape[0]
-    mark = 0
-    rows = np.unique(np.linspace(0, n - 1, min(n, N_CHECKSUM_ROWS)).astype(int))
-    for part in parts:
-        if part is not None:
-            some = getattr(part, "X", part)[rows]  # SparseRows holds its matrix as `X`
-            some = (some.data, some.indices, some.indptr) if is_sparse(some) else (some,)
-            for numbers in some:
-                mark = crc32(np.ascontiguousarray(numbers), mark)
-    return mark
-
-
-def check_rows_unchanged(
-    seen: dict[tuple[int, int], int], start: int, parts: Sequence[Any]
-) -> None:
-    """Compare a few rows of a block with those of the block read from row `start` on in an earlier
-    pass, if that block had the same number of rows. Raise ValueError if they differ. `seen` maps
-    (start, number of rows) to fingerprints.
-    """
-    mark = rows_checksum(parts)
-    if seen.setdefault((start, parts[0].shape[0]), mark) != mark:
-        raise ValueError(
-            "rows must be the same and in the same order in every pass, got different rows from "
-            f"row {start} on. Create a new objective for new rows."
-        )
-
-
-PARQUET_SUFFIXES = (".parquet", ".pq")
-
-
 @contextmanager
 def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
-    """Raise a ValueError that names the file for any error of NumPy or pyarrow that is caused by
-    the contents of the file, and for a device or a pipe, which would block. System errors and
+    """Raise a ValueError that names the file for any error of NumPy that is caused by the contents
+    of the file, and for a device or a pipe, which would block. System errors and
     MemoryError are not changed.
     """
     raise_if_special_file(path)
@@ -207,8 +169,8 @@ class ArrayFile:
             )
 
 
-def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSource:
-    """Return the source for the arguments X, y, weight and columns of `StreamedObjective`."""
+def make_row_source(X: Any, y: Any, weight: Any) -> RowSource:
+    """Return the source for the arguments X, y and weight of `StreamedObjective`."""
     if isinstance(X, RowSource):
         if y is not None or weight is not None:
             name = "sample_weight" if y is None else "y"
@@ -221,17 +183,15 @@ def make_row_source(X: Any, y: Any, weight: Any, columns: Any = None) -> RowSour
         X = Path(path_as_text(X, "X"))
         if X.suffix == ".npy":
             X = ArrayFile(X, "X")
-        elif X.suffix not in PARQUET_SUFFIXES:
-            raise ValueError(f"X must be a .npy or .parquet file, got '{one_line(X.name)}'.")
+        else:
+            raise ValueError(
+                f"X must be the path of a .npy file, got '{one_line(X.name)}'. For other "
+                "files, use a function that yields their blocks, or a RowSource."
+            )
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = ArrayFile(y, "y")
     if is_sparse(X):
         X = DensifiedRows(X)
-    if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
-        return ParquetSource(X, y, weight, columns)
-    if columns is not None:
-        given = short_repr(columns)
-        raise TypeError(f"columns must be None unless X is a Parquet file, got {given}.")
     if _yields_blocks(X):
         return BlockSource(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
@@ -456,89 +416,6 @@ def _select(a: Any, rows: Any) -> Any:
     if isinstance(a, np.ndarray) and not isinstance(a, np.ma.MaskedArray):
         a = np.asarray(a)
     return a[rows]
-
-
-class ParquetSource(RowSource):
-    """A source of rows from a Parquet file with numeric columns, one or more of which are the
-    targets.
-    """
-
-    def __init__(self, file: Any, y: Any, weight: Any, columns: Any) -> None:
-        self.file = file
-        opened = self.open()
-        names = list(opened.schema_arrow.names)
-        self.n_rows = int(opened.metadata.num_rows)
-        if y is None:
-            raise ValueError(
-                f"y must be the name of the column of targets, one of {names}, got None."
-            )
-        self.y = y if isinstance(y, str) else list(y)
-        targets = [self.y] if isinstance(self.y, str) else self.y
-        self.weight = weight
-        if weight is not None and not isinstance(weight, str):
-            raise TypeError(
-                "sample_weight must be the name of a column of the Parquet file, got "
-                f"{type_phrase(weight)}."
-            )
-        taken = {*targets, weight}
-        self.columns = [n for n in names if n not in taken] if columns is None else list(columns)
-        wanted = [*self.columns, *targets, *([weight] if weight else [])]
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise ValueError(
-                "columns, y and sample_weight must be names of columns of the Parquet file, "
-                f"{names}, got {missing}."
-            )
-        self.wanted = list(dict.fromkeys(wanted))
-
-    def open(self) -> Any:
-        """Return the file as a pyarrow ``ParquetFile``."""
-        with optional_import("Parquet files"):
-            from pyarrow import parquet
-
-        if not isinstance(self.file, Path):
-            return self.file
-        with translate_file_errors(self.file, ".parquet"):
-            # With pre_buffer=True all data would be kept in memory.
-            return parquet.ParquetFile(self.file, pre_buffer=False)
-
-    def blocks(self, size: int) -> Iterator[Block]:
-        """Yield blocks of `size` rows."""
-        file = self.open()
-        # Reading by row groups limits the memory, since a file that the caller opened may buffer
-        # everything that one call reads.
-        parts = (
-            part
-            for group in range(file.num_row_groups)
-            for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
-        )
-        yield from regroup_rows(map(self._to_block, self._translate_read_errors(parts)), size)
-
-    def _translate_read_errors(self, parts: Iterator[Any]) -> Iterator[Any]:
-        """Yield the parts of the file, and raise ValueError for a damaged part, by
-        `translate_file_errors`.
-        """
-        while True:
-            with translate_file_errors(
-                self.file if isinstance(self.file, Path) else "X", ".parquet"
-            ):
-                part = next(parts, None)
-            if part is None:
-                return
-            yield part
-
-    def _to_block(self, part: Any) -> Block:
-        def column(name: str) -> Any:
-            return part.column(name).to_numpy(zero_copy_only=False)
-
-        X = np.column_stack([column(name) for name in self.columns])
-        targets = self.y
-        y = (
-            column(targets)
-            if isinstance(targets, str)
-            else np.column_stack([column(name) for name in targets])
-        )
-        return X, y, None if self.weight is None else column(self.weight)
 
 
 class BlockSource(RowSource):

@@ -25,7 +25,6 @@ from .objective_rows import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT
 from .rows import (
     ArraySource,
     RowSource,
-    check_rows_unchanged,
     error_with_location,
     make_row_source,
     stack_blocks,
@@ -56,31 +55,27 @@ class StreamedObjective(Objective):
     X : array, dataset, path or iterable of blocks
         A memory-mapped array or the path of an ``.npy`` file; a SciPy sparse matrix, which is
         converted to dense one block at a time; an HDF5 or zarr dataset, or any object with
-        ``shape``, ``dtype`` and slicing; the path of a Parquet file (extra ``parquet``); or an
+        ``shape``, ``dtype`` and slicing; or an
         iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
         repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator; or
         a `fastcurv.network.rows.RowSource` of your own. An iterable may yield sparse blocks, which
         are made dense only for proofs, some rows at a time.
-    y : array, dataset, path or name of a column
-        As for `Objective`; for a Parquet file the name of a column, or the names of several. None
-        if the blocks contain y.
+    y : array, dataset or path
+        As for `Objective`. None if the blocks contain y.
     loss, l2 : str, float
         As for `Objective`.
-    sample_weight : array, dataset or name of a column, optional
+    sample_weight : array or dataset, optional
         Nonnegative weights, one for each row.
     n_threads : int, optional
         As for `Objective`.
     memory : int, optional
         Bytes for blocks and state together, by default 256 MiB. Not included are vectors and
-        results, and what the source itself needs: a row group of Parquet, or the chunks of HDF5 and
-        zarr that a block touches.
+        results, and what the source itself needs: the chunks of HDF5 and zarr that a block touches.
     l2_biases : bool
         As for `Objective`.
     block_rows : int, optional
         Number of rows of a block; by default as many as fit into `memory`. It determines the order
         of summation, so results for two sizes agree only up to rounding.
-    columns : sequence of str, optional
-        For a Parquet file: the columns of X, in order. Default: all except y and the weights.
 
     Attributes
     ----------
@@ -95,8 +90,7 @@ class StreamedObjective(Objective):
     ------
     TypeError, ValueError
         If an iterator can be read only once; if any block holds values that `Objective` rejects
-        (the message gives its row numbers); if a pass yields a different number of rows or
-        different rows, of which a few per block are compared.
+        (the message gives its row numbers); if a pass yields a different number of rows.
 
     See Also
     --------
@@ -131,10 +125,9 @@ class StreamedObjective(Objective):
     # {number of rows: shard}, one for full blocks and one for the last block
     _shards: dict[int, Shard]
     _reading: Any
-    _seen: dict[tuple[int, int], int]  # fingerprints of blocks read in earlier passes
     _copied: bool  # True if the engine detects non-finite entries of X while it copies them
     _by_blocks = True
-    _transient = (*Objective._transient, "_shards", "_seen", "_reading")
+    _transient = (*Objective._transient, "_shards", "_reading")
 
     def __init__(
         self,
@@ -149,11 +142,10 @@ class StreamedObjective(Objective):
         *,
         l2_biases: bool = True,
         block_rows: int | None = None,
-        columns: Any = None,
     ) -> None:
         self._check_settings(model, loss, l2, l2_biases, n_threads, memory)
         self._dtype_read = model.dtype
-        self._set_source(make_row_source(X, y, sample_weight, columns), block_rows)
+        self._set_source(make_row_source(X, y, sample_weight), block_rows)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in ("X", "y", "sample_weight")]
@@ -197,7 +189,6 @@ class StreamedObjective(Objective):
         self._create_process_state()
         self._shards = {}
         self._reading = Lock()
-        self._seen = {}
         self._copied = True
 
     def __repr__(self) -> str:
@@ -333,7 +324,6 @@ class StreamedObjective(Objective):
                     f"begins at row {checked[0]}. Use fastcurv.network.rows.regroup_rows."
                 )
             yield checked
-            check_rows_unchanged(self._seen, *checked[:2])
 
     def _iter_block_shards(
         self, start: int, block: CheckedRows, dense: bool, finite: bool

@@ -59,7 +59,6 @@ LINES = {
     "onnx": """
         fc.from_onnx("net.onnx")
     """,
-    "pyarrow": 'fc.StreamedObjective(fc.MLP([2, 1]), "rows.parquet", "y")',
     "dask": 'fc.distributed.Objective(fc.MLP([2, 1]), [lambda: 0], "mse")',
 }
 PROGRAM = """
@@ -70,8 +69,7 @@ import numpy as np
 import fastcurv as fc
 from fastcurv.applications.cli import main
 X = np.random.default_rng(0).standard_normal((20, 2))
-for name in ("net.onnx", "rows.parquet"):
-    open(name, "wb").close()
+open("net.onnx", "wb").close()
 ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1], loss="mse", l2=0.1)
 theta = ob.model.init(seed=0)
 H, run = ob.hessian(theta), fc.minimize(ob, theta, max_iter=2, verdict=False)

@@ -13,11 +13,8 @@ MODEL = fc.MLP([2, 3, 1])
 X, Y, W = np.arange(12.0).reshape(6, 2), np.ones(6), np.linspace(0.5, 1, 6)
 
 
-def shard_recipe(source, stored="float64", **options):
-    given = {"y": None, "sample_weight": None, "columns": None} | options
-    return ShardRecipe(
-        3, source, given["y"], given["sample_weight"], given["columns"], np.dtype(stored)
-    )
+def shard_recipe(source, stored="float64"):
+    return ShardRecipe(3, source, np.dtype(stored))
 
 
 def test_shards_are_loaded_from_functions_tasks_and_files(tmp_path):
@@ -53,19 +50,8 @@ def test_errors_for_malformed_shards_name_the_shard(part):
 
 
 def test_errors_for_unusable_shard_files_name_the_file(tmp_path):
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    columns = {name: arrow.array(X[:, 0]) for name in ("a", "b", "y")}
-    parquet.write_table(arrow.table(columns), tmp_path / "rows.parquet")
-    rows, targets, _ = shard_recipe(tmp_path / "rows.parquet", y="y").load_rows(MODEL, "mse")
-    assert np.array_equal(rows[:, 0], X[:, 0]) and np.array_equal(np.ravel(targets), X[:, 0])
-    none = {name: column[:0] for name, column in columns.items()}
-    parquet.write_table(arrow.table(none), tmp_path / "none.parquet")
-    with pytest.raises(
-        ValueError, match="in shard 3: the file none.parquet must have at least one row"
-    ):
-        shard_recipe(tmp_path / "none.parquet", y="y").load_rows(MODEL, "mse")
+    with pytest.raises(ValueError, match="in shard 3: the file of a shard must be .npz"):
+        shard_recipe(tmp_path / "rows.parquet").load_rows(MODEL, "mse")
     with pytest.raises(OSError, match="in shard 3"):
         shard_recipe(tmp_path / "missing.npz").load_rows(MODEL, "mse")
 

@@ -39,11 +39,6 @@ def test_invalid_dtypes_are_rejected(dtype):
 
 
 SOURCES = {
-    "columns": (
-        lambda: make_row_source(X, Y, None, columns=["a"]),
-        TypeError,
-        "columns must be None unless X is a Parquet file",
-    ),
     "axes": (
         lambda: ArraySource(np.zeros(12), Y, None),
         ValueError,

@@ -7,7 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.network.rows import ArrayFile, RowSource, regroup_rows
@@ -93,30 +92,6 @@ def test_zarr_rows_give_results_of_rows_in_memory(rng, tmp_path):
     check_source(rng, X, y, w, *parts, {})
 
 
-def test_parquet_rows_give_results_of_rows_in_memory(rng, tmp_path):
-    """Rows streamed from a Parquet file give the results of rows in memory. Errors name unknown
-    columns and targets or weights that are not names of columns.
-    """
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    X, y, w = rows_of(rng)
-    names = [f"x{i}" for i in range(5)]
-    table = pyarrow.table(dict(zip([*names, "kind", "weight"], [*X.T, y, w])))
-    path = tmp_path / "data.parquet"
-    parquet.write_table(table, path, row_group_size=50)
-    check_source(rng, X, y, w, path, "kind", "weight", {})
-    check_source(rng, X, y, w, str(path), "kind", "weight", {"columns": names})
-    with pytest.raises(ValueError, match=r"names of columns of the Parquet file.*got \['x9'\]"):
-        fc.StreamedObjective(fc.MLP(SIZES), path, "kind", columns=["x9"])
-    with pytest.raises(ValueError, match="y must be the name of the column.*got None"):
-        fc.StreamedObjective(fc.MLP(SIZES), path)
-    with pytest.raises(
-        TypeError, match="sample_weight must be the name of a column.*got an ndarray"
-    ):
-        fc.StreamedObjective(fc.MLP(SIZES), path, "kind", sample_weight=w)
-
-
 def test_copy_on_write_changes_of_mapped_rows_are_used(rng, tmp_path):
     """Entries changed in a copy-on-write map are used by streamed gradients, and the file is
     unchanged.
@@ -191,7 +166,7 @@ def test_errors_name_the_rows(rng):
     assert_rejected(ValueError, "y must hold the targets.*got None", X)
     assert_rejected(ValueError, "4 parts", [(X, y, y, y)])
     assert_rejected(ValueError, "as many rows of y as of X, got 136 and 137", [(X, y[1:])])
-    assert_rejected(ValueError, "a .npy or .parquet file, got 'x.txt'", "x.txt", y)
+    assert_rejected(ValueError, "the path of a .npy file, got 'x.txt'", "x.txt", y)
     assert_rejected(ValueError, "block_rows must be .*got 0", X, y, block_rows=0)
     normed = fc.MLP(SIZES, batch_norm=True)
     with pytest.raises(
@@ -213,36 +188,6 @@ def test_a_changed_number_of_rows_raises(rng):
     ob.value(np.zeros(ob.n_params))
     with pytest.raises(ValueError, match="got 274 rows instead of 137"):
         ob.gradient(np.zeros(ob.n_params))
-
-
-@pytest.mark.by_day(share=1)
-@pytest.mark.parametrize("change", ["order", "values", "targets", "sparse"])
-def test_rows_that_change_between_passes_raise_value_error(change, rng):
-    """If the order, values, targets or sparse entries of streamed rows change between passes,
-    ValueError is raised, because a product and its gradient would belong to different data.
-    """
-    X, y, _ = rows_of(rng)
-    number = itertools.count()
-
-    def blocks():
-        if next(number) < 4:
-            yield from changing_rows([(X[:50], y[:50]), (X[50:], y[50:])])
-        elif change == "order":
-            yield from changing_rows([(X[50:], y[50:]), (X[:50], y[:50])])
-        elif change == "targets":
-            yield from changing_rows([(X[:50], y[:50]), (X[50:], (y[50:] + 1) % 3)])
-        else:
-            yield from changing_rows([(X[:50] + 1e-9, y[:50]), (X[50:], y[50:])])
-
-    def changing_rows(given):
-        return [(csr_matrix(A), b) for A, b in given] if change == "sparse" else given
-
-    ob = fc.StreamedObjective(fc.MLP(SIZES), blocks, block_rows=32)
-    theta = np.ones(ob.n_params)
-    ob.value(theta)
-    with pytest.raises(ValueError, match="same order in every pass"):
-        for _ in range(3):
-            ob.hessian(theta) @ theta
 
 
 def test_an_error_leaves_the_objective_usable(rng):
@@ -307,30 +252,21 @@ def write(name, N):
     X, y = np.random.default_rng(0).standard_normal((N, d)), np.arange(N) % 3
     if "path" in kind:
         np.save(name, np.asarray(X, order=kind[0]))
-    elif kind == "hdf5":
+    else:
         import h5py
         with h5py.File(name, "w") as file:
             file.create_dataset("X", data=X, chunks=(500, d))
-    else:
-        import pyarrow
-        from pyarrow import parquet
-        names = [f"x{{i}}" for i in range(d)]
-        table = pyarrow.table(dict(zip([*names, "y"], [*X.T, y])))
-        parquet.write_table(table, name, row_group_size=2000)
     return y
 
 def opened(name, y, **how):
     if kind == "hdf5":
         import h5py
         X = h5py.File(name)["X"]
-    elif kind == "ParquetFile":
-        from pyarrow import parquet
-        X = parquet.ParquetFile(name)
     else:
         X = name
-    return fc.StreamedObjective(model, X, "y" if "arquet" in kind else y, **how)
+    return fc.StreamedObjective(model, X, y, **how)
 
-name = "rows.parquet" if "arquet" in kind else "rows.npy"
+name = "rows.npy"
 if os.fork() == 0:                          # whose memory is not this process's
     write(name, N)
     os._exit(0)
@@ -353,8 +289,6 @@ assert ob.n_passes == 2 and ob.n_shards > 10
 more, own = peak() - before, 3 * 8 * N      # y, and what NumPy makes to make it
 if kind == "hdf5":                          # two chunks, unpacked, and those that HDF5 keeps
     extra = 2 * 500 * d * 8 + ob._source.X.id.get_access_plist().get_chunk_cache()[1]
-elif "arquet" in kind:                      # 2000 rows unpacked, and what pyarrow keeps for them
-    extra = 20 * 2000 * d * 8
 else:
     extra = 2 << 21
 assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
@@ -362,17 +296,13 @@ assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
 
 
 @pytest.mark.by_day(share=1 / 6)
-@pytest.mark.parametrize(
-    "kind", ["C path", "F path", "F path, wide", "parquet", "ParquetFile", "hdf5"]
-)
+@pytest.mark.parametrize("kind", ["C path", "F path", "F path, wide", "hdf5"])
 def test_the_memory_limit_holds_for_every_storage(kind, python, tmp_path):
     """For a file ten times as large as `memory`, blocks, state and the source's buffers stay within
     the limit. Large arrays are allocated so that they return to the system when freed, because
     fragmentation would differ between runs.
     """
-    for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(
-        kind, []
-    ):
-        pytest.importorskip(name)
+    if kind == "hdf5":
+        pytest.importorskip("h5py")
     code = TEN_TIMES_MEMORY.format(kind=kind, folder=str(tmp_path))
     python(code, timeout=1200, environment={"MALLOC_MMAP_THRESHOLD_": str(1 << 16)})

@@ -237,25 +237,6 @@ def test_damaged_npy_files_are_rejected_with_a_short_error(tmp_path):
     assert bad_errors_of_readers(read_file, path, by_hand)[1] == len(by_hand)
 
 
-def test_damaged_parquet_files_are_rejected_with_a_short_error(tmp_path):
-    arrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    path, model, dice = tmp_path / "rows.parquet", fc.MLP([2, 1]), np.random.default_rng(0)
-    columns = {name: np.arange(50.0) for name in ("a", "b\x1b", "y")}
-    parquet.write_table(arrow.table(columns), path)
-    whole = path.read_bytes()
-
-    def read_file():
-        return fc.StreamedObjective(model, path, "y", loss="mse").value(model.init(seed=0))
-
-    read_file()
-    drawn = [damaged(whole, dice, len(whole)) for _ in range(150)]
-    cut = [whole[:n] for n in (0, 3, 4, 12, len(whole) // 2, len(whole) - 1)]
-    wrong, refused = bad_errors_of_readers(read_file, path, cut + drawn)
-    assert wrong == [] and refused > 50
-
-
 def test_matrices_whose_eigenvalues_overflow_are_rejected():
     """A matrix whose largest eigenvalue overflows, although its entries do not, is rejected."""
     A = np.full((5, 5), 1e308)

@@ -546,12 +546,6 @@ class InertiaByCholesky(InertiaStrategy):
 # --------------------------------------------------------------------------------------------------
 # All eigenpairs, on the complement of the symmetries.
 
-# maximum number of times that the layers are rescaled such that their parts of Newton's step become
-# equally long; the units affect which saddles are proved
-N_BALANCING_STEPS = 3
-# minimum scale of a layer, relative to that of the layer with the longest step
-MIN_LAYER_SCALE = 1e-8
-
 
 class InertiaByEigenpairs(InertiaStrategy):
     """The inertia from all eigenpairs. `signs` holds the signs of the eigenvalues that are proved
@@ -660,9 +654,9 @@ class InertiaByEigenpairs(InertiaStrategy):
                 break
         return tried[-1] if tried[-1][0].holds else tried[0]
 
-    def _newton_step(self, cut: ComplementEigenpairs) -> tuple[Floats, float]:
-        """Return Newton's step (n,) on the eigenvectors of known sign, in the coordinates of `cut`,
-        and an upper bound on its length that includes the rounding of g.
+    def _newton_step_length(self, cut: ComplementEigenpairs) -> float:
+        """Return an upper bound on the length of Newton's step on the eigenvectors of known sign,
+        in the coordinates of `cut`. The bound includes the rounding of g.
 
         The rounding matters near a minimum at which the gradient adds curvature along the orbits.
         Only slopes of about the size of the rounding distinguish such a minimum from a saddle.
@@ -677,13 +671,12 @@ class InertiaByEigenpairs(InertiaStrategy):
         # Iterative refinement is needed because parts of opposite curvature may cancel.
         for _ in range(3):
             step -= vectors @ (vectors.T @ (cut.c * (g + A @ (cut.c * step))) / values)
-        return step, safe_norm(step) + safe_norm(slack[is_signed] / values)
+        return safe_norm(step) + safe_norm(slack[is_signed] / values)
 
     def prove_two_signs(self, distance: float) -> TwoSignProof:
         """Return the `TwoSignProof`, the proof of a saddle by two fixed vectors, in the first
-        coordinates in which it holds. These are the coordinates of theta, balanced coordinates, and
-        coordinates in which Newton's step is equally long in all layers. If none holds, return the
-        `TwoSignProof` in the coordinates of theta. The argument `distance` is not used.
+        coordinates in which it holds: those of theta, then balanced coordinates. If none holds,
+        return the `TwoSignProof` in the coordinates of theta. The argument `distance` is not used.
         """
         full = self.full
         view = self.view
@@ -691,24 +684,13 @@ class InertiaByEigenpairs(InertiaStrategy):
         bound = radius_of_opposite_signs(
             self.low.quotient + self.low.error, self.high.quotient - self.high.error, third
         )
-        plain = TwoSignProof(bound, self._newton_step(view.plain)[1])
+        plain = TwoSignProof(bound, self._newton_step_length(view.plain))
         if plain.holds or view.best is view.plain:
             return plain
         flat = full.flat_columns(view.held.columns)
-        layers = full.M.layer_indices()
-        cut = view.best
-        step = np.zeros(self.full.n)
-        for evened in range(-len(full.balanced_units), N_BALANCING_STEPS):
-            if evened < 0:
-                units = full.balanced_units[evened]
-            else:
-                lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
-                if not 0 < lengths.max() < np.inf or len(lengths) == 1:
-                    break
-                units = cut.c * np.maximum(lengths / lengths.max(), MIN_LAYER_SCALE)[layers]
+        for units in full.balanced_units:
             cut = view.best if view.best.c is units else full.eigenpairs_on_complement(flat, units)
-            step, length = self._newton_step(cut)
-            found = self._prove_extreme_pair(cut, length)
+            found = self._prove_extreme_pair(cut, self._newton_step_length(cut))
             if found.holds:
                 return found
         return plain

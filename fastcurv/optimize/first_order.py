@@ -58,8 +58,6 @@ class _FirstOrderMethod(Method):
     class Options(Method.Options):
         learning_rate: Any = option(None)
         schedule: Any = option("constant")
-        delta: float | None = option(None, check_positive)
-        hold: int | None = option(None, check_positive_int)
         batch_size: int | None = option(None)
         clip: float | None = option(None, _check_clip)
         record_every: int = option(1, check_positive_int)
@@ -82,7 +80,7 @@ class _FirstOrderMethod(Method):
             self.rate = wrap_user_callback(rate)
         else:
             rate = check_positive(rate, "learning_rate")
-            self.rate = as_schedule(schedule, rate, self.options.delta, self.options.hold)
+            self.rate = as_schedule(schedule, rate)
         self.batch_size = check_row_batch_size(run.ob, self.options.batch_size, "batch_size")
         self.t = 0
         self.last_rate = 0.0

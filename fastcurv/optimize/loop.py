@@ -48,8 +48,8 @@ from .run import (
 
 # maximum number of iterations of a second-order method without progress; then the run ends
 MAX_IDLE_ITERATIONS = 50
-# number of iterations without progress after which the option `cost_weight` is ignored, so that
-# subproblems are no longer solved inaccurately to save products
+# number of iterations without progress after which subproblems are no longer solved inaccurately to
+# save products
 MAX_INEXACT_ITERATIONS = 10
 # The run ends if the loss, near its lower bound, decreases in `MAX_IDLE_ITERATIONS` iterations by
 # less than this fraction of its decrease so far.
@@ -369,8 +369,8 @@ class MinimizeLoop:
         return mark.iteration + MAX_IDLE_ITERATIONS - self.run.iteration if idle else np.inf
 
     def _n_inexact_iterations_left(self) -> float:
-        """Return the number of further iterations after which the option `cost_weight` is ignored
-        if none of them makes progress.
+        """Return the number of further iterations after which subproblems are solved accurately if
+        none of them makes progress.
         """
         return self._n_idle_iterations_left(self.run.progress) - (
             MAX_IDLE_ITERATIONS - MAX_INEXACT_ITERATIONS

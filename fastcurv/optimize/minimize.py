@@ -250,14 +250,14 @@ def minimize(
         result is the tracker.
     **options
         Options of the method.
-        First order: ``learning_rate``, ``schedule``, ``delta``, ``hold``, ``batch_size``, ``clip``,
-        ``record_every``, ``momentum``, ``rho``, ``beta1``, ``beta2`` and ``eps``. With
+        First order: ``learning_rate``, ``schedule``, ``batch_size``, ``clip``, ``record_every``,
+        ``momentum``, ``rho``, ``beta1``, ``beta2`` and ``eps``. With
         mini-batches, the loss and gradient of all rows are computed, recorded and compared with the
         tolerance every `record_every` epochs and at the end. The default is every epoch, which
         takes half as long as the epoch itself.
-        Second order: ``forcing``, ``cost_weight``, ``krylov_dim``, ``sample``, ``radius``,
-        ``damping``, ``weight`` and ``max_cg``. With ``sample``, the curvature (never value and
-        gradient) is that of this number of rows, drawn again at each point. ``trust-region``,
+        Second order: ``sample``, ``radius``, ``damping`` and ``weight``. With ``sample``, the
+        curvature (never value and gradient) is that of this number of rows, drawn again at each
+        point. ``trust-region``,
         ``saddle-free-newton``, ``cubic`` and ``gauss-newton`` also have ``precondition`` (scaling
         by the norms of the Hessian's rows) and ``warm_start`` (the last step as an extra start
         vector). Both are False by default, and help large networks.

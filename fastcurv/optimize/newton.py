@@ -11,8 +11,8 @@ with
     trust-region          min c'y + y'Ty/2, ||y|| <= radius     radius from the ratio
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3   weight from the ratio
 
-The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
-next product costs more than it gains. After a rejected step the problem is solved again in the same
+The space grows until the residual of the step is below ``min(0.1, sqrt(||g||)) ||g||``, or the next
+product costs more than it gains. After a rejected step the problem is solved again in the same
 space, so a change of radius, damping or weight costs no product.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_bool, check_positive, check_positive_int
+from ..common.checks import check_bool, check_positive
 from ..common.linalg import NotFiniteError
 from ..common.vectors import CGWorkspace, KrylovSpace, dot, next_radius, norm, reduction_ratio
 from ..krylov.solvers import capped_cg
@@ -38,6 +38,13 @@ from .steps import STEP_DENSE_MAX_N
 
 # maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
 MAX_SPACE_BYTES = 2**29
+MAX_KRYLOV_DIM = 400  # maximum dimension of a Krylov space
+# maximum relative residual of a step in a Krylov space, and of one by conjugate gradients
+KRYLOV_FORCING = 0.1
+CG_FORCING = 0.5
+# A subproblem ends once a further product lowers the model by less than this fraction of the mean
+# decrease per product of the whole step, its trial included.
+COST_WEIGHT = 0.5
 # maximum number of steps in one call of a method, after which the loop checks for lack of progress
 STEPS_PER_CALL = 10
 PROGRESS_INTERVAL_SECONDS = 0.1  # time after which a call ends so that progress can be reported
@@ -78,12 +85,12 @@ def is_negligible_step(step: np.ndarray, theta: np.ndarray, eps: float) -> bool:
     return bool((np.abs(step) <= eps * np.maximum(1.0, np.abs(theta))).all())
 
 
-def current_cost_weight(method: _AdaptiveMethod | NewtonCG) -> float:
-    """Return the method's option `cost_weight`, or 0 after `MAX_INEXACT_ITERATIONS` iterations of
-    the run without progress. Directions of small curvature appear late in a Krylov space, so
-    subproblems that are solved with few products never contain these directions.
+def current_cost_weight(run: Any) -> float:
+    """Return `COST_WEIGHT`, or 0 after `MAX_INEXACT_ITERATIONS` iterations of the run without
+    progress. Directions of small curvature appear late in a Krylov space, so subproblems that are
+    solved with few products never contain these directions.
     """
-    return 0.0 if method.run.idle else float(method.options.cost_weight)
+    return 0.0 if run.idle else COST_WEIGHT
 
 
 class GroupedStepMethod(Method):
@@ -146,9 +153,6 @@ class _KrylovMethod(Method):
 
     @dataclass(frozen=True)
     class Options(Method.Options):
-        forcing: float = option(0.1, check_positive)
-        krylov_dim: int | None = option(None, check_positive_int)
-        cost_weight: float = option(0.5, check_not_negative)
         sample: int | None = option(None)  # checked by `minimize`, which passes it to the run
 
     options: Options
@@ -159,7 +163,7 @@ class _KrylovMethod(Method):
         """The maximum dimension of a Krylov space."""
         n = len(self.run.theta)
         size = self.run.theta.dtype.itemsize
-        return min(n, self.options.krylov_dim or max(8, min(400, MAX_SPACE_BYTES // (n * size))))
+        return min(n, max(8, min(MAX_KRYLOV_DIM, MAX_SPACE_BYTES // (n * int(size)))))
 
     @cached_property
     def krylov_space(self) -> KrylovSpace:
@@ -247,8 +251,8 @@ class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
         parameter = self.parameters[self.parameter]
         try:
             self.start_krylov_space()
-            tolerance = min(self.options.forcing, math.sqrt(run.gnorm)) * space.gamma
-            cost_weight = current_cost_weight(self)
+            tolerance = min(KRYLOV_FORCING, math.sqrt(run.gnorm)) * space.gamma
+            cost_weight = current_cost_weight(run)
             step_cost = run.step_cost()
             for _ in range(MAX_REJECTED_STEPS):
                 length, predicted, bounded, parameter = space.solve(
@@ -415,7 +419,6 @@ class Newton(_KrylovMethod):
 
     @dataclass(frozen=True)
     class Options(_KrylovMethod.Options):
-        cost_weight: float = option(0.0, check_not_negative)
         damping: float = option(0.0, check_not_negative)
 
     options: Options
@@ -428,10 +431,10 @@ class Newton(_KrylovMethod):
         if len(step) <= STEP_DENSE_MAX_N:
             tolerance = 1e-12 * run.gnorm
         else:
-            tolerance = min(self.options.forcing, run.gnorm**0.5) * space.gamma
+            tolerance = min(KRYLOV_FORCING, run.gnorm**0.5) * space.gamma
         space.solve(
             "shifted", self.options.damping, tolerance, self.max_krylov_dim, run.is_out_of_budget,
-            self.options.cost_weight, run.step_cost(), step,
+            0.0, run.step_cost(), step,
         )  # fmt: skip
         if not np.isfinite(run.try_step(step)):
             return "not_finite"
@@ -467,10 +470,7 @@ class NewtonCG(GroupedStepMethod):
 
     @dataclass(frozen=True)
     class Options(Method.Options):
-        forcing: float = option(0.5, check_positive)
-        cost_weight: float = option(0.5, check_not_negative)
         weight: float | None = option(None, check_positive)
-        max_cg: int | None = option(None, check_positive_int)
         sample: int | None = option(None)  # checked by `minimize`, which passes it to the run
 
     options: Options
@@ -489,9 +489,9 @@ class NewtonCG(GroupedStepMethod):
         weight = self._initial_weight() if self.weight is None else self.weight
         eps = np.sqrt(weight * run.gnorm)
         d, curvature, self.bound = capped_cg(
-            run.product, run.g, eps, min(self.options.forcing, np.sqrt(run.gnorm)), self.work,
-            bound=self.bound, max_iter=self.options.max_cg, stop=run.is_out_of_budget,
-            cost_weight=current_cost_weight(self), price=run.step_cost(),
+            run.product, run.g, eps, min(CG_FORCING, np.sqrt(run.gnorm)), self.work,
+            bound=self.bound, stop=run.is_out_of_budget,
+            cost_weight=current_cost_weight(run), price=run.step_cost(),
         )  # fmt: skip
         moved = (
             self._search_negative_curvature(d)
@@ -596,7 +596,7 @@ class NewtonMR(_KrylovMethod):
         run = self.run
         space = self.krylov_space
         space.start(run.product, run.g, [])
-        tolerance = min(self.options.forcing, np.sqrt(run.gnorm))
+        tolerance = min(KRYLOV_FORCING, np.sqrt(run.gnorm))
         extend_krylov_space(space, tolerance, self.max_krylov_dim, run.is_out_of_budget)
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -202,31 +203,18 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
     )
 
 
-_SCHEDULE_TYPES = {
-    "constant": lambda alpha, delta, hold: constant(alpha),
-    "inverse_time": lambda alpha, delta, hold: inverse_time(
-        alpha, 1e-3 if delta is None else delta
-    ),
-    "power": lambda alpha, delta, hold: power(alpha, 0.75 if delta is None else delta),
-    "constant_then_decay": lambda alpha, delta, hold: constant_then_decay(
-        alpha, 1000 if hold is None else hold, 1.0 if delta is None else delta
-    ),
+# schedules by name, with the parameters that they have in `minimize`
+_SCHEDULE_TYPES: dict[str, Callable[[float], Schedule]] = {
+    "constant": constant,
+    "inverse_time": partial(inverse_time, delta=1e-3),
+    "power": partial(power, delta=0.75),
+    "constant_then_decay": partial(constant_then_decay, hold=1000),
 }
 
 
-def as_schedule(
-    schedule: Any, alpha: float, delta: float | None = None, hold: int | None = None
-) -> Callable[[int], float]:
-    """Return a function of the update number: the schedule of a given name, or the given callable
-    itself.
-
-    Parameters
-    ----------
-    schedule : str or callable
-        A name (see `Schedule`), or any callable ``t -> rate``.
-    alpha, delta, hold : float, float or None, int or None
-        Parameters of the named schedule. By default delta is 1e-3 for ``inverse_time``, 0.75 for
-        ``power`` and 1 for ``constant_then_decay``, and hold is 1000.
+def as_schedule(schedule: Any, alpha: float) -> Callable[[int], float]:
+    """Return a function of the update number: the schedule of a given name with the scale `alpha`
+    (see `Schedule`), or the given callable ``t -> rate`` itself.
     """
     if callable(schedule):
         rate: Callable[[int], float] = schedule
@@ -235,7 +223,7 @@ def as_schedule(
         raise TypeError(
             f"schedule must be a name or a function t -> rate, got {type_phrase(schedule)}."
         )
-    return _SCHEDULE_TYPES[check_choice(schedule, _SCHEDULE_TYPES, "schedule")](alpha, delta, hold)
+    return _SCHEDULE_TYPES[check_choice(schedule, _SCHEDULE_TYPES, "schedule")](alpha)
 
 
 @dataclass(frozen=True)

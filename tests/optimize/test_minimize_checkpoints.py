@@ -90,7 +90,7 @@ def test_resuming_compares_functions_by_name(tmp_path):
 def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp_path):
     ob, path = rosenbrock(40), tmp_path / "run.safetensors"
     start = np.random.default_rng(0).uniform(-2, 2, 40)
-    options = {"method": "trust-region", "forcing": 1e-8, "cost_weight": 0.0, "radius": 5.0}
+    options = {"method": "newton"}
     whole = minimize(ob, start, max_iter=12, seed=0, **options)
     before, after = whole.history["products"][7:9]
     assert after > before + 5

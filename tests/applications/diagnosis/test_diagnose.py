@@ -573,7 +573,7 @@ def test_history_records_its_method_and_survives_pickle(rng):
         )
         assert np.array_equal(steps.losses, run.history["loss"])
     slower = fc.minimize(
-        ob, ob.model.init(seed=0), "sgd", schedule="inverse_time", learning_rate=0.1, delta=1.0,
+        ob, ob.model.init(seed=0), "sgd", learning_rate=fc.schedules.inverse_time(0.1, 1.0),
         max_iter=4, verdict=False,
     )  # fmt: skip
     assert (

@@ -115,7 +115,7 @@ TASKS = {
 
 
 # The other pages of the group *Reference*, whose first page is generated.
-REFERENCE_PAGES = "methods glossary stability changelog contributing"
+REFERENCE_PAGES = "glossary stability changelog contributing"
 
 
 def write_api():

@@ -92,8 +92,15 @@ class MLP(ReadOnlyMixin):
     >>> model = fc.MLP([2, 3, 1], activation="tanh")
     >>> model.n_params
     13
-    >>> [W.shape for W, b in model.unflatten(model.init(seed=0))]
+    >>> theta = model.init(seed=0)
+    >>> [W.shape for W, b in model.unflatten(theta)]
     [(3, 2), (1, 3)]
+    >>> model.parts(0), model.normalised(0)  # the shapes of W and b; no batch normalisation
+    (((3, 2), (3,)), False)
+    >>> [z.shape for z in model.preactivations(theta, [[1.0, 2.0]])]
+    [(1, 3), (1, 1)]
+    >>> model.check_theta(list(theta)).shape, model.check_rows([[1, 2]]).dtype
+    ((13,), dtype('float64'))
     """
 
     sizes: tuple[int, ...]

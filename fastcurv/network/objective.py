@@ -127,6 +127,17 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     >>> v = rng.standard_normal(model.n_params)
     >>> bool(np.isclose(v @ (H @ v), H.quadratic_form(v)))
     True
+    >>> loss, g = ob.value_and_gradient(theta)  # as SciPy's jac=True expects
+    >>> bool(np.allclose(ob.hessp(theta, v), H @ v)), ob.rounding_bound(theta) < 1e-10
+    (True, True)
+    >>> bool(abs(ob.taylor(theta)(1e-4 * v) - ob.value(theta + 1e-4 * v)) < 1e-8)
+    True
+    >>> [batch.n_samples for batch in ob.batches(20, np.random.default_rng(0))]
+    [20, 20, 10]
+    >>> normal = fc.MLP([4, 8, 3], batch_norm=True)
+    >>> normal_ob = fc.Objective(normal, X, y)
+    >>> [mean.shape for mean, variance in normal_ob.statistics(normal.init(seed=0))]
+    [(8,)]
 
     Sparse rows:
 

@@ -132,6 +132,20 @@ class Curvature(QuadraticFormOperator):
     (array([-2., -2.]), -4.0, (1, 1))
     >>> H.n_products
     4
+    >>> H.product(np.ones(2), out=np.empty(2))  # without an allocation
+    array([-2., -2.])
+    >>> H.rounding_bound(np.ones(2)) < 1e-13, H.column_error_bounds().shape
+    (True, (2,))
+    >>> matrix = H.assembled()  # a matrix A with bounds on the errors of its columns
+    >>> bool(np.allclose(matrix.A, H.to_dense())), matrix.bounds.shape
+    (True, (2,))
+
+    Smaller operators for few samples:
+
+    >>> ob = fc.Objective(fc.MLP([4, 30, 3]), np.eye(3, 4), [0, 1, 2])
+    >>> G = ob.ggn(ob.model.init(seed=0))
+    >>> G.gram_operator().shape, G.reduced().shape  # 3 samples times (3 classes - 1)
+    ((6, 6), (6, 6))
     """
 
     # The module `fastcurv.network.spaces`. It is built on this class, so the package sets it.

@@ -118,6 +118,8 @@ class StreamedObjective(Objective):
     >>> w, V = fc.eigsh(H, k=2)
     >>> ob.block_rows, ob.n_shards
     (100, 10)
+    >>> sum(batch.n_samples for batch in ob.batches(64, rng))
+    1000
     """
 
     n_rows_read: int

@@ -188,7 +188,9 @@ class Krylov(ReadOnlyMixin):
     >>> import numpy as np
     >>> run = Krylov(np.diag(np.arange(100.0)), "demo", seed=0)
     >>> low, high = run.eigsh(1, "SA"), run.eigsh(1, "LA")
-    >>> high.n_products == run.n_products and high.krylov_name
+    >>> run.extend_from(np.ones(100), 5).m, run.n_steps_from(np.ones(100)), run.probe(0).m > 5
+    (5, 5, True)
+    >>> high.n_products <= run.n_products and high.krylov_name
     'demo'
     """
 

@@ -159,6 +159,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     >>> net = make_pipeline(StandardScaler(), fc.MLPClassifier((10,), alpha=1.0, random_state=0))
     >>> net.fit(X, y).score(X, y)
     1.0
+    >>> net.predict_log_proba(X).shape
+    (178, 3)
     """
 
     _stratify = True

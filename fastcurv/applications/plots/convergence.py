@@ -115,6 +115,9 @@ class ConvergenceDisplay(Display):
     >>> shown = fc.ConvergenceDisplay.from_results({"newton-cg": run}, x="iteration")
     >>> sorted(shown.curves)
     ['newton-cg']
+    >>> est = fc.MLPRegressor((3,), random_state=0).fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0])
+    >>> len(fc.ConvergenceDisplay.from_estimator(est).curves)
+    1
     """
 
     curves: Any

@@ -159,6 +159,10 @@ class LandscapeDisplay(Display):
     ... )
     >>> shown.losses.round(4)
     array([0.25  , 0.7656, 1.    , 0.7656, 0.25  ])
+    >>> X = np.linspace(-1.0, 1.0, 20)[:, None]
+    >>> est = fc.MLPRegressor((3,), "tanh", random_state=0).fit(X, X[:, 0] ** 2)
+    >>> fc.LandscapeDisplay.from_estimator(est, X, X[:, 0] ** 2, n_grid=5).losses.shape
+    (5,)
     """
 
     steps: Any

@@ -15,16 +15,15 @@ C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.i
 JS_FILES := fastcurv/applications/cli/page.js examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: bench-short core prereleases demo test lint lint-text lint-types lint-built minimum newest nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels rehearse sdist sbom platform-wheels release-check fuzz clang docs examples experiments handout notebooks sanitize tables coverage mutants valgrind neon windows clean always
+.PHONY: demo test lint core docs examples experiments notebooks handout bench wheel minimum newest nightly tables sanitize fuzz clean FORCE
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
 
 # A worker takes neighbours, which share what they prepare; what is compiled stays, for every process that a test starts.
 # TESTS="tests/engine" runs a part, PYTHON=python3.12 runs it with another Python.
-test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test
-	$(PY) -m pytest -q -n auto --dist worksteal $(TESTS)
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n auto --dist worksteal $(TESTS)
 
 # The core alone: a copy without the applications and their tests, whose format, types and tests pass. CORE_TESTS chooses a
 # part of the tests; `.ci/run` collects them all and runs those that know the package as a whole.
@@ -37,24 +36,18 @@ core: $(VENV)/.test $(VENV)-lint/.done
 	cd $(CORE) && $(abspath $(LINT))/mypy --disable-error-code=import-not-found
 	cd $(CORE) && $(abspath $(PY)) -m pytest -q -n auto --dist worksteal -p no:cacheprovider $(CORE_TESTS)
 
-# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them, in parts that `make -j` takes side
-# by side; stubs are held against the engine that `make test` compiles.
-lint: lint-text lint-types lint-built
-
-lint-text: $(VENV)-lint/.done
+# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks run them. The stubs are compared with the engine
+# that `make test` compiles.
+lint: $(VENV)-lint/.done $(VENV)/.test
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
 	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
 	$(LINT)/oxlint --deny-warnings $(JS_FILES)
-
-lint-types: $(VENV)-lint/.done
 	$(LINT)/mypy
 	$(LINT)/mypy tests/applications/typing/user_script.py tests/applications/typing/refused.py
 	$(LINT)/pyright --pythonpath $(LINT)/python
-
-lint-built: $(VENV)-lint/.done $(VENV)/.test
 	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/applications/typing/stubtest.txt fastcurv._engine
 	$(LINT)/python -m tests.applications.docs.docstrings
 
@@ -63,7 +56,7 @@ minimum: $(VENV)-minimum/.done
 	$(VENV)-minimum/$(BIN)/python -m pytest -q -n auto
 
 # The suite with the newest Python that is found, on PATH or in pyenv, and the newest NumPy, SciPy and scikit-learn: what a
-# new machine has. TESTS chooses a part.
+# new machine has. TESTS chooses a part; PIP_PRE=1 makes pip take pre-releases, and PIP_EXTRA_INDEX_URL another index (SPEC 4).
 NEWEST = $(firstword $(foreach minor,14 13 12 11,$(call find,python3.$(minor))))
 newest:
 	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest $(VENV)-newest/.test
@@ -71,45 +64,21 @@ newest:
 	$(VENV)-newest/$(BIN)/python -c "import sys, numpy, scipy; print('Python', sys.version.split()[0], 'NumPy', numpy.__version__, 'SciPy', scipy.__version__)"
 	$(MAKE) PYTHON="$(NEWEST)" VENV=$(VENV)-newest TESTS="$(TESTS)" test
 
-# The suite with the newest pre-releases of NumPy and SciPy on the package index. Where an index of nightly wheels is
-# configured for pip (PIP_EXTRA_INDEX_URL), it takes those (SPEC 4).
-prereleases:
-	$(MAKE) VENV=$(VENV)-prereleases $(VENV)-prereleases/.test
-	$(VENV)-prereleases/$(BIN)/python -m pip install -q --upgrade --pre numpy scipy
-	$(VENV)-prereleases/$(BIN)/python -m pytest -q -n auto --dist worksteal
-
-# What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
-nightly: $(VENV)/.test $(VENV)/.notebooks
+# What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way, with the
+# libraries of others that networks and rows come from.
+nightly: $(VENV)/.test $(VENV)/.notebooks $(VENV)/.bench
+	-$(PY) -m pip install -q onnx skl2onnx h5py zarr pandas pyarrow "dask[distributed]"
 	$(PY) -m pytest -q -n auto --dist worksteal -m nightly
-	$(MAKE) test-large
+	$(PY) -m pytest -q -m large
 	FASTCURV_EXAMPLES=10000 $(PY) -m pytest -q -n auto tests/properties
 	$(MAKE) tables sanitize
-	$(MAKE) coverage NIGHT=1
 
-# A hundred thousand objectives with known truth against every claim; the failures and the counts are printed.
-adversary: $(VENV)/.test
-	$(PY) -m tests.adversary.hunt 100000
-
-test-large: $(VENV)/.test
-	$(PY) -m pytest -q -m large
-
+# Products side by side with other libraries, and what calls cost besides products: half an hour. CONTRIBUTING names the
+# other benchmarks.
 bench: $(VENV)/.peers
 	$(PY) benchmarks/hvp.py --bounds
 	$(PY) benchmarks/overhead.py --bounds
 	$(PY) benchmarks/overhead.py --small --bounds
-	$(PY) benchmarks/team_model.py
-
-# One product on five networks, for the log of a machine that no table in docs/speed.md has: some minutes.
-bench-short: $(VENV)/.peers
-	$(PY) benchmarks/hvp.py --quick --workload tiny digits mnist-128 mnist-relu mnist
-
-# Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.
-bench-spectrum: $(VENV)/.peers
-	$(PY) benchmarks/spectrum.py --bounds
-
-# The table of optimisers in docs/speed.md: ten seeds, a quarter of an hour.
-bench-optimisers: $(VENV)/.demo
-	$(PY) benchmarks/optimisers.py digits
 
 examples: $(VENV)/.demo
 	$(PY) examples/gallery.py
@@ -130,53 +99,8 @@ figures/index.html: $(wildcard examples/*.py examples/*.html examples/data/*.csv
 	$(PY) examples/gallery.py
 
 # A wheel for each Python that is found: built twice, bitwise identical, stripped, tested in an environment of its own.
-wheels wheel:
+wheel:
 	$(PYTHON) packaging/wheels.py
-
-# Play a release: the source archive and wheels are built, installed by version from a folder into fresh environments, and
-# used there. Some ten minutes for each Python.
-rehearse:
-	$(PYTHON) packaging/rehearse.py
-
-# The source archive of this checkout, and the software bill of materials of a release, in dist.
-sdist: $(VENV)-release/.done
-	$(VENV)-release/$(BIN)/python -m pip install -q --require-hashes -r packaging/build-requirements.txt
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/$(BIN)/python -m build --sdist --no-isolation
-
-sbom: $(VENV)-release/.done
-	mkdir -p dist
-	$(VENV)-release/$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --mc-type library --output-reproducible \
-	  --short-PURLs -o dist/fastcurv.cdx.json packaging/build-requirements.txt
-
-# The wheels of every Python for this machine's platform, built and tested by cibuildwheel: the release workflow's job.
-platform-wheels: $(VENV)-release/.done
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)-release/$(BIN)/python -m cibuildwheel --output-dir dist
-
-# What a release relies on: workflows, Dependabot, issue forms and the citation by their schemas, YAML, the wheels that
-# cibuildwheel would build, the conda recipe, and one address of the repository. With PUBLISH=1 a placeholder for the
-# address is an error.
-RELEASE_SCHEMA := $(VENV)-release/$(BIN)/check-jsonschema --builtin-schema vendor
-release-check: $(VENV)-release/.done
-	$(RELEASE_SCHEMA).github-workflows .github/workflows/*.yml
-	$(RELEASE_SCHEMA).dependabot .github/dependabot.yml
-	$(RELEASE_SCHEMA).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
-	$(RELEASE_SCHEMA).github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(RELEASE_SCHEMA).citation-file-format CITATION.cff
-	$(VENV)-release/$(BIN)/yamllint -s -d "{extends: default, rules: {line-length: {max: 130}, document-start: disable, truthy: disable, comments: disable, braces: {max-spaces-inside: 1}}}" .github packaging CITATION.cff
-	for platform in linux macos windows; do $(VENV)-release/$(BIN)/python -m cibuildwheel --print-build-identifiers --platform $$platform || exit 1; done
-	$(VENV)-release/$(BIN)/python packaging/recipe.py
-	$(VENV)-release/$(BIN)/python packaging/placeholder.py $(if $(PUBLISH),--publish)
-
-$(VENV)-release/.done: packaging/release-requirements.txt
-	$(PYTHON) -m venv $(VENV)-release
-	$(VENV)-release/$(BIN)/python -m pip install -q --require-hashes -r packaging/release-requirements.txt
-	touch $@
-
-# The suite by the compiler that macOS has, built aside and run where no other build can be imported: needs clang.
-CLANGED := build/clang
-clang: $(VENV)/.test
-	CC=clang $(PY) setup.py -q build --build-lib $(CLANGED) --build-temp $(CLANGED)-temp
-	cd $(CLANGED) && $(abspath $(PY)) -m pytest -q -n auto -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests
 
 # The site, built offline from docstrings, pages and examples into docs/_build/html.
 docs: $(VENV)/.docs figures/index.html
@@ -217,20 +141,6 @@ sanitize: $(VENV)/.test
 tables: $(VENV)/.test
 	for table in $(TABLES); do echo "$$table:"; FASTCURV_ARCH=$$table $(PY) -m pytest -q -n auto || exit 1; done
 
-# Lines of C by gcov, branches of Python by coverage.py, what subprocesses run included, with the libraries of others that
-# networks and rows come from: at least 96% of both by day, and 97% with the nightly cases.
-coverage: $(VENV)/.test $(VENV)/.bench
-	$(PY) -m pip install -q "coverage>=7.10"
-	-$(PY) -m pip install -q onnx skl2onnx h5py zarr pandas pyarrow "dask[distributed]"
-	$(PY) -m tests.tools.coverage -n auto $(if $(NIGHT),-m "not large")
-
-# Scripted mutants of kernels and passes, all killed; then drawn ones of the Python layer, 85% killed: by the tests
-# that run the line, as `make coverage` found them, or without its data by those of the subpackage.
-MUTANTS ?= 100
-mutants: $(VENV)/.test
-	$(PY) -m tests.tools.mutants
-	$(PY) -m tests.tools.mutate --count $(MUTANTS)
-
 SECONDS ?= 3600
 # Coverage-guided fuzzing of everything that reads a file, for as many seconds as SECONDS says; needs atheris, which has
 # wheels for Linux and Python 3.11 to 3.13.
@@ -238,39 +148,14 @@ fuzz: $(VENV)/.test
 	$(PY) -m pip install -q atheris
 	$(PY) -m tests.applications.fuzz_readers $(SECONDS)
 
-# The kernels' own test under valgrind, which has no AVX-512: baseline, AVX2, reference and BLAS. Some ten minutes.
-valgrind:
-	mkdir -p build
-	$(CC) -std=gnu11 -O1 -g -fno-math-errno -fno-trapping-math -ffp-contract=fast -DFC_HEAP -Isrc/kernels -o build/valgrind-selftest \
-	  tests/engine/selftest.c $(addprefix src/kernels/,avx2.c avx512.c baseline.c reference.c) -lm
-	valgrind --quiet --error-exitcode=9 build/valgrind-selftest
-
-# The NEON kernels, cross-compiled and run under emulation: needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user.
-neon:
-	mkdir -p build
-	aarch64-linux-gnu-gcc -std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Isrc/kernels -static -o build/neon-selftest \
-	  tests/engine/selftest.c src/kernels/neon.c src/kernels/baseline.c src/kernels/reference.c -lm
-	qemu-aarch64 build/neon-selftest
-
-# The C side for Windows, cross-compiled with mingw-w64 and run under wine: threads, and every kernel table. Needs
-# gcc-mingw-w64-x86-64 and wine. GCC aligns no stack for AVX on Windows, so the assembler takes unaligned moves.
-MINGW = x86_64-w64-mingw32-gcc -std=gnu11 -O2 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wa,-muse-unaligned-vector-move \
-  -D_WIN32_WINNT=0x0A00 -Isrc -Isrc/kernels -static
-windows:
-	mkdir -p build
-	$(MINGW) -o build/teamtest.exe tests/engine/teamtest.c src/team.c src/watch.c
-	$(MINGW) -o build/selftest.exe tests/engine/selftest.c $(addprefix src/kernels/,avx2.c avx512.c neon.c baseline.c reference.c)
-	WINEDEBUG=-all wine build/teamtest.exe
-	WINEDEBUG=-all wine build/selftest.exe
-
 # What the build needs lies in the environment itself: one NumPy and one SciPy instead of two of each.
-$(VENV)/.python: $(if $(filter-out $(WANTED),$(MADE)),always)
+$(VENV)/.python: $(if $(filter-out $(WANTED),$(MADE)),FORCE)
 	@echo "making an environment in $(VENV): Python $(WANTED), NumPy, SciPy, Cython"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check "setuptools>=77" "cython>=3.1" numpy scipy
 	echo $(WANTED) > $@
 
-always:
+FORCE:
 
 # One installation for each set of extras. All use the objects in build/objects, which are compiled once.
 $(VENV)/.demo: $(VENV)/.python $(SOURCE)
@@ -317,4 +202,4 @@ $(VENV)-minimum/.done: pyproject.toml $(SOURCE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-newest $(VENV)-prereleases $(VENV)-release $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures
+	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-newest build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures

@@ -1,5 +1,4 @@
-"""Build the wheel for each Python at hand, twice; compare, inspect, install and test: `make
-wheels`.
+"""Build the wheel for each Python at hand, twice; compare, inspect, install and test: `make wheel`.
 
 python packaging/wheels.py [--python python3.12 ...] [--out dist] [--tests tests/network ...]
 

@@ -16,8 +16,6 @@ import pytest
 import fastcurv
 
 from .public import public
-from .tools.mutants import mutated
-from .tools.mutants_table import KERNELS, PASSES
 
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
@@ -201,20 +199,17 @@ def test_public_names_are_documented():
 
 
 def test_version_is_equal_in_all_files():
-    """The package, its metadata and the newest entry of the changelog have the same version."""
+    """The package, its metadata, the conda recipe, the citation and the newest entry of the
+    changelog have the same version.
+    """
     declared = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
     assert fastcurv.__version__ == declared
     released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert not released or released[0] == declared
     fallback = re.search(r'VERSION = "([^"]+)"', (PACKAGE / "common" / "runtime.py").read_text())
     assert fallback is None or fallback[1] == declared
-
-
-def test_each_scripted_mutant_occurs_once():
-    """The text that each mutant of `make mutants` replaces occurs exactly once in its file."""
-    for file, old, new in [*KERNELS, *PASSES]:
-        path = ROOT / file if "/" in file else ROOT / "src" / "kernels" / file
-        assert mutated(path.read_text(), old, new) != path.read_text()
+    for name in ("packaging/conda-forge/recipe.yaml", "CITATION.cff"):
+        assert re.search(rf"^ *version: {declared}$", (ROOT / name).read_text(), re.M), name
 
 
 def programs_in_strings(path):

@@ -1,4 +1,4 @@
-"""A sample of the adversarial cases; `make adversary` tries a hundred thousand."""
+"""A sample of the adversarial cases; `python -m tests.adversary.hunt 100000` tries many more."""
 
 import pytest
 

@@ -2,8 +2,8 @@
  * at difficult sizes, in both dtypes.
  *
  * Compiled for aarch64 it tests fc_neon, on x86-64 fc_avx2 and fc_avx512 if the CPU has them,
- * and fc_baseline on both: | make neon cross-compiled, under emulation | make valgrind native,
- * for the instructions that valgrind supports
+ * and fc_baseline on both. CONTRIBUTING.md has the commands that run it under emulation, under
+ * wine and under valgrind.
  *
  * Arguments name the tables; without arguments, all tables are tested. Prints "N passed, M failed";
  * the exit status is 0 if M is 0. Numbers come from a fixed

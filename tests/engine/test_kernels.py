@@ -301,8 +301,8 @@ COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or
     ],
 )
 def test_selftest_program_passes(tmp_path, python, archs):
-    """The program tests/engine/selftest.c, which `make neon` runs for kernels that this CPU cannot
-    run, passes with the extension's own tables.
+    """The program tests/engine/selftest.c, which also runs under emulation for kernels that this
+    CPU cannot run, passes with the extension's own tables.
     """
     library = tmp_path / "selftest.so"
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]

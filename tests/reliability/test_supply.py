@@ -124,24 +124,6 @@ def test_workflows_have_read_permission_and_pin_their_actions(path):
 
 
 @from_a_checkout
-def test_all_files_name_one_repository_and_a_placeholder_is_not_published():
-    """All files contain the same address of the repository, and `--publish` rejects the
-    placeholder.
-    """
-
-    def check(*options):
-        command = [sys.executable, ROOT / "packaging" / "placeholder.py", *options]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    assert check().returncode == 0
-    refused = check("--publish")
-    if "github.com/OWNER/" in (ROOT / "pyproject.toml").read_text():
-        assert refused.returncode == 1 and "placeholder" in refused.stderr
-    else:
-        assert refused.returncode == 0
-
-
-@from_a_checkout
 def test_the_program_of_the_conda_recipe_runs_the_readme():
     """The line of the conda recipe's tests that runs the programs of the README succeeds."""
     recipe = (ROOT / "packaging" / "conda-forge" / "recipe.yaml").read_text()

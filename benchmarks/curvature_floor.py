@@ -62,7 +62,7 @@ def count_kinds(args, numbers):
             command.begin_step(f"net {i - args.first + 1} of {args.nets}")
         facts = random_net(i)
         ob = fc.Objective(*facts)
-        theta = fc.minimize(ob, ob.model.init(seed=i), max_time=10).x
+        theta = fc.minimize(ob, ob.model.init(rng=i), max_time=10).x
         points = (
             fc.classify(ob, theta),
             fc.classify(ob, theta, dense_below=0),

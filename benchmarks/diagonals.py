@@ -60,7 +60,7 @@ def measure(sizes, n_rows, activation, dtype, args):
     model = fc.MLP(sizes, activation, dtype=dtype)
     X, y = rng.standard_normal((n_rows, sizes[0])), rng.integers(sizes[-1], size=n_rows)
     ob = fc.Objective(model, X.astype(dtype), y, n_threads=1)
-    H = ob.hessian(model.init(seed=0))
+    H = ob.hessian(model.init(rng=0))
     v = rng.standard_normal(H.shape[0]).astype(dtype)
     out = np.empty_like(v)
     repeats = max(1, 10**9 // (12 * n_rows * len(v)))
@@ -69,9 +69,9 @@ def measure(sizes, n_rows, activation, dtype, args):
         float(t) for t in np.min([times(jobs, repeats) for _ in range(args.rounds)], 0)
     )
     truth, m = fc.diagonal(H, method="exact").estimate, int(np.ceil(exact / product))
-    same_time = [fc.diagonal(H, m, "hutchinson", seed=i) for i in range(args.seeds)]
-    sketched = [fc.diagonal(H, 60, "xdiag", seed=i) for i in range(args.seeds)]
-    traces = [fc.trace(H, 2 * m, "hutchinson", seed=i) for i in range(args.seeds)]
+    same_time = [fc.diagonal(H, m, "hutchinson", rng=i) for i in range(args.seeds)]
+    sketched = [fc.diagonal(H, 60, "xdiag", rng=i) for i in range(args.seeds)]
+    traces = [fc.trace(H, 2 * m, "hutchinson", rng=i) for i in range(args.seeds)]
     return {
         "product_ms": 1e3 * product,
         "exact_ms": 1e3 * exact,

@@ -98,7 +98,7 @@ def calls_of(sizes, activation, loss, X, y):
     """
     model = fc.MLP(list(sizes), activation)
     ob, other = (fc.Objective(model, X, y, loss, n_threads=1) for _ in range(2))
-    thetas, turn = [model.init(seed=k) for k in range(4)], [0]
+    thetas, turn = [model.init(rng=k) for k in range(4)], [0]
     H, v = other.hessian(thetas[0]), thetas[1]
 
     def gradient():

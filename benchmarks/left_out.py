@@ -43,10 +43,10 @@ def measure(name, rounds):
     X, y = load(return_X_y=True)
     y = scale(y) if loss == "mse" else y
     ob = fc.Objective(fc.MLP(sizes), scale(X), y, loss, l2=l2, n_threads=1)
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
 
     def fit():
-        return fc.minimize(ob, start, verdict=False, seed=0)
+        return fc.minimize(ob, start, verdict=False, rng=0)
 
     theta = fit().x
     exact = fc.leave_one_out(ob, theta, exact=True)

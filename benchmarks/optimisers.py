@@ -72,12 +72,12 @@ def patches_objective(args):
 def train(ob, contender, seed, seconds):
     """Train from one start, and return the loss, gradient norm, counts, time and loss curve."""
     method, options = contender
-    start = ob.model.init(seed=seed)
+    start = ob.model.init(rng=seed)
     found = fc.minimize(
         ob,
         start,
         method,
-        seed=seed,
+        rng=seed,
         max_time=seconds,
         max_iter=MAX_TRAINING_ITERATIONS,
         gradient_tol=GRADIENT_TOL,

@@ -114,14 +114,14 @@ def measure(workload, args):
     options = {"tol": TOL, "relative": "value", "space": args.space}
     jobs = {
         "lowest, then highest": lambda seed: (
-            fc.eigsh(H, N_PER_END, "SA", seed=seed, **options).n_products
-            + fc.eigsh(H, N_PER_END, "LA", seed=seed, **options).n_products
+            fc.eigsh(H, N_PER_END, "SA", rng=seed, **options).n_products
+            + fc.eigsh(H, N_PER_END, "LA", rng=seed, **options).n_products
         ),
         "both ends at once": lambda seed: (
-            fc.eigsh(H, 2 * N_PER_END, "BE", seed=seed, **options).n_products
+            fc.eigsh(H, 2 * N_PER_END, "BE", rng=seed, **options).n_products
         ),
         "density": lambda seed: (
-            fc.spectral_density(H, N_PROBES, N_STEPS, seed=seed, space=args.space).n_products
+            fc.spectral_density(H, N_PROBES, N_STEPS, rng=seed, space=args.space).n_products
         ),
     }
     v, out = np.ones(H.shape[0], "float32"), np.empty(H.shape[0], "float32")
@@ -213,7 +213,7 @@ def measure_small(workload):
     model = fc.MLP(workload.sizes, activation=workload.activation)
     H = fc.Objective(model, X, y, loss=workload.loss, n_threads=1).hessian(flat(layers))
     n = H.shape[0]
-    products = fc.eigsh(H, N_PER_END, max_basis=min(n, 300), seed=0).n_products
+    products = fc.eigsh(H, N_PER_END, max_basis=min(n, 300), rng=0).n_products
     v, out = np.ones(n), np.empty(n)
 
     def products_alone():
@@ -221,7 +221,7 @@ def measure_small(workload):
             H.product(v, out=out)
 
     found = [
-        least_seconds(lambda: fc.eigsh(H, N_PER_END, seed=0)),
+        least_seconds(lambda: fc.eigsh(H, N_PER_END, rng=0)),
         least_seconds(products_alone),
         least_seconds(lambda: np.linalg.eigh(H.to_dense())),
     ]

@@ -42,7 +42,7 @@ def random_net(i: int) -> tuple[Any, np.ndarray, str]:
     model = fc.MLP([n_in, *hidden, n_out], activation="relu")
     ob = fc.Objective(model, X, y, loss=loss, l2=l2)
     name = f"{'-'.join(map(str, model.sizes))} {loss[:6]} N {N} l2 {l2:g}"
-    return ob, model.init(seed=i), name
+    return ob, model.init(rng=i), name
 
 
 def end_class(found: Any) -> str:
@@ -77,7 +77,7 @@ def train_all(args: Any, numbers: dict[str, Any]) -> None:
         ob, start, name = random_net(i)
         command.begin_step(f"net {i}, {name}")
         began = time.perf_counter()
-        found = fc.minimize(ob, start, seed=0, max_time=args.max_time)
+        found = fc.minimize(ob, start, rng=0, max_time=args.max_time)
         took = time.perf_counter() - began
         kinks = getattr(found.report, "n_kinks", 0) or 0
         counts[end_class(found)] += 1

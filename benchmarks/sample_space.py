@@ -51,13 +51,13 @@ def serve_searches(space, args):
         y = rng.integers(workload.sizes[-1], size=rows)
     else:
         y = rng.standard_normal((rows, workload.sizes[-1]))
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     ob = fc.Objective(model, X, y, loss=workload.loss, n_threads=threads)
     for line in sys.stdin:
         H = ob.ggn(theta) if args.ggn else ob.hessian(theta)
         start, before = time.perf_counter(), time.process_time()
         which = "LA" if args.ggn else "BE"
-        pairs = fc.eigsh(H, N_PAIRS, which, space=space, seed=int(line), max_products=args.products)
+        pairs = fc.eigsh(H, N_PAIRS, which, space=space, rng=int(line), max_products=args.products)
         answer = {
             "seconds": time.perf_counter() - start,
             "cpu": time.process_time() - before,

@@ -88,7 +88,7 @@ def time_product(sizes, n_samples, dtype, args):
     X = rng.standard_normal((n_samples, sizes[0]))
     y = rng.integers(sizes[-1], size=n_samples)
     objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
-    hessian = objective.hessian(model.init(seed=0))
+    hessian = objective.hessian(model.init(rng=0))
     v = rng.standard_normal(model.n_params).astype(dtype)
     out = np.empty_like(v)
     hessian.product(v, out=out)

@@ -191,7 +191,7 @@ def two_runs(ob, method):
     import fastcurv as fc
 
     most, theta = 60 if ob.n_params < 200 else 12, ob.model.init(0)
-    limits = {"verdict": False, "gradient_tol": 0.0, "seed": 0}
+    limits = {"verdict": False, "gradient_tol": 0.0, "rng": 0}
 
     def run(count):
         return fc.minimize(ob, theta, method, max_iter=count, **limits)
@@ -298,7 +298,7 @@ def contenders(sizes, ob, X, Y, seconds):
     import fastcurv as fc
 
     scale = np.sqrt(Y.size)
-    limits = {"verdict": False, "max_time": seconds, "fun_target": MIN_MSE, "seed": 0}
+    limits = {"verdict": False, "max_time": seconds, "fun_target": MIN_MSE, "rng": 0}
 
     def scipys(theta):
         end, lowest = time.process_time() + seconds, np.inf

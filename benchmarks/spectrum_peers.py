@@ -51,11 +51,11 @@ class Fastcurv(Contender):
         return self.H.shape[0]
 
     def eigenpairs(self, k, tol, seed):
-        pairs = self.fc.eigsh(self.H, 2 * k, "BE", tol=tol, relative="value", seed=seed)
+        pairs = self.fc.eigsh(self.H, 2 * k, "BE", tol=tol, relative="value", rng=seed)
         return pairs.values, pairs.n_products
 
     def density(self, probes, steps, seed):
-        d = self.fc.spectral_density(self.H, probes, steps, seed=seed)
+        d = self.fc.spectral_density(self.H, probes, steps, rng=seed)
         return d.nodes, d.weights, d.n_products
 
 

@@ -55,7 +55,7 @@ def compare_sources(args, numbers):
     """Print the table of three contenders and three jobs."""
     sizes, rng = [int(m) for m in args.sizes.split(",")], np.random.default_rng(0)
     model = fc.MLP(sizes)
-    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    theta, v = model.init(rng=0), rng.standard_normal(model.n_params)
     V, y = rng.standard_normal((model.n_params, 8)), rng.integers(sizes[-1], size=args.rows)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / "X.npy"

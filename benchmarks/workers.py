@@ -65,7 +65,7 @@ def measure_product(n_workers, args, sizes):
         ob = fc.distributed.Objective(
             model, [partial(make, i) for i in range(args.shards)], client=client
         )
-        theta = model.init(seed=0)
+        theta = model.init(rng=0)
         V = np.random.default_rng(0).standard_normal((model.n_params, args.vectors))
         H = ob.hessian(theta)
         found = H @ V  # computes the state

@@ -27,7 +27,7 @@ def main(scale="normal", out="pictures"):
     sizes = [2**k for k in range(0, pick(scale, 9, 12, 14))]
     X = rng.standard_normal((sizes[-1], 784)).astype("float32")
     ob = fc.Objective(model, X, rng.integers(10, size=sizes[-1]), loss="cross_entropy", n_threads=1)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     v = rng.standard_normal(model.n_params).astype("float32")
     points = [theta, theta * np.float32(0.99)]
     times = {"gradient": [], "Hessian product": []}
@@ -92,9 +92,9 @@ def gradient_errors(scale):
     n_draws = pick(scale, 100, 300, 3000)
     errors = []
     for point in range(5):
-        theta, rng = ob.model.init(seed=point), np.random.default_rng(point)
+        theta, rng = ob.model.init(rng=point), np.random.default_rng(point)
         if point:
-            options = {"max_iter": 2 * point, "batch_size": 64, "seed": point, "verdict": False}
+            options = {"max_iter": 2 * point, "batch_size": 64, "rng": point, "verdict": False}
             theta = fc.minimize(ob, theta, "sgd", **options).x
         g = ob.gradient(theta)
         draws = [[rng.integers(1000, size=b) for _ in range(n_draws)] for b in batches]

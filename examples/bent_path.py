@@ -51,7 +51,7 @@ def reproduce(activation, seeds):
     X, y = digits(300, n_features=16)
     ob = fc.Objective(fc.MLP([16, 16, 10], activation=activation), X, y)
     adam = {"method": "adam", "verdict": False}
-    starts = [ob.model.init(seed=seed) for seed in seeds]
+    starts = [ob.model.init(rng=seed) for seed in seeds]
     a, b = (fc.minimize(ob, x, max_iter=300, learning_rate=1e-2, **adam).x for x in starts)
     curve = Curve(ob, a, b)
     c = fc.minimize(curve, (a + b) / 2, max_iter=200, learning_rate=2e-2, **adam).x

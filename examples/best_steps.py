@@ -25,12 +25,12 @@ def reproduce(seed, n_steps):
     """
     X, y = digits(200, n_features=8)
     ob = fc.Objective(fc.MLP([8, 12, 10], activation="tanh"), X, y)
-    theta = ob.model.init(seed=seed)
+    theta = ob.model.init(rng=seed)
     if n_steps:
         sgd = {"learning_rate": 0.5, "verdict": False}
         theta = fc.minimize(ob, theta, "sgd", max_iter=n_steps, **sgd).x
     g, rows = ob.gradient(theta), []
-    pairs = fc.eigsh(ob.hessian(theta), 10, which="BE", seed=0)
+    pairs = fc.eigsh(ob.hessian(theta), 10, which="BE", rng=0)
     for value, v in zip(pairs.values, pairs.vectors.T):
         slope = abs(g @ v)
         newton = slope / abs(value)

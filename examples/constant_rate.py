@@ -38,7 +38,7 @@ def main(scale="normal", out="pictures"):
             "power 0.6": fc.schedules.power(first, 0.6),
         }
         for color, (name, rate) in zip(plots.CYCLE, rates.items()):
-            options = {"learning_rate": rate, "batch_size": batch_size, "seed": 0, "verdict": False}
+            options = {"learning_rate": rate, "batch_size": batch_size, "rng": 0, "verdict": False}
             run = fc.minimize(ob, start, "sgd", max_iter=epochs, **options)
             excess = np.array(run.history["loss"]) - lowest
             ax.plot(np.maximum(excess, 1e-9), color=color, lw=1.3, label=name)

@@ -34,14 +34,14 @@ def main(scale="normal", out="pictures"):
     for ax, (name, normal) in zip(panels, NETWORKS.items()):
         model = fc.MLP(sizes, activation="relu", batch_norm=normal)
         ob = fc.Objective(model, X, y, loss="cross_entropy")
-        start, seen = model.init(seed=0), []
+        start, seen = model.init(rng=0), []
 
         def look(xk, ob=ob, seen=seen):
             z = preactivations(ob, xk)
             seen.append((z.mean(axis=0), z.std(axis=0)))
 
         look(start)
-        options = {"max_iter": epochs - 1, "batch_size": 64, "seed": 0, "verdict": False}
+        options = {"max_iter": epochs - 1, "batch_size": 64, "rng": 0, "verdict": False}
         run = fc.minimize(ob, start, "sgd", callback=look, **options)
         mean, spread = np.moveaxis(seen, 1, 0)  # (epochs, units) each
         for unit, color in zip(range(3), plots.CYCLE):
@@ -91,9 +91,9 @@ def losses_by_rate(X, y, sizes, epochs, rates, n_seeds):
                 model = fc.MLP(sizes, activation=activation, batch_norm=normal)
                 ob = fc.Objective(model, X, y, loss="cross_entropy")
                 for seed in range(n_seeds):
-                    options = {"batch_size": 64, "seed": seed, "learning_rate": rate}
+                    options = {"batch_size": 64, "rng": seed, "learning_rate": rate}
                     run = fc.minimize(
-                        ob, model.init(seed=seed), "sgd", max_iter=epochs, verdict=False, **options
+                        ob, model.init(rng=seed), "sgd", max_iter=epochs, verdict=False, **options
                     )
                     losses[row, seed] = run.fun
             ends[activation, rate] = np.median(losses, axis=1).tolist()

@@ -37,7 +37,7 @@ def from_narrower(make, width, n_starts, *, seed=0):
     ob, found = make(width), []
     for number in range(n_starts):
         narrow = make(1 + number % width)
-        theta = narrow.model.init(seed=np.random.default_rng([seed, number]))
+        theta = narrow.model.init(rng=np.random.default_rng([seed, number]))
         theta = fc.minimize(
             narrow, theta, "newton-cg", max_iter=300, gradient_tol=1e-9, verdict=False
         ).x

@@ -26,7 +26,7 @@ def main(scale="normal", out="pictures"):
     X = x[np.abs(x - 0.7) > GAP][:, None]
     y = np.sin(2 * X[:, 0]) + NOISE * rng.standard_normal(len(X))
     ob = fc.Objective(fc.MLP([1, 6, 1]), X, y, loss="mse", l2_biases=False)
-    path = fc.regularization_path(ob, np.logspace(-1, -5, 9), seed=0)
+    path = fc.regularization_path(ob, np.logspace(-1, -5, 9), rng=0)
     posteriors = [fc.laplace(*path.at(i)) for i in range(len(path))]
     post = max(posteriors, key=lambda post: post.log_evidence)
     inside, gap = float(post.std(X).mean()), float(post.std([[0.7]])[0])

@@ -37,8 +37,8 @@ def train(scale, seed, **options):
     """Return the result of Adam after all epochs, or earlier with a `patience`."""
     ob, _, _ = problem(scale, seed)
     epochs = pick(scale, 100, 300, 1000)
-    usual = {"batch_size": 32, "learning_rate": 3e-3, "seed": seed, "verdict": False}
-    start = ob.model.init(seed=seed)
+    usual = {"batch_size": 32, "learning_rate": 3e-3, "rng": seed, "verdict": False}
+    start = ob.model.init(rng=seed)
     return fc.minimize(ob, start, "adam", max_iter=epochs, **usual, **options)
 
 

@@ -28,10 +28,10 @@ def reproduce(rate, seed, time=800):
     x = np.linspace(-1, 1, 20)[:, None]
     model = fc.MLP([1, 100, 1], activation="tanh")
     ob = fc.Objective(model, x, 8 * x**4 - 8 * x**2 + 1, loss="mse")
-    theta, losses, steps, sharpness = model.init(seed=seed), [], [], []
+    theta, losses, steps, sharpness = model.init(rng=seed), [], [], []
     for step in range(round(time / rate)):
         if step % round(1 / rate) == 0:
-            pair = fc.eigsh(ob.hessian(theta), 1, which="LA", seed=0)
+            pair = fc.eigsh(ob.hessian(theta), 1, which="LA", rng=0)
             steps.append(step)
             sharpness.append(pair.values[0])
         losses.append(ob.value(theta))

@@ -86,7 +86,7 @@ def steps_during_training(ob, n_starts):
     rows = []
     for seed in range(n_starts):
         options = {"max_iter": 300, "learning_rate": 1e-2, "verdict": False}
-        theta = fc.minimize(ob, ob.model.init(seed=seed), "adam", **options).x
+        theta = fc.minimize(ob, ob.model.init(rng=seed), "adam", **options).x
         g = ob.gradient(theta)
         values, vectors = np.linalg.eigh(ob.hessian(theta).to_dense())
         for at in (*range(5), *range(-5, 0)):

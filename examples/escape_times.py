@@ -43,8 +43,8 @@ def main(scale="normal", out="pictures"):
     ob = fc.Objective(fc.MLP([8, 6, 10]), X, y, loss="cross_entropy", l2=1e-3)
     count = pick(scale, 3, 6, 24)
     samples = {
-        "narrower": fc.sample_critical_points(ob, count, sources="narrower", seed=0),
-        "index": fc.sample_critical_points(ob, count, index=(1, 2, 3), seed=0),
+        "narrower": fc.sample_critical_points(ob, count, sources="narrower", rng=0),
+        "index": fc.sample_critical_points(ob, count, index=(1, 2, 3), rng=0),
     }
     saddles = [
         (source, point)

@@ -37,11 +37,11 @@ def experiment(scale):
     for name, (sizes, activation) in NETWORKS.items():
         ob = fc.Objective(fc.MLP(sizes, activation=activation), X, y, loss="cross_entropy")
         for seed in range(pick(scale, 1, 5, 20)):
-            start = ob.model.init(seed=seed)
+            start = ob.model.init(rng=seed)
             for rate in pick(scale, RATES[2:3], RATES, RATES):
                 options = {"max_iter": EPOCHS, "batch_size": 64, "record_every": 5}
                 run = fc.minimize(
-                    ob, start, "sgd", learning_rate=rate, seed=seed, verdict=False, **options
+                    ob, start, "sgd", learning_rate=rate, rng=seed, verdict=False, **options
                 )
                 kind = fc.classify(ob, run.x, max_products=50).kind
                 for epoch, loss in zip(run.history["iteration"], run.history["loss"]):

@@ -122,7 +122,7 @@ def search_all(ob, way, n_tries, seed):
     """Return the ends of all tries in order; None for a try that ends at no critical point."""
     if way == "sample":
         return points_by_try(
-            fc.sample_critical_points(ob, n_tries, index=REQUESTED_INDICES, seed=seed), n_tries
+            fc.sample_critical_points(ob, n_tries, index=REQUESTED_INDICES, rng=seed), n_tries
         )
     return [
         search_once(ob, way, REQUESTED_INDICES[at % len(REQUESTED_INDICES)], [seed, at])
@@ -145,7 +145,7 @@ def points_by_try(sample, n_tries):
 def search_once(ob, way, index, seed):
     """Return the end of one search from a network trained by Adam for 30 to 3000 steps."""
     rng = np.random.default_rng(seed)
-    theta = ob.model.init(seed=rng)
+    theta = ob.model.init(rng=rng)
     steps = int(np.exp(rng.uniform(np.log(30), np.log(3000))))
     theta = fc.minimize(ob, theta, "adam", max_iter=steps, learning_rate=1e-2, verdict=False).x
     if way == "newton":

@@ -41,7 +41,7 @@ def reproduce(activation, seed):
         ob = fc.Objective(fc.MLP([4, 2, 4], activation=activation), X, X, loss="mse")
     else:
         ob = fc.Objective(fc.MLP([4, 8, 10], activation=activation), X, y, l2=1e-2)
-    points = [ob.model.init(seed=seed)]
+    points = [ob.model.init(rng=seed)]
     fc.minimize(
         GradientNorm(ob), points[0], "l-bfgs", max_iter=3000, gradient_tol=1e-13, verdict=False,
         callback=lambda xk: points.append(xk.copy()),

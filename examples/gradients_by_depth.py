@@ -86,12 +86,12 @@ def profile(ob, init, n_seeds, every):
     gradients, blocks = [], list(range(0, len(ob.model.sizes) - 1, every))
     curvatures = []
     for seed in range(n_seeds):
-        theta = factor * ob.model.init(seed=seed, scheme=scheme)
+        theta = factor * ob.model.init(rng=seed, scheme=scheme)
         gradients.append([np.linalg.norm(b) for _, b in ob.model.unflatten(ob.gradient(theta))])
     hessian = ob.hessian(theta)
     for layer in blocks:
         pairs = fc.eigsh(
-            hessian.restrict(layers=[layer]), k=1, which="LM", tol=1e-2, seed=0, max_products=100
+            hessian.restrict(layers=[layer]), k=1, which="LM", tol=1e-2, rng=0, max_products=100
         )
         curvatures.append((layer + 1, max(abs(pairs.values[0]), 1e-300)))
     return np.exp(np.mean(np.log(np.maximum(gradients, 1e-300)), axis=0)), curvatures

@@ -23,7 +23,7 @@ def main(scale="normal", out="pictures"):
     for width in pick(scale, (2, 8), (2, 4, 8, 16, 28), (2, 4, 8, 16, 32, 64)):
         model = fc.MLP([64, width, 10])
         ob = fc.Objective(model, X, y, loss="cross_entropy", n_threads=1)
-        hessian = ob.hessian(model.init(seed=0))
+        hessian = ob.hessian(model.init(rng=0))
         v = np.ones(ob.n_params)
         n.append(ob.n_params)
         whole.append(mean_seconds(hessian.to_dense))

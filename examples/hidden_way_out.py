@@ -110,7 +110,7 @@ def saddle(X, y, width):
     """
     model = fc.MLP([X.shape[1], width, 10])
     ob = fc.Objective(model, X, y, loss="cross_entropy", l2=1e-3)
-    sample = fc.sample_critical_points(ob, 8, sources="narrower", seed=0)
+    sample = fc.sample_critical_points(ob, 8, sources="narrower", rng=0)
     saddles = [point for point in sample.nontrivial if point.kind == "saddle"]
     return ob, min(saddles, key=lambda point: point.verdict.n_negative).theta
 

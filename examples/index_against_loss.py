@@ -27,7 +27,7 @@ def reproduce(activation, n_classes, n_tries, seed):
     X, y = X[y < n_classes][:60], y[y < n_classes][:60]
     model = fc.MLP([4, 5, n_classes], activation=activation)
     ob = fc.Objective(model, X, y, l2=1e-3)
-    sample = fc.sample_critical_points(ob, n_tries, seed=seed, index=range(9))
+    sample = fc.sample_critical_points(ob, n_tries, rng=seed, index=range(9))
     points = [point for point in sample if not point.trivial]
     spectra = [np.linalg.eigvalsh(ob.hessian(point.theta).to_dense()) for point in points]
     index = [point.verdict.n_negative / ob.n_params for point in points]

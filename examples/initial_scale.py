@@ -36,7 +36,7 @@ def experiment(scale):
         ob = fc.Objective(model, X, y, loss="cross_entropy")
         for factor in pick(scale, FACTORS[::3], FACTORS, FACTORS):
             for seed in range(pick(scale, 1, 5, 20)):
-                theta = factor * model.init(seed=seed, scheme=scheme)
+                theta = factor * model.init(rng=seed, scheme=scheme)
                 g = model.unflatten(ob.gradient(theta))
                 hidden = [np.tanh(z) for z in model.preactivations(theta, X)[:-1]]
                 start = {
@@ -57,7 +57,7 @@ def final_loss(ob, theta, rate):
     it.
     """
     options = {"max_iter": 20, "batch_size": 50, "record_every": 20, "verdict": False}
-    run = fc.minimize(ob, theta, "sgd", learning_rate=rate, seed=0, **options)
+    run = fc.minimize(ob, theta, "sgd", learning_rate=rate, rng=0, **options)
     return float(ob.value(run.x))
 
 

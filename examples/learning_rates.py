@@ -36,7 +36,7 @@ def experiment(scale):
     rows = []
     for name, rate in LEARNING_RATES.items():
         for seed in range(5):
-            options = {"learning_rate": rate, "batch_size": 8, "seed": seed, "verdict": False}
+            options = {"learning_rate": rate, "batch_size": 8, "rng": seed, "verdict": False}
             run = fc.minimize(ob, start, "sgd", max_iter=epochs, **options)
             excess = np.maximum(np.array(run.history["loss"]) - lowest, 1e-16)
             for before, mark in zip([0, *marks], marks):

@@ -27,7 +27,7 @@ def main(scale="normal", out="pictures"):
     X, y = load_wine(return_X_y=True)
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     ob = fc.Objective(fc.MLP([13, 8, 3]), X, y, loss="cross_entropy", l2=1e-3)
-    run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    run = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     z = ob.outputs(run.x)[0]
     exact = fc.leave_one_out(ob, run.x, exact=True)
     one = fc.leave_one_out(ob, run.x)

@@ -23,7 +23,7 @@ def draw_samples(rng, N):
 
 def fitted(X, y, loss, outputs=1):
     ob = fc.Objective(fc.MLP([1, 12, outputs]), X - 1.5, y, loss=loss, l2=1e-4)
-    run = fc.minimize(ob, ob.model.init(seed=1), max_iter=400, seed=0)
+    run = fc.minimize(ob, ob.model.init(rng=1), max_iter=400, rng=0)
     return run, lambda rows: ob.model.predict(run.x, rows - 1.5)
 
 

@@ -53,7 +53,7 @@ def main(scale="normal", out="pictures"):
 
 def solve(ob, seed):
     """Return the result of training from one start until it converges."""
-    start = ob.model.init(seed=seed)
+    start = ob.model.init(rng=seed)
     adam = {"max_iter": 300, "learning_rate": 3e-2, "verdict": False}
     theta = fc.minimize(ob, start, "adam", **adam).x
     return fc.minimize(ob, theta, "newton-cg", max_iter=300)

@@ -28,7 +28,7 @@ def reproduce(width, seed):
     X, y = digits(300, n_features=16)
     model = fc.MLP([16, width, 10], activation="tanh")
     ob, adam = fc.Objective(model, X, y), {"learning_rate": 1e-2, "verdict": False}
-    starts = [model.init(seed=2 * seed), model.init(seed=2 * seed + 1)]
+    starts = [model.init(rng=2 * seed), model.init(rng=2 * seed + 1)]
     a, b = (fc.minimize(ob, start, "adam", max_iter=300, **adam).x for start in starts)
     nearest = fc.structure.nearest_copy(model, a, b)
     order = np.random.default_rng(seed).permutation(width)

@@ -65,8 +65,8 @@ def experiment(scale):
 
 def facts_at_end(ob, seed):
     """Return the loss at the end of a run, the verdict, three counts and two naive ones."""
-    steps = {"max_iter": 5000, "seed": 0}
-    run = fc.minimize(ob, ob.model.init(seed=seed), "lm", gradient_tol=1e-12, **steps)
+    steps = {"max_iter": 5000, "rng": 0}
+    run = fc.minimize(ob, ob.model.init(rng=seed), "lm", gradient_tol=1e-12, **steps)
     if run.kind in ("not_critical", "undecided"):
         run = fc.minimize(ob, run.x, "trust-region", **steps)
     theta, verdict = run.x, run.report or fc.classify(ob, run.x)

@@ -55,7 +55,7 @@ def main(scale="normal", out="pictures"):
     ]
 
     count = pick(scale, 4, 20, 100)
-    usual = [ob.model.init(seed=seed) for seed in range(count)]
+    usual = [ob.model.init(rng=seed) for seed in range(count)]
     figure = plots.new_figure((7.6, 4.8))
     panels = figure.subplots(1, 2, sharey=True)
     close, random = run_ends(ob, starts, best), run_ends(ob, usual, best)
@@ -109,7 +109,7 @@ def run_ends(ob, starts, best):
     for method in METHODS:
         found[method] = []
         for theta in starts:
-            run = fc.minimize(ob, theta, method, max_iter=200, seed=0)
+            run = fc.minimize(ob, theta, method, max_iter=200, rng=0)
             gap = (run.fun - best) / best
             saddle = run.kind == "saddle" and run.report.certified
             place = SADDLE if saddle else MINIMUM if gap <= 1e-8 else ELSEWHERE

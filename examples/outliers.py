@@ -28,12 +28,12 @@ def reproduce(activation, batch_norm, seed, moments):
     """Return the highest 20 eigenvalues at each moment of a training."""
     X, y = digits(300, n_features=16)
     model = fc.MLP([16, 16, 16, 16, 10], activation=activation, batch_norm=batch_norm)
-    ob, theta, spectra = fc.Objective(model, X, y), model.init(seed=seed), []
+    ob, theta, spectra = fc.Objective(model, X, y), model.init(rng=seed), []
     for before, moment in zip((0, *moments), moments):
         if moment > before:
             sgd = {"learning_rate": 0.3, "max_iter": moment - before, "verdict": False}
             theta = fc.minimize(ob, theta, "sgd", **sgd).x
-        pairs = fc.eigsh(ob.hessian(theta), 20, which="LA", tol=1e-4, seed=0)
+        pairs = fc.eigsh(ob.hessian(theta), 20, which="LA", tol=1e-4, rng=0)
         spectra.append(np.sort(pairs.values)[::-1])
     return np.array(spectra)
 

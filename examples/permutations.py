@@ -24,7 +24,7 @@ def main(scale="normal", out="pictures"):
         fc.MLP([16, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-4
     )
     theta = fc.minimize(
-        ob, ob.model.init(seed=0), "adam", max_iter=pick(scale, 100, 500, 1000), learning_rate=1e-2
+        ob, ob.model.init(rng=0), "adam", max_iter=pick(scale, 100, 500, 1000), learning_rate=1e-2
     ).x
     theta = fc.minimize(ob, theta, "newton-cg", max_iter=200).x
     rng = np.random.default_rng(0)

@@ -90,7 +90,7 @@ def gradients_to_halve_loss(ob, start, method, **options):
         max_iter=MAX_GRADIENTS,
         fun_target=ob.value(start) / 2,
         verdict=False,
-        seed=0,
+        rng=0,
         **options,
     )
     if run.stopped != "target":
@@ -157,7 +157,7 @@ def first_losses(ob, method, rate, n_starts):
     """
     steps, rises = [], []
     for seed in range(n_starts):
-        options = {"max_iter": 80, "seed": 0, "verdict": False, "learning_rate": rate}
+        options = {"max_iter": 80, "rng": 0, "verdict": False, "learning_rate": rate}
         run = fc.minimize(ob, start_near_saddle(ob, seed), method, **options)
         losses = np.array(run.history["loss"])
         steps.append(first_index(losses < 0.95 * losses[0]))
@@ -169,7 +169,7 @@ def plot_curves(ax, ob, rates):
     """Draw the loss from one start near the saddle, and return the steps until each is halved."""
     start, falls = start_near_saddle(ob, 0), {}
     for color, (method, rate) in zip(plots.CYCLE, rates.items()):
-        options = {"max_iter": 80, "seed": 0, "verdict": False, "learning_rate": rate}
+        options = {"max_iter": 80, "rng": 0, "verdict": False, "learning_rate": rate}
         losses = np.array(fc.minimize(ob, start, method, **options).history["loss"])
         ax.plot(losses, color=color, lw=1.5, label=f"{method}, rate {rate:.2g}")
         falls[method] = first_index(losses < losses[0] / 2)
@@ -198,14 +198,14 @@ def fastest_rate(table):
 
 def start_near_saddle(ob, seed, scale=0.05):
     """Return a start close to the saddle where every weight is zero."""
-    return scale * ob.model.init(seed=seed)
+    return scale * ob.model.init(rng=seed)
 
 
 def saturated_start(ob, seed, shift=8.0):
     """Return a start with every hidden unit saturated, and the last bias such that the mean output
     fits the class frequencies.
     """
-    theta = ob.model.init(seed=seed)
+    theta = ob.model.init(rng=seed)
     (_, hidden_bias), (W, bias) = ob.model.unflatten(theta)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], hidden_bias.size)
     hidden_bias[:] = shift * signs

@@ -85,10 +85,10 @@ def losses_of_starts(name, sizes, scale):
     ob = objective(name, sizes)
     rows = []
     for seed in range(pick(scale, 20, 20, 60)):
-        theta = ob.model.init(seed=seed)
+        theta = ob.model.init(rng=seed)
         adam = {"max_iter": 300, "learning_rate": 3e-2, "verdict": False}
         theta = fc.minimize(ob, theta, "adam", **adam).x
-        run = fc.minimize(ob, theta, "newton-cg", max_iter=500, seed=0)
+        run = fc.minimize(ob, theta, "newton-cg", max_iter=500, rng=0)
         proved = run.kind == "minimum" and run.report.certified
         key = {"data": name, "width": sizes[0], "depth": len(sizes), "seed": seed}
         rows.append(key | {"loss": float(run.fun), "proved": int(proved)})

@@ -21,7 +21,7 @@ DECAY = 0.95
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 300, 1000, 1797), n_features=16)
     ob = fc.Objective(fc.MLP([16, 12, 10]), X, y, loss="cross_entropy")
-    theta, rng = ob.model.init(seed=0), np.random.default_rng(0)
+    theta, rng = ob.model.init(rng=0), np.random.default_rng(0)
     full = ob.gradient(theta)
     n_steps = 120
     seen, plain, corrected, average = [], [], [], 0.0

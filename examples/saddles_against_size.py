@@ -52,7 +52,7 @@ def teacher_outputs(teacher):
     """Return the outputs of a teacher of ten units for 100 samples."""
     X = np.random.default_rng(teacher).standard_normal((100, 2))
     model = fc.MLP([2, 10, 1])
-    y = model.predict(3 * model.init(seed=teacher), X)
+    y = model.predict(3 * model.init(rng=teacher), X)
     return X, (y - y.mean(axis=0)) / y.std(axis=0)
 
 
@@ -78,7 +78,7 @@ def search_critical_points(ob, n_tries, seed):
 
 def random_start(ob, rng):
     """Return random weights, in half of the cases after some training."""
-    theta = rng.uniform(0.5, 3) * ob.model.init(seed=rng)
+    theta = rng.uniform(0.5, 3) * ob.model.init(rng=rng)
     if rng.random() < 0.5:
         return theta
     steps = int(10 ** rng.uniform(1, 3))
@@ -152,7 +152,7 @@ def count_descents(width, n_teachers, n_starts=2):
         X, y = teacher_outputs(teacher)
         ob = fc.Objective(fc.MLP([2, width, 1]), X, y, loss="mse", l2=1e-3)
         for seed in range(n_starts):
-            run = fc.minimize(ob, ob.model.init(seed=seed), "trust-region", seed=0)
+            run = fc.minimize(ob, ob.model.init(rng=seed), "trust-region", rng=0)
             ended.append(run.kind == "minimum" and run.report.certified)
     return sum(ended), len(ended)
 

@@ -72,7 +72,7 @@ def experiment(scale):
 
 def start_with_spread(ob, seed, spread=0.1):
     """Return a start whose outputs, before softmax, have the standard deviation ``spread``."""
-    theta = ob.model.init(seed=seed)
+    theta = ob.model.init(rng=seed)
     W = ob.model.unflatten(theta)[-1][0]
     W *= spread / ob.model.predict(theta, ob.X).std()
     return theta
@@ -87,7 +87,7 @@ def final_loss(ob, start, rate):
         max_iter=40,
         batch_size=64,
         learning_rate=rate,
-        seed=0,
+        rng=0,
         verdict=False,
         record_every=40,
     )

@@ -24,7 +24,7 @@ def reproduce(activation, width, n_starts):
     ob = fc.Objective(model, X[:200], y[:200], l2=1e-2)
     aside = fc.Objective(model, X[200:], y[200:])
     ends = [
-        fc.minimize(ob, model.init(seed=seed), "l-bfgs", max_iter=500, verdict=False)
+        fc.minimize(ob, model.init(rng=seed), "l-bfgs", max_iter=500, verdict=False)
         for seed in range(n_starts)
     ]
     return np.array([aside.value(end.x) for end in ends])

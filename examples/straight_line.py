@@ -29,7 +29,7 @@ def reproduce(activation, method, batch_norm, seed):
     X, y = digits(400)
     model = fc.MLP([64, 32, 32, 10], activation=activation, batch_norm=batch_norm)
     ob, rate = fc.Objective(model, X, y), {"sgd": 0.5, "adam": 1e-2}[method]
-    starts, paths = [model.init(seed=seed), model.init(seed=1000 + seed)], []
+    starts, paths = [model.init(rng=seed), model.init(rng=1000 + seed)], []
     for start in starts:
         path = [start]
         fc.minimize(

@@ -105,7 +105,7 @@ def leave_another_saddle(n_samples=300, n_batches=20):
     """
     X, y = digits(n_samples, n_features=8)
     ob = fc.Objective(fc.MLP([8, 4, 10]), X, y, loss="cross_entropy", l2=1e-3)
-    trained = fc.minimize(ob, ob.model.init(seed=1), "adam", max_iter=60, seed=0, verdict=False).x
+    trained = fc.minimize(ob, ob.model.init(rng=1), "adam", max_iter=60, rng=0, verdict=False).x
     saddle = fc.find_critical_point(ob, trained, index=1).x
     n_steps = N_EPOCHS * n_batches
     options = {"learning_rate": fc.schedules.constant_then_decay(0.1, n_steps // 2)}
@@ -124,7 +124,7 @@ def leave_another_saddle(n_samples=300, n_batches=20):
 def descend(ob, theta, n_steps, **options):
     """Return the losses of gradient descent, which does not stop where the gradient is zero."""
     fixed = {"max_iter": n_steps, "gradient_tol": 0.0, "verdict": False}
-    options = {"learning_rate": 1.0, "seed": 0} | options | fixed
+    options = {"learning_rate": 1.0, "rng": 0} | options | fixed
     return np.array(fc.minimize(ob, theta, "sgd", **options).history["loss"])
 
 

@@ -20,9 +20,9 @@ QUADRATIC = r"$\frac{1}{2}d^\top Hd$"
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 200, 1797, 1797))
     ob = fc.Objective(fc.MLP([64, 16, 10], activation="tanh"), X, y, loss="cross_entropy")
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     trained = fc.minimize(
-        ob, start, "adam", max_iter=pick(scale, 20, 200, 200), learning_rate=1e-2, seed=0
+        ob, start, "adam", max_iter=pick(scale, 20, 200, 200), learning_rate=1e-2, rng=0
     ).x
     rng = np.random.default_rng(1)
     distances = np.logspace(-3.5, 0.5, 25)

@@ -32,7 +32,7 @@ def experiment(scale):
         return fc.Objective(model, X, y, loss="cross_entropy", l2=1e-3, n_threads=1)
 
     narrow = objective(8)
-    theta = fc.minimize(narrow, narrow.model.init(seed=0), "newton-cg", seed=0).x
+    theta = fc.minimize(narrow, narrow.model.init(rng=0), "newton-cg", rng=0).x
     rows = []
     for n in pick(scale, (10**4, 10**5), 10 ** np.arange(4, 8), 10 ** np.arange(4, 8)):
         ob = objective(int(round(n / 75)))
@@ -44,7 +44,7 @@ def experiment(scale):
         ob, before = objective((row["n"] - 10) // 75), peak_gigabytes()
         wide = add_zero_units(narrow.model, theta, ob.model)
         start = time.process_time()
-        found = fc.classify(ob, wide, max_products=30, seed=0)
+        found = fc.classify(ob, wide, max_products=30, rng=0)
         row |= {"verdict": time.process_time() - start, "kind": found.kind}
         row |= {"certified": int(found.certified), "products": found.n_products}
         row["verdict_memory"] = peak_gigabytes() if peak_gigabytes() > before else np.nan

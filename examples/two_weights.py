@@ -56,7 +56,7 @@ class Plane:
 
     def __init__(self, ob, seed):
         rng = np.random.default_rng(seed)
-        self.ob, self.theta = ob, 2 * ob.model.init(seed=seed)
+        self.ob, self.theta = ob, 2 * ob.model.init(rng=seed)
         self.two = rng.choice(ob.n_params, 2, replace=False)
 
     def at(self, w):

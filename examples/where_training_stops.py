@@ -73,7 +73,7 @@ def experiment(scale):
         for l2 in PENALTIES:
             ob = fc.Objective(fc.MLP(sizes), X, y, loss="cross_entropy", l2=l2)
             for seed in range(pick(scale, 1, 5, 20)):
-                start = ob.model.init(seed=seed)
+                start = ob.model.init(rng=seed)
                 for training in (RANDOM, *TRAININGS):
                     shorter = pick(scale, 20, 1, 1)
                     theta = (
@@ -90,7 +90,7 @@ def train(ob, start, training, seed, shorter=1):
     if batches == "mini-batches":
         options = options | {"batch_size": 32}
     max_iter = EPOCHS[batches] // shorter
-    return fc.minimize(ob, start, method, max_iter=max_iter, seed=seed, verdict=False, **options).x
+    return fc.minimize(ob, start, method, max_iter=max_iter, rng=seed, verdict=False, **options).x
 
 
 def facts_at_end(ob, start, theta):
@@ -98,7 +98,7 @@ def facts_at_end(ob, start, theta):
     where descent by the trust-region method leads from there.
     """
     verdict = fc.classify(ob, theta)
-    down = fc.minimize(ob, theta, "trust-region", max_iter=500, seed=0)
+    down = fc.minimize(ob, theta, "trust-region", max_iter=500, rng=0)
     return {
         "n": ob.n_params,
         "start_loss": float(ob.value(start)),

@@ -72,7 +72,7 @@ def broken_trainings(X, y, depth):
     }
     found = {}
     for cause, (ob, factor, shift, rate) in stands.items():
-        theta = factor * ob.model.init(seed=0)
+        theta = factor * ob.model.init(rng=0)
         for _, b in ob.model.unflatten(theta)[:-1]:
             b += shift
         found[cause] = ob, theta, {"learning_rate": rate}

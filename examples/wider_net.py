@@ -60,7 +60,7 @@ def kinds_after_widening(activation, data):
     kinds = []
     for seed, (X, y) in enumerate(data):
         ob = objective(X, y, 2, activation, l2=1e-3)
-        theta = train_to_critical_point(ob, ob.model.init(seed=seed))
+        theta = train_to_critical_point(ob, ob.model.init(rng=seed))
         if fc.classify(ob, theta).kind == "minimum":
             embedded = add_zero_unit(ob.model, theta)
             kinds.append(fc.classify(objective(X, y, 3, activation, l2=1e-3), embedded).kind)
@@ -86,7 +86,7 @@ def train_and_widen(X, y, widths, seed):
     and the last point.
     """
     ob = objective(X, y, widths[0])
-    theta = train_to_critical_point(ob, ob.model.init(seed=seed))
+    theta = train_to_critical_point(ob, ob.model.init(rng=seed))
     steps = []
     for width in widths[1:]:
         stuck = fc.classify(ob, theta)

@@ -233,7 +233,7 @@ class Objective(AnyObjective):
     >>> ob = fc.distributed.Objective(
     ...     fc.MLP([4, 8, 3]), [partial(shard, i) for i in range(8)], client=Client()
     ... )  # doctest: +SKIP
-    >>> fc.eigsh(ob.hessian(ob.model.init(seed=0)), k=2).values  # doctest: +SKIP
+    >>> fc.eigsh(ob.hessian(ob.model.init(rng=0)), k=2).values  # doctest: +SKIP
     """
 
     client: Any

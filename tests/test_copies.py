@@ -100,7 +100,7 @@ def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):
     d = 4 if isinstance(loss, str) and loss == "gaussian_nll" else 3
     m = fc.MLP([3, 4, d], nets.OWN.get(activation, activation), dtype=dtype, **model)
     ob = KINDS[kind](m, X, y, loss, l2=0.02, l2_biases=len(activation) % 2 == 0)
-    return ob, m.init(seed=1)
+    return ob, m.init(rng=1)
 
 
 # --- results of objects
@@ -185,7 +185,7 @@ def of_network(model, theta):
     rows = np.linspace(-2, 2, 12).reshape(4, 3).astype(model.dtype)
     return [
         repr(model),
-        model.init(seed=3),
+        model.init(rng=3),
         model.predict(theta, rows),
         model.shapes,
         model.n_params,
@@ -229,7 +229,7 @@ def operators():
             if loss == "mse":
                 K = few.ggn(theta).reduced("outputs")
                 ops |= {"outputs": K, "outputs, cast": K.astype("float32")}
-                ops |= {"inputs": wide.hessian(wide.model.init(seed=0)).reduced("inputs")}
+                ops |= {"inputs": wide.hessian(wide.model.init(rng=0)).reduced("inputs")}
             if dtype == "float64":
                 ops["samples, cast"] = H.reduced("samples").astype("float32")
             for name, op in ops.items():
@@ -238,24 +238,24 @@ def operators():
                 yield f"operator, {name}, {loss}, {dtype}, used", op, of_operator, (theta,)
     A = np.diag(np.arange(1.0, 9))
     yield "matrix", MatrixOperator(A, True), of_operator, (A[0],)
-    yield "spectrum", PrescribedSpectrum(np.arange(1.0, 9), seed=0), of_operator, (A[0],)
+    yield "spectrum", PrescribedSpectrum(np.arange(1.0, 9), rng=0), of_operator, (A[0],)
 
 
 def results():
     ob, theta = drawn("own, coupled")
-    run = fc.minimize(ob, theta, seed=0)
+    run = fc.minimize(ob, theta, rng=0)
     assert run.kind == "minimum"
     yield "objective at a minimum", ob, of_objective, (run.x,)
     H, G = ob.hessian(run.x), drawn("mse")[0].ggn(theta)
-    results = {"run": run, "verdict": run.report, "eigenpairs": fc.eigsh(H, 2, seed=0)}
-    results["pairs in a space"] = fc.eigsh(G, 2, seed=0, space="outputs") if G.shape[0] > 72 else ()
-    results |= {"density": fc.spectral_density(H, seed=0), "inertia": fc.inertia(H)}
-    results |= {"trace": fc.trace(H, seed=0), "diagonal": fc.diagonal(H, seed=0)}
-    results |= {"norm": fc.frobenius_norm(H, seed=0), "eigenvalues": fc.eigvalsh(H)}
+    results = {"run": run, "verdict": run.report, "eigenpairs": fc.eigsh(H, 2, rng=0)}
+    results["pairs in a space"] = fc.eigsh(G, 2, rng=0, space="outputs") if G.shape[0] > 72 else ()
+    results |= {"density": fc.spectral_density(H, rng=0), "inertia": fc.inertia(H)}
+    results |= {"trace": fc.trace(H, rng=0), "diagonal": fc.diagonal(H, rng=0)}
+    results |= {"norm": fc.frobenius_norm(H, rng=0), "eigenvalues": fc.eigvalsh(H)}
     results |= {"diagnosis": fc.diagnose(ob, run.x), "search": fc.find_critical_point(ob, theta)}
-    results["sample"] = fc.sample_critical_points(ob, 2, seed=0)
+    results["sample"] = fc.sample_critical_points(ob, 2, rng=0)
     for method in ("adam", "lbfgs", "gauss-newton"):
-        results[method] = fc.minimize(drawn("mse")[0], theta, method=method, max_iter=5, seed=0)
+        results[method] = fc.minimize(drawn("mse")[0], theta, method=method, max_iter=5, rng=0)
     for name, result in results.items():
         yield f"result, {name}", result, contents, ()
 
@@ -319,7 +319,7 @@ def test_copying_a_krylov_run_raises():
     """Copying or pickling a Krylov run raises TypeError, because the copy would share the memory of
     the basis.
     """
-    for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), seed=0)):
+    for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), rng=0)):
         run.extend(1)
         for duplicate in WAYS.values():
             with pytest.raises(TypeError, match="^a Krylov .* cannot be copied or pickled"):
@@ -336,13 +336,13 @@ USES = {
     "a Jacobian": lambda ob, theta: ob.jacobian(theta).T @ np.ones(3 * N),
     "a bound": lambda ob, theta: ob.rounding_bound(theta),
     "column bounds": lambda ob, theta: ob.hessian(theta).column_error_bounds(),
-    "eigenpairs": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, seed=0),
-    "pairs of the GGN": lambda ob, theta: fc.eigsh(ob.ggn(theta), 2, seed=0),
-    "a density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), seed=0),
+    "eigenpairs": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, rng=0),
+    "pairs of the GGN": lambda ob, theta: fc.eigsh(ob.ggn(theta), 2, rng=0),
+    "a density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), rng=0),
     "a verdict": lambda ob, theta: fc.classify(ob, theta),
-    "a run": lambda ob, theta: fc.minimize(ob, theta, max_iter=3, seed=0),
+    "a run": lambda ob, theta: fc.minimize(ob, theta, max_iter=3, rng=0),
     "L-BFGS": lambda ob, theta: fc.minimize(ob, theta, method="lbfgs", max_iter=3),
-    "adam": lambda ob, theta: fc.minimize(ob, theta, method="adam", max_iter=3, seed=0),
+    "adam": lambda ob, theta: fc.minimize(ob, theta, method="adam", max_iter=3, rng=0),
     "least squares": lambda ob, theta: fc.minimize(ob, theta, method="gauss-newton", max_iter=3),
     "a batch": lambda ob, theta: ob.batch(slice(1, 9)).gradient(theta),
     "batches": lambda ob, theta: [
@@ -384,7 +384,7 @@ def test_unused_objectives_are_freed_without_garbage_collection(tmp_path):
     for name in "Xy":
         np.save(tmp_path / f"{name}.npy", X)
     m = fc.MLP([3, 4, 3])
-    theta = m.init(seed=0)
+    theta = m.init(rng=0)
 
     def of_files():
         names = tmp_path / "X.npy", tmp_path / "y.npy"

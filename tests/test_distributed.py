@@ -50,7 +50,7 @@ def local_and_distributed(client, dtype="float64", weights=True, **options):
         model, [partial(rows, i, weights=weights) for i in range(SHARDS)], client=client, **options
     )
     a = fc.Objective(model, X, y, sample_weight=w[0] if w else None, **options)
-    return a, b, model.init(seed=0)
+    return a, b, model.init(rng=0)
 
 
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
@@ -75,7 +75,7 @@ def test_shards_and_local_blocks_give_bitwise_identical_results(client):
     model = fc.MLP(SIZES)
     a = fc.StreamedObjective(model, X, y, block_rows=100, n_threads=1)
     b = fc.distributed.Objective(model, [partial(rows, 100, N=0, weights=False)] * 9, client=client)
-    theta, v = model.init(seed=0), np.ones(model.n_params)
+    theta, v = model.init(rng=0), np.ones(model.n_params)
     assert np.array_equal(a.gradient(theta), b.gradient(theta))
     assert np.array_equal(a.hessian(theta) @ v, b.hessian(theta) @ v)
 
@@ -83,16 +83,16 @@ def test_shards_and_local_blocks_give_bitwise_identical_results(client):
 def test_algorithms_give_the_same_results_on_shards(client):
     a, b, theta = local_and_distributed(client, weights=False, l2=1e-2)
     H, K = a.hessian(theta), b.hessian(theta)
-    assert np.abs(fc.eigsh(H, k=2, seed=0).values - fc.eigsh(K, k=2, seed=0).values).max() <= 1e-9
-    density = [fc.spectral_density(op, seed=0, n_probes=2, n_steps=10).nodes for op in (H, K)]
+    assert np.abs(fc.eigsh(H, k=2, rng=0).values - fc.eigsh(K, k=2, rng=0).values).max() <= 1e-9
+    density = [fc.spectral_density(op, rng=0, n_probes=2, n_steps=10).nodes for op in (H, K)]
     assert np.abs(density[0] - density[1]).max() <= 1e-9
-    run = fc.minimize(a, theta, "newton-cg", max_iter=60, seed=0)
+    run = fc.minimize(a, theta, "newton-cg", max_iter=60, rng=0)
     assert run.success
     found, known = fc.classify(b, run.x), fc.classify(a, run.x)
     assert (found.kind, found.certified) == (known.kind, known.certified) == ("minimum", True)
-    down = fc.minimize(b, theta, "newton-cg", max_iter=2, seed=0)
+    down = fc.minimize(b, theta, "newton-cg", max_iter=2, rng=0)
     assert down.fun < b.value(theta)
-    epochs = [fc.minimize(ob, theta, "adam", batch_size=150, max_iter=1, seed=0).x for ob in (a, b)]
+    epochs = [fc.minimize(ob, theta, "adam", batch_size=150, max_iter=1, rng=0).x for ob in (a, b)]
     assert np.abs(epochs[0] - epochs[1]).max() <= 1e-12
 
 
@@ -122,7 +122,7 @@ def test_shards_can_be_paths_futures_or_delayed_values(client, tmp_path):
     given = client.submit(lambda: (X[30:], y[30:], w[30:]), pure=False)
     delayed = pytest.importorskip("dask").delayed(rows)
     model = fc.MLP(SIZES)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     want = fc.Objective(model, X, y, sample_weight=w).value(theta)
     for shards in ([str(tmp_path / "0.npz"), given], [delayed(0), delayed(1)]):
         ob = fc.distributed.Objective(model, shards, client=client)
@@ -173,7 +173,7 @@ def test_theta_is_sent_once_per_point(client, monkeypatch):
     a, b, _ = local_and_distributed(client)
     model = fc.MLP([5, 200, 3])
     ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(3)], client=client)
-    H, sent = ob.hessian(model.init(seed=0)), []
+    H, sent = ob.hessian(model.init(rng=0)), []
     submit = client.submit
     monkeypatch.setattr(
         client, "submit", lambda f, *a, **k: (sent.append(f.__name__), submit(f, *a, **k))[1]
@@ -189,7 +189,7 @@ def test_killed_workers_do_not_change_results_bitwise():
     products and the run are bitwise identical for one, two and three workers.
     """
     model = fc.MLP(SIZES)
-    theta, V = model.init(seed=0), np.random.default_rng(0).standard_normal((93, 3))[:89]
+    theta, V = model.init(rng=0), np.random.default_rng(0).standard_normal((93, 3))[:89]
     found = []
     for n_workers, kill in ((1, False), (2, False), (3, True)):
         with (
@@ -220,7 +220,7 @@ def test_killed_workers_do_not_change_results_bitwise():
                 if time.monotonic() >= until:
                     break
                 assert np.array_equal(products, found[0][0])
-            run = fc.minimize(ob, theta, "newton-cg", max_iter=3, seed=0)
+            run = fc.minimize(ob, theta, "newton-cg", max_iter=3, rng=0)
             stop.set()
             if kill:
                 thread.join()
@@ -243,7 +243,7 @@ def test_no_task_is_pinned_to_a_worker(client):
     ob = fc.distributed.Objective(
         fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
     )
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     before = ob.gradient(theta)
     assert client.run_on_scheduler(pinned) <= earlier
     ob._workers, ob._looked = frozenset(), 0.0  # as if all workers had just joined
@@ -259,7 +259,7 @@ def test_killing_all_workers_does_not_change_results_bitwise():
     ):
         model = fc.MLP(SIZES)
         ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(4)], client=client)
-        H, v = ob.hessian(model.init(seed=0)), np.ones(model.n_params)
+        H, v = ob.hessian(model.init(rng=0)), np.ones(model.n_params)
         before = H @ v
         for pid in client.run(os.getpid).values():
             os.kill(pid, signal.SIGKILL)
@@ -337,8 +337,8 @@ def test_client_created_from_an_address_is_closed_with_the_objective(client):
         own = ob.client
         assert own is not client and own.status == "running"
         X, y, w = whole(3)
-        there = fc.Objective(model, X, y, sample_weight=w).value(model.init(seed=0))
-        assert ob.value(model.init(seed=0)) == pytest.approx(there, rel=1e-13)
+        there = fc.Objective(model, X, y, sample_weight=w).value(model.init(rng=0))
+        assert ob.value(model.init(rng=0)) == pytest.approx(there, rel=1e-13)
     assert own.status == "closed" and client.status == "running"
 
 
@@ -487,7 +487,7 @@ def test_lost_scheduler_raises_an_error_that_names_it():
     with scheduler_process() as (process, address), dask.Client(address) as client:
         shards = [partial(small_shard, i) for i in range(3)]
         b = fc.distributed.Objective(fc.MLP(SIZES), shards, client=client)
-        theta = b.model.init(seed=0)
+        theta = b.model.init(rng=0)
         b.value(theta)
         process.kill()
         process.wait()

@@ -337,7 +337,7 @@ def minimum(*arguments, **options):
     """Return an objective and a proved minimum without zero eigenvalues."""
     for seed in range(30):
         ob = objective(*arguments, seed=options.get("seed", 0) + seed, **without_seed(options))
-        run = fc.minimize(ob, ob.model.init(seed=seed), max_time=20)
+        run = fc.minimize(ob, ob.model.init(rng=seed), max_time=20)
         point = run.report
         if point is not None and point.certified and point.kind == "minimum" and point.n_zero == 0:
             hidden = ob.model.unflatten(run.x)[:-1]
@@ -419,7 +419,7 @@ def with_unit_off():
 
 def flat_linear(sizes, seed):
     ob = objective(sizes, "identity", "mse", 0.0, seed=seed)
-    return ob, fc.minimize(ob, ob.model.init(seed=0), max_time=20).x
+    return ob, fc.minimize(ob, ob.model.init(rng=0), max_time=20).x
 
 
 LOWER, AVERAGE, HIGHER = "lower", "average", "higher"

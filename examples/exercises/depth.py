@@ -63,7 +63,7 @@ X = rng.standard_normal((40, 3))
 model = fc.MLP([3, 6, 2], activation="tanh", batch_norm=True)
 ob = fc.Objective(model, X, rng.standard_normal((40, 2)), loss="mse")
 W = slice(0, 18)  # the weights of the first layer
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 theta[W] *= 30  # so large that the small number in the denominator does not matter
 for c in (0.5, 2.0, 10.0):
     scaled = theta.copy()

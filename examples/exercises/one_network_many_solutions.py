@@ -24,7 +24,7 @@ import numpy as np
 import fastcurv as fc
 
 model = fc.MLP([2, 3, 1], activation="tanh")
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 signs = [units for k in range(4) for units in combinations(range(3), k)]
 copies = {
     tuple(

@@ -54,7 +54,7 @@ X = np.random.default_rng(1).standard_normal((50, 3))
 y = np.tanh(X[:, :1]) + np.tanh(X[:, 1:2] - 1) * np.tanh(X[:, 2:])
 narrow = fc.Objective(fc.MLP([3, 2, 1], activation="tanh"), X, y, loss="mse")
 wide = fc.Objective(fc.MLP([3, 3, 1], activation="tanh"), X, y, loss="mse")
-theta = fc.minimize(narrow, seed=0).x
+theta = fc.minimize(narrow, rng=0).x
 (W1, b1), (W2, b2) = narrow.model.unflatten(theta)
 for share in (0.0, 0.3, -2.0):
     *layers, last = split(W1, b1, W2, share)

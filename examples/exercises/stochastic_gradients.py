@@ -25,7 +25,7 @@ import fastcurv as fc
 rng = np.random.default_rng(0)
 X, y = rng.standard_normal((60, 5)), rng.integers(3, size=60)
 ob = fc.Objective(fc.MLP([5, 4, 3], activation="tanh"), X, y)
-theta = ob.model.init(seed=0)
+theta = ob.model.init(rng=0)
 G = np.array([ob.batch([row]).gradient(theta) for row in range(60)])
 assert np.allclose(G.mean(axis=0), ob.gradient(theta))
 for b in (1, 10, 30, 50, 60):
@@ -94,7 +94,7 @@ def gradient_norms(delta, a):
 # %% check
 model = fc.MLP([5, 3])
 linear = fc.Objective(model, X, y, loss="cross_entropy")
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 W, b = model.unflatten(theta)[0]
 odds = np.exp(X @ W.T + b)
 delta = (odds / odds.sum(axis=1, keepdims=True) - np.eye(3)[y]) / len(X)

@@ -878,7 +878,7 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.standard_normal((50, 4)), rng.integers(3, size=50)
     >>> ob = fc.Objective(model, X, y)
-    >>> theta, v = model.init(seed=0), rng.standard_normal(model.n_params).astype("float32")
+    >>> theta, v = model.init(rng=0), rng.standard_normal(model.n_params).astype("float32")
     >>> error = np.linalg.norm(ob.hessian(theta) @ v - ob.astype("float64").hessian(theta) @ v)
     >>> bool(error < product_bound(ob, theta, v) < 1e4 * error)
     True

@@ -7,13 +7,9 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
-from secrets import randbits
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.random.bit_generator import ISeedSequence
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
@@ -46,63 +42,34 @@ L2_CACHE_MAX_ENTRIES = 1 << 18
 MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
 
-def as_rng(seed: Any) -> np.random.Generator:
-    """Return a `numpy.random.Generator` for a seed, which is None, an int >= 0, a SeedSequence or a
-    BitGenerator. A Generator is returned unchanged. Raise TypeError or ValueError for other seeds.
+def as_rng(rng: Any) -> np.random.Generator:
+    """Return a `numpy.random.Generator` for None, an int >= 0, a SeedSequence or a BitGenerator. A
+    Generator is returned unchanged. Raise TypeError or ValueError for anything else.
 
     Examples
     --------
     >>> bool(as_rng(0).integers(10) == as_rng(0).integers(10))
     True
     """
-    return np.random.default_rng(check_seed(seed))
+    return np.random.default_rng(check_rng(rng))
 
 
-class HashedSeedSequence(ISeedSequence):
-    """A seed sequence that hashes an int in a tenth of the time of NumPy's `SeedSequence`, which
-    takes longer than a Hessian product of the smallest networks.
+def check_rng(rng: Any) -> Any:
+    """Return `rng`, None, an int >= 0 or a Generator, after checking it. A SeedSequence or
+    BitGenerator becomes a Generator. Raise TypeError or ValueError for anything else. No generator
+    is created for an int, because that may take longer than the rest of a call that draws no
+    random numbers.
     """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
-        """Return `n_words` random words of the given dtype, at most 64 bytes in all."""
-        size = n_words * np.dtype(dtype).itemsize
-        return np.frombuffer(blake2b(b"%d" % self.seed, digest_size=size).digest(), dtype)
-
-
-def as_fast_rng(seed: Any) -> np.random.Generator:
-    """Return a generator for a checked seed, like `as_rng` but faster. The generator yields other
-    random numbers than that of `as_rng` and has no method `spawn`.
-
-    Examples
-    --------
-    >>> bool(as_fast_rng(0).integers(10) == as_fast_rng(0).integers(10))
-    True
-    """
-    if isinstance(seed, np.random.Generator):
-        return seed
-    first: Any = HashedSeedSequence(randbits(128) if seed is None else seed)
-    return np.random.Generator(np.random.PCG64(first))
-
-
-def check_seed(seed: Any) -> Any:
-    """Return the seed, None, an int >= 0 or a Generator, after checking it. A SeedSequence or
-    BitGenerator becomes a Generator. Raise TypeError or ValueError for other seeds. No generator is
-    created for an int, because that may take longer than the rest of a call that draws no random
-    numbers.
-    """
-    if seed is None or isinstance(seed, np.random.Generator):
-        return seed
-    if isinstance(seed, np.random.SeedSequence | np.random.BitGenerator):
-        return np.random.default_rng(seed)
+    if rng is None or isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, np.random.SeedSequence | np.random.BitGenerator):
+        return np.random.default_rng(rng)
     wanted = "None, an int >= 0, or a numpy.random SeedSequence, BitGenerator or Generator"
-    if not isinstance(seed, INTEGER_TYPES) or isinstance(seed, bool):
-        raise TypeError(f"seed must be {wanted}, got {type_phrase(seed)}.")
-    if seed < 0:
-        raise ValueError(f"seed must be {wanted}, got {short_repr(seed)}.")
-    return int(seed)
+    if not isinstance(rng, INTEGER_TYPES) or isinstance(rng, bool):
+        raise TypeError(f"rng must be {wanted}, got {type_phrase(rng)}.")
+    if rng < 0:
+        raise ValueError(f"rng must be {wanted}, got {short_repr(rng)}.")
+    return int(rng)
 
 
 def random_batches(n: int, size: int, rng: np.random.Generator) -> Iterator[Indices]:
@@ -127,18 +94,6 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
     for _ in range(n):
         (seed,) = bits._seed_seq.spawn(1)  # `spawn` is public from NumPy 1.25 on
         yield np.random.Generator(type(bits)(seed))
-
-
-def resolve_seed(seed: Any, rng: Any, default: int | None = None) -> Any:
-    """Return `seed` or `rng`, two names of one argument, whichever is given, after `check_seed`.
-    Raise TypeError if both are given. `default` is the default of `seed` in the signature; a seed
-    that is this object counts as not given.
-    """
-    if rng is not None and seed is not default:
-        raise TypeError(
-            "only one of seed and rng, two names of one argument, must be given, got both."
-        )
-    return check_seed(seed if rng is None else rng)
 
 
 def integer_seed(seed: Any) -> int:

@@ -16,8 +16,8 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_real_number,
+    check_rng,
     check_theta,
-    resolve_seed,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.linalg import SECONDS_PER_N_CUBED, NotFiniteError
@@ -91,8 +91,7 @@ def classify(
     max_products: int | None = None,
     max_time: float | None = None,
     dense_below: float = 4096,
-    seed: Any = 0,
-    rng: Any = None,
+    rng: Any = 0,
     progress: bool | None = None,
 ) -> CriticalPoint:
     """Classify a point as a minimum, maximum, saddle, degenerate, not_critical or undecided, and
@@ -136,10 +135,8 @@ def classify(
         operations. A network assembles the matrix layer by layer, any other objective by n
         products. If n is above 256 and the gradient is far above its
         tolerance, a few products are used instead.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices. The same integer gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar of products and the current activity. By default it is shown
         on a terminal if the call takes more than 2 s.
@@ -233,8 +230,8 @@ def classify(
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
     require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
     theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
-    # Most code paths never use the seed, so an invalid seed is rejected at the start.
-    seed = resolve_seed(seed, rng, 0)
+    # Most code paths draw no random numbers, so an invalid `rng` is rejected at the start.
+    seed = check_rng(rng)
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
     if failure_probability is not None:

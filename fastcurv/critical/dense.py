@@ -424,7 +424,7 @@ def prove_definite(full: DenseHessian) -> DefinitenessProof | None:
         return None
     op = LinearOperator(A.shape, solve, dtype=np.float64)
     found = raise_if_interrupted(
-        eigsh(op, 1, "LA", tol=1e-4, max_products=MAX_LINEAR_SOLVES, seed=0)
+        eigsh(op, 1, "LA", tol=1e-4, max_products=MAX_LINEAR_SOLVES, rng=0)
     )
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
@@ -498,7 +498,7 @@ class InertiaByCholesky(InertiaStrategy):
     def largest_eigenvalue(self) -> tuple[float, float]:
         """A pair: the largest eigenvalue of H, and a bound on its error."""
         found = raise_if_interrupted(
-            eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, seed=0)
+            eigsh(check_symmetric_operator(self.full.A), 1, "LA", tol=1e-8, rng=0)
         )
         return float(found.values[0]), float(found.residuals[0]) + self.full.error
 

@@ -800,7 +800,7 @@ def _continue_curvature_search(search: InertiaSearch, main: Any, goal: int, d: F
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
         most = max(2, int(min(search.budget.products_left, goal - main.m)))
         pairs = raise_if_interrupted(
-            eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
+            eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, rng=search.rng)
         )
         H.record_products(pairs.n_products)
         search.add_candidate(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))

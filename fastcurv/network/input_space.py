@@ -228,7 +228,7 @@ class InputSpaceOperator(CoordinateReduction):
     >>> X = np.random.default_rng(0).standard_normal((50, 4))
     >>> X = np.hstack([X, X[:, :2], np.ones((50, 3))])  # 9 columns, 5 of them redundant
     >>> ob = fc.Objective(fc.MLP([9, 5, 1]), X, X[:, 0], loss="mse")
-    >>> R = ob.hessian(ob.model.init(seed=0)).reduced("inputs")
+    >>> R = ob.hessian(ob.model.init(rng=0)).reduced("inputs")
     >>> R.shape, R.n_complement
     ((31, 31), 25)
     """

@@ -22,7 +22,6 @@ from ..common.checks import (
     check_vectors,
     is_iterable,
     is_list_of_layers,
-    resolve_seed,
     rows_shape_error,
     short_repr,
 )
@@ -92,7 +91,7 @@ class MLP(ReadOnlyMixin):
     >>> model = fc.MLP([2, 3, 1], activation="tanh")
     >>> model.n_params
     13
-    >>> theta = model.init(seed=0)
+    >>> theta = model.init(rng=0)
     >>> [W.shape for W, b in model.unflatten(theta)]
     [(3, 2), (1, 3)]
     >>> model.parts(0), model.normalised(0)  # the shapes of W and b; no batch normalisation
@@ -198,20 +197,18 @@ class MLP(ReadOnlyMixin):
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    def init(self, seed: Any = None, scheme: Scheme = "auto", *, rng: Any = None) -> np.ndarray:
+    def init(self, rng: Any = None, scheme: Scheme = "auto") -> np.ndarray:
         """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
         beta, and gamma 1. Layers with a skip connection and an unbounded activation get weights
         ``1/L`` times as large, L the number of skip connections.
 
         Parameters
         ----------
-        seed : None, int or numpy.random.Generator
+        rng : None, int or numpy.random.Generator
             Seed or generator; the same integer gives bitwise the same parameters.
         scheme : {"auto", "he", "xavier", "lecun"}
             The variance: He [1]_, 2 / in; Xavier (Glorot) [2]_, 2 / (in + out); LeCun [3]_, 1 / in.
             ``auto`` uses He for layers followed by a relu-like activation and Xavier for the rest.
-        rng : None, int, SeedSequence, BitGenerator or Generator
-            Another name for `seed`, as in SciPy.
 
         Returns
         -------
@@ -238,7 +235,7 @@ class MLP(ReadOnlyMixin):
                architecture, NeurIPS 2018.
         """
         check_choice(scheme, INIT_SCHEMES, "scheme")
-        rng = as_rng(resolve_seed(seed, rng))
+        rng = as_rng(rng)
         layers = []
         for l, ((m, k), phi) in enumerate(zip(self.shapes, self.activation + ("identity",))):
             kind = (
@@ -495,7 +492,7 @@ class MLP(ReadOnlyMixin):
         --------
         >>> import numpy as np, fastcurv as fc
         >>> model = fc.MLP([3, 5, 2])
-        >>> z, J, H = model.input_derivatives(model.init(seed=0), np.ones((4, 3)))
+        >>> z, J, H = model.input_derivatives(model.init(rng=0), np.ones((4, 3)))
         >>> z.shape, J.shape, H.shape
         ((4, 2), (4, 2, 3), (4, 2, 3, 3))
         """
@@ -532,7 +529,7 @@ class MLP(ReadOnlyMixin):
         >>> import numpy as np, fastcurv as fc
         >>> X = np.random.default_rng(0).standard_normal((30, 2))
         >>> model = fc.MLP([2, 3, 1], batch_norm=True)
-        >>> ob, theta = fc.Objective(model, X, X[:, 0], loss="mse"), model.init(seed=0)
+        >>> ob, theta = fc.Objective(model, X, X[:, 0], loss="mse"), model.init(rng=0)
         >>> known = model.statistics(ob, theta)
         >>> bool(np.allclose(model.predict(theta, X[:1], known), model.predict(theta, X)[:1]))
         True

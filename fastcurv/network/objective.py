@@ -122,7 +122,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     >>> X, y = rng.standard_normal((50, 4)), rng.integers(3, size=50)
     >>> model = fc.MLP([4, 8, 3])
     >>> ob = fc.Objective(model, X, y)
-    >>> theta = model.init(seed=0)
+    >>> theta = model.init(rng=0)
     >>> H = ob.hessian(theta)
     >>> v = rng.standard_normal(model.n_params)
     >>> bool(np.isclose(v @ (H @ v), H.quadratic_form(v)))
@@ -136,7 +136,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     [20, 20, 10]
     >>> normal = fc.MLP([4, 8, 3], batch_norm=True)
     >>> normal_ob = fc.Objective(normal, X, y)
-    >>> [mean.shape for mean, variance in normal_ob.statistics(normal.init(seed=0))]
+    >>> [mean.shape for mean, variance in normal_ob.statistics(normal.init(rng=0))]
     [(8,)]
 
     Sparse rows:
@@ -144,7 +144,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     >>> from scipy.sparse import random
     >>> X, y = random(60, 40, 0.1, format="csr", random_state=0), np.arange(60) % 3
     >>> model = fc.MLP([40, 8, 3])
-    >>> ob, theta = fc.Objective(model, X, y), model.init(seed=0)
+    >>> ob, theta = fc.Objective(model, X, y), model.init(rng=0)
     >>> dense = fc.Objective(model, X.toarray(), y)
     >>> bool(np.allclose(ob.hessian(theta) @ theta, dense.hessian(theta) @ theta))
     True
@@ -398,7 +398,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         >>> import numpy as np, fastcurv as fc
         >>> X, y = np.arange(10.0)[:, None], np.arange(10.0) % 3
         >>> ob = fc.Objective(fc.MLP([1, 2, 1]), X, y, loss="mse")
-        >>> theta = ob.model.init(seed=0)
+        >>> theta = ob.model.init(rng=0)
         >>> without = ob.reweighted(np.arange(10) != 3)
         >>> rest = ob.batch(np.arange(10) != 3)
         >>> bool(np.isclose(without.value(theta), 0.9 * rest.value(theta)))

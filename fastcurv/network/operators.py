@@ -143,7 +143,7 @@ class Curvature(QuadraticFormOperator):
     Smaller operators for few samples:
 
     >>> ob = fc.Objective(fc.MLP([4, 30, 3]), np.eye(3, 4), [0, 1, 2])
-    >>> G = ob.ggn(ob.model.init(seed=0))
+    >>> G = ob.ggn(ob.model.init(rng=0))
     >>> G.gram_operator().shape, G.reduced().shape  # 3 samples times (3 classes - 1)
     ((6, 6), (6, 6))
     """
@@ -685,7 +685,7 @@ class Jacobian(Operator):
         >>> import numpy as np, fastcurv as fc
         >>> X, y = np.arange(12.0).reshape(6, 2), np.zeros(6)
         >>> ob = fc.Objective(fc.MLP([2, 3, 1]), X, y, loss="mse")
-        >>> J = ob.jacobian(ob.model.init(seed=0))
+        >>> J = ob.jacobian(ob.model.init(rng=0))
         >>> block = np.empty((2, 13))
         >>> bool((J.to_dense(slice(2, 4), out=block) == J.to_dense()[2:4]).all())
         True

@@ -211,7 +211,7 @@ class OutputSpaceOperator(CurvatureReduction):
     >>> rng = np.random.default_rng(0)
     >>> model = fc.MLP([30, 25, 20, 3])
     >>> ob = fc.Objective(model, rng.standard_normal((4, 30)), rng.integers(3, size=4))
-    >>> G = ob.ggn(model.init(seed=0))
+    >>> G = ob.ggn(model.init(rng=0))
     >>> R = G.reduced("outputs")
     >>> R.shape, R.n_complement
     ((8, 8), 1350)

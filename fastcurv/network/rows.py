@@ -287,7 +287,7 @@ class RowSource(ABC):
     ...             yield t, np.sin(t), None
     >>> model = fc.MLP([1, 5, 1])
     >>> ob = fc.StreamedObjective(model, Waves(), loss="mse", block_rows=300)
-    >>> ob.n_samples, ob.gradient(model.init(seed=0)).shape
+    >>> ob.n_samples, ob.gradient(model.init(rng=0)).shape
     (1000, (16,))
     """
 

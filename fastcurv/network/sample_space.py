@@ -268,7 +268,7 @@ class SampleSpaceOperator(RowPasses, CoordinateReduction):
     >>> rng = np.random.default_rng(0)
     >>> model = fc.MLP([30, 25, 20, 3])
     >>> ob = fc.Objective(model, rng.standard_normal((4, 30)), rng.integers(3, size=4))
-    >>> H = ob.hessian(model.init(seed=0))
+    >>> H = ob.hessian(model.init(rng=0))
     >>> R = H.reduced("samples")
     >>> R.shape, R.n_complement
     ((372, 372), 986)

@@ -85,7 +85,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     >>> import os, tempfile, numpy as np, fastcurv as fc
     >>> path = os.path.join(tempfile.mkdtemp(), "net.safetensors")
     >>> model = fc.MLP([2, 3, 1])
-    >>> theta = model.init(seed=0)
+    >>> theta = model.init(rng=0)
     >>> fc.save(path, model, theta)
     >>> again, same = fc.load(path)
     >>> again == model and bool(np.array_equal(theta, same))

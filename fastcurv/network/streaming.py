@@ -111,7 +111,7 @@ class StreamedObjective(Objective):
     >>> X, y = rng.standard_normal((1000, 4)), rng.integers(3, size=1000)
     >>> model = fc.MLP([4, 8, 3])
     >>> ob = fc.StreamedObjective(model, X, y, block_rows=100)
-    >>> theta = model.init(seed=0)
+    >>> theta = model.init(rng=0)
     >>> bool(np.isclose(ob.value(theta), fc.Objective(model, X, y).value(theta), rtol=1e-14))
     True
     >>> H = ob.hessian(theta)

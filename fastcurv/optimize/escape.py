@@ -9,10 +9,10 @@ import numpy as np
 from ..common.checks import (
     as_rng,
     check_positive_int,
+    check_rng,
     check_theta,
     check_vector,
     operator_dtype,
-    resolve_seed,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.objectives import (
@@ -144,8 +144,7 @@ def escape(
     direction: Any = None,
     *,
     max_products: int = 300,
-    seed: Any = 0,
-    rng: Any = None,
+    rng: Any = 0,
 ) -> EscapeResult:
     """Leave a saddle: follow a direction of negative curvature to the lowest point found on the
     line, on either side.
@@ -165,10 +164,8 @@ def escape(
         space from random, gradient and ``ob.certificates.certificate_start_vectors(theta)`` starts.
     max_products : int
         Limit on Hessian products, one of which measures the curvature along the direction found.
-    seed : None, int or Generator
+    rng : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
 
     Returns
     -------
@@ -205,7 +202,7 @@ def escape(
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), user_call_guard(ob, theta):
-        return _escape(ob, theta, direction, max_products, resolve_seed(seed, rng, 0))
+        return _escape(ob, theta, direction, max_products, check_rng(rng))
 
 
 def _escape(

@@ -19,8 +19,8 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_real_number,
+    check_rng,
     check_theta,
-    resolve_seed,
 )
 from ..common.errors import (
     OPTION_ALIASES,
@@ -151,7 +151,6 @@ def minimize(
     fun_target: float | None = None,
     n_init: int = 1,
     callback: Callable[..., Any] | None = None,
-    seed: Any = None,
     rng: Any = None,
     progress: bool | None = None,
     validation: SupportsValue | None = None,
@@ -173,7 +172,7 @@ def minimize(
         ``ggn``. If the object has ``value_and_gradient``, this method is used.
     theta0 : ndarray, shape (n,)
         The start; not changed. By default the model of the objective draws one,
-        ``ob.model.init(seed)``, unless there is a checkpoint to resume.
+        ``ob.model.init(rng)``, unless there is a checkpoint to resume.
     method : str
         ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
         rows are in memory, else ``trust-region``, which is also used if an option or `max_products`
@@ -209,7 +208,7 @@ def minimize(
         The run ends once the loss is at most this value, for any gradient.
     n_init : int
         Number of starts: `theta0`, if it is given, and others drawn by ``ob.model.init`` from
-        `seed`. The starts run in threads, each with the given limits, except that `max_time` limits
+        `rng`. The starts run in threads, each with the given limits, except that `max_time` limits
         all starts together. The run then continues from the lowest point, or from that of the first
         start, in order, that reached `fun_target`. Without `max_time` the result is the same for
         any number of threads. Ctrl-C ends all starts, and the lowest point so far is the result.
@@ -218,10 +217,8 @@ def minimize(
         if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
         raising StopIteration ends the run. After an epoch that `record_every` skips, the result has
         no ``jac``, and ``fun`` is the mean loss of the batches, each evaluated before its update.
-    seed : None, int or Generator
+    rng : None, int or Generator
         Seed of mini-batches and random probes, and of a start that is not given.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
         With output to a pipe or a log, pass True or a `callback` that prints.
@@ -323,7 +320,7 @@ def minimize(
     >>> import numpy as np, fastcurv as fc
     >>> X = np.linspace(-1, 1, 50)[:, None]
     >>> ob = fc.Objective(fc.MLP([1, 4, 1]), X, np.sin(3 * X), "mse", l2=1e-3)
-    >>> run = fc.minimize(ob, seed=0)
+    >>> run = fc.minimize(ob, rng=0)
     >>> run.success, run.kind, run.report.certified
     (True, 'minimum', True)
 
@@ -334,11 +331,11 @@ def minimize(
     ...     def value(self, t): return t[0] ** 2 + (t[1] ** 2 - 1) ** 2
     ...     def gradient(self, t): return np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)])
     ...     def hessian(self, t): return np.diag([2.0, 12 * t[1] ** 2 - 4])
-    >>> found = fc.minimize(Valley(), np.zeros(2), "newton-cg", seed=0)
+    >>> found = fc.minimize(Valley(), np.zeros(2), "newton-cg", rng=0)
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
-    seed = resolve_seed(seed, rng)
+    seed = check_rng(rng)
     chosen, maker = _resolve_method(ob, theta0, method, max_products, options, validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses = None
@@ -381,7 +378,7 @@ def minimize(
 
 @with_nearest_rounding
 def run_method(
-    ob: Any, theta0: np.ndarray, method: str, *, seed: int, max_iter: int,
+    ob: Any, theta0: np.ndarray, method: str, *, rng: int, max_iter: int,
     callback: Callable[[MinimizeResult], bool], validation: Any = None, patience: int | None = None,
     max_time: float | None = None, progress: bool = False, **options: Any,
 ) -> MinimizeResult:  # fmt: skip
@@ -391,7 +388,7 @@ def run_method(
     method = METHOD_ALIASES.get(method, method)
     maker = METHODS[method]
     theta = np.array(theta0, ob.dtype)
-    run = Run(ob, theta, seed, curvature=maker.curvature, validation=validation, max_time=max_time)
+    run = Run(ob, theta, rng, curvature=maker.curvature, validation=validation, max_time=max_time)
     loop = MinimizeLoop(
         run, maker, method, options, gradient_tol=0.0, callback=callback, max_iter=max_iter,
         patience=patience, saver=CheckpointWriter(None, None), ending=None,
@@ -464,7 +461,7 @@ def _start_in_scaled_units(
     if units is not None:
         go: Any = partial(
             minimize, method=chosen, max_iter=loop.max_iter, max_time=run.max_time,
-            max_products=run.max_products, fun_target=run.fun_target / units.unit**2, seed=seed,
+            max_products=run.max_products, fun_target=run.fun_target / units.unit**2, rng=seed,
             progress=progress, verdict=False,
         )  # fmt: skip
         loop.continue_run(*minimize_in_target_units(units, run.theta, go, loop.callback))
@@ -515,7 +512,7 @@ def _minimise_from_starts(
         ob_copy = copy(ob)
         with forward_interrupts(over.is_set):
             return minimize(
-                ob_copy, start, verdict=False, progress=False, seed=seed, max_time=limit,
+                ob_copy, start, verdict=False, progress=False, rng=seed, max_time=limit,
                 fun_target=fun_target, **given,
             )  # fmt: skip
 

@@ -13,7 +13,6 @@ from ..common.checks import (
     check_symmetric_operator,
     checked_product,
     operator_dtype,
-    resolve_seed,
 )
 from ..common.linalg import eigvalsh
 from ..common.progress import ProgressBar, show_bar
@@ -62,7 +61,6 @@ def spectral_density(
     n_probes: int = 10,
     n_steps: int = 80,
     *,
-    seed: Seed = None,
     rng: Seed = None,
     deflate: bool | int | None = None,
     against: ArrayLike | Eigenpairs | None = None,
@@ -92,10 +90,8 @@ def spectral_density(
         n_steps`` products, or fewer if a Krylov space is exhausted, and memory for n_steps + 1
         vectors. These are kept orthogonal to within ``sqrt(eps)``, so that no spurious copies of
         eigenvalues (ghosts) appear.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     deflate : bool or int, optional
         If True, deflate the outliers that the first probe found from the other probes; if an
         integer, at most this many. Outliers then enter the density exactly, with weight 1/n each.
@@ -154,7 +150,7 @@ def spectral_density(
     Examples
     --------
     >>> import numpy as np
-    >>> d = spectral_density(np.diag(np.linspace(-1, 1, 200)), n_probes=4, n_steps=20, seed=0)
+    >>> d = spectral_density(np.diag(np.linspace(-1, 1, 200)), n_probes=4, n_steps=20, rng=0)
     >>> abs(d.integral() - 1) < 1e-6
     True
     """
@@ -162,7 +158,7 @@ def spectral_density(
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
     smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
-    rng = as_rng(resolve_seed(seed, rng))
+    rng = as_rng(rng)
     n = op.shape[0]
     m = n_probes * min(n_steps, op.shape[0])
     uses_matrix = against is None and deflate is None and n <= m

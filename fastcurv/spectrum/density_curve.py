@@ -209,8 +209,8 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
         Examples
         --------
         >>> import fastcurv as fc
-        >>> d = fc.spectral_density(np.diag([1.0, 2.0, 3.0]), n_probes=2, n_steps=3, seed=0)
-        >>> moved = fc.spectral_density(np.diag([2.0, 3.0, 4.0]), n_probes=2, n_steps=3, seed=0)
+        >>> d = fc.spectral_density(np.diag([1.0, 2.0, 3.0]), n_probes=2, n_steps=3, rng=0)
+        >>> moved = fc.spectral_density(np.diag([2.0, 3.0, 4.0]), n_probes=2, n_steps=3, rng=0)
         >>> round(d.wasserstein(moved), 6), d.wasserstein(d)
         (1.0, 0.0)
         """

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import (
-    as_fast_rng,
     as_rng,
     check_choice,
     check_positive_int,
+    check_rng,
     check_symmetric_operator,
     check_vectors,
     checked_product,
     operator_dtype,
-    resolve_seed,
 )
 from ..common.linalg import eigh, wanted_indices
 from ..common.progress import NO_PROGRESS, show_bar
@@ -157,7 +156,7 @@ def extreme_pairs(
     max_basis = basis_limit(options, n)
     allowed = min(max(loose * tol**0.5, dtype_eps(dtype) ** 0.5), 0.03 * loose)
     quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
-    rng = as_fast_rng(seed)
+    rng = as_rng(seed)
     silent = quick and not options.progress
     owner = memory_owner(op) if owner is None else owner
     with (
@@ -728,7 +727,6 @@ def eigsh(
     against: ArrayLike | Eigenpairs | None = None,
     probe: bool | None = None,
     space: Space | None = None,
-    seed: Seed = None,
     rng: Seed = None,
     progress: bool | None = None,
 ) -> Eigenpairs:
@@ -805,10 +803,8 @@ def eigsh(
         columns, or more columns than rows, is that of a network with fewer inputs; see
         `fastcurv.network.input_space`. By default a smaller space is used if a cost
         model predicts that it is faster. The `vectors` are then computed on first access.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
@@ -850,7 +846,7 @@ def eigsh(
     Examples
     --------
     >>> import numpy as np
-    >>> pairs = eigsh(np.diag([-3.0, 0.0, 1.0, 5.0]), k=2, which="BE", seed=0)
+    >>> pairs = eigsh(np.diag([-3.0, 0.0, 1.0, 5.0]), k=2, which="BE", rng=0)
     >>> np.allclose(pairs.values, [-3, 5]) and bool(pairs.converged.all())
     True
     """
@@ -874,7 +870,7 @@ def eigsh(
         progress=progress,
         outside=probe is None or bool(probe),
     )
-    seed = resolve_seed(seed, rng)
+    seed = check_rng(rng)
     reduction = choose_reduction(op, space)
     if reduction is not None:
         seed = as_rng(seed)

@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike
 from ..common.checks import (
     as_rng,
     check_positive_int,
+    check_rng,
     check_symmetric_operator,
     check_vector,
     operator_dtype,
-    resolve_seed,
     short_repr,
 )
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
@@ -161,10 +161,8 @@ class Krylov(ReadOnlyMixin):
     name : str
         The name that results store in the attribute `krylov_name`. Results with the same name use
         the same products.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     max_bytes : int
         Maximum memory of all bases together. A method that would exceed it raises `MemoryError` and
         keeps all products computed so far.
@@ -186,7 +184,7 @@ class Krylov(ReadOnlyMixin):
     Examples
     --------
     >>> import numpy as np
-    >>> run = Krylov(np.diag(np.arange(100.0)), "demo", seed=0)
+    >>> run = Krylov(np.diag(np.arange(100.0)), "demo", rng=0)
     >>> low, high = run.eigsh(1, "SA"), run.eigsh(1, "LA")
     >>> run.extend_from(np.ones(100), 5).m, run.n_steps_from(np.ones(100)), run.probe(0).m > 5
     (5, 5, True)
@@ -208,12 +206,11 @@ class Krylov(ReadOnlyMixin):
         op: OperatorLike,
         name: str = "krylov",
         *,
-        seed: Seed = 0,
-        rng: Seed = None,
+        rng: Seed = 0,
         max_bytes: int = DEFAULT_MAX_KRYLOV_BYTES,
         space: Space | None = None,
     ) -> None:
-        seed = resolve_seed(seed, rng, 0)
+        seed = check_rng(rng)
         self._runs = runs = LanczosRuns(op, name, seed, max_bytes, space)
         self._lock = Lock()
         self.op = runs.op
@@ -259,7 +256,7 @@ class Krylov(ReadOnlyMixin):
         Examples
         --------
         >>> import numpy as np
-        >>> with Krylov(np.diag([1.0, 2.0, 5.0]), seed=0).locked() as runs:
+        >>> with Krylov(np.diag([1.0, 2.0, 5.0]), rng=0).locked() as runs:
         ...     runs.probe(0, 2).m
         2
         """

@@ -16,10 +16,10 @@ from ..common.checks import (
     as_rng,
     check_choice,
     check_positive_int,
+    check_rng,
     check_symmetric_operator,
     checked_product,
     operator_dtype,
-    resolve_seed,
 )
 from ..common.linalg import NotFiniteError
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
@@ -440,9 +440,8 @@ def trace(
     op: OperatorLike,
     n_probes: int | None = None,
     method: Tracing = "auto",
-    seed: Seed = None,
-    *,
     rng: Seed = None,
+    *,
     progress: bool | None = None,
     space: Space | None = None,
 ) -> Estimate:
@@ -468,10 +467,8 @@ def trace(
         costs at most n_probes products or n_probes is at least n, which takes n products. Otherwise
         it is Hutchinson's method if ``op.quadratic_form`` exists or n_probes is below 12, and
         XTrace if not.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     space : str, optional
@@ -511,7 +508,7 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Tracing))
+    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
     exact = space is None and has_exact_diagonal(op, m, method)
     reduction = None if exact else choose_reduction(op, space)
     estimate = _trace(op if reduction is None else reduction, m, method, rng, progress)
@@ -553,9 +550,8 @@ def diagonal(
     op: OperatorLike,
     n_probes: int | None = None,
     method: Diagonals = "auto",
-    seed: Seed = None,
-    *,
     rng: Seed = None,
+    *,
     progress: bool | None = None,
 ) -> Estimate:
     """Return the diagonal of a symmetric operator H, exactly for the curvature of a network,
@@ -577,10 +573,8 @@ def diagonal(
         and the rest from leave-one-out estimates. ``"auto"`` is exact if that costs at most
         n_probes products or n_probes is at least n, which takes n products. Otherwise it is
         ``"xdiag"`` for at least 12 products and ``"hutchinson"`` for fewer.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
@@ -619,7 +613,7 @@ def diagonal(
     >>> found.estimate, found.method, found.n_products
     (array([ 8., 18.]), 'exact', 1)
     """
-    op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Diagonals))
+    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Diagonals))
     apply = CountedOperator(op)
     entries = apply.exact_diagonal(m, method)
     if entries is not None:
@@ -648,9 +642,8 @@ def frobenius_norm(
     op: OperatorLike,
     n_probes: int | None = None,
     method: Norming = "auto",
-    seed: Seed = None,
-    *,
     rng: Seed = None,
+    *,
     progress: bool | None = None,
     space: Space | None = None,
 ) -> Estimate:
@@ -670,10 +663,8 @@ def frobenius_norm(
         third of the products and estimates the rest by Hutchinson's method. ``"auto"`` is
         ``"hutch++"`` for at least 12 products and ``"hutchinson"`` for fewer; with n_probes >= n it
         computes the norm exactly by n products.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     space : str, optional
@@ -703,7 +694,7 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _prepare_estimate(op, n_probes, seed, rng, method, get_args(Norming))
+    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Norming))
     reduction = choose_reduction(op, space)
     estimate = _frobenius_norm(op if reduction is None else reduction, m, method, rng, progress)
     if reduction is not None:
@@ -748,7 +739,6 @@ def _frobenius_norm(
 def _prepare_estimate(
     op: OperatorLike,
     n_probes: int | None,
-    seed: Seed,
     rng: Seed,
     method: str,
     methods: tuple[str, ...],
@@ -760,7 +750,7 @@ def _prepare_estimate(
     matrix takes no longer than `N_DEFAULT_PRODUCTS` products.
     """
     op = check_symmetric_operator(op)
-    seed = resolve_seed(seed, rng)
+    seed = check_rng(rng)
     check_choice(method, methods, "method")
     m = N_DEFAULT_PRODUCTS if n_probes is None else check_positive_int(n_probes, "n_probes")
     exact = "exact" in methods and has_exact_diagonal(op, m, method)

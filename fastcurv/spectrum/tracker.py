@@ -18,7 +18,6 @@ from ..common.checks import (
     check_positive,
     check_positive_int,
     check_vector,
-    resolve_seed,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs, type_phrase
 from ..common.linalg import NotFiniteError
@@ -92,10 +91,8 @@ class Tracker(ReadOnlyMixin):
     every : int
         Number of calls from one record to the next. All other calls return the last record without
         products.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed of the random starts.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
 
     Attributes
     ----------
@@ -133,7 +130,7 @@ class Tracker(ReadOnlyMixin):
     --------
     >>> import numpy as np, fastcurv as fc
     >>> toy = fc.testing.lecture_toy()  # a saddle at 0, minima where w1 w2 = 1
-    >>> tracker = fc.spectrum.Tracker(toy, seed=0)
+    >>> tracker = fc.spectrum.Tracker(toy, rng=0)
     >>> for t in (0.0, 0.2, 0.4, 0.6, 0.8):
     ...     record = tracker([t, t])
     >>> tracker.values[:, 0].round(2)
@@ -152,8 +149,7 @@ class Tracker(ReadOnlyMixin):
         tol: float = 1e-2,
         max_products: int = MAX_PRODUCTS_PER_STEP,
         every: int = 1,
-        seed: Seed = 0,
-        rng: Seed = None,
+        rng: Seed = 0,
     ) -> None:
         require_attrs(ob, ("hessian",), "ob", OBJECTIVE_HINT)
         check_choice(which, ("BE", "SA", "LA"), "which")
@@ -162,7 +158,7 @@ class Tracker(ReadOnlyMixin):
         self._tol = check_positive(tol, "tol")
         self._every = check_positive_int(every, "every")
         self._max_products = check_positive_int(max_products, "max_products")
-        self._rng = as_rng(resolve_seed(seed, rng, 0))
+        self._rng = as_rng(rng)
         self._vectors: Any = None  # eigenvectors of the last record or of a finished search
         self._search: Krylov | None = None
         self._calls = 0
@@ -220,7 +216,7 @@ class Tracker(ReadOnlyMixin):
         pairs = raise_if_interrupted(eigsh(
             op, k, self._which, tol=self._tol / 10 if first else self._tol, v0=start, probe=False,
             max_products=MAX_FIRST_RECORD_PRODUCTS if first else max(k, self._max_products),
-            seed=self._rng,
+            rng=self._rng,
         ))  # fmt: skip
         self._vectors = pairs.vectors
         n_products = pairs.n_products
@@ -244,7 +240,7 @@ class Tracker(ReadOnlyMixin):
         `N_SEARCH_PRODUCTS` products, its k wanted eigenvectors are tracked too, and the run ends.
         """
         if self._search is None:
-            self._search = Krylov(op, seed=self._rng)
+            self._search = Krylov(op, rng=self._rng)
         before = self._search.n_products
         self._search.extend(before + more)
         n_made = self._search.n_products - before

@@ -141,7 +141,7 @@ class Loss(LossFunction):
     >>> y = X @ [1.0, -2.0] + np.where(np.arange(50) == 7, 100.0, 0.0)
     >>> loss = fc.Loss(cauchy, lower_bound=0.0)
     >>> ob = fc.Objective(fc.MLP([2, 1]), X, y, loss=loss)
-    >>> run = fc.minimize(ob, ob.model.init(seed=0))
+    >>> run = fc.minimize(ob, ob.model.init(rng=0))
     >>> run.x.round(2)
     array([ 1., -2.,  0.])
     """
@@ -303,7 +303,7 @@ class Activation(UserFunction):
     >>> X = np.random.default_rng(0).standard_normal((50, 2))
     >>> model = fc.MLP([2, 3, 1], fc.Activation(arctan))
     >>> ob = fc.Objective(model, X, X[:, 0] * X[:, 1], loss="mse", l2=0.01)
-    >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    >>> run = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     >>> run.kind, run.report.certified
     ('minimum', False)
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_array, check_positive_int, resolve_seed, short_repr
+from ..common.checks import as_rng, check_array, check_positive_int, check_rng, short_repr
 from ..common.read_only import FrozenRecord, ReadOnlyMixin
 from .reference import ReferenceModel, ReferenceObjective
 
@@ -48,10 +48,8 @@ class LinearAutoencoder(ReadOnlyMixin):
         The width of the hidden layer.
     n_samples : int, optional
         At least n; the data are constructed so that their covariance is exact up to rounding.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed or generator for the eigenvectors and the data.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
 
     Attributes
     ----------
@@ -68,7 +66,7 @@ class LinearAutoencoder(ReadOnlyMixin):
 
     Examples
     --------
-    >>> net = LinearAutoencoder([3.0, 2.0, 1.0], 1, seed=0)
+    >>> net = LinearAutoencoder([3.0, 2.0, 1.0], 1, rng=0)
     >>> [(case.name, case.kind, case.n_negative) for case in net.cases()][:2]
     [('3-1-3 autoencoder, I = {}', 'saddle', 3), ('3-1-3 autoencoder, I = {1}', 'minimum', 0)]
     """
@@ -81,7 +79,12 @@ class LinearAutoencoder(ReadOnlyMixin):
     _read_only = frozenset(("spectrum", "p", "U", "X", "objective"))
 
     def __init__(
-        self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0, rng: Any = None
+        self,
+        spectrum: Any,
+        p: int,
+        *,
+        n_samples: Any = None,
+        rng: Any = 0,
     ) -> None:
         self.spectrum = np.atleast_1d(check_array(spectrum, "spectrum", np.float64))
         n = self.spectrum.size
@@ -95,7 +98,7 @@ class LinearAutoencoder(ReadOnlyMixin):
             )
         self.p = check_positive_int(p, "p")
         N = n if n_samples is None else check_positive_int(n_samples, "n_samples")
-        rng = as_rng(resolve_seed(seed, rng, 0))
+        rng = as_rng(rng)
         self.U = np.linalg.qr(rng.standard_normal((n, n)))[0]
         Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
         self.X = (Q * np.sqrt(N * self.spectrum)) @ self.U.T
@@ -103,9 +106,9 @@ class LinearAutoencoder(ReadOnlyMixin):
             ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X
         )
 
-    def critical_point(self, indices: Any, seed: Any = None, *, rng: Any = None) -> np.ndarray:
+    def critical_point(self, indices: Any, rng: Any = None) -> np.ndarray:
         """Return theta (2 n p,) of a critical point with ``W2 W1 = U_I U_I'``. `indices` are the
-        indices I, counted from 1. With a seed, W1 and W2 are replaced by ``A W1`` and ``W2 A^-1``
+        indices I, counted from 1. With `rng`, W1 and W2 are replaced by ``A W1`` and ``W2 A^-1``
         with a random matrix A, which does not change the loss.
         """
         indices = sorted(int(i) - 1 for i in indices)
@@ -124,18 +127,15 @@ class LinearAutoencoder(ReadOnlyMixin):
         W1 = np.zeros((self.p, n))
         W1[:k] = self.U[:, indices].T
         W2 = W1.T.copy()
-        seed = resolve_seed(seed, rng)
-        if seed is not None:
-            rng = as_rng(seed)
+        if rng is not None:
+            rng = as_rng(rng)
             A = np.eye(self.p) + 0.3 * rng.standard_normal((self.p, self.p))
             W1 = A @ W1
             W2 = W2 @ np.linalg.inv(A)
         return np.concatenate([W1.ravel(), W2.ravel()])
 
-    def case(
-        self, indices: Any, seed: Any = None, objective: Any = None, *, rng: Any = None
-    ) -> Case:
-        """Return the `Case` of an index set, with verdict, loss and inertia in closed form. `seed`
+    def case(self, indices: Any, rng: Any = None, objective: Any = None) -> Case:
+        """Return the `Case` of an index set, with verdict, loss and inertia in closed form. `rng`
         is that of `critical_point`, and `objective` replaces the objective of the case.
         """
         n = self.spectrum.size
@@ -149,7 +149,7 @@ class LinearAutoencoder(ReadOnlyMixin):
         return Case(
             name,
             self.objective if objective is None else objective,
-            self.critical_point(indices, resolve_seed(seed, rng)),
+            self.critical_point(indices, check_rng(rng)),
             "saddle" if n_negative else "minimum",
             2 * n * p - n_negative - n_zero,
             n_negative,
@@ -157,19 +157,19 @@ class LinearAutoencoder(ReadOnlyMixin):
             float(self.spectrum[[j - 1 for j in outside]].sum() / n),
         )
 
-    def cases(self, seed: Any = None, limit: int | None = None, *, rng: Any = None) -> list[Case]:
+    def cases(self, rng: Any = None, limit: int | None = None) -> list[Case]:
         """Return the cases of all index sets, as a list. With `limit`, return those of `limit`
-        random sets, the empty set and the set of the minimum. `seed` is also that of
+        random sets, the empty set and the set of the minimum. `rng` is also that of
         `critical_point`.
         """
         n = self.spectrum.size
-        seed = resolve_seed(seed, rng)
+        rng = check_rng(rng)
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]
         if limit is not None and limit < len(sets):
             best = tuple(range(1, self.p + 1))
-            drawn = as_rng(seed).permutation(len(sets))[:limit]
+            drawn = as_rng(rng).permutation(len(sets))[:limit]
             sets = [(), best] + [sets[i] for i in sorted(drawn) if sets[i] not in ((), best)]
-        return [self.case(s, seed) for s in sets]
+        return [self.case(s, rng) for s in sets]
 
 
 def compiled(ob: Any) -> Any:

@@ -15,7 +15,6 @@ from ..common.checks import (
     check_real_number,
     check_symmetric_operator,
     check_vector,
-    resolve_seed,
 )
 from ..common.protocols import Array, library_class
 from ..common.read_only import ReadOnlyMixin
@@ -36,16 +35,14 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin):
         The eigenvalues.
     n_reflections : int
         Number of reflections. If 0, the operator is diagonal.
-    seed : None, int or numpy.random.Generator
+    rng : None, int or numpy.random.Generator
         Seed or generator for the reflections.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     dtype : dtype
         float32 or float64.
 
     Examples
     --------
-    >>> H = PrescribedSpectrum([-1.0, 2.0, 5.0], seed=0)
+    >>> H = PrescribedSpectrum([-1.0, 2.0, 5.0], rng=0)
     >>> np.linalg.eigvalsh(H @ np.eye(3)).round(12)
     array([-1.,  2.,  5.])
     """
@@ -60,8 +57,7 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin):
         values: np.ndarray,
         n_reflections: int = 3,
         *,
-        seed: Any = 0,
-        rng: Any = None,
+        rng: Any = 0,
         dtype: Any = np.float64,
     ) -> None:
         dtype = check_dtype(dtype)
@@ -71,7 +67,7 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin):
         n_reflections = check_positive_int(n_reflections, "n_reflections", least=0)
         n = self.values.size
         super().__init__(dtype, (n, n))
-        reflections = as_rng(resolve_seed(seed, rng, 0)).standard_normal((n_reflections, n))
+        reflections = as_rng(rng).standard_normal((n_reflections, n))
         self.reflection_vectors = (
             reflections / np.linalg.norm(reflections, axis=1, keepdims=True)
         ).astype(dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from ..common.checks import as_rng, check_positive_int, check_theta, resolve_seed, short_repr
+from ..common.checks import as_rng, check_positive_int, check_theta, short_repr
 from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
@@ -75,14 +75,14 @@ TEST_FUNCTIONS: list[tuple[str, str, tuple[int, int, int], Any, Any, Any, Any]] 
 ]
 
 
-def axis_saddles(count: int, seed: Any = 0, *, rng: Any = None) -> list[Case]:
+def axis_saddles(count: int, rng: Any = 0) -> list[Case]:
     """Return `count` quadratics with random curvatures along the axes, at least one of each sign,
     as a list of `Case`.
 
     A negative curvature may be as small as 1e-6 times the largest positive one in absolute value.
     """
     count = check_positive_int(count, "count", most=100_000, least=0)
-    rng = as_rng(resolve_seed(seed, rng, 0))
+    rng = as_rng(rng)
     cases = []
     for i in range(count):
         n = int(rng.integers(2, 31))
@@ -114,9 +114,9 @@ def zoo() -> list[Case]:
     toy = lecture_toy()
     cases.append(Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0))
     cases.append(Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0))
-    cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
-    cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, seed=2).cases()
-    cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
+    cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1).cases(rng=1)
+    cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, rng=2).cases()
+    cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, rng=3).cases(rng=3, limit=8)
     cases += [*_convex_cases(), *_dead_relu_cases(), *_xor_cases(), *_embedded_unit_cases()]
     return cases
 

@@ -31,7 +31,7 @@ def verdicts_from_products_hold_for_networks(draw):
     ob, name = network(draw, activations=[*SMOOTH, "relu"] if draw.random() < 0.3 else SMOOTH)
     theta, way = end_of_search(draw, ob)
     said = fc.classify(
-        ob, theta, dense_below=1, failure_probability=1e-6, seed=int(draw.integers(1000))
+        ob, theta, dense_below=1, failure_probability=1e-6, rng=int(draw.integers(1000))
     )
     words = f"{name} by {way}: {said.kind}, certified {said.certified}: {said.reason}"
     if said.kind in ("not_critical", "undecided", "degenerate"):
@@ -115,13 +115,13 @@ def eigenpairs_of_networks_satisfy_their_residuals(draw):
     new products with the vectors.
     """
     ob, name = few_samples(draw)
-    theta = ob.model.init(seed=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
+    theta = ob.model.init(rng=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
     H = getattr(ob, str(draw.choice(["hessian", "ggn", "empirical_fisher"])))(theta)
     k, which = int(draw.integers(1, min(8, H.shape[0]) + 1)), str(draw.choice(["LA", "SA", "BE"]))
     relative = str(draw.choice(["scale", "value"]))
     space = None if draw.random() < 0.5 else str(draw.choice(["samples", "outputs"]))
     try:
-        found = fc.eigsh(H, k, which, space=space, relative=relative, seed=0)
+        found = fc.eigsh(H, k, which, space=space, relative=relative, rng=0)
     except ValueError as error:
         assert "space" in str(error), str(error)
         return "no such space"
@@ -153,7 +153,7 @@ def is_near_a_proved_minimum(ob, x, step, room):
     """Return True if `minimize` from x ends at a proved minimum within 1.1 `step` of x, whose loss
     is lower by at most `room`.
     """
-    end = fc.minimize(ob, x, max_time=5.0, seed=0)
+    end = fc.minimize(ob, x, max_time=5.0, rng=0)
     near = np.linalg.norm(end.x - x) <= 1.1 * step and end.fun >= ob.value(x) - room
     return end.kind == "minimum" and end.report.certified and near
 
@@ -166,8 +166,8 @@ def near_a_measured_minimum_nothing_is_lower(draw):
     method = str(draw.choice(["l-bfgs", "l-bfgs", "newton-cg"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theta = ob.model.init(seed=int(draw.integers(2**31)))
-        theta = fc.minimize(ob, theta, method, max_iter=300, max_time=1.0, seed=0).x
+        theta = ob.model.init(rng=int(draw.integers(2**31)))
+        theta = fc.minimize(ob, theta, method, max_iter=300, max_time=1.0, rng=0).x
     said, exact, x = fc.classify(ob, theta), ob.astype("float64"), np.asarray(theta, dtype=float)
     if said.kind != "minimum":
         return said.kind
@@ -208,7 +208,7 @@ def batch_normalisation_is_never_certified(draw):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = fc.minimize(
-            ob, model.init(seed=int(draw.integers(1000))), max_iter=100, max_time=1.0, seed=0
+            ob, model.init(rng=int(draw.integers(1000))), max_iter=100, max_time=1.0, rng=0
         )
     said = fc.classify(ob, result.x)
     assert not said.certified, said.reason

@@ -44,7 +44,7 @@ def classify_confirms_the_verdict_of_a_run(draw):
     ob = network_with_or_without_kinks(draw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run = fc.minimize(ob, ob.model.init(seed=int(draw.integers(1000))), max_time=2.0, seed=0)
+        run = fc.minimize(ob, ob.model.init(rng=int(draw.integers(1000))), max_time=2.0, rng=0)
     said = fc.classify(ob, run.x)
     words = f"{ob}: {run.message} || {said.reason}"
     sure = run.report is not None and run.report.certified
@@ -79,7 +79,7 @@ def one_sided_labels_leave_no_critical_point(draw):
     assert after <= before, f"{after} above {before}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run = fc.minimize(ob, theta, max_iter=100, max_time=0.5, seed=0)
+        run = fc.minimize(ob, theta, max_iter=100, max_time=0.5, rng=0)
         walk = fc.find_critical_point(ob, theta, max_iter=40)
     assert not run.success and not walk.success, run.message
     return run.stopped
@@ -134,7 +134,7 @@ def operators_that_reuse_buffers_have_true_results(draw):
         BufferReusingOperator(A, str(draw.choice(["in place", "one buffer"]))),
     )
     k, which = int(draw.integers(1, min(5, n) + 1)), str(draw.choice(["LA", "SA", "BE"]))
-    found = fc.eigsh(H, k, which, seed=0)
+    found = fc.eigsh(H, k, which, rng=0)
     gaps = np.abs(found.values[:, None] - values).min(axis=1)
     assert np.all(gaps <= found.residuals + 1e-12 * np.abs(values).max()), gaps
     said = fc.classify(

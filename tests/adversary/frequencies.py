@@ -54,7 +54,7 @@ def two_standard_errors(function, method, m, kind, runs):
     for seed in range(runs):
         draw = np.random.default_rng([seed, m])
         op, truth, size = (few_couplings if kind in SPARSE else prescribed)(kind, draw, seed)
-        found = function(op, m, method=method, seed=draw)
+        found = function(op, m, method=method, rng=draw)
         value, stderr = np.atleast_1d(found.estimate)[0], np.atleast_1d(found.stderr)[0]
         inside += abs(value - truth[function]) <= 2 * stderr + 1e-10 * size
     return int(inside), 0.95
@@ -65,7 +65,7 @@ def prescribed(kind, draw, seed):
     exact result of each estimator, and the largest |eigenvalue|.
     """
     values = spectrum(kind, draw)
-    op = PrescribedSpectrum(values, 3, seed=seed)
+    op = PrescribedSpectrum(values, 3, rng=seed)
     truth = {
         fc.trace: values.sum(),
         fc.frobenius_norm: np.linalg.norm(values),
@@ -114,7 +114,7 @@ def moments_of_few_couplings(power, probes, runs):
     A[[0, 1, 2, 3], [1, 0, 3, 2]] = 1.0
     for seed in range(runs):
         op = LinearOperator(A.shape, A.dot, matmat=A.dot)
-        found = fc.spectral_density(op, probes, N, seed=seed).moment(power)
+        found = fc.spectral_density(op, probes, N, rng=seed).moment(power)
         truth = float(np.trace(np.linalg.matrix_power(A, power))) / N
         inside += abs(found.estimate - truth) <= 2 * found.stderr + 1e-9
     return int(inside), 0.95
@@ -128,7 +128,7 @@ def moments_of_a_density(power, kind, probes, runs):
     for seed in range(runs):
         draw = np.random.default_rng([seed, probes])
         values = spectrum(kind, draw)
-        d = fc.spectral_density(PrescribedSpectrum(values, 3, seed=seed), probes, N, seed=draw)
+        d = fc.spectral_density(PrescribedSpectrum(values, 3, rng=seed), probes, N, rng=draw)
         found, truth = d.moment(power), float((values**power).mean())
         size = float((np.abs(values) ** power).max())
         inside += abs(found.estimate - truth) <= 2 * found.stderr + 1e-9 * size
@@ -145,13 +145,13 @@ def a_minimum_at_a_risk(n, risk, runs):
         draw = np.random.default_rng([seed, n])
         values = draw.uniform(0.0, 1.0, n) ** 2
         values[-1], values[0] = 1.0, -1.02 * tol / (1 - 1.02 * tol)
-        ob = QuadraticObjective(PrescribedSpectrum(values, 3, seed=seed), np.zeros(n))
+        ob = QuadraticObjective(PrescribedSpectrum(values, 3, rng=seed), np.zeros(n))
         said = fc.classify(
             ob,
             np.zeros(n),
             dense_below=0,
             failure_probability=risk,
-            seed=draw,
+            rng=draw,
         )
         right += said.kind != "minimum"
     return int(right), 1 - risk

@@ -130,13 +130,13 @@ def end_of_search(draw, ob):
     """Return the end point of a search from a random start, the start itself or zero, or a point
     near these, and the name of the search.
     """
-    theta = ob.model.init(seed=int(draw.integers(2**31))).astype(float)
+    theta = ob.model.init(rng=int(draw.integers(2**31))).astype(float)
     theta = where_finite(ob, theta * 10.0 ** draw.uniform(-1, 1))
     way = str(draw.choice(["minimize", "find", "find", "start", "zero"]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if way == "minimize":
-            theta = fc.minimize(ob, theta, max_iter=300, max_time=1.0, seed=0).x
+            theta = fc.minimize(ob, theta, max_iter=300, max_time=1.0, rng=0).x
         elif way == "find":
             options = {"method": "newton-mr", "max_iter": 60, "verdict": False}
             theta = fc.find_critical_point(ob, theta, **options).x
@@ -197,7 +197,7 @@ def products_agree_with_long_double(
         l2=float(draw.choice([0.0, 0.1])),
         n_threads=int(draw.integers(1, 3)),
     )
-    theta = model.init(seed=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 0.5)
+    theta = model.init(rng=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 0.5)
     V = draw.standard_normal((model.n_params, int(draw.integers(1, 4)))).astype(dtype)
     theta = theta.astype(dtype)
     H, truth = ob.hessian(theta), InLongDouble(ob, theta.astype(float))
@@ -267,12 +267,12 @@ def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, 
     than rounding.
     """
     ob, name = network(draw, activations=activations, losses=losses)
-    theta = ob.model.init(seed=int(draw.integers(2**31))) * (draw.random() < 0.8)
+    theta = ob.model.init(rng=int(draw.integers(2**31))) * (draw.random() < 0.8)
     theta = where_finite(ob, theta)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            result = fc.minimize(ob, theta, max_iter=200, max_time=1.0, seed=0)
+            result = fc.minimize(ob, theta, max_iter=200, max_time=1.0, rng=0)
         # a loss with exponentials, whose curvature overflows before its value
         except ValueError as error:
             assert str(error) == "the matrix must hold finite numbers, got NaN or infinity.", name
@@ -314,7 +314,7 @@ def split_unit(draw):
     name = str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"]))
     X, y = draw.standard_normal((N, d)), draw.standard_normal(N)
     small = fc.Objective(fc.MLP([d, m, 1], name), X, y, loss="mse", l2=0.0)
-    start = small.model.init(seed=int(draw.integers(2**31)))
+    start = small.model.init(rng=int(draw.integers(2**31)))
     theta = fc.find_critical_point(small, start, method="newton-mr", verdict=False).x
     (W, b), (V, c) = small.model.unflatten(theta)
     share = draw.uniform(-0.5, 1.5)

@@ -54,7 +54,7 @@ def drawn(draw):
         y = draw.integers(sizes[-1], size=N)
     weight = draw.random(N) + 0.1 if draw.random() < 0.4 else None
     options = {"loss": loss, "l2": float(draw.choice([0, 0.3])), "sample_weight": weight}
-    theta = (model.init(seed=int(draw.integers(99))) + 0.01).astype(dtype)
+    theta = (model.init(rng=int(draw.integers(99))) + 0.01).astype(dtype)
     return (model, X, y), options, theta
 
 

@@ -53,7 +53,7 @@ def random_point(draw, model, grid):
     sometimes with a unit of zero weights, and True if samples and theta lie on a grid.
     """
     way = str(draw.choice(["init", "grid", "zero", "any"], p=[0.35, 0.35, 0.05, 0.25]))
-    theta = np.asarray(model.init(seed=int(draw.integers(2**31))), dtype=float)
+    theta = np.asarray(model.init(rng=int(draw.integers(2**31))), dtype=float)
     if way == "grid":
         theta = draw.integers(-2, 3, len(theta)) / 2.0
     elif way == "any":
@@ -168,14 +168,14 @@ def estimates_hold(draw, op, A, values, space, room, words):
             call is fc.trace and m >= MIN_SIGN_PROBES
         )
         method = str(draw.choice(methods))
-        told = call(op, m, method, seed=seed, space=space)
+        told = call(op, m, method, rng=seed, space=space)
         gap = abs(told.estimate - truth)
         many = m if method == "hutchinson" or m in FEW_PROBES else MIN_SIGN_PROBES // 2
         allowed = student_factor(many) * told.stderr if told.method != "exact" else 0.0
         assert told.method != "exact" or told.stderr == 0
         assert gap <= allowed + n * room, f"{words}: {call.__name__} {method} {m}: {told}, {truth}"
     if space == "parameters":
-        told = fc.diagonal(op, max(n, 12), seed=seed)
+        told = fc.diagonal(op, max(n, 12), rng=seed)
         gap = np.abs(told.estimate - np.diag(A)).max()
         assert gap <= student_factor(12) * told.stderr.max() + room, f"{words}: diagonal {gap}"
 
@@ -187,7 +187,7 @@ def pairs_hold(draw, op, A, values, space, room, words):
     """
     n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
     k = int(draw.integers(1, min(6, n) + 1))
-    found = fc.eigsh(op, k, which, space=space, seed=int(draw.integers(2**31)))
+    found = fc.eigsh(op, k, which, space=space, rng=int(draw.integers(2**31)))
     words = f"{words}: eigsh {k} {which} {found.values} +- {found.residuals}"
     assert len(found.values) == k and (np.diff(found.values) >= 0).all(), words
     gaps = np.abs(found.values[:, None] - values).min(axis=1)
@@ -280,13 +280,13 @@ def density_holds(draw, op, values, space, room, words):
     an eigenvalue, and that the mean of an exact density is the mean eigenvalue.
     """
     n, size = len(values), np.abs(values).max()
-    run = fc.spectrum.Krylov(op, seed=int(draw.integers(2**31)), space=space)
+    run = fc.spectrum.Krylov(op, rng=int(draw.integers(2**31)), space=space)
     found = run.eigsh(1, str(draw.choice(["LA", "SA"])))
     gap = np.abs(found.values[:, None] - values).min(axis=1)
     assert (gap <= found.residuals + room).all(), f"{words}: Krylov {found.values} +- {gap}"
     if not 1e-100 < size < 1e100:
         return
-    told = fc.spectral_density(op, 12, min(n, 60), seed=int(draw.integers(2**31)), space=space)
+    told = fc.spectral_density(op, 12, min(n, 60), rng=int(draw.integers(2**31)), space=space)
     if told.n_deflated == n:
         gap = abs(told.moment(1).estimate - values.mean())
         assert gap <= room, f"{words}: density {gap}"

@@ -26,7 +26,7 @@ def classify_names_no_false_kind(draw, **how):
     be proved there.
     """
     truth = pick(draw)
-    said = fc.classify(truth.ob, truth.theta, seed=int(draw.integers(2**31)), **how)
+    said = fc.classify(truth.ob, truth.theta, rng=int(draw.integers(2**31)), **how)
     words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"
     assert said.kind in truth.allowed, words
     assert not said.certified or said.kind in truth.certain, words
@@ -87,7 +87,7 @@ def minimize_succeeds_at_no_degenerate_saddle(draw):
     start = truth.theta + (draw.random() < 0.5) * 1e-3 * draw.standard_normal(len(truth.theta))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = fc.minimize(truth.ob, start, max_iter=200, max_time=2.0, seed=0)
+        result = fc.minimize(truth.ob, start, max_iter=200, max_time=2.0, rng=0)
     if result.success:
         for point in truth.bad:
             size = 1 + np.linalg.norm(point)
@@ -105,7 +105,7 @@ def minimize_leaves_zero_starts(draw):
     y = X @ draw.standard_normal((sizes[0], sizes[-1]))
     ob = fc.Objective(model, X, y, loss="mse")
     zero = np.zeros(model.n_params)
-    result = fc.minimize(ob, zero, max_iter=100, max_time=2.0, seed=0)
+    result = fc.minimize(ob, zero, max_iter=100, max_time=2.0, rng=0)
     assert not result.success or result.fun < ob.value(zero) * (1 - 1e-6), result.message
     return "success" if result.success else "no success"
 
@@ -135,7 +135,7 @@ def escape_lowers_the_loss_or_reports_failure(draw):
     A = (A + A.T) / 2
     offset = 10.0 ** draw.uniform(-3, 3)
     base = QuadraticObjective(A, offset=offset)
-    result = fc.escape(base, np.zeros(n), seed=0)
+    result = fc.escape(base, np.zeros(n), rng=0)
     if np.linalg.eigvalsh(A)[0] > 1e-12:
         assert not result.success, result.message
     if result.success:
@@ -151,7 +151,7 @@ def eigsh_residuals_hold(draw):
     n = H.shape[0]
     out = draw.standard_normal((n, 2)) if n > 8 and draw.random() < 0.4 else None
     k = int(draw.integers(1, min(6, n) + 1))
-    found = fc.eigsh(H, k=k, which=str(draw.choice(["LA", "SA", "LM", "BE"])), against=out, seed=0)
+    found = fc.eigsh(H, k=k, which=str(draw.choice(["LA", "SA", "LM", "BE"])), against=out, rng=0)
     size = np.abs(H.values).max()
     room = found.residuals + 40 * n * EPS * size
     gaps = np.abs(found.values[:, None] - H.values).min(axis=1)
@@ -179,7 +179,7 @@ def inertia_counts_signs_beyond_the_bound(draw):
 def densities_are_nonnegative_and_integrate_to_one(draw):
     """A spectral density integrates to 1 and is finite and nowhere negative."""
     H = truths.spectrum(draw, scaled=False)
-    d = fc.spectral_density(H, n_probes=4, n_steps=20, seed=0)
+    d = fc.spectral_density(H, n_probes=4, n_steps=20, rng=0)
     assert abs(d.integral() - 1) < 1e-3
     assert np.all(d.density >= 0) and np.all(np.isfinite(d.density))
     return "density"
@@ -213,7 +213,7 @@ def bounds_hold(draw):
     X = draw.standard_normal((N, sizes[0])).astype(dtype) * (draw.random((N, sizes[0])) < 0.8)
     y = draw.standard_normal((N, sizes[-1])).astype(dtype)
     theta = (
-        model.init(seed=int(draw.integers(2**31))) * (draw.random(model.n_params) < 0.8)
+        model.init(rng=int(draw.integers(2**31))) * (draw.random(model.n_params) < 0.8)
     ).astype(dtype)
     theta *= np.asarray(10.0 ** draw.uniform(-2, 1), dtype)
     v = draw.standard_normal(model.n_params).astype(dtype)

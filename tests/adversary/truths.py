@@ -121,10 +121,10 @@ def deep_linear(draw):
     n = int(draw.integers(2, 6))
     p = int(draw.integers(1, n))
     gaps = np.sort(draw.uniform(0.2, 3.0, n))[::-1] + np.arange(n)[::-1]
-    family = LinearAutoencoder(gaps, p, seed=int(draw.integers(2**31)))
+    family = LinearAutoencoder(gaps, p, rng=int(draw.integers(2**31)))
     size = int(draw.integers(0, p + 1))
     chosen = tuple(sorted((1 + draw.choice(n, size=size, replace=False)).tolist()))
-    case = family.case(chosen, seed=int(draw.integers(2**31)))
+    case = family.case(chosen, rng=int(draw.integers(2**31)))
     ob = compiled(case.objective) if draw.random() < 0.5 else case.objective
     allowed = frozenset({case.kind, "degenerate", "undecided", "not_critical"})
     certain = frozenset({case.kind, "not_critical"} - {"degenerate"})
@@ -173,7 +173,7 @@ def shifted_targets(draw):
     X = draw.standard_normal((N, sizes[0]))
     level = 10.0 ** draw.uniform(1, 6)
     ob = fc.Objective(model, X, level + draw.standard_normal(N), loss="mse")
-    theta = model.init(seed=int(draw.integers(2**31)))
+    theta = model.init(rng=int(draw.integers(2**31)))
     kinds = frozenset({"not_critical", "undecided"})
     return Truth(f"{sizes} start, targets near {level:.0e}", ob, theta, kinds, kinds)
 
@@ -236,7 +236,7 @@ def spectrum(draw, scaled=True):
     elif shape == "geometric":
         values = draw.choice([-1, 1], n) * 10.0 ** -draw.uniform(0, 8, n)
     factor = 10.0 ** draw.uniform(-280, 280) if scaled and draw.random() < 0.3 else 1.0
-    return PrescribedSpectrum(np.sort(values * factor), 3, seed=int(draw.integers(2**31)))
+    return PrescribedSpectrum(np.sort(values * factor), 3, rng=int(draw.integers(2**31)))
 
 
 def clusters(draw):
@@ -244,4 +244,4 @@ def clusters(draw):
     copies, levels = int(draw.integers(2, 6)), int(draw.integers(2, 7))
     values = np.repeat(10.0 ** -draw.uniform(0, 13, levels), copies)
     values *= 1 + draw.choice([0, 1e-14, 1e-11]) * draw.standard_normal(len(values))
-    return PrescribedSpectrum(np.sort(values), 3, seed=int(draw.integers(2**31)))
+    return PrescribedSpectrum(np.sort(values), 3, rng=int(draw.integers(2**31)))

@@ -23,7 +23,7 @@ def samples() -> dict[str, Any]:
     found = {}
     ob = drawn(sizes=[3, 4, 2], l2=1e-2)[0]
     for source in ("narrower", "walk", "descent"):
-        sample = fc.sample_critical_points(ob, 2, sources=source, epochs=(5, 20), seed=3)
+        sample = fc.sample_critical_points(ob, 2, sources=source, epochs=(5, 20), rng=3)
         kinds = ", ".join(f"{p.source} {p.verdict.kind}" for p in sample.points)
         found[f"sample, {source}"] = [kinds, *(float(p.loss) for p in sample.points)]
     return found

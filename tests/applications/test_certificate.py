@@ -313,7 +313,7 @@ def uncovered_points():
     ):
         y = np.linspace(1, 2, 9)
         other = fc.Objective(fc.MLP([2, 2, 1], **options), ob.X, y, loss, l2=0.05)
-        yield name, other, fc.minimize(other, other.model.init(seed=0)).x
+        yield name, other, fc.minimize(other, other.model.init(rng=0)).x
 
 
 def test_points_that_the_checker_does_not_cover_raise_an_error_with_the_reason(tmp_path):

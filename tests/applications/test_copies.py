@@ -43,7 +43,7 @@ def estimators():
 
 def displays():
     ob, theta = drawn("own, coupled")
-    run = fc.minimize(ob, theta, max_iter=5, seed=0)
+    run = fc.minimize(ob, theta, max_iter=5, rng=0)
     shown = {
         "convergence": fc.ConvergenceDisplay.from_results(run),
         "landscape": fc.LandscapeDisplay.from_objective(ob, run.x),

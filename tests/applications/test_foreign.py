@@ -213,7 +213,7 @@ def test_conversions_aliases_and_listed_names(here):
     normal = fc.MLP([2, 3, 3, 1], ["relu", "tanh"], False, True, "float64", True)
     single = normal.astype("float32")
     assert single.dtype == np.float32 and single.astype("float64") == normal
-    few = fc.trace(here.H, 12, seed=0)
+    few = fc.trace(here.H, 12, rng=0)
     assert few.value == few.estimate
     assert {*fc._SUBPACKAGES, *fc.__all__} <= set(dir(fc))
 

@@ -71,7 +71,7 @@ from fastcurv.applications.cli import main
 X = np.random.default_rng(0).standard_normal((20, 2))
 open("net.onnx", "wb").close()
 ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1], loss="mse", l2=0.1)
-theta = ob.model.init(seed=0)
+theta = ob.model.init(rng=0)
 H, run = ob.hessian(theta), fc.minimize(ob, theta, max_iter=2, verdict=False)
 names = {{}}
 exec("from fastcurv import *", names)

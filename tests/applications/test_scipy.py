@@ -34,7 +34,7 @@ def test_scipy_reports_success_on_a_saddle_and_minimize_does_not():
 
 
 def test_scipy_minimize_accepts_objective_and_method_directly():
-    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
+    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, rng=0)
     ob, saddle = compiled(net.objective), net.case({2}).theta
     found = by_scipy(ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=newton_cg)
     assert found.fun == pytest.approx(net.case({1}).value, rel=1e-8)

@@ -20,7 +20,7 @@ def problem(*case, **options):
     direction v.
     """
     net, rng = drawn(*case, **options)
-    return net.ob, net.model.init(seed=rng), net.direction(rng)
+    return net.ob, net.model.init(rng=rng), net.direction(rng)
 
 
 def objective(*case, scale=1.0, **options):

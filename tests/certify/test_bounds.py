@@ -271,7 +271,7 @@ def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
     model = fc.MLP([3, 4, 2])
-    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    theta, v = model.init(rng=0), rng.standard_normal(model.n_params)
     found = []
     for p in (0, power):
         weight = np.full(9, np.ldexp(1.0, p))

@@ -83,7 +83,7 @@ def test_bound_of_a_block_depends_on_its_own_products_only(kind):
         model = fc.MLP([5, 20, 2], "softplus", bias=False, dtype="float32")
         X, y = rng.standard_normal((16, 5)), rng.integers(2, size=16)
         ob = fc.Objective(model, X, y, "cross_entropy")
-        theta = model.init(seed=seed)
+        theta = model.init(rng=seed)
         whole = getattr(ob, kind)(theta)
         B = whole.restrict(layers=[1])
         truth = Truth(ob, theta)

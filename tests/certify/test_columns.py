@@ -74,7 +74,7 @@ def random_network(rng):
     y = rng.integers(0, sizes[-1], N) if hard else rng.random((N, sizes[-1]))
     weight = rng.uniform(0, 2, N) if rng.random() < 0.3 else None
     ob = fc.Objective(model, X, y, loss=loss, l2=rng.choice([0, 0.01]), sample_weight=weight)
-    theta = model.init(seed=rng) * rng.choice([0.1, 1, 3])
+    theta = model.init(rng=rng) * rng.choice([0.1, 1, 3])
     theta[rng.random(theta.size) < rng.choice([0, 0.3, 0.8])] = 0
     return ob, theta.astype(model.dtype)
 
@@ -118,7 +118,7 @@ def test_column_bounds_hold_for_wide_networks(dtype):
         model = fc.MLP(sizes, activation=act, dtype=dtype)
         X = rng.standard_normal((12, sizes[0]))
         ob = fc.Objective(model, X, rng.integers(0, sizes[-1], 12))
-        theta = model.init(seed=1)
+        theta = model.init(rng=1)
         H, truth = ob.hessian(theta), Truth(ob, theta)
         bounds = H.column_error_bounds()
         for j in rng.choice(theta.size, 12, replace=False):
@@ -143,7 +143,7 @@ def test_bounds_hold_for_rows_of_the_jacobian(dtype):
         model = fc.MLP(sizes, activation=act, residual=True, dtype=dtype)
         X = rng.standard_normal((5, sizes[0]))
         ob = fc.Objective(model, X, rng.random((5, 2)), loss="mse", sample_weight=rng.random(5))
-        theta = model.init(seed=3) * np.dtype(dtype).type(2 if len(sizes) > 5 else 1)
+        theta = model.init(rng=3) * np.dtype(dtype).type(2 if len(sizes) > 5 else 1)
         J, truth = ob.jacobian(theta), Truth(ob, theta)
         bounds = J.row_error_bounds()
         assert bounds.shape == (10,)
@@ -163,7 +163,7 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
         X = rng.standard_normal((5, sizes[0]))
         loss = str(rng.choice(list(engine.LOSSES)))
         ob = fc.Objective(model, X, rng.random((5, sizes[-1])), loss=loss)
-        theta = model.init(seed=rng)
+        theta = model.init(rng=rng)
         theta[rng.random(theta.size) < rng.choice([0, 0.5])] = 0
         exact = ob.astype("float64").hessian(theta.astype(float)).to_dense()
         error = np.abs(fc.eigvalsh(ob.hessian(theta)) - np.linalg.eigvalsh(exact)).max()

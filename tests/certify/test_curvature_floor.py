@@ -130,7 +130,7 @@ def test_the_floor_of_one_hidden_layer_is_exact():
     # blocks too large for their eigenvalues to be computed
     for sizes in ((300, 3, 2), (200, 3, 90)):
         ob, theta = objective(sizes, N=20, scale=0.2, l2=1e-2)
-        least = fc.eigsh(ob.hessian(theta) - ob.ggn(theta), 1, "SA", seed=0, tol=1e-8).values[0]
+        least = fc.eigsh(ob.hessian(theta) - ob.ggn(theta), 1, "SA", rng=0, tol=1e-8).values[0]
         assert 2 * least < curvature_floor(ob, theta) - 0.01 <= least * (1 - 1e-6)
 
 
@@ -202,7 +202,7 @@ def test_curvature_floor_is_minus_infinity_if_no_bound_is_known():
     model = fc.MLP([3, 4, 2], batch_norm=True)
     X = np.random.default_rng(0).standard_normal((9, 3))
     assert (
-        curvature_floor(fc.Objective(model, X, np.arange(9) % 2, l2=1.0), model.init(seed=0))
+        curvature_floor(fc.Objective(model, X, np.arange(9) % 2, l2=1.0), model.init(rng=0))
         == -np.inf
     )
     deep, theta = objective((3, 4, 4, 2), "relu", l2=1.0)

@@ -118,7 +118,7 @@ def relu_net(sizes, seed):
     X = rng.standard_normal((30, sizes[0]))
     y = rng.standard_normal((30, sizes[-1]))
     ob = fc.Objective(fc.MLP(sizes, "relu"), X, y, "mse", l2=1e-2)
-    return ob, ob.model.init(seed=seed)
+    return ob, ob.model.init(rng=seed)
 
 
 @pytest.mark.parametrize("sizes", [[2, 4, 3, 1], [2, 4, 3, 2], [3, 3, 4, 3, 2]])
@@ -226,7 +226,7 @@ def test_larger_weights_lower_the_loss_of_separated_classes(loss, l2, spared):
     weights is returned, along which the loss decreases. Otherwise no ray is returned.
     """
     base = drawn(sizes=[3, 4, 3])[0]
-    layers = base.model.unflatten(base.model.init(seed=0))
+    layers = base.model.unflatten(base.model.init(rng=0))
     layers[1][0][...], layers[1][1][...] = 5 * np.eye(3, 4), 0.0
     sure = base.model.flatten(layers)
     outputs = base.model.predict(sure, base.X)

@@ -37,7 +37,7 @@ def drawn(seed):
     weight = rng.exponential(size=N) if rng.random() < 0.3 else None
     spared = bool(rng.random() < 0.5)
     ob = fc.Objective(model, X, y, loss, l2=0.1, l2_biases=spared, sample_weight=weight)
-    return ob, model.init(seed=seed) * 10.0 ** rng.uniform(-1, 0.7), rng
+    return ob, model.init(rng=seed) * 10.0 ** rng.uniform(-1, 0.7), rng
 
 
 def exact(ob, theta):
@@ -87,9 +87,9 @@ def test_the_bounds_of_the_matrix_include_underflow():
         assert (known.bounds <= 1e-9 * np.linalg.norm(known.A.astype(np.longdouble), axis=0)).all()
 
     model = fc.MLP([2, 3, 2], "tanh")
-    check_bounds_of(model, model.init(seed=0), sample_weight=1e-170 * rng.exponential(size=5))
+    check_bounds_of(model, model.init(rng=0), sample_weight=1e-170 * rng.exponential(size=5))
     model = fc.MLP([2, 1, 2], "softplus")
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     theta[2] = -400.0  # the bias that saturates the only hidden unit
     check_bounds_of(model, theta)
     check_bounds_of(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
@@ -100,7 +100,7 @@ def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
     Hessian and its error bounds in the corresponding units are unchanged up to a relative 1e-6.
     """
     model = fc.MLP([3, 4, 2], "relu")
-    X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
+    X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(rng=0)
     theta += 0.1
     units = np.exp2(rng.integers(-20, 20, 3))
     one = EnclosedHessian(
@@ -132,7 +132,7 @@ def test_the_gauss_newton_matrix_lies_within_its_bounds(activation, rng):
     model = fc.MLP([3, 4, 4, 2], activation, residual=True)
     X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
     ob = fc.Objective(model, X, y, "mse", l2=0.01)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     known = EnclosedHessian(ob, passes_at(ob, theta), "ggn")
     G = ob.ggn(theta)
     off = np.linalg.norm(known.A - G.to_dense())
@@ -146,7 +146,7 @@ def test_classify_and_inertia_use_the_assembled_matrix(rng):
     model = fc.MLP([12, 20, 12, 3], "tanh")
     X, y = rng.standard_normal((90, 12)), rng.integers(3, size=90)
     ob = fc.Objective(model, X, y, "cross_entropy", l2=1e-2)
-    theta = fc.minimize(ob, model.init(seed=0), "newton-cg", max_iter=60, verdict=False).x
+    theta = fc.minimize(ob, model.init(rng=0), "newton-cg", max_iter=60, verdict=False).x
     # a critical point, also if `minimize` stopped before
     theta = fc.find_critical_point(ob, theta).x
     H = ob.hessian(theta)
@@ -168,7 +168,7 @@ def test_unsuitable_objectives_have_no_assembled_matrix(rng):
 
     def assembled_matrix(model, X=X, dtype="float64", kind="hessian"):
         ob = fc.Objective(model, X, y, "mse").astype(dtype)
-        return getattr(ob, kind)(model.init(seed=0)).assembled()
+        return getattr(ob, kind)(model.init(rng=0)).assembled()
 
     assert assembled_matrix(fc.MLP([700, 1])) is None
     wide = fc.MLP([20, 30, 1])
@@ -177,4 +177,4 @@ def test_unsuitable_objectives_have_no_assembled_matrix(rng):
     assert assembled_matrix(wide, X[:, :20], kind="empirical_fisher") is None
     assert assembled_matrix(fc.MLP([20, 30, 1], batch_norm=True), X[:, :20]) is None
     huge = fc.Objective(wide, 1e200 * X[:, :20], y, "mse")
-    assert huge.hessian(1e150 * wide.init(seed=0)).assembled() is None
+    assert huge.hessian(1e150 * wide.init(rng=0)).assembled() is None

@@ -184,7 +184,7 @@ def test_scales_of_layers_and_inputs_do_not_change_the_number_of_kinks(dtype):
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     (W, b), *_ = model.unflatten(theta)
     b[:] = 0.1
     b[0] = -(W[0] @ X[0])  # a preactivation of 0 up to rounding

@@ -148,7 +148,7 @@ def test_a_normalised_unit_of_scale_0_does_not_count_as_a_kink(dtype, residual):
     """
     rng = np.random.default_rng(3)
     model = fc.MLP([2, 3, 3, 2], "relu", dtype=dtype, batch_norm=True, residual=residual)
-    layers = model.unflatten(model.init(seed=rng))
+    layers = model.unflatten(model.init(rng=rng))
     for _, _, gamma, beta in layers[:2]:
         gamma[1] = beta[1] = 0
         beta[2] = 0.25

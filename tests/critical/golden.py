@@ -86,7 +86,7 @@ def verdicts_near(ob: Any, theta: Any, off: dict[str, float] = DISTANCES) -> dic
 
 def minimum(**net: Any) -> tuple[Any, Any]:
     ob, theta, _ = drawn(**net)
-    return ob, fc.minimize(ob, theta, "trust-region", max_iter=200, seed=0, verdict=False).x
+    return ob, fc.minimize(ob, theta, "trust-region", max_iter=200, rng=0, verdict=False).x
 
 
 def points_at_large_n() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
@@ -105,7 +105,7 @@ def points_at_large_n() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
             yield f"{name}, by products", ob, np.zeros(ob.n_params), {"dense_below": 0}
     narrow = fc.Objective(fc.MLP((3, 2, 1), "tanh"), rows[:, :3], y, "mse", l2=0.02)
     wide = fc.Objective(fc.MLP((3, 6, 1), "tanh"), rows[:, :3], y, "mse", l2=0.02)
-    best = fc.minimize(narrow, narrow.model.init(seed=1), "trust-region", seed=0, verdict=False).x
+    best = fc.minimize(narrow, narrow.model.init(rng=1), "trust-region", rng=0, verdict=False).x
     (W, b), (V, c) = narrow.model.unflatten(best)
     theta = wide.model.flatten([(np.r_[W, 0 * W, 0 * W], np.r_[b, 0 * b, 0 * b]),
                                 (np.c_[V, 0 * V, 0 * V], c)])  # fmt: skip
@@ -212,6 +212,6 @@ def golden(section: str) -> dict[str, list[Any]]:
         }
     ob, theta, _ = drawn(**NETS[section])
     ob = ob.batch(slice(0, 3)) if section == "few rows" else ob
-    run = fc.minimize(ob, theta, "trust-region", max_iter=200, seed=0, verdict=False)
+    run = fc.minimize(ob, theta, "trust-region", max_iter=200, rng=0, verdict=False)
     zero = verdicts_near(ob, 0 * theta, {"there": 0.0})
     return verdicts_near(ob, run.x) | {f"zero: {what}": x for what, x in zero.items()}

@@ -61,7 +61,7 @@ def cases(rng):
     X = rng.standard_normal((40, 3))
     for activation, loss in (("tanh", "mse"), ("softplus", "binary_cross_entropy")):
         ob = fc.Objective(fc.MLP([3, 4, 1], activation), X, (X[:, 0] > 0) * 1.0, loss=loss, l2=0.01)
-        rest = fc.minimize(ob, ob.model.init(seed=0)).x
+        rest = fc.minimize(ob, ob.model.init(rng=0)).x
         yield ob, rest
         yield ob, rest + 1e-7 * rng.standard_normal(len(rest))
         yield ob, rest + 1e-2 * rng.standard_normal(len(rest))
@@ -118,7 +118,7 @@ def test_jointly_proved_signs_give_the_verdict_from_all_eigenpairs(monkeypatch):
         return found
 
     monkeypatch.setattr(dense, "eigh_with_joint_signs", counted)
-    for case in zoo() + axis_saddles(20, seed=3):
+    for case in zoo() + axis_saddles(20, rng=3):
         ob = case.objective
         monkeypatch.setattr(dense, "JOINT_SIGNS_MIN_N", 1)
         quick = fc.classify(ob, case.theta)

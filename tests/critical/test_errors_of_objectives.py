@@ -37,10 +37,10 @@ class Raising:
 
 
 CALLS = {
-    "classify": lambda ob, x: fc.classify(ob, x, seed=0),
+    "classify": lambda ob, x: fc.classify(ob, x, rng=0),
     "find": lambda ob, x: fc.find_critical_point(ob, x),
-    "minimize": lambda ob, x: fc.minimize(ob, x, seed=0, max_iter=20),
-    "by products": lambda ob, x: fc.classify(ob, x, seed=0, dense_below=0),
+    "minimize": lambda ob, x: fc.minimize(ob, x, rng=0, max_iter=20),
+    "by products": lambda ob, x: fc.classify(ob, x, rng=0, dense_below=0),
 }
 
 

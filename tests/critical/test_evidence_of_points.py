@@ -14,7 +14,7 @@ BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
 
 @pytest.fixture(scope="module")
 def point():
-    return fc.classify(BOWL, np.zeros(3), seed=0)
+    return fc.classify(BOWL, np.zeros(3), rng=0)
 
 
 def test_to_dict_has_plain_values_only(point):
@@ -51,11 +51,11 @@ def test_the_proof_of_a_saddle_by_two_vectors_claims_no_critical_point():
     a critical point, the evidence gives its distance.
     """
     bowl = QuadraticObjective(np.diag([-1.0, *np.linspace(1, 2, 60)]))
-    everywhere = fc.classify(bowl, np.zeros(61), dense_below=0, seed=0)
+    everywhere = fc.classify(bowl, np.zeros(61), dense_below=0, rng=0)
     assert dict(everywhere.evidence())["proof"] == "no minimum or maximum at any point"
     nearby = replace(everywhere, radius=1e-3)
     assert dict(nearby.evidence())["proof"] == "no minimum or maximum within 0.001 of theta"
-    exact = fc.classify(bowl, np.zeros(61), seed=0)
+    exact = fc.classify(bowl, np.zeros(61), rng=0)
     assert exact.certified and dict(exact.evidence())["proof"] == "at theta, h = 0"
 
 
@@ -66,7 +66,7 @@ def test_a_proved_minimum_claims_no_increase_in_every_direction():
     """
     X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
     ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, "mse")
-    run = fc.minimize(ob, ob.model.init(seed=0), "levenberg-marquardt", seed=0, gradient_tol=1e-14)
+    run = fc.minimize(ob, ob.model.init(rng=0), "levenberg-marquardt", rng=0, gradient_tol=1e-14)
     point = fc.classify(ob, run.x)
     assert point.certified and point.n_zero > 0 and not point.n_symmetry
     flat = np.linalg.svd(ob.jacobian(run.x).to_dense())[2][-1]
@@ -81,7 +81,7 @@ def test_kink_minima_with_copied_units_claim_no_strict_minimum():
     X = rng.standard_normal((32, 3))
     y = np.maximum(X @ rng.standard_normal((3, 1)), 0) + 0.1 * rng.standard_normal((32, 1))
     ob = fc.Objective(fc.MLP([3, 3, 1], "relu"), X, y, "mse", l2=0.1)
-    small = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    small = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     assert small.report.certified and small.report.n_active_kinks
     (W, b), (V, c) = ob.model.unflatten(small.x.copy())
     i = int(np.argmax(np.linalg.norm(W, axis=1)))
@@ -106,5 +106,5 @@ def test_kink_minima_with_copied_units_claim_no_strict_minimum():
 )  # fmt: skip
 def test_a_loss_without_a_minimum_names_its_classes_or_outputs(y, n_out, loss, weight, words):
     ob = fc.Objective(fc.MLP([1, n_out], []), np.ones((3, 1)), y, loss, sample_weight=weight)
-    reason = fc.classify(ob, ob.model.init(seed=0))._numbers["no_minimum_reason"]
+    reason = fc.classify(ob, ob.model.init(rng=0))._numbers["no_minimum_reason"]
     assert reason.startswith(words)

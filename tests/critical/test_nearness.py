@@ -169,7 +169,7 @@ def test_large_l2_on_some_parameters_does_not_hide_a_gradient(kind):
     X, y = rng.standard_normal((15, 1)), rng.integers(2, size=15)
     ob = kind(fc.MLP([1, 1, 3, 2], ["gelu", "identity"]), X, y, l2=1e100, l2_biases=False)
     for seed in range(3):
-        said = fc.classify(ob, ob.model.init(seed=seed))
+        said = fc.classify(ob, ob.model.init(rng=seed))
         assert said.kind == "not_critical" and said.gradient_tol < 1e-3 * said.gradient_norm, said
 
 

@@ -21,7 +21,7 @@ def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
 
 def run_to_kinks(seed, **options):
     ob = relu_net(seed, **options)
-    found = fc.minimize(ob, ob.model.init(seed=seed))
+    found = fc.minimize(ob, ob.model.init(rng=seed))
     return ob, found
 
 
@@ -90,7 +90,7 @@ def test_a_sample_at_kinks_does_not_hide_that_a_point_is_not_critical():
     X = ob.X.copy()
     X[0] = 0
     zero = fc.Objective(ob.model, X, ob.y, l2=3e-3)
-    verdict = fc.classify(zero, ob.model.init(seed=1))  # where all biases are 0
+    verdict = fc.classify(zero, ob.model.init(rng=1))  # where all biases are 0
     assert verdict.n_kinks and verdict.kind == "not_critical", verdict
 
 
@@ -147,10 +147,10 @@ def test_classify_proves_what_minimize_proved():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((3, 3)), rng.standard_normal(3)
     ob = fc.Objective(fc.MLP([3, 3, 1], "leaky_relu"), X, 0.01 * y, loss="mse", l2=0.1)
-    ends = [fc.minimize(ob, ob.model.init(seed=s), seed=0) for s in range(3)]
+    ends = [fc.minimize(ob, ob.model.init(rng=s), rng=0) for s in range(3)]
     X, y = np.array([[1.0, 0.5], [0.3, 1.0], [0.8, 0.9]]), np.array([0, 1, 1])
     other = fc.Objective(fc.MLP([2, 2, 2], "relu", bias=False), X, y, l2=2e-3)
-    others = [fc.minimize(other, other.model.init(seed=s), seed=0) for s in range(12)]
+    others = [fc.minimize(other, other.model.init(rng=s), rng=0) for s in range(12)]
     kinds = set()
     for f, runs in ((ob, ends), (other, others)):
         for run in runs:

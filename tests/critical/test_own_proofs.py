@@ -119,7 +119,7 @@ def test_library_objects_and_stating_classes_have_proofs():
         assert all(certificate_method(ob, name) is not None for name in PROOFS), ob
         assert gradient_error_bound_at(ob, ZERO) > 0 and not why_unproved(ob)
         assert has_consistent_hessian(ob)
-    theta = fc.minimize(INNER, seed=0).x
+    theta = fc.minimize(INNER, rng=0).x
     assert all(fc.classify(ob, theta).certified for ob in (kept[3], *kept[6:]))
     assert gradient_error_bound_at(subclass(**STATED)(*GIVEN), ZERO) is None
 
@@ -279,9 +279,9 @@ def test_no_certificate_contradicts_differences_of_the_value(part):
     if the objective's own value decreases along a parameter.
     """
     ob, before = REPLACED[part]()
-    fc.classify(before, before.model.init(seed=0))  # what is cached belongs to the other objective
-    theta = fc.minimize(before, before.model.init(seed=0), seed=0).x
-    for at in (theta, fc.minimize(ob, theta, seed=0).x, np.zeros(len(theta))):
+    fc.classify(before, before.model.init(rng=0))  # what is cached belongs to the other objective
+    theta = fc.minimize(before, before.model.init(rng=0), rng=0).x
+    for at in (theta, fc.minimize(ob, theta, rng=0).x, np.zeros(len(theta))):
         step = 1e-5
         lowest = min(
             ob.value(at + e) for e in step * np.vstack([np.eye(len(at)), -np.eye(len(at))])
@@ -291,19 +291,19 @@ def test_no_certificate_contradicts_differences_of_the_value(part):
 
 
 def test_a_wrapper_whose_objective_is_replaced_is_proved_anew():
-    theta = fc.minimize(RELU, RELU.model.init(seed=0), seed=0).x
+    theta = fc.minimize(RELU, RELU.model.init(rng=0), rng=0).x
     ob = Forwarding(RELU)
     assert fc.classify(ob, theta).certified
     ob.ob = RELU.with_l2(0.07)
     assert not fc.classify(ob, theta).certified
-    assert fc.classify(ob, fc.minimize(ob.ob, theta, seed=0).x).certified
+    assert fc.classify(ob, fc.minimize(ob.ob, theta, rng=0).x).certified
 
 
 def test_casts_of_subclasses_keep_their_loss():
     for one in (plain(kind=Offset, dtype="float32"), plain(model=Skipping, dtype="float32")):
         other = one.astype("float64")
         assert type(other) is type(one) and type(other.model) is type(one.model)
-        theta = one.model.init(seed=0)
+        theta = one.model.init(rng=0)
         assert other.value(theta) == pytest.approx(one.value(theta), rel=1e-5)
 
 
@@ -337,7 +337,7 @@ def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
     """If a subclass or a wrapper replaces an operator's products, eigenvalues and bounds are those
     of the replaced products.
     """
-    theta = INNER.model.init(seed=0)
+    theta = INNER.model.init(rng=0)
     H, n = INNER.hessian(theta), INNER.n_params
     A = H.to_dense()
     kind = type("Doubled", (type(H),), {"A": A, **doubled(name)})
@@ -355,8 +355,8 @@ def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
             assert not hasattr(seen, offer), offer
         exact = np.linalg.eigvalsh(matrix)
         assert np.allclose(fc.eigvalsh(op), exact, rtol=1e-9, atol=1e-12)
-        assert np.allclose(fc.eigsh(op, 2, "LA", seed=0).values, exact[-2:], rtol=1e-8)
-        assert fc.trace(op, 60, seed=0).estimate == pytest.approx(exact.sum(), rel=1e-6)
+        assert np.allclose(fc.eigsh(op, 2, "LA", rng=0).values, exact[-2:], rtol=1e-8)
+        assert fc.trace(op, 60, rng=0).estimate == pytest.approx(exact.sum(), rel=1e-6)
 
 
 def test_optional_methods_of_an_operator_are_those_of_its_own_class():
@@ -391,7 +391,7 @@ def test_optional_methods_of_an_operator_are_those_of_its_own_class():
 
 
 def test_wrapped_loss_is_classified_by_its_own_gradient():
-    theta = fc.minimize(INNER, seed=0).x
+    theta = fc.minimize(INNER, rng=0).x
     ob = wrapper(
         value=lambda self, t: INNER.value(t) + float(t.sum()),
         gradient=lambda self, t: INNER.gradient(t) + 1,

@@ -225,7 +225,7 @@ def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch
     """
     X, y = np.cos(np.arange(6.0)).reshape(3, 2), np.ones((3, 1))
     net = fc.MLP((2, 3, 1), "tanh")
-    ob, theta = fc.Objective(net, X, y, "mse"), net.init(seed=0)
+    ob, theta = fc.Objective(net, X, y, "mse"), net.init(rng=0)
     ask, H = SimpleNamespace(ob=ob, theta=theta), budgeted_hessian(ob, theta)
     for limit, asked in ((3 * theta.size, True), (3 * theta.size - 1, False), (3, False)):
         monkeypatch.setattr(classify, "MAX_JACOBIAN_ENTRIES", limit)

@@ -97,15 +97,15 @@ def network(l2, off=0.0):
     """
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse", l2=l2)
-    how = {"verdict": False, "gradient_tol": 1e-13, "seed": 0}
-    return ob, fc.minimize(ob, ob.model.init(seed=0), **how).x + off
+    how = {"verdict": False, "gradient_tol": 1e-13, "rng": 0}
+    return ob, fc.minimize(ob, ob.model.init(rng=0), **how).x + off
 
 
 def interpolating():
     X, y = np.array([[1.0], [2.0]]), np.array([[0.5], [-0.3]])
     ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, "mse")
     method = "levenberg-marquardt"
-    return ob, fc.minimize(ob, ob.model.init(seed=0), method, seed=0, gradient_tol=1e-14).x
+    return ob, fc.minimize(ob, ob.model.init(rng=0), method, rng=0, gradient_tol=1e-14).x
 
 
 def relu(*layers):
@@ -127,7 +127,7 @@ def at_active_kinks():
     X = STREAMED_ROWS
     y = np.sin(2 * X.sum(axis=1)) + 0.1 * np.random.default_rng(1).standard_normal(60)
     ob = fc.Objective(fc.MLP([2, 5, 1], "relu"), X, y, "mse", l2=3e-3)
-    x = fc.minimize(ob, ob.model.init(seed=1)).x
+    x = fc.minimize(ob, ob.model.init(rng=1)).x
     blocks = [(X[i : i + 25], y[i : i + 25]) for i in range(0, 60, 25)]
     return fc.StreamedObjective(ob.model, blocks, loss="mse", l2=3e-3), x
 
@@ -551,9 +551,9 @@ CHECKS = {
 def test_the_fields_of_every_verdict_are_true(rule, make, options):
     """The fields of a verdict agree with NumPy's matrices and steps at its point."""
     ob, theta = make()
-    point = fc.classify(ob, theta, seed=0, **options)
+    point = fc.classify(ob, theta, rng=0, **options)
     assert point.rule is Reason[rule], point
-    facts = Facts(ob, theta, point, {"seed": 0, **options})
+    facts = Facts(ob, theta, point, {"rng": 0, **options})
     for check in (gradient_size, spectrum_range, inertia, *CHECKS[rule]):
         assert check(facts), (check, point)
 
@@ -564,7 +564,7 @@ def test_every_rule_has_a_point():
 
 def test_a_certified_point_nearby_replaces_the_advice_to_reduce_the_gradient():
     ob, theta = network(1.0, 1e-2)
-    point = fc.classify(ob, theta, seed=0, gradient_tol=10.0, **BY_PRODUCTS)
+    point = fc.classify(ob, theta, rng=0, gradient_tol=10.0, **BY_PRODUCTS)
     assert point.rule is Reason.CURVATURE_FLOOR_AT_THETA
     assert point.nearest_verdict.certified and point.nearest_verdict.kind == "minimum"
     assert point.advice == ""

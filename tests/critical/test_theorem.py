@@ -108,7 +108,7 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
         loss="mse",
         l2=1e-3,
     )
-    rest = fc.minimize(net, net.model.init(seed=0)).x
+    rest = fc.minimize(net, net.model.init(rng=0)).x
     for size in (1e-9, 1e-7, 1e-5, 1e-3):
         said = fc.classify(net, rest + size * rng.standard_normal(len(rest)), gradient_tol=1.0)
         where = 0.0 if said.certified else said.nearest_distance

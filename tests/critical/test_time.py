@@ -57,9 +57,9 @@ def trained(hidden, activation, seed=0, epochs=10):
     model = fc.MLP([24, *hidden, 2], activation)
     ob = fc.Objective(model, X, y.astype(int))
     if not epochs:
-        return ob, model.init(seed=seed)
-    run = {"max_iter": epochs, "batch_size": 20, "seed": 0, "verdict": False}
-    return ob, fc.minimize(ob, model.init(seed=seed), "adam", **run).x
+        return ob, model.init(rng=seed)
+    run = {"max_iter": epochs, "batch_size": 20, "rng": 0, "verdict": False}
+    return ob, fc.minimize(ob, model.init(rng=seed), "adam", **run).x
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_small_budgets_never_report_a_critical_point_as_far(l2, rng):
     """
     model = fc.MLP([3, 6, 2])
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=l2)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     if l2:
-        theta = fc.minimize(ob, theta, seed=0, verdict=False).x
+        theta = fc.minimize(ob, theta, rng=0, verdict=False).x
     else:
         theta = theta * 0  # an exact saddle, at which all weights are 0
         ob = fc.Objective(model, ob.X, np.tile([[0.5, 0.5]], (40, 1)))
@@ -146,12 +146,12 @@ def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
     X = rng.standard_normal((30, 5))
     model = fc.MLP([5, 50, 2])
     ob = fc.Objective(model, X, rng.integers(0, 2, 30), l2=1e-2)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     if at_rest:
-        theta = fc.minimize(ob, theta, "newton-cg", seed=0, verdict=False).x
+        theta = fc.minimize(ob, theta, "newton-cg", rng=0, verdict=False).x
         (W, b), (out, _) = model.unflatten(theta)
         W[0], b[0], out[:, 0] = 0, 0, 0  # a unit of zero weights, with which a second search starts
-        theta = fc.minimize(ob, theta, "newton-cg", seed=0, verdict=False).x
+        theta = fc.minimize(ob, theta, "newton-cg", rng=0, verdict=False).x
     usual = classify(ob, theta, dense_below=dense_below)
     kinds = set()
     for limit in (*range(1, 40, 4), *np.geomspace(40, 4000, 12).astype(int)):
@@ -169,7 +169,7 @@ def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
 def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
     model = fc.MLP([3, 6, 2])
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=1e-2)
-    x = fc.minimize(ob, model.init(seed=0), seed=0, verdict=False).x
+    x = fc.minimize(ob, model.init(rng=0), rng=0, verdict=False).x
     point = classify(ob, x, max_products=1, gradient_tol=None)
     assert (point.rule, point.limit) == ("distance_unknown", "max_products")
 
@@ -230,7 +230,7 @@ def test_bounds_on_negative_eigenvalues_hold_without_time(monkeypatch):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
     ob = fc.Objective(fc.MLP([3, 4, 2]), X, y, l2=1e-2)
-    end = fc.minimize(ob, ob.model.init(seed=0), seed=0, verdict=False).x
+    end = fc.minimize(ob, ob.model.init(rng=0), rng=0, verdict=False).x
     theta = end + 1e-3 * rng.standard_normal(end.size)
     n_negative = fc.inertia(ob.hessian(theta)).n_negative
     assert classify(ob, theta).newton_steps == "converged" and n_negative == 0
@@ -243,7 +243,7 @@ def test_bounds_on_negative_eigenvalues_hold_without_time(monkeypatch):
         low, high = point.n_negative_bounds
         assert low <= n_negative <= high
         assert (point.newton_steps, point.limit) == ended
-    start = ob.model.init(seed=1)
+    start = ob.model.init(rng=1)
     low, high = classify(ob, start, max_time=1e-9).n_negative_bounds
     assert low <= fc.inertia(ob.hessian(start)).n_negative <= high
 

@@ -210,10 +210,10 @@ def test_operators_that_reuse_buffers_give_the_same_results(way):
     A, b = A + A.T, rng.standard_normal(40)
     one, two = BufferReusingOperator(A, "plain"), BufferReusingOperator(A, way)
     for ask in (
-        lambda H: fc.eigsh(H, 3, "LA", seed=0).values,
-        lambda H: fc.eigsh(H, 3, "BE", v0=np.eye(40)[:, :2], seed=0).values,
-        lambda H: fc.trace(H, 20, seed=0).estimate,
-        lambda H: fc.spectral_density(H, 4, 10, seed=0).nodes,
+        lambda H: fc.eigsh(H, 3, "LA", rng=0).values,
+        lambda H: fc.eigsh(H, 3, "BE", v0=np.eye(40)[:, :2], rng=0).values,
+        lambda H: fc.trace(H, 20, rng=0).estimate,
+        lambda H: fc.spectral_density(H, 4, 10, rng=0).nodes,
         lambda H: fc.newton_step(H, b, damping=30.0),
         lambda H: fc.saddle_free_newton_step(H, b, k=10),
         fc.eigvalsh,
@@ -252,7 +252,7 @@ def test_a_gradient_buffer_that_is_reused_gives_the_same_results(method):
     start, ends = np.array([0.3, 0.2]), []
     for g in (gradient, reused):
         ob = FunctionObjective(2, value, g, hessian)
-        ends.append(fc.minimize(ob, start, method, seed=0, max_iter=100))
+        ends.append(fc.minimize(ob, start, method, rng=0, max_iter=100))
     assert np.array_equal(ends[0].x, ends[1].x) and ends[0].message == ends[1].message
 
 
@@ -322,7 +322,7 @@ def test_overridden_loss_is_used_by_all_functions():
             return getattr(parts if hasattr(Parts, name) else self.ob, name)
 
     parts = Parts()
-    start, at = inner.model.init(seed=0), fc.minimize(inner, inner.model.init(seed=0)).x
+    start, at = inner.model.init(rng=0), fc.minimize(inner, inner.model.init(rng=0)).x
     around = nets.Around
     kinds = [Mixed(*given), Changed(inner), around(Changed(inner)), Changed(around(inner))]
     for ob in (*kinds, around(kinds[0]), Dispatching(inner)):
@@ -458,7 +458,7 @@ def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
     model, wider = fc.MLP([2, 3, 2], "identity", bias=False), 0
     ob = fc.Objective(model, X, y, loss="mse")
     for seed in range(20):
-        theta = fc.minimize(ob, model.init(seed=seed), "trust-region", max_iter=6, verdict=False).x
+        theta = fc.minimize(ob, model.init(rng=seed), "trust-region", max_iter=6, verdict=False).x
         said = fc.classify(ob, theta)
         values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
         low, high = said.n_negative_bounds
@@ -599,12 +599,12 @@ def test_invalid_autoencoders_raise():
     for spectrum in ([1.0, 1.0], [2.0, 0.0], [1.0, 2.0], [np.nan, 1.0]):
         with pytest.raises(ValueError, match="distinct positive numbers, desc|finite numbers"):
             LinearAutoencoder(spectrum, 1)
-    net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
+    net = LinearAutoencoder([3.0, 2.0, 1.0], 2, rng=0)
     for wrong in ([1, 1], [1, 2, 3], [0], [4]):
         with pytest.raises(ValueError, match="at most 2 different ints from 1 to 3"):
             net.critical_point(wrong)
     for indices in ([], [1], [3, 1]):
-        theta = net.critical_point(indices, seed=1)
+        theta = net.critical_point(indices, rng=1)
         assert np.abs(net.objective.gradient(theta)).max() <= 1e-12
 
 
@@ -640,7 +640,7 @@ def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dt
     plain, pulled = (
         kind(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0) for kind in (fc.Objective, Pulled)
     )
-    theta = fc.minimize(plain, plain.model.init(seed=0)).x
+    theta = fc.minimize(plain, plain.model.init(rng=0)).x
     assert fc.classify(plain, theta).certified and np.linalg.norm(pulled.gradient(theta)) > 0.5
     point = fc.classify(pulled, theta)
     assert point.kind == "not_critical" and not point.certified
@@ -670,7 +670,7 @@ def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, diso
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
     ob = fc.Objective(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0)
-    theta = fc.minimize(ob, ob.model.init(seed=0)).x
+    theta = fc.minimize(ob, ob.model.init(rng=0)).x
     point = fc.classify(Pulled(ob), theta)
     assert fc.classify(ob, theta).certified and point.kind == "not_critical"
     assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
@@ -692,5 +692,5 @@ def test_wrapper_with_unchanged_loss_can_delegate_certificates():
 
     X = np.linspace(-1, 1, 12)[:, None]
     ob = Watching(fc.Objective(fc.MLP([1, 2, 1]), X, X**2, "mse", l2=0.1))
-    found = fc.minimize(ob, ob.model.init(seed=0), "l-bfgs")
+    found = fc.minimize(ob, ob.model.init(rng=0), "l-bfgs")
     assert ob.asked > 5 and found.kind == "minimum" and found.report.certified

@@ -60,9 +60,9 @@ def test_points_of_known_kind_get_their_verdict_from_the_engine(case):
 @pytest.mark.parametrize("shape", [(4, 2), (5, 2), (6, 1)])
 def test_every_critical_point_of_an_autoencoder_is_classified_right(shape):
     n, p = shape
-    net = LinearAutoencoder(np.arange(n, 0, -1.0) ** 1.5, p, n_samples=n + 3, seed=n)
+    net = LinearAutoencoder(np.arange(n, 0, -1.0) ** 1.5, p, n_samples=n + 3, rng=n)
     ob = compiled(net.objective)
-    cases = net.cases(seed=7)
+    cases = net.cases(rng=7)
     assert len(cases) == sum(len(list(combinations(range(n), k))) for k in range(p + 1))
     for case in cases:
         report = classify(ob, case.theta)
@@ -75,7 +75,7 @@ def test_every_critical_point_of_an_autoencoder_is_classified_right(shape):
 
 def test_all_of_300_axis_saddles_are_found_and_their_escapes_descend():
     ratios = []
-    for case in axis_saddles(300, seed=11):
+    for case in axis_saddles(300, rng=11):
         report = classify(case.objective, case.theta)
         check_report(case, report)
         ratios.append(abs(report.lambda_min / report.lambda_max))
@@ -109,7 +109,7 @@ def test_the_saddle_of_the_lectures_toy_loss_is_certified():
 )
 def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, counts):
     for seed in range(3):
-        ob = QuadraticObjective(PrescribedSpectrum(values, seed=seed))
+        ob = QuadraticObjective(PrescribedSpectrum(values, rng=seed))
         report = classify(ob, np.zeros(values.size))
         assert report.kind == kind and tuple(getattr(report, c) for c in COUNTS) == counts
         for found, bounds, true in (
@@ -128,7 +128,7 @@ def test_every_counted_sign_of_an_eigenvalue_is_right():
     for seed in range(40):
         values = rng.choice([-1.0, 1.0], 30) * 10.0 ** rng.uniform(-18, 0, 30)
         values[0] = 1.0
-        report = classify(QuadraticObjective(PrescribedSpectrum(values, seed=seed)), np.zeros(30))
+        report = classify(QuadraticObjective(PrescribedSpectrum(values, rng=seed)), np.zeros(30))
         assert report.n_positive <= (values > 0).sum() and report.n_negative <= (values < 0).sum()
         assert report.kind != "minimum"
         undecided += report.n_zero
@@ -140,7 +140,7 @@ def test_an_untrained_network_is_not_critical_and_a_trained_one_is_a_minimum():
     X = rng.standard_normal((40, 5))
     model = fc.MLP([5, 6, 3], activation="tanh")
     ob = fc.Objective(model, X, rng.integers(0, 3, 40), loss="cross_entropy", l2=1e-2)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     start = classify(ob, theta)
     assert start.kind == "not_critical" and start.gradient_norm > start.gradient_tol
     assert not start.plateau
@@ -243,9 +243,9 @@ def test_the_report_counts_its_products():
 
 
 def test_float32_models_are_judged_in_float64():
-    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
     ob = compiled(net.objective).astype("float32")
-    for case in net.cases(seed=1):
+    for case in net.cases(rng=1):
         report = classify(ob, case.theta)
         assert report.kind == case.kind and report.n_negative == case.n_negative
 
@@ -262,7 +262,7 @@ def test_float32_models_are_judged_in_float64():
         ({"max_time": 0}, ValueError, "max_time must be a finite number > 0.*got 0.0"),
         ({"failure_probability": 1.5}, ValueError, "failure_probability"),
         ({"failure_probability": "x"}, TypeError, "failure_probability"),
-        ({"seed": -1, "dense_below": 0}, ValueError, "seed"),
+        ({"rng": -1, "dense_below": 0}, ValueError, "rng"),
         ({"dense_below": np.nan}, TypeError, "must be a number of parameters"),
         ({"dense_below": True}, TypeError, "must be a number of parameters"),
         ({"dense_below": "all"}, TypeError, "dense_below.*must be a number of parameters"),
@@ -311,8 +311,8 @@ def small_net():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 6)), rng.standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([6, 9, 2], "tanh"), X, y, loss="mse", l2=1e-3)
-    start = ob.model.init(seed=0)
-    return ob, (fc.minimize(ob, start, seed=0).x, start, 0 * start)
+    start = ob.model.init(rng=0)
+    return ob, (fc.minimize(ob, start, rng=0).x, start, 0 * start)
 
 
 @pytest.mark.by_day(share=1 / 3)
@@ -335,7 +335,7 @@ def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
         found = fc.escape(counted, theta, max_products=most)
         assert found.n_products == counted.made <= most
         counted = Counted(ob)
-        pairs = fc.eigsh(counted.hessian(theta), 2, max_products=most, seed=0)
+        pairs = fc.eigsh(counted.hessian(theta), 2, max_products=most, rng=0)
         assert pairs.n_products == counted.made <= most
 
 
@@ -359,7 +359,7 @@ def test_following_the_advice_on_a_plateau_lowers_the_loss(seed):
     X = rng.standard_normal((30, 2))
     y = (X[:, :1] * X[:, 1:] > 0) * np.ones((1, 2))
     model = fc.MLP([2, 6, 2], "tanh")
-    theta = model.init(seed=seed)
+    theta = model.init(rng=seed)
     (_, b), (_, c) = model.unflatten(theta)
     b[:] = 20 * np.sign(rng.standard_normal(6))
     c[:] = 60, -60
@@ -367,5 +367,5 @@ def test_following_the_advice_on_a_plateau_lowers_the_loss(seed):
     said = fc.classify(ob, theta)
     assert said.plateau and said.advice == "plateau"
     for options in ({}, {"method": "trust-region"}, {"method": "l-bfgs"}):
-        found = fc.minimize(ob, theta, max_iter=300, seed=0, verdict=False, **options)
+        found = fc.minimize(ob, theta, max_iter=300, rng=0, verdict=False, **options)
         assert found.fun < 0.5 * ob.value(theta)

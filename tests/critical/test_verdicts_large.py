@@ -35,9 +35,9 @@ def bare_protocol(ob):
 def classify_spectrum(values, seed=0, mirrors=1, **options):
     n = len(values)
     return classify(
-        QuadraticObjective(PrescribedSpectrum(values, mirrors, seed=seed)),
+        QuadraticObjective(PrescribedSpectrum(values, mirrors, rng=seed)),
         np.zeros(n),
-        seed=seed,
+        rng=seed,
         dense_below=0,
         **options,
     )
@@ -146,7 +146,7 @@ def test_points_of_known_kind_get_their_verdict_from_products(risk):
     """Verdicts from products agree with the known kinds. Without a failure probability, they may be
     undecided.
     """
-    for case in zoo() + axis_saddles(30, seed=8):
+    for case in zoo() + axis_saddles(30, rng=8):
         report = classify(
             bare_protocol(case.objective), case.theta, dense_below=0, failure_probability=risk
         )
@@ -160,8 +160,8 @@ def test_points_of_known_kind_get_their_verdict_from_products(risk):
 
 
 def test_symmetries_explain_zeros_at_large_n():
-    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
-    case = net.case((1, 2), seed=1)
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
+    case = net.case((1, 2), rng=1)
     report = classify(compiled(net.objective), case.theta, dense_below=0, failure_probability=0.01)
     assert report.kind == "minimum" and report.n_symmetry == 4
     bare = classify(
@@ -205,7 +205,7 @@ def test_networks_of_five_thousand_parameters_are_classified():
     y = rng.standard_normal(30)
     ob = compiled(ReferenceObjective(model, X, y))
     assert ob.n_params == 4812
-    start = classify(ob, model.init(seed=0))
+    start = classify(ob, model.init(rng=0))
     assert start.method == "krylov" and start.kind == "not_critical"
     origin = classify(ob, np.zeros(4812))  # H = [[0, B], [B', 0]], g = 0
     assert origin.kind == "saddle" and origin.certified
@@ -283,6 +283,6 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
 def test_the_dense_matrix_is_used_near_a_critical_point():
     X, y = np.random.default_rng(0).standard_normal((60, 20)), np.arange(60) % 4
     ob = fc.Objective(fc.MLP([20, 30, 4]), X, y, l2=1e-2)
-    at_rest = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    at_rest = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     assert at_rest.report.method == "dense" and at_rest.report.certified
     assert fc.classify(ob, at_rest.x * (1 + 1e-9)).method == "dense"

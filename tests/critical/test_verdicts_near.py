@@ -101,7 +101,7 @@ def test_tiny_symmetry_orbits_explain_no_zeros():
     """Near the origin, where the tangents of symmetry orbits vanish, no zero eigenvalue is
     attributed to a symmetry.
     """
-    net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
+    net = LinearAutoencoder([3.0, 2.0, 1.0], 2, rng=0)
     rng = np.random.default_rng(1)
     for size in (1e-30, 1e-17, 1e-12, 1e-8):
         report = classify(net.objective, size * rng.standard_normal(12))

@@ -17,7 +17,7 @@ def trained(rng, loss="mse", l2=1e-2, **options):
     X = rng.standard_normal((N, SIZES[0]))
     y = rng.permutation(3) if loss == "cross_entropy" else rng.standard_normal((N, 3))
     ob = fc.Objective(model, X, y, loss, l2=l2, **options)
-    theta = fc.minimize(ob, model.init(seed=0), "newton-cg", max_iter=400).x
+    theta = fc.minimize(ob, model.init(rng=0), "newton-cg", max_iter=400).x
     return ob, theta
 
 
@@ -35,7 +35,7 @@ def test_absent_class_excludes_a_minimum(rng):
     """
     ob, _ = trained(rng, "cross_entropy", 0.05, l2_biases=False)
     ob = fc.Objective(ob.model, ob.X, [0, 1, 1], l2=0.05, l2_biases=False)
-    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=400).x
+    theta = fc.minimize(ob, ob.model.init(rng=0), "newton-cg", max_iter=400).x
     point = fc.classify(ob, theta, dense_below=500)
     assert point.kind != "minimum" and not point.certified
 
@@ -47,7 +47,7 @@ def interpolating():
     """
     rng = np.random.default_rng(0)
     X, y, model = rng.standard_normal((3, 2)), rng.standard_normal(3), fc.MLP([2, 5, 1])
-    theta = fc.minimize(fc.Objective(model, X, y, loss="mse"), model.init(seed=0), seed=0).x
+    theta = fc.minimize(fc.Objective(model, X, y, loss="mse"), model.init(rng=0), rng=0).x
     return model, X, y, theta
 
 

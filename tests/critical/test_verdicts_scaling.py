@@ -122,8 +122,8 @@ def test_the_engine_gives_the_same_verdicts_in_all_scales(factor):
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
 def test_the_scale_of_an_autoencoders_data_changes_no_verdict(factor):
-    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
-    for case in net.cases(seed=3):
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
+    for case in net.cases(rng=3):
         ob = ReferenceObjective(net.objective.model, factor * net.X, factor * net.X)
         report = classify(ob, case.theta)
         assert (report.kind, report.n_negative, report.n_zero) == (
@@ -208,7 +208,7 @@ def found():
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
     ob = fc.Objective(fc.MLP([3, 2, 1]), X, y, loss="mse")
-    return ob, [fc.minimize(ob, ob.model.init(seed=s), seed=0) for s in range(3)]
+    return ob, [fc.minimize(ob, ob.model.init(rng=s), rng=0) for s in range(3)]
 
 
 @pytest.mark.parametrize("power", [-3.0, 5.0])
@@ -273,7 +273,7 @@ def test_bounds_of_zero_blocks_stay_negligible_in_any_unit_of_the_loss(sizes, lo
     theta = np.zeros(model.n_params)
     if loss == "cross_entropy":
         X[:, 0] = 0.0
-        theta = fc.minimize(fc.Objective(model, X, y, loss=loss), theta, seed=0).x
+        theta = fc.minimize(fc.Objective(model, X, y, loss=loss), theta, rng=0).x
     one = fc.classify(fc.Objective(model, X, y, loss=loss), theta)
     weight = np.full(24, np.ldexp(1.0, power))
     two = fc.classify(fc.Objective(model, X, y, loss=loss, sample_weight=weight), theta)

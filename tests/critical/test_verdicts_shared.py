@@ -20,7 +20,7 @@ def soft_target_network(rng, n_units=8):
     the outputs at theta.
     """
     model = fc.MLP([10, n_units, 10], activation="tanh")
-    X, theta = rng.standard_normal((300, 10)), 1.5 * model.init(seed=0)
+    X, theta = rng.standard_normal((300, 10)), 1.5 * model.init(rng=0)
     logits = model.predict(theta, X)
     y = np.exp(logits - logits.max(axis=1, keepdims=True))
     return fc.Objective(model, X, y / y.sum(axis=1, keepdims=True), loss="cross_entropy"), theta
@@ -88,7 +88,7 @@ def counted(monkeypatch):
 def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng):
     X, y = rng.standard_normal((60, sizes[0])), rng.integers(3, size=60)
     ob = fc.Objective(fc.MLP(list(sizes), activation), X, y, "cross_entropy", l2=1e-2)
-    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=80).x
+    theta = fc.minimize(ob, ob.model.init(rng=0), "newton-cg", max_iter=80).x
     again = fc.Objective(ob.model, X, y, "cross_entropy", l2=1e-2)
     counted.clear()
     said = fc.classify(again, theta)
@@ -105,7 +105,7 @@ def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng)
 
 
 def test_a_run_starts_from_a_given_direction():
-    run = fc.spectrum.Krylov(np.diag(np.arange(1.0, 8.0)), seed=0)
+    run = fc.spectrum.Krylov(np.diag(np.arange(1.0, 8.0)), rng=0)
     for g in (np.ones(3), np.zeros(7), np.full(7, np.nan)):
         with pytest.raises(ValueError, match="^g "):
             run.extend_from(g, 3)

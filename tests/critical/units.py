@@ -49,7 +49,7 @@ def network(draw, kind):
     l2 = 10.0 ** draw.uniform(-4, -1) if kind == "loss" and draw.random() < 0.5 else 0.0
     options = {"loss": loss, "l2": l2, "sample_weight": None}
     ob = fc.Objective(model, X, y, **options)
-    theta = model.init(seed=int(draw.integers(2**31)))
+    theta = model.init(rng=int(draw.integers(2**31)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         way = draw.choice(["find", "minimize", "briefly"])
@@ -57,7 +57,7 @@ def network(draw, kind):
             theta = fc.find_critical_point(ob, theta, "newton-mr", max_iter=60, verdict=False).x
         else:
             most = 200 if way == "minimize" else int(draw.integers(2, 12))
-            theta = fc.minimize(ob, theta, "trust-region", max_iter=most, seed=0).x
+            theta = fc.minimize(ob, theta, "trust-region", max_iter=most, rng=0).x
     return model, X, y, options, theta
 
 

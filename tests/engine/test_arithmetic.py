@@ -81,7 +81,7 @@ order = {order}
 rng = np.random.default_rng(0)
 model = fc.MLP([24, 40, 40, 3], "tanh", batch_norm={norm})
 X, y = rng.standard_normal((1200, 24)), rng.integers(3, size=1200)
-theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+theta, v = model.init(rng=0), rng.standard_normal(model.n_params)
 small = v * 1e-306, v * 1e-310
 seen = set()
 for how, threads in itertools.product(order, (3, 1)):
@@ -140,7 +140,7 @@ def engine_calls():
     S, A = rng.standard_normal((3, 5)), rng.standard_normal((60, 50))
     mse = fc.MLP([6, 8, 7, 2], ["tanh", "gelu"])
     X, Y = rng.standard_normal((900, 6)), rng.standard_normal((900, 2))
-    theta, v = mse.init(seed=2), rng.standard_normal(mse.n_params)
+    theta, v = mse.init(rng=2), rng.standard_normal(mse.n_params)
     found = {
         "project_rows": lambda: project_rows(Q, W),
         "subtract_rows": lambda: subtract_rows(Q, W.copy(), S),
@@ -213,7 +213,7 @@ PROOFS = (
 model = fc.MLP([3, 4, 2], "tanh")
 rng = np.random.default_rng(0)
 ob = fc.Objective(model, rng.standard_normal((20, 3)), rng.standard_normal((20, 2)), "mse", l2=0.01)
-theta = fc.minimize(ob, model.init(seed=0), seed=0).x
+theta = fc.minimize(ob, model.init(rng=0), rng=0).x
 H = ob.hessian(theta)
 v = rng.standard_normal(H.shape[0])
 def verdict(found):

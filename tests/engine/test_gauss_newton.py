@@ -21,7 +21,7 @@ KINDS = list(itertools.product(_engine.ACTIVATIONS, _engine.LOSSES))
 def problem(rng, sizes, N, act, loss, dtype="float64", residual=False, weighted=False, **more):
     how = {"residual": residual, "weights": weighted, "soft": loss == "binary_cross_entropy"}
     net = draw(rng, sizes, act, loss, N, dtype=dtype, **how, **more)
-    return net.ob, 2 * net.model.init(seed=int(rng.integers(1000)))
+    return net.ob, 2 * net.model.init(rng=int(rng.integers(1000)))
 
 
 def matrix_of(ob, theta, hessian=False):
@@ -107,7 +107,7 @@ def test_curvature_matrix_is_right_for_data_far_from_unit_scale(size, weight, d,
     """
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, d))
     model = fc.MLP([3, 4, d], "identity")
-    theta, places = model.init(seed=0), np.arange(16 + 5 * d)
+    theta, places = model.init(rng=0), np.arange(16 + 5 * d)
     theta[12:16] = 0.0  # so that all inputs of the second layer have one order of magnitude
     near = fc.Objective(model, X, y, "mse", sample_weight=np.ones(12))
     weights = np.full(12, 2.0**weight)
@@ -122,7 +122,7 @@ def test_curvature_matrix_is_right_for_data_far_from_unit_scale(size, weight, d,
 def test_hessian_is_not_formed_for_data_far_from_unit_scale(rng):
     X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 1))
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), np.ldexp(X, 400), y, "mse")
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     theta[:12] = np.ldexp(theta[:12], -400)
     plan = ob._new_plan()
     plan.bind(theta)
@@ -133,7 +133,7 @@ def test_hessian_is_not_formed_for_data_far_from_unit_scale(rng):
     assert np.abs(values - np.linalg.eigvalsh(H.to_dense())).max() <= 1e-12 * values[-1]
     # The squares of inputs underflow, and no bias adds a larger number to their sum.
     ob = fc.Objective(fc.MLP([3, 4, 1], "identity", bias=False), 1e-170 * X, y, "mse")
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     theta[-4:] *= 1e49
     assert ob.hessian(theta).summed_matrix() is None
 
@@ -146,7 +146,7 @@ def test_curvature_matrix_is_right_for_any_number_of_classes(classes, rng):
     X, y = rng.standard_normal((30, 3)), rng.integers(classes, size=30)
     for scale in (1.0, 20.0):
         ob = fc.Objective(fc.MLP([3, 4, classes]), X, y, "cross_entropy", l2=0.01)
-        theta = scale * ob.model.init(seed=0)
+        theta = scale * ob.model.init(rng=0)
         assert_close(ob, theta)
         for hessian in (False, True):
             assert (not matrix_of(ob, theta, hessian).any()) == (classes == 1)
@@ -252,7 +252,7 @@ def test_large_steps_have_geodesic_corrections(N, dtype, memory, loss, rng):
     y = net.y.astype(float) if net.y.dtype.kind == "f" else net.y
     same = replace(net, model=fc.MLP([3, 5, 2]), X=net.X.astype(float), y=y)
     within = 1e-7 if dtype == "float64" else 1e-3
-    check_against_numpy(net.ob, 0.3 * net.model.init(seed=0), 6, within, same.ob)
+    check_against_numpy(net.ob, 0.3 * net.model.init(rng=0), 6, within, same.ob)
 
 
 def test_steps_are_corrected_for_data_far_from_unit_scale(rng):
@@ -263,7 +263,7 @@ def test_steps_are_corrected_for_data_far_from_unit_scale(rng):
     for _ in range(5):
         X, y = (np.ldexp(rng.standard_normal((12, width)), 200) for width in (3, 2))
         ob = fc.Objective(model, X, y, "mse", sample_weight=weight)
-        assert "correction" in check_against_numpy(ob, 0.2 * model.init(seed=0), 3, 1e-9)[2]
+        assert "correction" in check_against_numpy(ob, 0.2 * model.init(rng=0), 3, 1e-9)[2]
 
 
 def test_geodesic_corrections_can_be_disabled(rng):

@@ -155,7 +155,7 @@ for dtype in ("float32", "float64"):
         elif loss == "binary_cross_entropy":
             y = rng.random((N, sizes[-1])).astype(dtype)
         y, w = guarded(y), guarded(rng.random(N).astype(dtype))
-        theta = guarded(model.init(seed=0))
+        theta = guarded(model.init(rng=0))
         v = guarded(rng.standard_normal(model.n_params).astype(dtype))
         out = guarded(np.zeros(model.n_params, dtype))
         Vt = guarded(np.stack([v, v, v]))

@@ -34,7 +34,7 @@ def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
     operator, also after `value` and after products at the previous point.
     """
     ob, model = problem(name, dtype, n_threads=threads, memory=memory)
-    at, there = model.init(seed=0), model.init(seed=1)
+    at, there = model.init(rng=0), model.init(rng=1)
     want = {0: ob.hessian(at), 1: ob.hessian(there)}
     fresh = ob.value_and_gradient(at)
     panels = ob._plan.layout["chunk"] / ob._plan.layout["panel"]
@@ -43,7 +43,7 @@ def test_overwritten_state_changes_no_gradient(name, threads, memory, dtype):
     assert np.array_equal(ob.gradient(at), fresh[1]) and ob.value(at) == fresh[0]
     ob.value(there)  # a forward pass whose state is kept
     assert np.array_equal(ob.gradient(there), want[1].gradient)
-    v = model.init(seed=2)
+    v = model.init(rng=2)
     for _ in range(2):  # first with newly allocated state, then with state that products have kept
         ob.gradient(at)
         assert np.array_equal(ob.hessp(at, v), want[0] @ v)
@@ -59,7 +59,7 @@ def test_results_are_right_whichever_thread_runs_a_short_last_panel(N, name, thr
     whichever thread runs that panel.
     """
     ob, model = problem(name, "float64", N, n_threads=threads)
-    at = [model.init(seed=seed) for seed in range(2)]
+    at = [model.init(rng=seed) for seed in range(2)]
     want = [ob.hessian(theta).gradient for theta in at]
     for turn in range(20):
         assert np.array_equal(ob.gradient(at[turn % 2]), want[turn % 2])
@@ -83,7 +83,7 @@ def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
         }
         with use_kernel_table():
             p = nets.draw(0, **kept)
-            H, v = p.ob.hessian(p.theta), p.model.init(seed=1)
+            H, v = p.ob.hessian(p.theta), p.model.init(rng=1)
             want = [p.ob.value(p.theta), p.ob.gradient(p.theta), H @ v, H.quadratic_form(v)]
         found = []
         for threads in (1, 2, 3, 8):
@@ -119,7 +119,7 @@ def test_few_rows_are_shared_by_two_threads(N, dtype):
     """
     model = fc.MLP([32, 64, 64, 16], dtype=dtype)
     ob = fc.Objective(model, np.ones((N, 32)), np.zeros(N, int), n_threads=2)
-    ob.value(model.init(seed=0))
+    ob.value(model.init(rng=0))
     layout = ob._plan.layout
     if layout["arch"] != "reference":
         assert layout["threads"] == 2 and layout["panel"] == (N + 1) // 2
@@ -132,7 +132,7 @@ def test_returned_gradients_stay_valid(sizes):
     """
     p = nets.draw(0, sizes, loss="cross_entropy", N=60)
     model, ob = p.model, p.ob
-    at = [model.init(seed=seed) for seed in range(3)]
+    at = [model.init(rng=seed) for seed in range(3)]
     operators = [ob.hessian(theta) for theta in at]
     want = [H.gradient.copy() for H in operators]
     found = [ob.gradient(at[turn % 3]) for turn in range(6)]

@@ -134,7 +134,7 @@ def ended(*_):
 
 signal.signal(signal.SIGALRM, ended)
 model = fc.MLP([304, 64, 16])
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 for N in (5_000, 20_000, 80_000, 320_000):  # until a copy takes longer than a signal's arrival
     X, y = np.ones((304, N)).T, np.zeros((N, 16))
     rows = engine.Rows(X, y, None, None)

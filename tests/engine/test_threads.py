@@ -155,7 +155,7 @@ def test_algorithms_respect_n_threads_of_their_operator(python):
         NET
         + """
 H = drawn([200, 400, 3], 5, threads=1)[0]
-theta = H.model.init(seed=0)
+theta = H.model.init(rng=0)
 fc.eigsh(H.hessian(theta), 4, seed=0, space="parameters")
 fc.spectral_density(H.hessian(theta), 2, 40, seed=0, space="parameters")
 fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
@@ -308,7 +308,7 @@ def test_number_of_threads_follows_the_work(asked):
             fc.MLP(sizes), rng.standard_normal((rows, sizes[0])), np.zeros((rows, sizes[-1])),
             loss="mse", n_threads=asked,
         )  # fmt: skip
-        used.append(ob.hessian(ob.model.init(seed=0)).layout["threads"])
+        used.append(ob.hessian(ob.model.init(rng=0)).layout["threads"])
     assert used[0] == 1
     # 60 million operations take about a millisecond
     assert min(asked, 8) <= used[1] <= min(asked, 24)
@@ -364,7 +364,7 @@ def switches():
 def operator(threads):
     model = fc.MLP([64, 128, 128, 10])
     X, y = np.ones((3000, 64)), np.arange(3000) % 10
-    return fc.Objective(model, X, y, n_threads=threads).hessian(model.init(seed=0))
+    return fc.Objective(model, X, y, n_threads=threads).hessian(model.init(rng=0))
 
 many, two = operator(64), operator(2)
 v = np.ones(two.shape[0])
@@ -412,7 +412,7 @@ for dtype in ("float32", "float64"):
         model = fc.MLP(sizes, "gelu", dtype=dtype)
         X, y = rng.standard_normal((300, sizes[0])), rng.integers(sizes[-1], size=300)
         ob = fc.Objective(model, X, y, n_threads=2)
-        theta = model.init(seed=0)
+        theta = model.init(rng=0)
         H = ob.hessian(theta)
         H @ theta, H.quadratic_form(theta), ob.ggn(theta) @ theta
         H @ (np.nan * theta)

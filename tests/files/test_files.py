@@ -38,7 +38,7 @@ ARRAYS = {
 def small_problem(*hidden, l2=0.1):
     """Return (model, theta, objective) of a small network with the given hidden widths."""
     model = fc.MLP([2, *hidden, 1])
-    return model, model.init(seed=0), fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=l2)
+    return model, model.init(rng=0), fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=l2)
 
 
 def file_names(folder):
@@ -97,7 +97,7 @@ MODELS = [
 
 def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
     for model in MODELS:
-        theta, path = model.init(seed=3), tmp_path / "net.safetensors"
+        theta, path = model.init(rng=3), tmp_path / "net.safetensors"
         fc.save(path, model, theta)
         again, same = fc.load(path)
         assert again == model and same.dtype == theta.dtype and np.array_equal(theta, same)
@@ -128,7 +128,7 @@ CHANGES = [
 def test_load_checks_metadata_and_arrays_of_a_saved_model(tmp_path):
     path = tmp_path / "net.safetensors"
     for change in CHANGES:
-        fc.save(path, MODELS[0], MODELS[0].init(seed=0))
+        fc.save(path, MODELS[0], MODELS[0].init(rng=0))
         arrays, facts = read_tensors(path)
         change(arrays, facts)
         write_tensors(path, arrays, facts)
@@ -517,9 +517,7 @@ def example_files(folder):
     yield (folder / "model").read_bytes(), fc.load
     for method, options in (("trust-region", {}), ("adam", {"batch_size": 1})):
         path = folder / method
-        fc.minimize(
-            ob, theta, method, checkpoint=path, max_iter=3, seed=1, verdict=False, **options
-        )
+        fc.minimize(ob, theta, method, checkpoint=path, max_iter=3, rng=1, verdict=False, **options)
 
         def resume(path, method=method, options=options):
             fc.minimize(ob, None, method, resume=path, max_iter=4, verdict=False, **options)
@@ -596,7 +594,7 @@ def test_checkpoints_create_only_known_bit_generators(name, tmp_path, monkeypatc
     numpy.random is called.
     """
     (_, theta, ob), path = small_problem(3, l2=0.0), tmp_path / "x"
-    fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
+    fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, rng=1, batch_size=1)
     arrays, facts = read_tensors(path)
     facts["run"]["rng"]["bit_generator"] = name
     write_tensors(path, arrays, facts)
@@ -614,12 +612,12 @@ def test_every_known_bit_generator_resumes(kind, tmp_path):
     def train(max_iter, **options):
         seed = np.random.Generator(getattr(np.random, kind)(5))
         return fc.minimize(
-            ob, theta, "sgd", max_iter=max_iter, seed=seed, batch_size=1, verdict=False, **options
+            ob, theta, "sgd", max_iter=max_iter, rng=seed, batch_size=1, verdict=False, **options
         )
 
     train(3, checkpoint=path)
     resumed = fc.minimize(
-        ob, None, "sgd", resume=path, max_iter=6, batch_size=1, seed=0, verdict=False
+        ob, None, "sgd", resume=path, max_iter=6, batch_size=1, rng=0, verdict=False
     )
     assert np.array_equal(resumed.x, train(6).x)
 

@@ -40,7 +40,7 @@ def test_lanczos_relation_holds_within_its_error_bound(name, dtype, orthogonalit
     default or larger.
     """
     spectrum = SPECTRA[name](rng)
-    op = Prescribed(spectrum, seed=3, dtype=dtype)
+    op = Prescribed(spectrum, rng=3, dtype=dtype)
     run = Recurrence(op, 90, orthogonality_tol=orthogonality_tol)
     run.insert_random(rng)
     for m in range(1, 81):
@@ -76,7 +76,7 @@ def test_lanczos_relation_holds_with_locked_rows(name, least, dtype, rng, monkey
     their coupling to later rows is computed from one basis vector or from all.
     """
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
-    op = Prescribed(SPECTRA[name](rng), seed=3, dtype=dtype)
+    op = Prescribed(SPECTRA[name](rng), rng=3, dtype=dtype)
     run = Recurrence(op, 90)
     run.insert_random(rng)
     while run.m < 30:
@@ -96,7 +96,7 @@ def test_rows_stay_orthogonal_to_locked_rows_for_a_narrow_spectrum_far_from_zero
     """For a narrow spectrum far from zero, new rows of the basis stay orthogonal to locked rows.
     Without correction, their components along locked rows would grow twentyfold per step.
     """
-    op = Prescribed(1 + 0.1 * np.linspace(-1, 1, 300), seed=3, dtype=dtype)
+    op = Prescribed(1 + 0.1 * np.linspace(-1, 1, 300), rng=3, dtype=dtype)
     run = Recurrence(op, 90)
     run.insert_random(rng)
     while run.m < 30:
@@ -119,7 +119,7 @@ def test_semiorthogonal_rows_give_the_exact_projection(name, dtype, rng):
     eigenvalues.
     """
     spectrum = SPECTRA[name](rng)
-    op = Prescribed(spectrum, seed=3, dtype=dtype)
+    op = Prescribed(spectrum, rng=3, dtype=dtype)
     run = Recurrence(op, 90, semiorthogonal=True)
     run.insert_random(rng)
     while run.m < 80:
@@ -137,7 +137,7 @@ def test_semiorthogonal_rows_give_the_exact_projection(name, dtype, rng):
 
 def test_block_lanczos_relation_holds_after_a_restart(rng):
     spectrum = SPECTRA["cluster"](rng)
-    op = Prescribed(spectrum, seed=3)
+    op = Prescribed(spectrum, rng=3)
     run = Recurrence(op, 60)
     run.insert_block(rng.standard_normal((4, op.shape[0])))
     for _ in range(8):
@@ -186,7 +186,7 @@ def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
     orthogonal complement of these vectors.
     """
     spectrum = np.r_[np.zeros(9), np.geomspace(1e-4, 1, 160)]
-    op = Prescribed(spectrum, seed=0, dtype=dtype)
+    op = Prescribed(spectrum, rng=0, dtype=dtype)
     known = np.linalg.qr(np.array([op.eigenvector(i) for i in range(9)]).T)[0]
     run = Recurrence(op, 160, against=np.ascontiguousarray(known.T, dtype))
     run.insert_random(rng)
@@ -226,7 +226,7 @@ def test_ranked_ritz_value_and_last_entry_match_the_full_decomposition(which, si
     given_up = asked = 0
     for name in ("uniform", "hessian", "under", "geometric", "tight cluster"):
         rng = np.random.default_rng(1)
-        run = Recurrence(Prescribed(SPECTRA[name](rng), seed=3), 60)
+        run = Recurrence(Prescribed(SPECTRA[name](rng), rng=3), 60)
         run.insert_random(rng)
         run.extend(60)
         for m in (2, 3, 7, 20, 41, 60):
@@ -276,7 +276,7 @@ def test_residual_bounds_hold_for_clustered_eigenvalues(which, least, monkeypatc
     for seed in range(150):
         A, rng = clustered(seed)
         k, relative = min(len(A), int(rng.integers(1, 8))), ("scale", "value")[seed % 2]
-        found = eigsh(A, k, which, relative=relative, seed=seed)
+        found = eigsh(A, k, which, relative=relative, rng=seed)
         off = np.linalg.norm(A @ found.vectors - found.vectors * found.values, axis=0)
         assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all(), seed
 
@@ -295,7 +295,7 @@ def test_residual_bounds_hold_with_deflated_vectors(seed):
     values *= 1 + rng.choice([1e-9, 1e-6]) * rng.standard_normal(len(values))
     A = symmetric(rng, values)
     Z = np.linalg.qr(rng.standard_normal((len(values), 2)))[0]
-    found = eigsh(A, int(rng.integers(2, 7)), "LM", against=Z, seed=seed)
+    found = eigsh(A, int(rng.integers(2, 7)), "LM", against=Z, rng=seed)
     off = np.linalg.norm(A @ found.vectors - found.vectors * found.values, axis=0)
     assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all()
 
@@ -308,7 +308,7 @@ def test_eigsh_rejects_products_and_starts_that_overflow_or_are_nan():
     with pytest.raises(
         ValueError, match="must be finite|not finite"
     ):  # each entry is finite, the norm of the product is not
-        fc.eigsh(one, 2, v0=np.ones(40), seed=0)
+        fc.eigsh(one, 2, v0=np.ones(40), rng=0)
     with (
         np.errstate(invalid="ignore"),
         pytest.raises(ValueError, match="must be finite|not finite"),
@@ -390,7 +390,7 @@ def test_extreme_ritz_pairs_match_the_full_decomposition_of_T(which, scale, rng)
     decomposition of T for every `which` and scale.
     """
     values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
-    run = Recurrence(Prescribed(values * scale, seed=0), 70)
+    run = Recurrence(Prescribed(values * scale, rng=0), 70)
     run.insert_random(rng)
     while run.m < 60:
         run.step()
@@ -448,12 +448,12 @@ def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
 
 def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
     spectrum = rng.standard_normal(4000)
-    fresh, used = Prescribed(spectrum, seed=0), Prescribed(spectrum, seed=0)
-    fc.spectral_density(used, 2, 60, seed=5)
-    fc.eigsh(used, 3, "LA", seed=6, tol=1e-4)
+    fresh, used = Prescribed(spectrum, rng=0), Prescribed(spectrum, rng=0)
+    fc.spectral_density(used, 2, 60, rng=5)
+    fc.eigsh(used, 3, "LA", rng=6, tol=1e-4)
     for call in (
-        lambda op: fc.eigsh(op, 4, "BE", seed=1, tol=1e-4).vectors,
-        lambda op: fc.spectral_density(op, 3, 40, seed=1).nodes,
+        lambda op: fc.eigsh(op, 4, "BE", rng=1, tol=1e-4).vectors,
+        lambda op: fc.spectral_density(op, 3, 40, rng=1).nodes,
     ):
         first = call(used)
         kept = first.copy()
@@ -465,9 +465,9 @@ def test_runs_in_reused_memory_give_bitwise_identical_results(rng):
 def test_basis_memory_is_kept_once_and_freed_with_its_owner():
     """The memory of a basis is used again for curvatures of the same objective at any theta."""
     ob = fc.Objective(fc.MLP([2, 3, 1]), np.ones((4, 2)), np.ones(4), loss="mse")
-    H = ob.hessian(ob.model.init(seed=0))
+    H = ob.hessian(ob.model.init(rng=0))
     assert memory_owner(H) is memory_owner(H.restrict(layers=0)) is ob
-    op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), seed=0)
+    op = Prescribed(SPECTRA["uniform"](np.random.default_rng(0)), rng=0)
     assert memory_owner(op) is op
     shape = (MIN_POOLED_BASIS_BYTES // 8 // 300 + 2, 300)
     double = np.dtype(float)
@@ -485,7 +485,7 @@ def test_basis_memory_is_kept_once_and_freed_with_its_owner():
 
 @pytest.mark.parametrize("n", [4096, 5000, 10240])
 def test_long_rows_are_padded_to_different_cache_sets(n):
-    op = Prescribed(np.ones(2), seed=0)
+    op = Prescribed(np.ones(2), rng=0)
     with aligned_rows(op, (3, n), np.dtype(float)) as rows:
         assert rows.shape == (3, n) and n * 8 <= rows.strides[0] < n * 8 + 4352
         assert 1024 <= rows.strides[0] % 4096 < 1280
@@ -494,12 +494,12 @@ def test_long_rows_are_padded_to_different_cache_sets(n):
 
 
 def test_four_threads_on_one_operator_get_the_same_eigenvalues(rng):
-    op = Prescribed(rng.standard_normal(3000), seed=0)
-    alone = fc.eigsh(op, 2, "LA", seed=0, tol=1e-4).values
+    op = Prescribed(rng.standard_normal(3000), rng=0)
+    alone = fc.eigsh(op, 2, "LA", rng=0, tol=1e-4).values
     found = [None] * 4
 
     def work(i):
-        found[i] = fc.eigsh(op, 2, "LA", seed=0, tol=1e-4).values
+        found[i] = fc.eigsh(op, 2, "LA", rng=0, tol=1e-4).values
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for t in threads:

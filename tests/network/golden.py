@@ -267,7 +267,7 @@ def starts() -> dict[str, list[Any]]:
         for words in ({}, {"bias": False}, {"batch_norm": True}, {"dtype": "float32"}):
             model = fc.MLP([5, 7, 7, 2], activation, **words)
             for scheme in ("auto", "he", "xavier", "lecun"):
-                theta = model.init(seed=4, scheme=scheme)
+                theta = model.init(rng=4, scheme=scheme)
                 parts = [two_sums(part) for layer in model.unflatten(theta) for part in layer[:1]]
                 numbers = [*two_sums(theta), *(x for part in parts for x in part)]
                 at = f"{activation}, {words}, {scheme}"

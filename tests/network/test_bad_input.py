@@ -15,7 +15,7 @@ n = MODEL.n_params
 X = np.random.default_rng(0).standard_normal((N, 4))
 LABELS = np.arange(N) % 3
 Y = np.random.default_rng(1).standard_normal((N, 3))
-THETA = MODEL.init(seed=0)
+THETA = MODEL.init(rng=0)
 NAN, INF = np.nan, np.inf
 
 
@@ -92,8 +92,8 @@ def test_invalid_models_are_rejected(arguments, kind, words):
     [
         (lambda m: m.init(scheme="glorot"), ValueError, ["'glorot'", "xavier"]),
         (lambda m: m.init(scheme=None), TypeError, ["NoneType", "xavier"]),
-        (lambda m: m.init(seed="one"), TypeError, ["str", "Generator"]),
-        (lambda m: m.init(seed=-1), ValueError, ["-1"]),
+        (lambda m: m.init(rng="one"), TypeError, ["str", "Generator"]),
+        (lambda m: m.init(rng=-1), ValueError, ["-1"]),
         (lambda m: m.unflatten(THETA[:-1]), ValueError, [f"({n - 1},)", f"({n},)"]),
         (lambda m: m.unflatten(THETA[None]), ValueError, ["theta", f"(1, {n})"]),
         (lambda m: m.flatten([]), ValueError, ["0", "2"]),

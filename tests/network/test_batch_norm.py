@@ -136,7 +136,7 @@ def test_repr_and_sizes_of_a_model_with_batch_norm():
     assert model != fc.MLP([3, 5, 4, 2], "relu", bias=False) and model == fc.MLP(
         [3, 5, 4, 2], "relu", bias=False, batch_norm=True
     )
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     layers = model.unflatten(theta)
     assert [len(layer) for layer in layers] == [4, 4, 2] and all(
         layer[1] is None for layer in layers
@@ -148,7 +148,7 @@ def test_repr_and_sizes_of_a_model_with_batch_norm():
     )
     assert np.array_equal(model.flatten(layers), theta)
     assert np.array_equal(
-        model.init(seed=0)[:15], fc.MLP([3, 5, 4, 2], "relu", bias=False).init(seed=0)[:15]
+        model.init(rng=0)[:15], fc.MLP([3, 5, 4, 2], "relu", bias=False).init(rng=0)[:15]
     )
     single = fc.MLP([3, 2], batch_norm=True)  # without a hidden layer nothing is normalised
     assert single.n_params == 8 and fc.MLP([3, 2]).n_params == 8
@@ -157,8 +157,8 @@ def test_repr_and_sizes_of_a_model_with_batch_norm():
 def test_invalid_batch_norm_arguments_are_rejected():
     model, plain = fc.MLP([3, 4, 2], batch_norm=True), fc.MLP([3, 4, 2])
     X = np.random.default_rng(0).standard_normal((6, 3))
-    ob, theta = fc.Objective(model, X, X[:, :2], loss="mse"), model.init(seed=0)
-    other, flat = fc.Objective(plain, X, X[:, :2], loss="mse"), plain.init(seed=0)
+    ob, theta = fc.Objective(model, X, X[:, :2], loss="mse"), model.init(rng=0)
+    other, flat = fc.Objective(plain, X, X[:, :2], loss="mse"), plain.init(rng=0)
     layers, none = plain.unflatten(flat), np.zeros(4)
     short = [(np.zeros((4, 3)), none, np.zeros(3), none), (np.zeros((2, 4)), np.zeros(2))]
     for call, words in (
@@ -311,7 +311,7 @@ rng = np.random.default_rng(0)
 X = rng.standard_normal((3000, 20))
 model = fc.MLP([20, 30, 30, 3], batch_norm=True)
 make = lambda: fc.Objective(model, X, rng.integers(3, size=3000) * 0, n_threads=1, memory=1_500_000)
-theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+theta, v = model.init(rng=0), rng.standard_normal(model.n_params)
 ob = make()
 assert ob.hessian(theta).layout["chunk"] < 1000
 value, gradient, product = ob.value(theta), ob.gradient(theta), ob.hessp(theta, v)
@@ -351,7 +351,7 @@ def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
     ):
         p = draw_batch_norm(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
         for scale in (1.0, 30.0, 1e-3):
-            p.theta = (p.model.init(seed=i) * scale).astype(dtype)
+            p.theta = (p.model.init(rng=i) * scale).astype(dtype)
             H, v = p.ob.hessian(p.theta), p.V[:, 0]
             room = 1 + np.finfo(np.longdouble).eps / np.finfo(dtype).eps
             for computed, true, bound in (
@@ -456,7 +456,7 @@ def test_a_batch_norm_minimum_is_classified_but_not_certified():
     model = fc.MLP([2, 2, 1], "tanh", batch_norm=True)
     ob = fc.Objective(model, X, np.sin(X[:, 0]) + 0.3 * X[:, 1], loss="mse", l2=1e-2)
     found = fc.find_critical_point(
-        ob, fc.minimize(ob, model.init(seed=1), "newton-cg", max_iter=200).x
+        ob, fc.minimize(ob, model.init(rng=1), "newton-cg", max_iter=200).x
     )
     verdict = fc.classify(ob, found.x)
     values = np.linalg.eigvalsh(ob.hessian(found.x).to_dense())

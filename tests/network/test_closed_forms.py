@@ -137,7 +137,7 @@ def test_jacobian_of_a_linear_map_equals_its_input(rows, kind):
     """
     X = np.random.default_rng(0).standard_normal((rows, 3)).astype(kind)
     model = MLP([3, 2], dtype=kind)
-    J = Objective(model, X, np.zeros((rows, 2)), loss="mse").jacobian(model.init(seed=0))
+    J = Objective(model, X, np.zeros((rows, 2)), loss="mse").jacobian(model.init(rng=0))
     known = np.zeros((rows, 2, 8), kind)
     for out in range(2):
         known[:, out, 3 * out : 3 * out + 3], known[:, out, 6 + out] = X, 1

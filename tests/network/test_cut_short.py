@@ -9,7 +9,7 @@ import fastcurv as fc
 from fastcurv.network.sums import shard_value
 
 N, MODEL = 20_000, fc.MLP([20, 5, 3])
-THETA = MODEL.init(seed=0)
+THETA = MODEL.init(rng=0)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_costs_of_exact_results_are_counted_and_limited_by_the_number_of_probes(
     net = draw(rng, [20, 30, 30, 30, 10], "tanh", "mse")
     H = net.ob.hessian(net.theta)
     cost = int(np.ceil(H.diagonal_cost))
-    assert cost > 3 and fc.trace(H, 3, seed=0).method == "hutchinson" and H.n_products == 3
+    assert cost > 3 and fc.trace(H, 3, rng=0).method == "hutchinson" and H.n_products == 3
     exact = fc.diagonal(H, cost)
     assert (exact.method, exact.n_products, H.n_products) == ("exact", cost, 3 + cost)
     assert fc.trace(H, 3, method="exact").estimate == exact.estimate.sum()
@@ -192,5 +192,5 @@ def test_a_diagonal_that_overflows_is_estimated(rng):
     net = draw(rng, [2, 3, 1], "relu", "mse", 9)
     ob = net.objective(X=1e155 * net.X)
     theta = 1e-2 * net.theta
-    found = fc.diagonal(ob.ggn(theta), 4, seed=0)
+    found = fc.diagonal(ob.ggn(theta), 4, rng=0)
     assert found.method != "exact"

@@ -29,7 +29,7 @@ def test_gradient_steps_lower_the_initial_loss_of_deep_residual_networks(rng):
             model = fc.MLP([6, *[16] * depth, 1], activation, residual=True)
             ob = fc.Objective(model, X, y, "mse")
             for seed in range(2):
-                theta = model.init(seed=seed)
+                theta = model.init(rng=seed)
                 run = fc.minimize(ob, theta, "sgd", learning_rate=1e-5, max_iter=3, verdict=False)
                 assert run.fun < ob.value(theta) < 10 * depth**2, (activation, depth, seed)
 

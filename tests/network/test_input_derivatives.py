@@ -96,7 +96,7 @@ def test_quadratic_networks_have_their_known_input_hessian():
     """
     square = fc.Activation(lambda z: (z * z, 2 * z, np.full_like(z, 2.0)))
     model = fc.MLP([3, 6, 2], square)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     (W, _), (V, _) = model.unflatten(theta)
     H = model.input_hessian(theta, np.random.default_rng(0).standard_normal((300, 3)))
     np.testing.assert_allclose(H, np.broadcast_to(2 * (W.T * V[:, None]) @ W, H.shape), atol=1e-13)
@@ -131,7 +131,7 @@ def test_user_defined_and_built_in_activations_can_be_mixed(name):
     )
     for phis, twins in (([own, name], ["tanh", name]), ([name, own], [name, "tanh"])):
         mixed, plain = fc.MLP([3, 4, 4, 2], phis), fc.MLP([3, 4, 4, 2], twins)
-        theta, X = plain.init(seed=0), np.random.default_rng(0).standard_normal((6, 3))
+        theta, X = plain.init(rng=0), np.random.default_rng(0).standard_normal((6, 3))
         for a, b in zip(mixed.input_derivatives(theta, X), plain.input_derivatives(theta, X)):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
 
@@ -186,7 +186,7 @@ def test_input_derivatives_fold_batch_normalisation_as_in_evaluation():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 3))
     model = fc.MLP([3, 5, 5, 2], residual=True, batch_norm=True)
-    theta = model.init(seed=1)
+    theta = model.init(rng=1)
     ob = fc.Objective(model, X, rng.standard_normal((40, 2)), loss="mse")
     known = model.statistics(ob, theta)
     z, J, H = model.input_derivatives(theta, X, statistics=known)

@@ -19,7 +19,7 @@ every_net = pytest.mark.parametrize("net", NETS)
 def test_labels_of_any_integer_type_and_broadcast_rows_are_accepted(dtype, rng):
     X = rng.integers(-3, 4, (20, 3)).astype(dtype)
     y, model = rng.integers(0, 2, 20), MLP([3, 4, 2], dtype=dtype)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     gradient = Objective(model, X, y).gradient(theta)
     for kind in (np.uint8, np.int16, np.int64, ">i4"):
         assert np.array_equal(Objective(model, X, y.astype(kind)).gradient(theta), gradient)
@@ -114,7 +114,7 @@ def test_initial_weights_have_their_schemes_variance(scheme):
     shares = {"he": lambda m, k: 2 / k, "xavier": lambda m, k: 2 / (m + k)}
     shares["lecun"] = lambda m, k: 1 / k
     auto = ["he", "xavier", "xavier"]  # before relu, before tanh, and the last layer
-    for (W, b), name in zip(model.unflatten(model.init(seed=3, scheme=scheme)), auto):
+    for (W, b), name in zip(model.unflatten(model.init(rng=3, scheme=scheme)), auto):
         variance = shares[name if scheme == "auto" else scheme](*W.shape)
         spread = 6 * (2 / W.size) ** 0.5  # six standard errors of the sample variance
         assert abs(W.var() / variance - 1) <= spread < 0.13 and not b.any()

@@ -102,7 +102,7 @@ def test_losses_without_positive_curvature_use_gradient_factors(rng):
     """
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     made = ob.engine_steps.kronecker_coordinates()
     made.widest = 4
     made.fit(theta)
@@ -162,6 +162,6 @@ def test_coordinates_for_weights_that_are_all_zero_are_the_parameters(rng):
     X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
     ob = fc.Objective(model, X, y, "mse", l2=0.1, sample_weight=np.zeros(20))
     made = ob.engine_steps.kronecker_coordinates()
-    made.fit(model.init(seed=0))
+    made.fit(model.init(rng=0))
     for which in ("to_theta", "from_theta"):
         assert np.array_equal(matrix_of(made, which), np.eye(model.n_params))

@@ -30,7 +30,7 @@ def pair(problem, rng, case, dtype, batch_norm=False):
     p = problem(rng, dtype=dtype, **CASES[case])
     memory = CASES[case].get("memory")
     model = fc.MLP(p.model.sizes, "tanh", p.model.bias, dtype=dtype, batch_norm=batch_norm)
-    theta = (model.init(seed=1) + 0.1 * rng.standard_normal(model.n_params)).astype(dtype)
+    theta = (model.init(rng=1) + 0.1 * rng.standard_normal(model.n_params)).astype(dtype)
     options = {"loss": p.ob.loss, "sample_weight": p.weight, "memory": memory}
     spared = fc.Objective(model, p.X, p.y, l2=0.3, l2_biases=every, **options)
     plain = fc.Objective(model, p.X, p.y, **options)
@@ -122,7 +122,7 @@ def test_flat_directions_include_unpenalised_biases(rng):
     """
     X, y = rng.standard_normal((30, 3)), rng.integers(3, size=30)
     model = fc.MLP([3, 4, 2, 3], ["relu", "identity"])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     model.unflatten(theta)[0][1][1] = -100.0  # the unit is dead
     ob = fc.Objective(model, X, y, l2=0.1, l2_biases=False)
     T, all_decayed = ob.certificates.flat_directions(theta), fc.Objective(model, X, y, l2=0.1)

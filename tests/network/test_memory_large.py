@@ -22,7 +22,7 @@ def test_product_with_eight_million_parameters_stays_within_memory():
     assert n > 0.99 * N
     X, y = rng.standard_normal((512, 2000)).astype(np.float32), rng.integers(10, size=512)
     theta, v, out = (
-        model.init(seed=0),
+        model.init(rng=0),
         rng.standard_normal(n).astype(np.float32),
         np.empty(n, np.float32),
     )
@@ -47,7 +47,7 @@ rng = np.random.default_rng(0)
 model = fc.MLP([5000, 5000, 4990, 10], "tanh")
 assert model.n_params > 49_900_000
 ob = fc.Objective(model, rng.standard_normal((64, 5000)), rng.integers(10, size=64))
-H = ob.hessian(model.init(seed=0))
+H = ob.hessian(model.init(rng=0))
 pairs = fc.eigsh(H, 10, "BE", seed=0)
 # the low end is so dense that copies may be lost there, and such a pair is not called converged
 assert pairs.space == "samples" and pairs.converged[6:].all()

@@ -13,7 +13,7 @@ import fastcurv as fc
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
 N, MODEL = 200, fc.MLP([4, 8, 3])
-THETA = MODEL.init(seed=0)
+THETA = MODEL.init(rng=0)
 
 
 def test_class_labels_changed_after_their_check_have_no_effect(python, tmp_path):
@@ -29,7 +29,7 @@ import fastcurv as fc
 os.chdir({str(tmp_path)!r})
 rng = np.random.default_rng(0)
 model, X = fc.MLP([4, 8, 3]), rng.standard_normal(({N}, 4))
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 ways = "plain", "mapped", "batch", "sparse", "streamed", "blocks"
 changes = {{"5000": lambda y: 5000, "y + 1": lambda y: y + 1, "-400_000": lambda y: -400_000}}
 for way, dtype, change in itertools.product(ways, ("int32", "int64", "uint8", ">i4"), changes):
@@ -139,7 +139,7 @@ import fastcurv as fc
 
 rng = np.random.default_rng(0)
 model, y = fc.MLP([40, 4, 3]), rng.integers(3, size=60)
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 dense = rng.standard_normal((60, 40)) * (rng.random((60, 40)) < 0.3)
 
 def refused(call):
@@ -185,15 +185,15 @@ def test_sparse_matrices_are_copied_and_not_modified(rng):
     before = [part.copy() for part in (A.data, A.indices, A.indptr)]
     model, y = fc.MLP([40, 4, 3]), rng.integers(3, size=60)
     ob = fc.Objective(model, A, y)
-    fc.StreamedObjective(model, A, y, block_rows=7).value(model.init(seed=0))
+    fc.StreamedObjective(model, A, y, block_rows=7).value(model.init(rng=0))
     for old, part in zip(before, (A.data, A.indices, A.indptr)):
         assert np.array_equal(old, part) and part.flags.writeable
         assert not any(np.shares_memory(part, own) for own in (ob.X.data, ob.X.indices))
     for part in (ob.X.indices, ob.X.indptr):
         with pytest.raises(ValueError, match="read-only"):
             part[0] = 7
-    few = ob.batch([3, 1]).value(model.init(seed=0))
-    assert few == fc.Objective(model, A[[3, 1]], y[[3, 1]]).value(model.init(seed=0))
+    few = ob.batch([3, 1]).value(model.init(rng=0))
+    assert few == fc.Objective(model, A[[3, 1]], y[[3, 1]]).value(model.init(rng=0))
 
 
 def test_later_changes_of_indices_and_shapes_have_no_effect(rng):
@@ -231,7 +231,7 @@ def test_epochs_in_shared_memory_equal_separate_batches(loss, weighted, batch_no
     X, weight = rng.standard_normal((101, 5)), rng.random(101) if weighted else None
     y = rng.integers(3, size=101) if loss == "cross_entropy" else rng.standard_normal((101, 3))
     model = fc.MLP((5, 7, 3), "tanh", batch_norm=batch_norm)
-    ob, theta = fc.Objective(model, X, y, loss, sample_weight=weight), model.init(seed=0)
+    ob, theta = fc.Objective(model, X, y, loss, sample_weight=weight), model.init(rng=0)
     kept = []
     for epoch in range(3):
         order = np.random.default_rng(epoch).permutation(101)

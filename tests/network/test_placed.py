@@ -61,7 +61,7 @@ def test_pickled_shards_are_loaded_by_the_receiver(tmp_path):
     receiver can load them from a file. Rows and gradient of the copy equal those of the original.
     """
     np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
-    frame, theta = ShardSettings(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
+    frame, theta = ShardSettings(MODEL, "mse", 6, 1, 4), MODEL.init(rng=0)
     for source, given in ((tmp_path / "rows.npz", None), (None, (X, Y, W))):
         placed = load_shard(shard_recipe(source), frame, 0, given)
         sent = pickle.dumps(placed)

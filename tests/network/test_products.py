@@ -335,7 +335,7 @@ def test_an_accepted_trial_step_costs_one_forward_pass(rng):
 
     X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
     ob = Objective(MLP([3, 4, 2], fc.Activation(phi)), X, y, "mse", n_threads=1)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     for at in (theta, 2 * theta):
         calls.clear()
         ob.value(at)
@@ -366,13 +366,13 @@ def test_data_of_the_models_dtype_are_not_copied(rng):
         ob = Objective(model, X, y, loss="mse")
         assert np.shares_memory(ob.X, X) and np.shares_memory(ob.y, y)
         assert np.shares_memory(ob.batch(slice(3, 20)).X, X)
-        theta = model.init(seed=0)
+        theta = model.init(rng=0)
         for copied in (
             Objective(model, X.copy(), y, "mse"),
             Objective(model, X.tolist(), y.tolist(), "mse"),
         ):
             assert np.array_equal(ob.gradient(theta), copied.gradient(theta))
-    theta = model.init(seed=1)
+    theta = model.init(rng=1)
     for W, b in model.unflatten(theta):
         assert np.shares_memory(W, theta) and np.shares_memory(b, theta)
     assert np.array_equal(model.flatten(model.unflatten(theta)), theta)
@@ -464,13 +464,13 @@ def test_products_are_right_for_one_parameter():
 def test_one_nan_in_a_long_theta_is_detected(dtype, at, what):
     model = fc.MLP([300, 500, 1], dtype=dtype)
     ob = fc.Objective(model, np.ones((2, 300)), [0.0, 1.0], loss="mse", n_threads=2)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     value = ob.value(theta)
     theta[at] = what
     for call in (ob.value, ob.gradient, ob.hessian, ob.ggn):
         with pytest.raises(ValueError, match="theta"):
             call(theta)
-    assert ob.value(model.init(seed=0)) == value
+    assert ob.value(model.init(rng=0)) == value
 
 
 @one_dtype
@@ -497,7 +497,7 @@ def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, 
             model = fc.MLP([d, *hidden, 1], activation, residual=True)
             X, y = rng.standard_normal((7, d)), rng.random((7, 1))
             ob = fc.Objective(model, X, y, loss="mse", n_threads=1)
-            theta = model.init(seed=1)
+            theta = model.init(rng=1)
             V = rng.standard_normal((len(theta), 3))
             H, truth = ob.hessian(theta), Truth(ob, theta)
             exact = np.stack([truth.product(v) for v in V.T], axis=1).astype(float)
@@ -689,7 +689,7 @@ def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
     """Levenberg-Marquardt steps, which use phi' of all samples, agree with and without packing."""
     X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
     ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     folded, plain = with_and_without_packed_phi(
         lambda: (
             fc.minimize(
@@ -713,7 +713,7 @@ def test_packed_phi_propagates_nan():
         pytest.skip("no vectors")
     X, model = np.ones((60, 2000), "float32"), fc.MLP([2000, 5, 1], "tanh", dtype="float32")
     X[7] = 3e38
-    theta = model.init(seed=1)
+    theta = model.init(rng=1)
     theta[4000:5000], theta[5000:6000] = 2, -2
 
     def run_passes():

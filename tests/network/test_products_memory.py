@@ -145,7 +145,7 @@ def resident():
 rng = np.random.default_rng(0)
 model = fc.MLP([100, 300, 300, 10], "softplus")
 X, y = rng.standard_normal((4000, 100)), rng.standard_normal((4000, 10))
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 fc.Objective(model, X[:50], y[:50], "mse").hessian(theta) @ theta
 ob = fc.Objective(model, X, y, "mse")
 before = resident()

@@ -132,7 +132,7 @@ def test_input_space_has_the_rank_of_the_inputs(rng):
     X, y = redundant_columns(rng, 30, "dependent"), rng.integers(3, size=30)
     model = fc.MLP([7, 5, 3])
     for l2_biases, n_redundant in ((True, 3), (False, 2)):  # [X, 1] has 8 columns and rank 5
-        H = fc.Objective(model, X, y, l2=0.1, l2_biases=l2_biases).hessian(model.init(seed=0))
+        H = fc.Objective(model, X, y, l2=0.1, l2_biases=l2_biases).hessian(model.init(rng=0))
         assert H.reduced("inputs").n_complement == 5 * n_redundant
 
 
@@ -149,7 +149,7 @@ def test_eigenvalues_at_kinks_agree_in_every_space(kind, phi, dtype, rng):
         weight = rng.choice([1.0, 2.0], 9)
         weight[[2, 8]] = 0  # the others have a higher rank than a layer has units
         ob = fc.Objective(model, X, rng.integers(2, size=9), l2=0.01, sample_weight=weight)
-        start = model.init(seed=0)
+        start = model.init(rng=0)
         assert (model.preactivations(start, X)[0][[2, 5]] == 0).all()
         for theta in (start, rng.integers(-2, 3, len(start)) / 2):
             op = getattr(ob, kind)(theta)
@@ -189,12 +189,12 @@ def test_input_space_keeps_biases_for_very_large_columns(rng):
     """
     X = rng.standard_normal((30, 7)) * 1e71
     model = fc.MLP([7, 3, 2], "identity")
-    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
+    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(rng=0))
     values = np.linalg.eigvalsh(G.to_dense())
     assert np.abs(fc.eigvalsh(G, space="inputs") - values).max() <= 1e-12 * values[-1]
     X[:] = 1e71  # a column of ones is orthogonal to X
     X[::2] *= -1
-    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
+    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(rng=0))
     assert abs(fc.trace(G, space="inputs").estimate / np.trace(G.to_dense()) - 1) <= 1e-12
     ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
     assert fc.trace(ob.hessian(np.zeros(6)), space="inputs").estimate == 0
@@ -215,7 +215,7 @@ def test_eigenpairs_from_every_space_are_correct_with_valid_residuals(
     space, H, truth = reducible
     if not directly:
         monkeypatch.setattr("fastcurv.spectrum.reduced.is_dense_faster", lambda *given: False)
-    pairs = fc.eigsh(H, k, which, space=space, tol=1e-12 if space == "samples" else 1e-11, seed=0)
+    pairs = fc.eigsh(H, k, which, space=space, tol=1e-12 if space == "samples" else 1e-11, rng=0)
     scale = np.abs(truth).max()
     assert pairs.space == space and pairs.converged.all() and len(pairs) == k
     assert np.abs(pairs.values - picked(truth, k, which)).max() <= EXACT * scale
@@ -235,15 +235,15 @@ def test_start_and_deflation_vectors_work_in_every_space(reducible, rng, monkeyp
     """
     space, H, truth = reducible
     monkeypatch.setattr("fastcurv.spectrum.reduced.is_dense_faster", lambda *given: False)
-    first = fc.eigsh(H, 3, "LA", space=space, tol=1e-13, seed=0)
-    rest = fc.eigsh(H, 3, "LA", space=space, against=first, seed=0)
+    first = fc.eigsh(H, 3, "LA", space=space, tol=1e-13, rng=0)
+    rest = fc.eigsh(H, 3, "LA", space=space, against=first, rng=0)
     assert rest.space == space
     assert np.abs(rest.values - truth[-6:-3]).max() <= EXACT * truth.max()
     complement = first.reduction.complement_rows(0, 1).T
     for outside in (rng.standard_normal((H.shape[0], 1)), complement):
-        there = fc.eigsh(H, 3, "LA", space=space, against=outside, seed=0)
+        there = fc.eigsh(H, 3, "LA", space=space, against=outside, rng=0)
         assert there.space == "parameters" or space != "outputs" and outside is complement
-    again = fc.eigsh(H, 3, "LA", space=space, v0=first.vectors, probe=False, seed=0)
+    again = fc.eigsh(H, 3, "LA", space=space, v0=first.vectors, probe=False, rng=0)
     assert again.n_products < first.n_products / 2
     assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
 
@@ -258,19 +258,19 @@ def test_all_spectral_functions_include_eigenvalues_outside_the_space(reducible)
     n, scale = len(truth), np.abs(truth).max()
     m = H.reduced(space).shape[0]
     before = H.n_products
-    exact, norm = fc.trace(H, m, space=space, seed=0), fc.frobenius_norm(H, m, space=space, seed=0)
+    exact, norm = fc.trace(H, m, space=space, rng=0), fc.frobenius_norm(H, m, space=space, rng=0)
     assert exact.space == space and exact.stderr == 0
     assert abs(float(exact) - truth.sum()) <= EXACT * n * scale
     assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
     every = fc.eigvalsh(H, space=space)
     assert every.shape == (n,) and np.abs(every - truth).max() <= EXACT * scale
     assert space != "outputs" or exact.n_products == 0 and H.n_products == before
-    few = fc.trace(H, 60, "hutchinson", space=space, seed=0)
+    few = fc.trace(H, 60, "hutchinson", space=space, rng=0)
     assert abs(float(few) - truth.sum()) <= 5 * few.stderr and few.n_products == 60
     here, there = fc.inertia(H, space="parameters"), fc.inertia(H, space=space)
     assert tuple(there) == tuple(here) and there.space == space and there.error_bound <= 1e-9
     for deflate in (True, False):
-        d = fc.spectral_density(H, 6, 60, space=space, deflate=deflate, seed=0)
+        d = fc.spectral_density(H, 6, 60, space=space, deflate=deflate, rng=0)
         assert d.space == space and d.n == n
         assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12
         for power in (1, 2):
@@ -296,7 +296,7 @@ def test_reduced_operators_and_their_eigenpairs_can_be_pickled(reducible):
     R = H.reduced(space)
     again, I = pickle.loads(pickle.dumps(R)), np.eye(R.shape[0])
     assert again.shape == R.shape and np.array_equal(again @ I, R @ I)
-    pairs = pickle.loads(pickle.dumps(fc.eigsh(H, 2, space=space, seed=0)))
+    pairs = pickle.loads(pickle.dumps(fc.eigsh(H, 2, space=space, rng=0)))
     assert pairs.vector(0).shape == (H.shape[0],)
 
 
@@ -323,7 +323,7 @@ def test_reduced_spaces_are_accurate_in_float32(rng):
     R = G.reduced("outputs")
     assert R.dtype == np.float32
     assert np.abs(all_eigenvalues(R) - truth).max() <= 400 * eps * truth.max()
-    pairs = fc.eigsh(G, 8, "LA", space="outputs", seed=0)
+    pairs = fc.eigsh(G, 8, "LA", space="outputs", rng=0)
     assert pairs.vectors.dtype == np.float32 and pairs.converged.all()
     V = pairs.vectors.astype(float)
     gaps = np.linalg.norm(G.astype("float64") @ V - V * pairs.values, axis=0)
@@ -333,7 +333,7 @@ def test_reduced_spaces_are_accurate_in_float32(rng):
     assert np.array_equal(R.matrix_with_bounds().products, high.products)
     X = redundant_columns(rng, 30, "dependent").astype(np.float32)
     ob = fc.Objective(fc.MLP([7, 5, 3], dtype="float32"), X, rng.integers(3, size=30), l2=0.1)
-    R = ob.hessian(ob.model.init(seed=0)).reduced("inputs")
+    R = ob.hessian(ob.model.init(rng=0)).reduced("inputs")
     x = rng.standard_normal(R.shape[0]).astype(np.float32)
     assert R.product_defect(x) <= 100 * eps * np.linalg.norm(R @ x)
 
@@ -394,7 +394,7 @@ def test_bounds_include_the_rounding_of_adding_l2():
     rng = np.random.default_rng(0)
     X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
     model = fc.MLP([9, 2], bias=False)
-    R = fc.Objective(model, X, y, "mse", l2=0.1).ggn(model.init(seed=0)).reduced("outputs")
+    R = fc.Objective(model, X, y, "mse", l2=0.1).ggn(model.init(rng=0)).reduced("outputs")
     exact_X = X.astype(np.longdouble)
     truth = np.kron(np.eye(2), exact_X @ exact_X.T / 6)  # 2 / (6 samples * 2 outputs)
     truth[np.diag_indices(12)] += np.longdouble(0.1)
@@ -410,10 +410,10 @@ def test_residuals_include_the_difference_between_products_of_both_spaces(space,
     """
     X = rng.standard_normal((5, 40)) if space == "samples" else np.ones((90, 1)) * np.arange(6.0)
     model = fc.MLP([X.shape[1], 30, 30, 2])
-    H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
-    plain = fc.eigsh(H, 2, space=space, seed=0)
+    H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(rng=0))
+    plain = fc.eigsh(H, 2, space=space, rng=0)
     monkeypatch.setattr(CoordinateReduction, "product_defect", lambda self, x: 0.25)
-    assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
+    assert np.allclose(fc.eigsh(H, 2, space=space, rng=0).residuals, plain.residuals + 0.25)
     assert plain.residuals.max() < 1e-3
 
 
@@ -443,7 +443,7 @@ def test_small_eigenvalues_are_accurate_in_output_space(rng, directly, monkeypat
     truth = np.linalg.eigvalsh(G.to_dense())
     q = G.reduced("outputs").shape[0]
     for relative in ("scale", "value"):
-        pairs = fc.eigsh(G, q, "LA", space="outputs", relative=relative, seed=0)
+        pairs = fc.eigsh(G, q, "LA", space="outputs", relative=relative, rng=0)
         assert pairs.jointly_orthogonal
         assert np.abs(pairs.values - truth[-q:]).max() <= EXACT * truth.max()
         V = pairs.vectors
@@ -474,7 +474,7 @@ def test_residuals_hold_for_eigenvectors_outside_the_range(kind, size, rng):
         )
         ob = fc.Objective(ob.model, ob.X * size, ob.y, loss, l2=ob.l2)
         G = getattr(ob, kind)(theta * 10.0 ** rng.uniform(0, 2))
-        pairs = fc.eigsh(G, 6, "SA", space="outputs", seed=i)
+        pairs = fc.eigsh(G, 6, "SA", space="outputs", rng=i)
         assert (abs(np.linalg.norm(pairs.vectors, axis=0) - 1) <= 1e-14).all()
         residuals = np.linalg.norm(G @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
         rounding = 20 * np.finfo(float).eps * pairs.scale
@@ -490,20 +490,20 @@ def test_repeated_and_missing_outputs_have_complete_eigenvalues(rng):
     """
     ob, theta = objective(rng, [20, 5], 4, loss="mse")
     G = ob.ggn(theta)
-    pairs = fc.eigsh(G, 15, "LA", space="outputs", seed=0)
+    pairs = fc.eigsh(G, 15, "LA", space="outputs", rng=0)
     truth = np.linalg.eigvalsh(G.to_dense())[-15:]
     assert pairs.probed and pairs.n_products == 1
     assert np.abs(pairs.values - truth).max() <= EXACT * truth.max()
     ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
     G = ob.ggn(theta)
-    pairs = fc.eigsh(G, 16, "LA", space="outputs", seed=0)
+    pairs = fc.eigsh(G, 16, "LA", space="outputs", rng=0)
     assert (pairs.complement_index >= 0).sum() == 6 and pairs.converged.all()
     V = pairs.vectors
     assert np.abs(V.T @ V - np.eye(16)).max() <= 1e-12
     assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals).all()
     ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
     for which in EVERY_END:
-        pairs = fc.eigsh(ob.ggn(theta), 11, which, space="outputs", seed=0)
+        pairs = fc.eigsh(ob.ggn(theta), 11, which, space="outputs", rng=0)
         V = pairs.vectors
         assert (pairs.values == 0.5).all() and pairs.converged.all()
         assert np.abs(V.T @ V - np.eye(11)).max() <= 1e-12
@@ -522,7 +522,7 @@ def test_inertia_counts_eigenvalues_outside_the_space_as_zeros(rng):
         assert tuple(fc.inertia(op, space=space)) == tuple(fc.inertia(op, space="parameters"))
     assert fc.inertia(H, space="samples").n_zero >= H.reduced("samples").n_complement > 100
     shifted = fc.Objective(ob.model, ob.X, ob.y, l2=0.25).ggn(theta)
-    pairs = fc.eigsh(shifted, 6, "SA", space="samples", seed=0)
+    pairs = fc.eigsh(shifted, 6, "SA", space="samples", rng=0)
     assert np.abs(pairs.values - 0.25).max() <= 1e-14 and pairs.converged.all()
     assert np.abs(shifted @ pairs.vectors - 0.25 * pairs.vectors).max() <= 1e-14
 
@@ -550,14 +550,14 @@ def test_the_cost_model_or_the_caller_chooses_sample_space(rng):
     ob, theta = objective(rng, [12, 11, 9, 3], 4, loss="mse")
     H = ob.hessian(theta)
     assert H.reduced() is None and H.reduced("parameters") is None
-    assert fc.eigsh(H, 2, seed=0).space == "parameters"
+    assert fc.eigsh(H, 2, rng=0).space == "parameters"
     with pytest.raises(ValueError, match="must be one of samples, outputs, inputs, parameters"):
         fc.eigsh(H, 2, space="rows")
     with pytest.raises(ValueError, match="has no other form"):
         fc.eigsh(np.eye(3), 2, space="samples")
     normed = fc.Objective(fc.MLP([3, 4, 1], batch_norm=True), np.eye(3), np.ones(3), "mse")
     with pytest.raises(ValueError, match="batch normalisation"):
-        normed.hessian(normed.model.init(seed=0)).reduced("samples")
+        normed.hessian(normed.model.init(rng=0)).reduced("samples")
 
 
 def test_a_space_is_chosen_automatically_with_equal_eigenvalues(rng):
@@ -572,10 +572,10 @@ def test_a_space_is_chosen_automatically_with_equal_eigenvalues(rng):
     for H, which, space in (
         (ob.hessian(theta), "BE", "samples"),
         (ob.ggn(theta), "LM", "outputs"),
-        (sparse.hessian(sparse.model.init(seed=1)), "LA", "inputs"),
+        (sparse.hessian(sparse.model.init(rng=1)), "LA", "inputs"),
     ):
-        there = fc.eigsh(H, 3, which, seed=0)
-        here = fc.eigsh(H, 3, which, space="parameters", seed=0)
+        there = fc.eigsh(H, 3, which, rng=0)
+        here = fc.eigsh(H, 3, which, space="parameters", rng=0)
         assert there.space == space and there.reduction.shape[0] < H.shape[0] / 10
         assert there.converged.all()
         tol = 1e-8 * np.abs(here.values).max()  # default tol of `eigsh`
@@ -591,9 +591,9 @@ def test_output_space_is_refused_with_its_reason(rng):
     spared = fc.Objective(few.model, few.X[:3], few.y[:3], l2=0.1, l2_biases=False)
     refused.append((spared.ggn(theta), "l2 without biases"))
     normed = fc.Objective(fc.MLP([30, 4, 1], batch_norm=True), np.eye(30)[:3], np.ones(3), "mse")
-    refused.append((normed.ggn(normed.model.init(seed=0)), "batch normalisation"))
+    refused.append((normed.ggn(normed.model.init(rng=0)), "batch normalisation"))
     one = fc.Objective(fc.MLP([2, 3, 1]), np.ones((5, 2)), np.zeros(5, int), "cross_entropy")
-    flat = one.ggn(one.model.init(seed=0))
+    flat = one.ggn(one.model.init(rng=0))
     refused.append((flat, "one class"))
     assert float(fc.trace(flat)) == 0 and not fc.eigsh(flat, 2).values.any()
     for G, why in refused:
@@ -612,15 +612,15 @@ def test_input_space_is_chosen_for_many_dependent_columns_of_a_large_network(rng
     y = rng.integers(3, size=40)
     for width, hidden, chosen in ((66, 8, False), (306, 40, True)):
         ob = fc.Objective(fc.MLP([width, hidden, 3]), X[:, :width], y)
-        small = ob.hessian(ob.model.init(seed=0)).reduced()
+        small = ob.hessian(ob.model.init(rng=0)).reduced()
         assert is_input_rotation_useful(ob) is chosen
         assert (small is not None and small.space == "inputs") is chosen
     X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as hidden units
     wide = fc.Objective(fc.MLP([900, 20, 3], residual=True), X, y)
-    small = wide.hessian(wide.model.init(seed=0)).reduced()
+    small = wide.hessian(wide.model.init(rng=0)).reduced()
     assert small is None or small.space != "inputs"
     skip = fc.Objective(fc.MLP([4, 4, 1], residual=True), X[:, :4], X[:, 0], "mse")
-    H = skip.hessian(skip.model.init(seed=0))
+    H = skip.hessian(skip.model.init(rng=0))
     assert H.reduced() is None
     with pytest.raises(ValueError, match="first layer has a skip"):
         H.reduced("inputs")
@@ -634,10 +634,10 @@ def test_eigsh_uses_parameter_space_if_the_gram_matrix_is_too_inaccurate(rng, mo
     ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
     X = ob.X[0] + np.logspace(0, -3, 6)[:, None] * ob.X
     G = fc.Objective(ob.model, X, ob.y).ggn(theta)
-    forced = fc.eigsh(G, 40, "LA", space="outputs", seed=0)
+    forced = fc.eigsh(G, 40, "LA", space="outputs", rng=0)
     assert not forced.converged.all()
-    assert fc.eigsh(G, 2, "LA", seed=0).space == "outputs"
-    chosen = fc.eigsh(G, 40, "LA", seed=0)
+    assert fc.eigsh(G, 2, "LA", rng=0).space == "outputs"
+    chosen = fc.eigsh(G, 40, "LA", rng=0)
     assert chosen.space == "parameters"
     assert (chosen.residuals <= chosen.tol * chosen.scale).all()
     assert chosen.converged.all() or chosen.missed_within > 0
@@ -648,7 +648,7 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     and certifies a saddle.
     """
     ob, _ = objective(rng, [30, 40, 30, 3], 2, loss="mse", l2=0.01)
-    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
+    theta = fc.minimize(ob, ob.model.init(rng=0), "newton-cg", max_iter=200).x
     options = {"dense_below": 0, "failure_probability": 0.01}
     monkeypatch.setattr("fastcurv.network.spaces.product_flops", lambda *given: (0.0, 1.0))
     assert fc.classify(ob, theta, **options).kind == "minimum"
@@ -687,7 +687,7 @@ def test_state_of_sample_space_matches_numpy(residual, dtype, layout, rng):
         with laid_out(*LAYOUTS[layout]):
             for memory in (None, 600_000):
                 ob = fc.Objective(model, X, y, memory=memory)
-                H = ob.hessian(model.init(seed=0) + 0.01)
+                H = ob.hessian(model.init(rng=0) + 0.01)
                 H @ np.ones(model.n_params)
                 computed = RowState(ob, H.theta, H._plan)
                 expected = RowState(ob, H.theta, multiply=MatrixPool(dtype, 1))
@@ -725,7 +725,7 @@ def test_products_reuse_workspace_without_changing_earlier_results(kind, rng):
     """
     model = fc.MLP([200, 150, 150, 10], residual=True)
     ob = fc.Objective(model, rng.standard_normal((32, 200)), rng.integers(10, size=32))
-    R = SampleSpaceOperator(getattr(ob, kind)(model.init(seed=0)), [True] * 3)
+    R = SampleSpaceOperator(getattr(ob, kind)(model.init(rng=0)), [True] * 3)
     x, y = rng.standard_normal((2, R.shape[0]))
     out = np.empty_like(x)
     first = R.product(x).copy()

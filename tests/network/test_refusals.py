@@ -93,7 +93,7 @@ def test_rows_are_selected_from_arrays_and_blocks():
 
 def problem(**options):
     model = fc.MLP([2, 3, 1])
-    return fc.Objective(model, X / 10, Y, "mse", **options), model.init(seed=0)
+    return fc.Objective(model, X / 10, Y, "mse", **options), model.init(rng=0)
 
 
 def test_products_with_invalid_vectors_are_rejected():
@@ -194,8 +194,8 @@ def test_arrays_of_objects_are_converted_or_rejected():
 def test_no_lower_bound_of_a_loss_for_targets_outside_its_range():
     ob = fc.Objective(fc.MLP([2, 3, 2]), X, np.tile([2.0, -1.0], (12, 1)), "cross_entropy")
     assert loss_lower_bound(ob) == -np.inf
-    assert ray_to_infimum(ob, ob.model.init(seed=0)) is None
+    assert ray_to_infimum(ob, ob.model.init(rng=0)) is None
     halves = fc.Objective(fc.MLP([2, 3, 1]), X, Y + 0.5, "binary_cross_entropy")
     assert loss_lower_bound(halves) == 0
     idle = fc.Objective(fc.MLP([2, 3, 2]), X, np.arange(12) % 2, sample_weight=np.zeros(12))
-    assert ray_to_infimum(idle, idle.model.init(seed=0)) is None
+    assert ray_to_infimum(idle, idle.model.init(rng=0)) is None

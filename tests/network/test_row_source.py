@@ -52,7 +52,7 @@ class SparseRows(RowSource):
 
 def problem(dtype="float64", activation="tanh", sizes=(4, 5, 2)):
     model = fc.MLP(sizes, activation, dtype=dtype)
-    return model, model.init(seed=1)
+    return model, model.init(rng=1)
 
 
 def all_results(ob, theta):
@@ -81,8 +81,8 @@ def all_results(ob, theta):
         known.curvature_floor(theta),
         known.kinks(theta, 0.1),
     )
-    yield fc.eigsh(ob.hessian(theta), 3, seed=0).values
-    verdict = fc.classify(ob, theta, seed=0).to_dict()
+    yield fc.eigsh(ob.hessian(theta), 3, rng=0).values
+    verdict = fc.classify(ob, theta, rng=0).to_dict()
     yield {k: v for k, v in verdict.items() if k != "wall_time"}
     yield ob.batch([80, 3, 3]).gradient(theta)
 
@@ -132,7 +132,7 @@ def test_a_single_block_is_bitwise_identical_to_rows_in_memory():
     for kind in CURVATURES:
         assert np.array_equal(getattr(ob, kind)(theta) @ v, getattr(dense, kind)(theta) @ v)
     # one matrix is computed by products, the other directly
-    small, whole = (fc.eigsh(f.hessian(theta), 3, seed=0, space="parameters") for f in (ob, dense))
+    small, whole = (fc.eigsh(f.hessian(theta), 3, rng=0, space="parameters") for f in (ob, dense))
     assert np.allclose(small.values, whole.values, rtol=1e-14, atol=0)
 
 

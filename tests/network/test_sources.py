@@ -44,7 +44,7 @@ def all_sources(folder, X, y, w):
 
 def check_source(rng, X, y, w, source, rows, weight, options, shuffled=False):
     model = fc.MLP(SIZES)
-    theta, V = model.init(seed=0), rng.standard_normal((model.n_params, 2))
+    theta, V = model.init(rng=0), rng.standard_normal((model.n_params, 2))
     want = fc.Objective(model, X, y, sample_weight=w)
     ob = fc.StreamedObjective(model, source, rows, sample_weight=weight, block_rows=32, **options)
     same = fc.StreamedObjective(model, X, y, sample_weight=w, block_rows=32)
@@ -194,7 +194,7 @@ def test_an_error_leaves_the_objective_usable(rng):
     X, y, _ = rows_of(rng)
     X[100] = np.inf
     ob = fc.StreamedObjective(fc.MLP(SIZES), X, y, block_rows=32)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     with pytest.raises(ValueError, match="NaN or infinity"):
         ob.value(theta)
     X[100] = 0.0
@@ -246,7 +246,7 @@ os.chdir({folder!r})
 memory, d = 16_000_000, 2000 if "wide" in kind else 100
 N = 10 * memory // (8 * d)
 model = fc.MLP([d, 2000 // d, 3])
-theta, v = model.init(seed=0), np.ones((model.n_params, 3))
+theta, v = model.init(rng=0), np.ones((model.n_params, 3))
 
 def write(name, N):
     X, y = np.random.default_rng(0).standard_normal((N, d)), np.arange(N) % 3

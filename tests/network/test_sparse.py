@@ -119,7 +119,7 @@ def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
     """
     X, y = 1e8 * rng.standard_normal((20, 6)) * rng.integers(0, 2, (20, 6)), np.ones(20)
     model = fc.MLP([6, 5, 4, 1], "gelu")
-    theta = model.init(seed=0) * (1.0 if loss == "poisson" else 1e150)
+    theta = model.init(rng=0) * (1.0 if loss == "poisson" else 1e150)
     dense, sparse = (fc.Objective(model, rows, y, loss) for rows in (X, sp.csr_matrix(X)))
     assert not np.isfinite(dense.value(theta))
     np.testing.assert_array_equal(sparse.value(theta), dense.value(theta))
@@ -132,7 +132,7 @@ def test_proofs_and_verdicts_equal_those_of_dense_samples(rng):
     of dense samples.
     """
     ob, dense, _ = sparse_and_dense(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
-    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
+    theta = fc.minimize(ob, ob.model.init(rng=0), "newton-cg", max_iter=200).x
     for name in ("third_bound", "curvature_floor", "kinks"):
         at = (theta, 1e-3) if name == "third_bound" else (theta,)
         assert_close(
@@ -238,7 +238,7 @@ def test_streamed_sparse_blocks_take_bounded_memory():
             )
             yield X, rng.integers(2, size=100)
 
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     ob = fc.StreamedObjective(model, blocks, memory=1 << 22)
     assert 100 < ob.block_rows < 1_000
     tracemalloc.start()
@@ -278,7 +278,7 @@ def test_large_sparse_matrix_is_used_in_bounded_memory():
         shape=(N, k),
     )
     model = fc.MLP([k, width, 2])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     tracemalloc.start()
     ob = fc.Objective(model, X, rng.integers(2, size=N))
     ob.gradient(theta)

@@ -43,7 +43,7 @@ def in_memory_and_streamed(rng, block_rows=20, weights=True, **options):
     if weights:
         options["sample_weight"] = rng.random(len(X))
     parts = fc.StreamedObjective(model, X, y, block_rows=block_rows, **options)
-    return fc.Objective(model, X, y, **options), parts, model.init(seed=rng)
+    return fc.Objective(model, X, y, **options), parts, model.init(rng=rng)
 
 
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
@@ -94,7 +94,7 @@ def test_column_bounds_are_small_for_any_number_of_columns(rng, inputs, n):
     model = fc.MLP([inputs, 4, 1])
     X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
     ob = fc.StreamedObjective(model, X, y, "mse", 1e-2, block_rows=4)
-    H = ob.hessian(model.init(seed=0))
+    H = ob.hessian(model.init(rng=0))
     assert len(H.theta) == n and H.column_error_bounds().max() < 1e-12
     assert fc.inertia(H).n_zero == 0
 
@@ -165,7 +165,7 @@ def test_symmetries_must_hold_in_every_block(rng):
 
 def test_rays_along_which_the_loss_decreases_must_hold_in_every_block(rng):
     model = fc.MLP([2, 3, 2], bias=False)
-    theta = model.init(seed=rng)
+    theta = model.init(rng=rng)
     X = rng.standard_normal((40, 2))
     y = model.predict(theta, X).argmax(axis=1)
     whole = fc.Objective(model, X, y).certificates.ray_to_infimum(theta)
@@ -192,7 +192,7 @@ def test_representative_rows_give_the_result_of_all_rows(rng):
 
 def test_a_streamed_minimum_is_certified(rng):
     a, b, theta = in_memory_and_streamed(rng, l2=1e-2, weights=False, block_rows=40)
-    run = fc.minimize(b, theta, "newton-cg", max_iter=60, seed=0)
+    run = fc.minimize(b, theta, "newton-cg", max_iter=60, rng=0)
     assert run.success
     found, known = fc.classify(b, run.x), fc.classify(a, run.x)
     assert (found.kind, found.certified) == (known.kind, known.certified) == ("minimum", True)
@@ -203,11 +203,11 @@ def test_algorithms_give_equal_results_for_streams(rng):
     a, b, theta = in_memory_and_streamed(rng, l2=1e-3)
     H, K = a.hessian(theta), b.hessian(theta)
     want = arpack(H.to_dense(), k=3, which="LA")[0]
-    assert np.abs(np.sort(fc.eigsh(K, k=3, which="LA", seed=0).values) - want).max() <= 1e-9
-    assert fc.trace(K, 32, seed=0).estimate == pytest.approx(
-        fc.trace(H, 32, seed=0).estimate, rel=1e-10
+    assert np.abs(np.sort(fc.eigsh(K, k=3, which="LA", rng=0).values) - want).max() <= 1e-9
+    assert fc.trace(K, 32, rng=0).estimate == pytest.approx(
+        fc.trace(H, 32, rng=0).estimate, rel=1e-10
     )
-    density = [fc.spectral_density(op, seed=0, n_probes=2, n_steps=20) for op in (H, K)]
+    density = [fc.spectral_density(op, rng=0, n_probes=2, n_steps=20) for op in (H, K)]
     assert np.abs(density[0].nodes - density[1].nodes).max() <= 1e-8
     assert fc.classify(b, theta).kind == fc.classify(a, theta).kind
     assert tuple(fc.inertia(K)) == tuple(fc.inertia(H))
@@ -265,7 +265,7 @@ def test_a_gradient_or_a_block_product_takes_one_pass(rng):
 
 def test_results_agree_for_every_block_size(rng):
     model, X, y, options = draw(rng)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     want = fc.Objective(model, X, y, **options).gradient(theta)
     for rows in (1, 2, 16, 17, N - 1, N, 10 * N):
         ob = fc.StreamedObjective(model, X, y, block_rows=rows, **options)
@@ -274,7 +274,7 @@ def test_results_agree_for_every_block_size(rng):
 
 def test_a_batch_larger_than_memory_is_read_again(rng):
     model, X, y, options = draw(rng, "mse", N=4000)
-    ob, theta = fc.StreamedObjective(model, X, y, memory=500_000, **options), model.init(seed=0)
+    ob, theta = fc.StreamedObjective(model, X, y, memory=500_000, **options), model.init(rng=0)
     rows = np.arange(3900)
     part, whole = ob.batch(rows), fc.Objective(model, X[rows], y[rows], **options)
     assert isinstance(part, fc.StreamedObjective) and part.n_samples == 3900
@@ -285,9 +285,9 @@ def test_a_batch_larger_than_memory_is_read_again(rng):
 def test_streamed_minibatches_are_reproducible_and_descend(rng):
     model, X, y, options = draw(rng, N=300)
     ob = fc.StreamedObjective(model, X, y, block_rows=64, **options)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     runs = [
-        fc.minimize(ob, theta, "adam", batch_size=20, max_iter=3, seed=s, learning_rate=1e-2)
+        fc.minimize(ob, theta, "adam", batch_size=20, max_iter=3, rng=s, learning_rate=1e-2)
         for s in (1, 1, 2)
     ]
     assert np.array_equal(runs[0].x, runs[1].x) and not np.array_equal(runs[0].x, runs[2].x)
@@ -303,7 +303,7 @@ def test_nan_is_found_in_any_pass(rng, sizes):
     X, y = rng.standard_normal((400, sizes[0])), rng.integers(2, size=400)
     model = fc.MLP(sizes)
     ob = fc.StreamedObjective(model, X, y, block_rows=64)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     first = ob.gradient(theta)
     for bad in (np.nan, np.inf):
         for row, name in ((0, "0 to 63"), (200, "192 to 255"), (399, "384 to 399")):
@@ -329,7 +329,7 @@ def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
     weight = np.r_[np.zeros(N // 2), np.ones(N - N // 2)]
     a = fc.Objective(model, X, y, sample_weight=weight, **options)
     b = fc.StreamedObjective(model, X, y, sample_weight=weight, block_rows=N // 4, **options)
-    theta = 30 * model.init(seed=0)
+    theta = 30 * model.init(rng=0)
     assert a.certificates.saturation(theta) == b.certificates.saturation(theta)
     none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
     assert none.certificates.saturation(theta)["saturated"] == 0.0
@@ -341,7 +341,7 @@ def test_bounds_of_float32_principal_blocks_hold_for_streams(rng):
     """
     model = fc.MLP([4, 6, 3], dtype="float32")
     X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)
-    theta, sparse = model.init(seed=0), csr_matrix(np.where(X > 0, X, 0))
+    theta, sparse = model.init(rng=0), csr_matrix(np.where(X > 0, X, 0))
     for ob in (
         fc.StreamedObjective(model, X, y, l2=0.1, block_rows=16),
         fc.Objective(model, sparse, y),

@@ -96,7 +96,7 @@ def test_values_of_samples_of_weight_zero_do_not_change_results_bitwise(rng, arc
         for d_out, N in ((1, 9), (3, 33), (17, 20)):
             model = fc.MLP([4, 6, d_out], "relu", dtype=dtype)
             X, y, weight, far, wild = weighted_data(rng, loss, N, d_out, dtype, soft)
-            theta, seed = model.init(seed=case), int(rng.integers(2**32))
+            theta, seed = model.init(rng=case), int(rng.integers(2**32))
             with laid_out(**({} if across is None else {"across": across})):
                 obs = [
                     fc.Objective(model, *one, loss, 1e-2, weight) for one in ((X, y), (far, wild))
@@ -111,7 +111,7 @@ def test_streamed_and_sparse_results_ignore_samples_of_weight_zero(rng):
         model = fc.MLP([4, 5, 2], "relu", dtype=dtype)
         X, y, weight, far, wild = weighted_data(rng, loss, 40, 2, dtype)
         weight[8:16] = 0  # a block whose samples all have weight 0
-        theta, seed = model.init(seed=case), int(rng.integers(2**32))
+        theta, seed = model.init(rng=case), int(rng.integers(2**32))
         how = {"loss": loss, "l2": 1e-2, "sample_weight": weight}
         pairs = [
             [
@@ -132,7 +132,7 @@ def test_streamed_and_sparse_results_ignore_samples_of_weight_zero(rng):
                     whole = [getattr(ob, kind)(theta) for ob in obs]
                 except ValueError:  # a nonconvex loss
                     continue
-                found = [fc.eigsh(H, 2, "LA", seed=0, space=space).values for H in whole]
+                found = [fc.eigsh(H, 2, "LA", rng=0, space=space).values for H in whole]
                 gap = np.abs(found[0] - found[1]).max()
                 assert gap <= 100 * nets.EPS[dtype] * np.abs(found[0]).max(), (loss, kind, space)
 
@@ -145,7 +145,7 @@ def test_proofs_ignore_samples_of_weight_zero(rng):
         model = fc.MLP([4, 3, 2], "softplus" if case % 2 else "identity")
         X, y, weight, far, wild = weighted_data(rng, loss, 40, 2, "float64")
         obs = [fc.Objective(model, A, b, loss, 1e-1, weight) for A, b in ((X, y), (far, wild))]
-        run = fc.minimize(obs[0], model.init(seed=case), seed=0)
+        run = fc.minimize(obs[0], model.init(rng=case), rng=0)
         verdicts = [fc.classify(ob, run.x) for ob in obs]
         assert verdicts[0].kind != "not_critical", loss
         assert np.array_equal(obs[0].gradient(run.x), obs[1].gradient(run.x))
@@ -187,7 +187,7 @@ def test_samples_of_weight_zero_change_no_verdict(rng):
             loss,
             2e-2 / total,
         )
-        theta = fc.minimize(ob, model.init(seed=case), seed=0).x
+        theta = fc.minimize(ob, model.init(rng=case), rng=0).x
         for at in (theta, np.zeros_like(theta)):
             verdicts = [fc.classify(one, at) for one in (ob, drop, again)]
             for scale, verdict in zip((1, share, total), verdicts, strict=True):
@@ -206,7 +206,7 @@ def test_batch_statistics_include_samples_of_weight_zero(rng, dtype):
         model = fc.MLP([4, 6, 2], "tanh", batch_norm=True, dtype=dtype)
         X, y, weight, far, wild = weighted_data(rng, loss, 30, 2, dtype)
         wild[weight == 0] = 1e30
-        theta, seed = model.init(seed=1), int(rng.integers(2**32))
+        theta, seed = model.init(rng=1), int(rng.integers(2**32))
         obs = [fc.Objective(model, A, b, loss, 1e-2, weight) for A, b in ((X, y), (X, wild))]
         same(*(objective_results(ob, theta, np.random.default_rng(seed)) for ob in obs))
         moved = fc.Objective(model, np.where(weight[:, None] > 0, X, 2 * X), y, loss, 1e-2, weight)
@@ -221,7 +221,7 @@ def test_overflowing_hidden_units_of_samples_of_weight_zero_give_no_nan(rng, dty
     X, y, weight, far, _ = weighted_data(rng, "mse", 40, 2, dtype)
     far[weight == 0] = np.finfo(dtype).max
     kept = far.copy()
-    theta, seed = model.init(seed=1), int(rng.integers(2**32))
+    theta, seed = model.init(rng=1), int(rng.integers(2**32))
     how = {"loss": "mse", "l2": 1e-2, "sample_weight": weight}
     for kind in (fc.Objective, fc.StreamedObjective):
         obs = [kind(model, A, y, **how) for A in (X, far)]

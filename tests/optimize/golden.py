@@ -28,10 +28,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "damped-newton": {}, "damped-newton, much": {"damping": 0.3},
     "trust-region, scaled": {"precondition": True, "warm_start": True},
     "saddle-free-newton, few products": {"max_products": 25},
-    "gauss-newton, sampled": {"sample": 9, "seed": 3}, "l-bfgs": {}, "l-bfgs, short": {"memory": 2},
-    "sgd": {"learning_rate": 0.1, "batch_size": 5, "seed": 2},
+    "gauss-newton, sampled": {"sample": 9, "rng": 3}, "l-bfgs": {}, "l-bfgs, short": {"memory": 2},
+    "sgd": {"learning_rate": 0.1, "batch_size": 5, "rng": 2},
     "momentum": {"learning_rate": 0.05, "clip": 0.3}, "nesterov": {"learning_rate": 0.05},
-    "rmsprop": {}, "adam": {"batch_size": 8, "seed": 1, "record_every": 2},
+    "rmsprop": {}, "adam": {"batch_size": 8, "rng": 1, "record_every": 2},
     "adam, slower": {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "learning_rate": 0.1},
     "sgd, constant then decay": {"schedule": "constant_then_decay", "learning_rate": 0.2},
 }  # fmt: skip
@@ -124,7 +124,7 @@ def single_steps() -> dict[str, list[Any]]:
             found[named] = ["", float(np.cos(places**2) @ at), float(np.linalg.norm(at))]
     for start in (np.zeros(2), np.array([1e-3, 0.0])):
         for direction in (None, np.array([0.3, 1.0])):
-            way = fc.escape(SADDLE, start, direction, seed=2)
+            way = fc.escape(SADDLE, start, direction, rng=2)
             words_of = " ".join(note.key for note in way.notes)
             numbers = [
                 way.get("n_products", -1),
@@ -151,10 +151,10 @@ def whole_runs() -> dict[str, list[Any]]:
         ob, start = function(name)
         for method in ("trust-region", "newton-cg"):
             for from_, where in (("start", start), ("zero", 0 * start)):
-                run = fc.minimize(ob, where, method, max_iter=60, seed=0)
+                run = fc.minimize(ob, where, method, max_iter=60, rng=0)
                 found[f"{name}, {method}, {from_}"] = describe_run(run)
         for words in ({"max_products": 9}, {"gradient_tol": 1e-3}, {"max_iter": 2}):
-            found[f"{name}, {words}"] = describe_run(fc.minimize(ob, start, seed=1, **words))
+            found[f"{name}, {words}"] = describe_run(fc.minimize(ob, start, rng=1, **words))
         find = fc.find_critical_point
         found[f"{name}, found"] = describe_run(find(ob, start, method="gradient-norm", max_iter=40))
         found[f"{name}, by newton-mr"] = describe_run(
@@ -165,11 +165,11 @@ def whole_runs() -> dict[str, list[Any]]:
         ob, theta, _ = drawn(**{**net, **words})
         for method in ("trust-region", "l-bfgs", "newton-cg"):
             for verdict in (True, False):
-                run = fc.minimize(ob, theta, method, max_iter=80, seed=0, verdict=verdict)
+                run = fc.minimize(ob, theta, method, max_iter=80, rng=0, verdict=verdict)
                 found[f"{name}, {method}, {verdict}"] = describe_run(run)
     for i, case in enumerate(zoo()):
         if i < 8 or i in (9, 29, 41, 44):
-            run = fc.minimize(case.objective, case.theta, max_iter=40, seed=0)
+            run = fc.minimize(case.objective, case.theta, max_iter=40, rng=0)
             found[f"{i} {case.name}"] = describe_run(run)
             walk = fc.find_critical_point(
                 case.objective, case.theta + 0.05, method="gradient-norm", max_iter=20
@@ -194,7 +194,7 @@ def saved() -> dict[str, list[Any]]:
             bits = getattr(np.random, kinds[i % 5])(3)
             fc.minimize(
                 ob, theta, method, max_iter=3, checkpoint=file, checkpoint_every=2,
-                seed=np.random.Generator(bits), **words,
+                rng=np.random.Generator(bits), **words,
             )  # fmt: skip
             on = fc.minimize(ob, None, method, max_iter=6, resume=file, **words)
             history = on.get("history", {})
@@ -206,7 +206,7 @@ def saved() -> dict[str, list[Any]]:
             "validation": {"validation": part, "max_iter": 9},
             "every": {"record_every": 3, "max_iter": 10},
         }.items():
-            run = fc.minimize(ob, theta, "momentum", seed=1, verdict=False, **words)
+            run = fc.minimize(ob, theta, "momentum", rng=1, verdict=False, **words)
             history = dict(run.get("history", {}))
             sums = [
                 float(np.nansum(np.asarray(x, float)))
@@ -231,7 +231,7 @@ def golden(section: str) -> dict[str, list[Any]]:
         words = {"max_iter": 6 if net else 12, "verdict": False} | words
         found[what] = describe_run(fc.minimize(ob, theta, what.split(",")[0], **words))
     for what in ("trust-region", "l-bfgs", "newton-mr"):
-        found[f"{what}, to its end"] = describe_run(fc.minimize(ob, theta, what, seed=1))
+        found[f"{what}, to its end"] = describe_run(fc.minimize(ob, theta, what, rng=1))
     for k in (2, 5):
         found[f"critical, {k}"] = describe_run(
             fc.find_critical_point(ob, theta, "newton-mr", max_iter=k)

@@ -47,7 +47,7 @@ def random_network(i):
     l2 = 1e-3 if i % 3 == 2 or i % 7 == 0 else 0.0
     ob = fc.Objective(fc.MLP(sizes, activation), X, y, loss, l2=l2)
     scale = 0.0 if i % 11 == 0 else 50.0 if i % 13 == 0 and loss in RANDOM_LOSSES[:3] else 1.0
-    return ob, scale * ob.model.init(seed=i)
+    return ob, scale * ob.model.init(rng=i)
 
 
 class LeastSquares:

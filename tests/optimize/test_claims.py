@@ -32,7 +32,7 @@ def test_the_report_is_of_the_point_returned_near_a_degenerate_one(method):
     """From the degenerate point 0 of a monkey saddle, runs end at a lower point found near 0. The
     report has the gradient norm and the kind of that lower point.
     """
-    found = fc.minimize(MONKEY, np.zeros(2), method, seed=0)
+    found = fc.minimize(MONKEY, np.zeros(2), method, rng=0)
     assert (
         found.stopped == "slow"
         and found.fun < 0
@@ -96,7 +96,7 @@ def test_layers_of_different_scale_do_not_stall_or_report_a_kink(unit, rng):
     """
     X = rng.standard_normal((40, 3))
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), X, unit * np.sin(X.sum(axis=1)), loss="mse")
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     for array in ob.model.unflatten(start)[-1]:
         array *= unit
     first = ob.value(start)
@@ -139,7 +139,7 @@ class Counted:
 @pytest.mark.parametrize("method", sorted(set(METHODS) - set(STOCHASTIC_METHODS)))
 def test_evaluation_counts_equal_those_of_the_objective(method):
     ob = Counted()
-    found = fc.minimize(ob, np.full(5, -0.5), method, seed=0, verdict=False, max_iter=60)
+    found = fc.minimize(ob, np.full(5, -0.5), method, rng=0, verdict=False, max_iter=60)
     assert found.nit > 5 and (found.njev, found.nhev) == (ob.gradients, ob.products)
     assert found.nfev == ob.values
 
@@ -169,12 +169,12 @@ def test_every_result_has_a_report_or_names_the_call_for_one(method, options, ac
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
     ob = fc.Objective(fc.MLP([3, 4, 2], activation), X, y, l2=1e-3)
-    run = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
+    run = fc.minimize(ob, ob.model.init(rng=0), method, rng=0, **options)
     said = run.notes[-1].key == "classify"
     assert said == (run.report is None) == ("gradient_tol" not in options)
     point = run.report or fc.classify(ob, run.x)
     assert point.kind == run.kind
-    quiet = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, verdict=False, **options)
+    quiet = fc.minimize(ob, ob.model.init(rng=0), method, rng=0, verdict=False, **options)
     assert quiet.report is None and quiet.notes[-1].key != "classify"
 
 

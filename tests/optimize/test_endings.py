@@ -114,8 +114,8 @@ def test_every_ending_has_a_status_and_notes_that_are_true(ending):
     """
     make, words, success, first = ENDINGS[ending]
     ob = make()
-    start = ob.model.init(seed=0) if hasattr(ob, "model") else np.ones(1)
-    run = fc.minimize(ob, **{"theta0": start, "seed": 0} | words)
+    start = ob.model.init(rng=0) if hasattr(ob, "model") else np.ones(1)
+    run = fc.minimize(ob, **{"theta0": start, "rng": 0} | words)
     assert run.stopped == ending and run.status == STATUS_CODES[ending]
     keys = [note.key for note in run.notes]
     assert run.success is success and keys[0] == first, keys
@@ -140,7 +140,7 @@ def test_a_run_returns_the_point_at_which_it_reached_its_target(verdict):
     validation loss was lower at an earlier point.
     """
     ob = sine()
-    start, options = ob.model.init(seed=0), {"seed": 0, "verdict": verdict}
+    start, options = ob.model.init(rng=0), {"rng": 0, "verdict": verdict}
     other = fc.Objective(ob.model, ob.X, ob.model.predict(start, ob.X), "mse")
     for words in ({}, {"validation": other}):
         run = fc.minimize(ob, start, fun_target=0.1, **words, **options)
@@ -155,7 +155,7 @@ def test_fits_of_noise_end_at_the_limit_of_rounding_or_of_progress():
     """
     ob, ends = noisy(), []
     for seed in range(8):
-        run = fc.minimize(ob, seed=seed)
+        run = fc.minimize(ob, rng=seed)
         ends.append(run.stopped)
         assert run.fun < 0.01 and run.stopped in ("stalled", "slow", "critical", "infinity")
         if run.stopped == "stalled":
@@ -177,7 +177,7 @@ def test_steps_become_more_exact_if_progress_stops(method):
     X = rng.standard_normal((100, 4))
     y = X[:, :1] + 0.2 * rng.standard_normal((100, 1))
     ob = fc.Objective(fc.MLP([4, 6, 1]), X, y, "mse", l2=1e-4)
-    start = ob.model.init(seed=seed)
+    start = ob.model.init(rng=seed)
     run = fc.minimize(ob, start, method)
     assert run.success and run.report.certified and run.kind == "minimum"
     watched = fc.minimize(ob, start, method, callback=lambda x: False)
@@ -189,8 +189,8 @@ def test_plateau_at_the_start_is_not_a_success():
     its loss is below a thousandth of the initial loss.
     """
     ob = sine()
-    start = 200 * ob.model.init(seed=0)
-    run = fc.minimize(ob, start, "trust-region", max_iter=200, seed=0)
+    start = 200 * ob.model.init(rng=0)
+    run = fc.minimize(ob, start, "trust-region", max_iter=200, rng=0)
     assert not run.success or run.fun < 1e-3 * ob.value(start)
 
 
@@ -203,7 +203,7 @@ def test_a_start_far_above_small_targets_does_not_end_a_run():
     for unit in (1e-9, 1e-6, 1e-3, 1.0):
         y = unit * np.sin(3 * x)
         run = fc.minimize(
-            fc.Objective(model, x, y, "mse"), model.init(seed=0), max_iter=300, verdict=False
+            fc.Objective(model, x, y, "mse"), model.init(rng=0), max_iter=300, verdict=False
         )
         assert run.stopped != "slow" or run.fun <= 1e-4 * np.mean(y**2)
 
@@ -235,7 +235,7 @@ def test_following_the_advice_of_a_run_has_an_effect():
     for seed in range(5):
         for words in ({"max_iter": 3}, {"max_iter": 60}, {"fun_target": 0.1}, {"max_products": 40}):
             ob = sine(l2=1e-3 * (seed % 2))
-            count += advised(ob, fc.minimize(ob, ob.model.init(seed=seed), seed=0, **words))
+            count += advised(ob, fc.minimize(ob, ob.model.init(rng=seed), rng=0, **words))
     assert count >= 10
 
 
@@ -243,7 +243,7 @@ def test_following_the_advice_of_a_run_has_an_effect():
 def test_following_the_advice_of_fits_of_noise_has_an_effect():
     for seed in range(60):
         ob = noisy(seed // 10)
-        advised(ob, fc.minimize(ob, seed=seed))
+        advised(ob, fc.minimize(ob, rng=seed))
 
 
 def test_a_fit_without_a_gain_left_is_finished_without_success():
@@ -253,14 +253,14 @@ def test_a_fit_without_a_gain_left_is_finished_without_success():
     x = np.linspace(-1, 1, 100)[:, None]
     y = np.sin(3 * x) + 0.1 * np.random.default_rng(0).standard_normal(x.shape)
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, y, "mse")
-    run = fc.minimize(ob, seed=0)
+    run = fc.minimize(ob, rng=0)
     assert run.finished and not run.success and run.report.gain_left <= 1e-4
     later = fc.minimize(ob, run.x, "l-bfgs", gradient_tol=0, verdict=False)
     assert run.fun - later.fun <= 1e-4 * run.fun
-    assert not fc.minimize(ob, seed=0, max_iter=5).finished
-    zero = fc.minimize(ob, np.zeros(ob.n_params), "newton", seed=0)
+    assert not fc.minimize(ob, rng=0, max_iter=5).finished
+    zero = fc.minimize(ob, np.zeros(ob.n_params), "newton", rng=0)
     assert zero.kind == "saddle" and not zero.finished and zero.report.gain_left == np.inf
-    saturated = fc.minimize(ob, 60 * np.sign(ob.model.init(seed=1)), seed=0, max_iter=3)
+    saturated = fc.minimize(ob, 60 * np.sign(ob.model.init(rng=1)), rng=0, max_iter=3)
     assert saturated.fun > 2 * run.fun and not saturated.finished
 
 
@@ -311,7 +311,7 @@ def test_no_statement_of_a_run_contradicts_another(first, after):
     """
     for i in range(first, after):
         ob, start = random_network(i)
-        run = fc.minimize(ob, start, seed=0)
+        run = fc.minimize(ob, start, rng=0)
         assert not contradictions(run), (i, contradictions(run), run)
 
 
@@ -321,6 +321,6 @@ def test_growth_without_a_minimum_is_said_to_lead_to_infinity():
     """
     X = np.random.default_rng(5).standard_normal((40, 3))
     ob = fc.Objective(fc.MLP([3, 4, 3]), X, np.arange(40) % 3)
-    run = fc.minimize(ob, seed=1)
+    run = fc.minimize(ob, rng=1)
     assert run.stopped == "infinity" and run.kind == "not_critical" and not run.success
     assert [note.key for note in run.notes][0] == "growth" and np.abs(run.x).max() > 50

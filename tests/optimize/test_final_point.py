@@ -83,7 +83,7 @@ def line(value, slope=1.0, curvature=1.0):
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
 @pytest.mark.parametrize("name", DESCENDING)
 def test_runs_leave_degenerate_points_with_a_descent_direction(name, method):
-    found = fc.minimize(DESCENDING[name], np.zeros(2), method, seed=0)
+    found = fc.minimize(DESCENDING[name], np.zeros(2), method, rng=0)
     assert not found.success and found.stopped in ("unbounded", "max_iter", "diverged")
     assert found.fun < -1.0
 
@@ -95,7 +95,7 @@ def test_sum_of_cubes_is_reported_as_unbounded(n, start):
     definite, the run ends as unbounded and not as a success.
     """
     cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
-    found = fc.minimize(cube, np.full(n, start), seed=0)
+    found = fc.minimize(cube, np.full(n, start), rng=0)
     assert not found.success and found.stopped == "unbounded"
 
 
@@ -104,7 +104,7 @@ def test_sum_of_cubes_is_reported_as_unbounded(n, start):
 def test_indefinite_quadratic_is_not_a_success(curvature, method, dtype):
     ob = QuadraticObjective(np.diag([1.0, curvature]))
     ob.dtype = np.dtype(dtype)
-    found = fc.minimize(ob, np.ones(2), method, seed=0)
+    found = fc.minimize(ob, np.ones(2), method, rng=0)
     assert not found.success and found.fun < -1e10 and found.stopped in ("unbounded", "max_iter")
     # Newton-CG and cubic may reach max_iter first.
     assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")
@@ -120,10 +120,10 @@ def test_degenerate_minimum_without_loss_bound_is_not_a_success():
         lambda t: [4 * t[0] ** 3, 2 * t[1]],
         lambda t: np.diag([12 * t[0] ** 2, 2.0]),
     )
-    found = fc.minimize(function(*given), np.ones(2), seed=0)
+    found = fc.minimize(function(*given), np.ones(2), rng=0)
     assert not found.success and found.fun < 1e-18 and found.stopped != "critical"
     bounded = type("Bounded", (function,), {"loss_lower_bound": 0.0})(*given)
-    found = fc.minimize(bounded, np.zeros(2), seed=0)
+    found = fc.minimize(bounded, np.zeros(2), rng=0)
     assert found.success and found.kind == "degenerate" and found.stopped == "lower_bound"
 
 
@@ -137,8 +137,8 @@ def test_runs_leave_the_zero_start_of_a_deep_network(activation):
     ob = fc.Objective(fc.MLP([4, 3, 3, 2], activation=activation, bias=False), X, Y, loss="mse")
     zeros = np.zeros(ob.n_params)
     assert not np.any(ob.gradient(zeros)) and not np.any(ob.hessian(zeros).to_dense())
-    best = fc.minimize(ob, ob.model.init(seed=0), seed=0).fun
-    found = fc.minimize(ob, zeros, seed=0)
+    best = fc.minimize(ob, ob.model.init(rng=0), rng=0).fun
+    found = fc.minimize(ob, zeros, rng=0)
     assert found.fun < 0.9 * ob.value(zeros) and found.fun <= 2.0 * best
 
 
@@ -156,7 +156,7 @@ def test_runs_leave_saddles_of_deep_linear_networks(depth, learned):
     theta = np.concatenate([first.ravel(), *[other.ravel()] * (depth - 1)])
     assert np.linalg.norm(ob.gradient(theta)) < 1e-14
     assert np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0] > -1e-12
-    found = fc.minimize(ob, theta, seed=0)
+    found = fc.minimize(ob, theta, rng=0)
     assert found.fun < 1e-12 < ob.value(theta)
 
 
@@ -192,7 +192,7 @@ def test_the_message_names_separable_classes_without_l2():
 
     X = np.random.default_rng(0).standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([2, 4, 2]), X, (X[:, 0] > 0).astype(int))
-    found = fc.minimize(Ray(ob), ob.model.init(seed=0), seed=0)
+    found = fc.minimize(Ray(ob), ob.model.init(rng=0), rng=0)
     assert not found.success and found.stopped == "infinity" and found.nit < 200
     assert found.notes[-2].key == "no_minimum"
 
@@ -204,7 +204,7 @@ def test_the_last_newton_steps_reach_the_rounding_error_of_theta(method):
     """
     ob = overlapping([4, 5, 3], 1e-2, 50)
     options = {"learning_rate": 0.05, "max_iter": 5000} if method == "adam" else {}
-    found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
+    found = fc.minimize(ob, ob.model.init(rng=0), method, rng=0, **options)
     assert found.success and found.report.certified
     H, g = ob.hessian(found.x).to_dense(), ob.gradient(found.x)
     assert np.linalg.norm(np.linalg.solve(H, g)) <= 1e-12 * np.linalg.norm(found.x)
@@ -218,12 +218,12 @@ def test_escape_stays_at_certified_minima():
     stayed = 0
     for seed in range(12):
         ob = overlapping([3, 4, 2], 1e-2, 30, seed)
-        loose = fc.minimize(ob, ob.model.init(seed=seed), seed=0, gradient_tol=1e-5)
+        loose = fc.minimize(ob, ob.model.init(rng=seed), rng=0, gradient_tol=1e-5)
         x = loose.x + 1e-7 * np.random.default_rng(seed).standard_normal(ob.n_params)
         if loose.kind != "minimum":
             continue
         for direction in (None, np.ones(ob.n_params), ob.gradient(x)):
-            found = fc.escape(ob, x, direction, seed=seed)
+            found = fc.escape(ob, x, direction, rng=seed)
             assert not found.success and np.array_equal(found.x, x), found
             assert found.fun == ob.value(x)
         stayed += 1
@@ -231,7 +231,7 @@ def test_escape_stays_at_certified_minima():
 
 
 def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
-    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
+    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, rng=0)
     ob = compiled(net.objective)
     saddle = net.case({2}).theta
     found = fc.escape(ob, saddle)
@@ -255,7 +255,7 @@ def test_minima_of_weak_curvature_are_certified():
     X = rng.standard_normal((60, d))
     y = np.sin(2 * X[:, :1]) * np.ones((1, 2))
     ob = fc.Objective(fc.MLP([d, 6, 4, 2], activation="sigmoid"), X, y, loss="mse", l2=4.5e-4)
-    found = fc.minimize(ob, ob.model.init(seed=6), seed=0)
+    found = fc.minimize(ob, ob.model.init(rng=6), rng=0)
     assert found.success and found.report.certified and found.report.kantorovich < 0.5
     assert np.linalg.norm(found.jac) < 1e-9
 
@@ -289,19 +289,19 @@ def test_unpenalised_biases_with_one_sided_labels_have_no_critical_point(loss, l
         y = np.where(weight == 0, 2, y)  # the only sample of this class has weight 0
     model = fc.MLP([3, 4, 2 if loss.startswith("binary") else 3])
     ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False, sample_weight=weight)
-    for theta in (model.init(seed=0), 30 * model.init(seed=1), np.zeros(ob.n_params)):
+    for theta in (model.init(rng=0), 30 * model.init(rng=1), np.zeros(ob.n_params)):
         ray = ob.certificates.ray_to_infimum(theta)
         values = [ob.value(theta + t * ray) for t in (0, 1, 2, 4, 8, 16)]
         assert np.all(np.diff(values) < 0) and ob.gradient(theta) @ ray < 0
         said = fc.classify(ob, theta)
         assert said.rule == "infimum_at_infinity"
-    found = fc.minimize(ob, model.init(seed=0), max_iter=100, seed=0)
+    found = fc.minimize(ob, model.init(rng=0), max_iter=100, rng=0)
     assert not found.success and found.stopped not in ("critical", "degenerate")
-    walked = fc.find_critical_point(ob, model.init(seed=0), max_iter=100)
+    walked = fc.find_critical_point(ob, model.init(rng=0), max_iter=100)
     assert not walked.success
     held = fc.Objective(model, X, y, loss=loss, l2=1e-2, sample_weight=weight)
-    assert held.certificates.ray_to_infimum(model.init(seed=0)) is None
-    assert held.certificates.why_no_minimum(model.init(seed=0)) is None
+    assert held.certificates.ray_to_infimum(model.init(rng=0)) is None
+    assert held.certificates.why_no_minimum(model.init(rng=0)) is None
 
 
 def test_a_tiny_unit_of_the_loss_gives_no_false_success():
@@ -311,7 +311,7 @@ def test_a_tiny_unit_of_the_loss_gives_no_false_success():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((30, 4)), 1e-13 * rng.standard_normal((30, 2))
     ob = fc.Objective(fc.MLP([4, 3, 3, 2], bias=False), X, Y, loss="mse")
-    found = fc.minimize(ob, np.zeros(ob.n_params), seed=0, max_iter=100)
+    found = fc.minimize(ob, np.zeros(ob.n_params), rng=0, max_iter=100)
     assert not found.success or found.fun < 1e-3 * ob.value(np.zeros(ob.n_params))
 
 
@@ -323,9 +323,9 @@ def test_an_interpolating_start_is_a_success_in_either_precision():
     X = rng.standard_normal((3, 4))
     for dtype in ("float64", "float32"):
         model = fc.MLP([4, 5, 2], dtype=dtype)
-        theta = model.init(seed=1)
+        theta = model.init(rng=1)
         y = fc.MLP([4, 5, 2]).predict(theta.astype(float), X) * (1 + np.finfo(dtype).eps)
-        found = fc.minimize(fc.Objective(model, X, y, loss="mse"), theta, seed=0)
+        found = fc.minimize(fc.Objective(model, X, y, loss="mse"), theta, rng=0)
         assert found.success, found
 
 
@@ -382,7 +382,7 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
     start = ob.model.init(seed)
-    found = fc.minimize(ob, start, method, seed=0)
+    found = fc.minimize(ob, start, method, rng=0)
     losses = found.history["loss"]
     assert found.stopped == "slow" and found.status == 14 and not found.success
     assert found.nit < 1500 and found.fun <= 1e-4 * losses[0]
@@ -390,7 +390,7 @@ def test_slow_progress_near_the_lower_bound_ends_a_run(method, seed):
     assert found.notes[0].key == "slow"
     assert found.report is not None and found.kind == found.report.kind != "minimum"
     # With the caller's gradient tolerance, slow progress does not end the run.
-    more = fc.minimize(ob, start, method, seed=0, gradient_tol=1e-13, max_iter=found.nit + 100)
+    more = fc.minimize(ob, start, method, rng=0, gradient_tol=1e-13, max_iter=found.nit + 100)
     assert more.stopped == "max_iter" and more.nit == found.nit + 100
 
 
@@ -407,7 +407,7 @@ def test_a_minimum_is_a_success_wherever_the_run_was_before(method, gradient_tol
     y = y / y.sum(axis=1, keepdims=True)
     ob = fc.Objective(fc.MLP([1, 3]), X, y, l2=8e-4, l2_biases=False)
     start = np.array([0.58, -1.17, -0.64, 0, 0, 0])
-    run = fc.minimize(ob, start, method, seed=0, gradient_tol=gradient_tol)
+    run = fc.minimize(ob, start, method, rng=0, gradient_tol=gradient_tol)
     assert run.success == (run.kind == "minimum")
     assert run.report is None or run.success == (run.report.kind == "minimum")
 
@@ -421,8 +421,8 @@ def test_the_point_that_met_the_tolerance_is_the_result():
     y = 100 * np.sin(X @ rng.standard_normal(4))
     ob = fc.Objective(fc.MLP([4, 5, 1]), X, y, loss="mse", l2=1e-2)
     for seed in range(3):
-        start = ob.model.init(seed=seed)
-        run = fc.minimize(ob, start, "l-bfgs", seed=0, max_iter=4000, verdict=False)
+        start = ob.model.init(rng=seed)
+        run = fc.minimize(ob, start, "l-bfgs", rng=0, max_iter=4000, verdict=False)
         assert run.stopped != "critical" or np.linalg.norm(ob.gradient(run.x)) <= 1e-6
 
 
@@ -444,8 +444,8 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
         y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(30)
         loss = fc.Loss(cauchy, third_bound=1.5, lower_bound=0.0, error_ulps=8)
         ob = fc.Objective(fc.MLP([2, 5, 1]), X, y, loss=loss, l2=1e-4)
-        start = ob.model.init(seed=seed) * 0.3
-        run = fc.minimize(ob, start, method, seed=0, max_iter=200)
+        start = ob.model.init(rng=seed) * 0.3
+        run = fc.minimize(ob, start, method, rng=0, max_iter=200)
         assert run.fun <= ob.value(start) and np.isfinite(run.fun)
         met += run.notes[0].numbers.get("cause") == "not_convex"
     assert met
@@ -516,7 +516,7 @@ def test_max_time_includes_the_final_checks(limit, ticks):
     # The run would converge after some 4 s, which is far above the limits.
     ob = overlapping([20, 60, 10], 1e-6, 400)
     begun = time.perf_counter()
-    found = fc.minimize(ob, ob.model.init(seed=0), "trust-region", max_time=limit, max_iter=10**6)
+    found = fc.minimize(ob, ob.model.init(rng=0), "trust-region", max_time=limit, max_iter=10**6)
     assert found.wall_time <= time.perf_counter() - begun <= 1.1 * limit + ticks
     assert found.stopped == "max_time" and found.nit > 10
 
@@ -566,10 +566,10 @@ def test_results_do_not_depend_on_the_clock(seconds, monkeypatch):
     the bits of any other.
     """
     ob = overlapping([2, 2, 2], 0.0, 10)
-    plain = fc.minimize(ob, np.zeros(ob.n_params), seed=0)
+    plain = fc.minimize(ob, np.zeros(ob.n_params), rng=0)
     readings = itertools.count()
     monkeypatch.setattr(time, "perf_counter", lambda: seconds * next(readings))
-    found = fc.minimize(ob, np.zeros(ob.n_params), seed=0)
+    found = fc.minimize(ob, np.zeros(ob.n_params), rng=0)
     assert found.nhev == plain.nhev and np.array_equal(found.x, plain.x)
 
 

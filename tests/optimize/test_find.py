@@ -43,7 +43,7 @@ def test_critical_points_of_an_autoencoder_match_theory(method):
     """Every search succeeds at a critical point whose loss is one of the closed form and whose kind
     is a minimum exactly for the lowest loss.
     """
-    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
     ob = compiled(net.objective)
     losses = np.array(sorted({case.value for case in net.cases()}))
     kinds = set()
@@ -181,7 +181,7 @@ def tiny_net():
     model = ReferenceModel([5, 6, 3], "tanh")
     y = rng.integers(0, 3, 40)
     ob = compiled(ReferenceObjective(model, X, y, "cross_entropy", l2=1e-2))
-    return ob, ob.model.init(seed=0)
+    return ob, ob.model.init(rng=0)
 
 
 @pytest.mark.parametrize("bound", [np.inf, np.nan, -np.inf])
@@ -244,7 +244,7 @@ def test_a_search_ends_if_no_step_lowers_the_gradient_norm(monkeypatch):
         "assess_nearness_at",
         lambda ob, theta, H: asked.append(1) or nearness_from_decrement(1.0, 2.0, 1.0, None),
     )
-    result = find_critical_point(ob, ob.model.init(seed=1), "newton-mr", max_iter=50)
+    result = find_critical_point(ob, ob.model.init(rng=1), "newton-mr", max_iter=50)
     assert not result.success and result.status in (1, 2)
     assert asked and len(asked) <= 1 + np.log2(result.history.max() / result.history.min())
 
@@ -298,7 +298,7 @@ def test_searches_for_an_index_find_points_of_that_index(index, dtype):
     net = draw(4, [4, 5, 3], "tanh", "cross_entropy", N=60, l2=1e-2)
     ob, ended = net.ob.astype(dtype), 0
     for seed in range(4):
-        theta = 2 * net.model.init(seed=seed)
+        theta = 2 * net.model.init(rng=seed)
         result = find_critical_point(ob, theta, index=index, max_iter=200)
         least = np.linalg.norm(ob.gradient(theta.astype(dtype)))
         assert result.gradient_norm <= least * (1 + 1e-6)
@@ -347,7 +347,7 @@ def test_symmetry_directions_are_not_followed_or_counted(rng):
         Y = X @ rng.standard_normal((3, 3))
         ob = fc.Objective(fc.MLP([3, 2, 3], "identity", bias=False), X, Y, "mse")
         for index in reached:
-            found = find_critical_point(ob, ob.model.init(seed=seed), index=index)
+            found = find_critical_point(ob, ob.model.init(rng=seed), index=index)
             if found.success:
                 verdict = classify(ob, found.x)
                 assert verdict.certified and verdict.n_negative == index
@@ -395,12 +395,12 @@ def test_a_search_ends_within_max_time(options, monkeypatch):
 
     ob = SimpleNamespace(n_params=net.n_params, value=net.value, gradient=slow, hessian=net.hessian)
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    found = find_critical_point(ob, net.model.init(seed=0), max_time=0.05, **options)
+    found = find_critical_point(ob, net.model.init(rng=0), max_time=0.05, **options)
     assert found.status == 1 and not found.success
     assert found.notes[0].numbers["limit"] == "max_time"
     assert found.nit <= 2
-    free = find_critical_point(net, net.model.init(seed=0), max_time=1e6, **options)
-    assert np.array_equal(free.x, find_critical_point(net, net.model.init(seed=0), **options).x)
+    free = find_critical_point(net, net.model.init(rng=0), max_time=1e6, **options)
+    assert np.array_equal(free.x, find_critical_point(net, net.model.init(rng=0), **options).x)
     assert free.nit > 2
 
 
@@ -415,9 +415,9 @@ def deep(number, hidden=((6, 5), (5, 4, 4))):
     model = fc.MLP(sizes, ("tanh", "sigmoid", "softplus")[number // 2 % 3])
     ob = fc.Objective(model, X, y, "cross_entropy", l2=10 ** rng.uniform(-3, -2))
     while True:
-        theta = rng.uniform(0.5, 3) * model.init(seed=rng)
+        theta = rng.uniform(0.5, 3) * model.init(rng=rng)
         theta = fc.minimize(
-            ob, theta, "adam", max_iter=300, learning_rate=1e-2, verdict=False, seed=0
+            ob, theta, "adam", max_iter=300, learning_rate=1e-2, verdict=False, rng=0
         ).x
         negative = n_negative(ob, theta)
         if 2 <= negative <= 10:
@@ -462,7 +462,7 @@ def test_trivial_points_are_named_and_avoided():
     X = rng.standard_normal((60, 4))
     y = (X[:, 0] * X[:, 1] > 0).astype(int)
     ob = fc.Objective(fc.MLP([4, 2, 2]), X, y, loss="cross_entropy", l2=3e-3)
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     found = find_critical_point(ob, start)
     outputs = ob.model.predict(found.x, X)
     assert found.success and found.trivial == "constant output"
@@ -479,7 +479,7 @@ def test_searches_from_many_negative_eigenvalues_end_at_certified_points(seed):
     rng = np.random.default_rng(5)
     X, y = rng.standard_normal((150, 4)), rng.integers(3, size=150)
     ob = fc.Objective(fc.MLP([4, 6, 4, 3]), X, y, loss="cross_entropy", l2=1e-3)
-    start = ob.model.init(seed=seed)
+    start = ob.model.init(rng=seed)
     assert fc.inertia(ob.hessian(start)).n_negative > find.MAX_NEARBY_INDEX
     found = find_critical_point(ob, start)
     assert found.success and found.report.certified

@@ -54,7 +54,7 @@ def gates_at(ob, theta, active=0):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_smooth_piece_equals_the_loss_without_active_kinks(loss, activation):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
-    theta = ob.model.init(seed=1) + 0.1
+    theta = ob.model.init(rng=1) + 0.1
     phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta))
     assert phi.n_slopes == 0
     assert phi.value(theta) == pytest.approx(ob.value(theta), rel=1e-13)
@@ -68,7 +68,7 @@ def test_derivatives_in_theta_and_slopes_match_differences(loss):
     at four kinks.
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
-    theta = ob.model.init(seed=1) + 0.1
+    theta = ob.model.init(rng=1) + 0.1
     gates, collapsed = gates_at(ob, theta, active=4)
     phi = ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed)
     point = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]])
@@ -90,7 +90,7 @@ def test_the_hessian_with_smoothed_kinks_matches_complex_steps(loss, bias, monke
     plain = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation="leaky_relu", bias=bias)
     weight = np.random.default_rng(1).random(30)
     ob = fc.Objective(plain.model, plain.X, plain.y, loss=loss, l2=3e-3, sample_weight=weight)
-    theta = ob.model.init(seed=1) + 0.1
+    theta = ob.model.init(rng=1) + 0.1
     for width in (0.03, 1e-3):
         smooth = ob.certificates.relu_rows().smooth_kinks(width)
         wanted = SmoothFunction.hessian(smooth, theta)
@@ -136,7 +136,7 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
     bound, and the bounds are at most 1e-12 of the norm.
     """
     ob = relu_net(seed, (3, 4, 1), N=8)
-    theta = ob.model.init(seed=seed) + 0.1
+    theta = ob.model.init(rng=seed) + 0.1
     gates, collapsed = gates_at(ob, theta, active=3)
     slopes = np.array([0.3, 0.5, 0.9])
     g, bounds = (
@@ -155,7 +155,7 @@ def network_at_kink_minimum(seed, **options):
     """
     ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
     found = find_kink_minimum(
-        ob, fc.minimize(ob, ob.model.init(seed=seed), verdict=False).x, lambda: False
+        ob, fc.minimize(ob, ob.model.init(rng=seed), verdict=False).x, lambda: False
     )
     zs = ob.model.preactivations(found.theta, ob.X)[:-1]
     gates = [np.where(np.abs(z) < 1e-9, np.nan, z > 0) for z in zs]
@@ -184,7 +184,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
     by at most its bound.
     """
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
-    theta = size * ob.model.init(seed=1) + 0.1
+    theta = size * ob.model.init(rng=1) + 0.1
     phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta, active=4))
     point = np.concatenate([theta, rng.uniform(0.1, 0.9, 4)])
     H, step = phi.hessian(point), np.longdouble(1e-150)
@@ -201,7 +201,7 @@ def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_third_bound_lies_above_third_differences(loss, unit):
     ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
-    theta = ob.model.init(seed=1) + 0.1
+    theta = ob.model.init(rng=1) + 0.1
     phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta, active=4))
     point, rng = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]]), np.random.default_rng(0)
     c = np.where(np.arange(phi.n_params) < phi.n_theta, 1.0, unit)
@@ -226,7 +226,7 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
     certified = 0
     for seed in range(4):
         ob = relu_net(seed, sizes, loss, l2, N=40)
-        found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+        found = fc.minimize(ob, ob.model.init(rng=seed), rng=0)
         assert found.success == bool(found.report is not None and found.report.certified)
         if not found.success:
             assert found.stopped in ("kinks", "stalled", "slow")
@@ -249,7 +249,7 @@ def test_report_of_a_run_at_kinks_equals_classify():
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((12, 2))
         ob = fc.Objective(fc.MLP([2, 3, 1], "relu"), X, np.sin(X[:, :1]), "mse", l2=1e-2)
-        run = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+        run = fc.minimize(ob, ob.model.init(rng=seed), rng=0)
         verdict, seen = fc.classify(ob, run.x), run.report
         assert type(seen) is type(verdict) and seen.rule == verdict.rule
         same = (
@@ -284,7 +284,7 @@ def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
         weak.certificates.relu_rows().smooth_piece_objective(gates, [np.ones(3, dtype=bool)]), theta
     )
     assert not proof.certified and proof.missing == "collapsed"
-    assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
+    assert fc.minimize(weak, weak.model.init(rng=0), rng=0).fun < weak.value(theta)
 
 
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
@@ -294,7 +294,7 @@ def test_duplicated_units_are_merged_to_prove_a_minimum_at_kinks(loss, seed):
     stays equal. The minimum of the wider network is proved with the copies merged.
     """
     ob = relu_net(seed, (3, 3, 1), loss, l2=3e-3)
-    small = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+    small = fc.minimize(ob, ob.model.init(rng=seed), rng=0)
     assert small.report.certified
     (W, b), (V, c) = ob.model.unflatten(small.x.copy())
     i = int(np.argmax(np.linalg.norm(W, axis=1)))
@@ -320,7 +320,7 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     model = fc.MLP([2, 2, 2], activation="relu", bias=False)
     ob = fc.Objective(model, X, Y, loss="mse", l2=1e-3)
     one = fc.Objective(fc.MLP([2, 1, 2], activation="relu", bias=False), X, Y, loss="mse", l2=1e-3)
-    least = fc.minimize(one, one.model.init(seed=1), seed=0)
+    least = fc.minimize(one, one.model.init(rng=1), rng=0)
     assert least.report.certified
     (w, _), (v, _) = one.model.unflatten(least.x)
     theta = model.flatten(
@@ -331,14 +331,14 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     assert [list(p) for p in parents] == [[0, 0]] or [list(p) for p in parents] == [[1, 1]]
     phi = ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed, parents)
     proof = prove_kink_minimum(phi, phi.copies.merge_copies(theta))
-    lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), seed=0).fun
+    lower = fc.minimize(ob, theta + 1e-3 * rng.standard_normal(8), rng=0).fun
     assert lower < 0.99 * least.fun
     assert not proof.certified and proof.missing == "copies"
 
 
 def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
     ob = relu_net(0, (3, 4, 1))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     gates, collapsed = gates_at(ob, theta)
     assert [
         list(p) for p in ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
@@ -365,7 +365,7 @@ def test_no_minimum_is_proved_at_kinks_where_the_gradient_is_not_zero():
     outside their interval.
     """
     ob = relu_net(0, (3, 6, 1), l2=1e-3, N=40)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     gates, collapsed = gates_at(ob, theta, active=3)
     for slopes in ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5]):
         proof = prove_kink_minimum(
@@ -396,11 +396,11 @@ def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
             ob.model, np.vstack([X, X[:15]]), np.concatenate([y, again]), loss=loss, l2=3e-3
         )
         phi = ob.certificates.relu_rows().smooth_piece_objective(
-            *gates_at(ob, ob.model.init(seed=1))
+            *gates_at(ob, ob.model.init(rng=1))
         )
-        g = ob.gradient(ob.model.init(seed=1))
-        assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(seed=1)), g)
-        found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+        g = ob.gradient(ob.model.init(rng=1))
+        assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(rng=1)), g)
+        found = fc.minimize(ob, ob.model.init(rng=seed), rng=0)
         certified += found.success
         assert not found.success or no_point_nearby_is_lower(ob, found.x, rng, 1e-4)
     assert certified >= 2
@@ -418,7 +418,7 @@ def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
 
     monkeypatch.setattr(kink_minimum, "run_newton_on_kinks", counted)
     ob = relu_net(0)
-    x = fc.minimize(ob, ob.model.init(seed=1), max_iter=300).x
+    x = fc.minimize(ob, ob.model.init(rng=1), max_iter=300).x
     tried.clear()
     ob = relu_net(0)  # another objective, for which nothing is cached
     said = fc.classify(ob, x)
@@ -439,7 +439,7 @@ def test_kink_proofs_are_not_part_of_results():
     assert "KinkMinimum" not in public and "KinkPoint" in public
     X = np.linspace(-1, 1, 12)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "relu"), X, abs(X), "mse", l2=0.05)
-    run = fc.minimize(ob, ob.model.init(seed=1), seed=0)
+    run = fc.minimize(ob, ob.model.init(rng=1), rng=0)
     point = find_kink_minimum(ob, run.x, lambda: False)
     held = [run, run.report, fc.classify(ob, run.x), *([] if point is None else [point])]
     for one in held:

@@ -251,7 +251,7 @@ def test_float32_runs_stay_in_float32():
     X = np.random.default_rng(0).standard_normal((50, 3))
     model = fc.MLP([3, 4, 1], "tanh", dtype="float32")
     ob = fc.Objective(model, X, X[:, :1], l2=0.1)
-    found = fc.minimize(ob, model.init(seed=0), "l-bfgs", verdict=False)
+    found = fc.minimize(ob, model.init(rng=0), "l-bfgs", verdict=False)
     assert found.x.dtype == np.float32 and norm(ob.gradient(found.x)) <= 1e-3
 
 
@@ -358,10 +358,10 @@ def test_runs_with_batch_norm_or_chunks_equal_those_of_a_user_objective(rng):
     X, y = rng.standard_normal((3000, 6)), rng.standard_normal((3000, 2))
     normal = fc.Objective(fc.MLP([6, 8, 2], batch_norm=True), X, y, "mse", l2=1e-3)
     small = fc.Objective(fc.MLP([6, 8, 2]), X, y, "mse", l2=1e-3, memory=300_000)
-    small.value(small.model.init(seed=0))
+    small.value(small.model.init(rng=0))
     assert small._plan.layout["chunk"] < 3000
     for ob in (normal, small):
-        start = ob.model.init(seed=0)
+        start = ob.model.init(rng=0)
         same(minimize(ob, start, max_iter=30), minimize(UserObjective(ob), start, max_iter=30))
 
 
@@ -482,7 +482,7 @@ def regression(loss="mse", N=300, n_threads=1, **more):
     y = np.exp(np.sin(X[:, 0] * X[:, 1]) + 0.5 * np.tanh(X[:, 2]))[:, None]
     model = fc.MLP([6, 24, 12, 1], "tanh", **more)
     ob = fc.Objective(model, X, y, loss, l2=1e-5, n_threads=n_threads)
-    return ob, ob.model.init(seed=0)
+    return ob, ob.model.init(rng=0)
 
 
 def test_steps_equal_lbfgs_in_layer_coordinates():

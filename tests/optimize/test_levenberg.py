@@ -23,13 +23,13 @@ def sine(l2=0.0, **more):
 
 
 def run(ob, start, **more):
-    return fc.minimize(ob, start, "lm", **{"verdict": False, "seed": 0} | more)
+    return fc.minimize(ob, start, "lm", **{"verdict": False, "rng": 0} | more)
 
 
 def test_levenberg_marquardt_fits_a_sine_from_every_start():
     ob = sine()
     for seed in range(30):
-        found = run(ob, ob.model.init(seed=seed), fun_target=2e-3)
+        found = run(ob, ob.model.init(rng=seed), fun_target=2e-3)
         assert found.stopped == "target" and found.fun <= 2e-3 and found.nit < 60
         assert found.status == 13
 
@@ -42,7 +42,7 @@ def test_levenberg_marquardt_finds_a_certified_least_squares_minimum():
         f = ob.model.predict(t, ob.X).ravel() - ob.y.ravel()
         return np.r_[f / np.sqrt(len(f)), root * t]
 
-    ours = fc.minimize(ob, ob.model.init(seed=1), "levenberg-marquardt", seed=0)
+    ours = fc.minimize(ob, ob.model.init(rng=1), "levenberg-marquardt", rng=0)
     theirs = scipy.optimize.least_squares(residuals, ours.x + 1e-3, method="lm", xtol=1e-15)
     assert ours.fun == pytest.approx(2 * theirs.cost, rel=1e-6)
     assert ours.success and ours.kind == "minimum" and ours.report.certified
@@ -83,9 +83,9 @@ def test_objectives_without_a_matrix_take_gauss_newton_steps(rng):
         fc.Objective(fc.MLP([30, 4, 1]), scipy.sparse.csr_array(X), y, "mse", l2=1e-2),
         fc.StreamedObjective(fc.MLP([30, 4, 1]), X, y, loss="mse", l2=1e-2),
     ):
-        start = ob.model.init(seed=0)
+        start = ob.model.init(rng=0)
         ours = run(ob, start, max_iter=8)
-        same = fc.minimize(ob, start, "gauss-newton", max_iter=8, verdict=False, seed=0)
+        same = fc.minimize(ob, start, "gauss-newton", max_iter=8, verdict=False, rng=0)
         assert np.array_equal(ours.x, same.x)
 
 
@@ -96,14 +96,14 @@ def fit_of_noise():
     x = np.linspace(-1, 1, 41)[:, None]
     noise = 0.1 * np.random.default_rng(0).standard_normal(x.shape)
     ob = fc.Objective(fc.MLP([1, 5, 1]), x, np.sin(np.pi * x) + noise, "mse")
-    return ob, ob.model.init(seed=0)
+    return ob, ob.model.init(rng=0)
 
 
 def test_slow_progress_switches_to_trust_regions():
     ob, start = fit_of_noise()
     found = run(ob, start)
     assert found.stopped == "critical" and 0 < found.nhev < 20 * found.nit
-    alone = fc.minimize(ob, start, "trust-region", verdict=False, seed=0)
+    alone = fc.minimize(ob, start, "trust-region", verdict=False, rng=0)
     assert found.nhev < alone.nhev and found.fun <= 1.2 * alone.fun
     short = run(ob, start, max_iter=20)
     assert short.nhev == 0
@@ -124,7 +124,7 @@ def test_slow_runs_are_bitwise_identical_with_callbacks_and_resumed(tmp_path):
 def test_levenberg_marquardt_leaves_a_saddle():
     ob = sine(l2=1e-4)
     zero = np.zeros(ob.n_params)  # a critical point
-    found = fc.minimize(ob, zero, "lm", seed=0)
+    found = fc.minimize(ob, zero, "lm", rng=0)
     assert fc.classify(ob, zero).n_negative and found.fun < 0.9 * ob.value(zero)
     assert found.kind == "minimum"
 
@@ -152,9 +152,9 @@ def test_small_networks_are_minimised_by_levenberg_marquardt_by_default(rng):
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_stop_at_fun_target_unless_attracted_to_saddles(method):
     ob = sine(l2=1e-4)
-    start = ob.model.init(seed=3)
+    start = ob.model.init(rng=3)
     target = 0.9 * ob.value(start)
-    found = fc.minimize(ob, start, method, fun_target=target, max_iter=400, verdict=False, seed=0)
+    found = fc.minimize(ob, start, method, fun_target=target, max_iter=400, verdict=False, rng=0)
     drawn_to_saddles = method in ("newton", "damped-newton", "newton-mr")
     assert found.stopped == "target" or drawn_to_saddles
     assert (found.fun <= target) == (found.stopped == "target")
@@ -163,9 +163,9 @@ def test_methods_stop_at_fun_target_unless_attracted_to_saddles(method):
 def test_non_numeric_fun_target_raises():
     ob = sine()
     with pytest.raises(TypeError, match="fun_target"):
-        run(ob, ob.model.init(seed=0), fun_target="low")
+        run(ob, ob.model.init(rng=0), fun_target="low")
     with pytest.raises(ValueError, match="fun_target"):
-        run(ob, ob.model.init(seed=0), fun_target=np.nan)
+        run(ob, ob.model.init(rng=0), fun_target=np.nan)
 
 
 @pytest.mark.parametrize("method", ["levenberg-marquardt", "l-bfgs", "trust-region"])
@@ -176,26 +176,26 @@ def test_multistart_equals_separate_runs(method, monkeypatch):
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 3, 1], "tanh"), x, np.sin(2 * x), "mse", l2=1e-4)
     limits = {"max_iter": 40, "verdict": False}
-    found = fc.minimize(ob, method=method, n_init=6, seed=5, **limits)
+    found = fc.minimize(ob, method=method, n_init=6, rng=5, **limits)
     assert found.starts.shape == (6,) and found.fun <= found.starts.min()
     assert len(set(found.starts.round(9))) > 1
     for threads in ("1", "3"):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", threads)
-        again = fc.minimize(ob.batch(slice(None)), method=method, n_init=6, seed=5, **limits)
+        again = fc.minimize(ob.batch(slice(None)), method=method, n_init=6, rng=5, **limits)
         assert np.array_equal(again.x, found.x) and np.array_equal(again.starts, found.starts)
     given = ob.model.init(3)
-    assert fc.minimize(ob, given, method, n_init=2, seed=5, **limits).starts[0] == pytest.approx(
-        fc.minimize(ob, given, method, seed=0, **limits).fun, rel=1e-9
+    assert fc.minimize(ob, given, method, n_init=2, rng=5, **limits).starts[0] == pytest.approx(
+        fc.minimize(ob, given, method, rng=0, **limits).fun, rel=1e-9
     )
 
 
 def test_no_further_start_is_made_after_one_reaches_the_target():
     x = np.linspace(-3, 3, 41)[:, None]
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, np.sin(x), "mse")
-    found = fc.minimize(ob, method="lm", n_init=50, seed=0, fun_target=2e-3, verdict=False)
+    found = fc.minimize(ob, method="lm", n_init=50, rng=0, fun_target=2e-3, verdict=False)
     assert found.stopped == "target" and found.starts[-1] <= 2e-3
     assert (found.starts[:-1] > 2e-3).all() and len(found.starts) < 50
-    slow = fc.minimize(ob, method="lm", n_init=10**6, seed=0, max_time=0.2, verdict=False)
+    slow = fc.minimize(ob, method="lm", n_init=10**6, rng=0, max_time=0.2, verdict=False)
     assert 1 <= len(slow.starts) < 10**6
     with pytest.raises(ValueError, match="n_init must be 1 if checkpoint is given"):
         fc.minimize(ob, n_init=2, checkpoint="there")

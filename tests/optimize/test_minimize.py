@@ -34,7 +34,7 @@ def saddle_function():
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    return LinearAutoencoder([6.0, 5.0, 4.2, 3.5, 2.5, 2.0, 1.4, 1.0, 0.6, 0.3], 4, seed=0)
+    return LinearAutoencoder([6.0, 5.0, 4.2, 3.5, 2.5, 2.0, 1.4, 1.0, 0.6, 0.3], 4, rng=0)
 
 
 def near_critical_points(net, count=10):
@@ -46,7 +46,7 @@ def near_critical_points(net, count=10):
         indices = set()
         while not indices or indices == {1, 2, 3, 4}:
             indices = set((1 + rng.permutation(10)[: rng.integers(1, 5)]).tolist())
-        case = net.case(indices, seed=k)
+        case = net.case(indices, rng=k)
         away = rng.standard_normal(case.theta.size)
         yield case, case.theta + 1e-4 * away / np.linalg.norm(away)
 
@@ -59,7 +59,7 @@ def test_methods_that_leave_saddles_reach_the_global_minimum_of_an_autoencoder(a
     truth = autoencoder.case({1, 2, 3, 4}).value
     reached = 0
     for _, start in near_critical_points(autoencoder):
-        found = minimize(autoencoder.objective, start, method, seed=0)
+        found = minimize(autoencoder.objective, start, method, rng=0)
         assert found.success and found.kind in ("minimum", "degenerate"), found
         reached += abs(found.fun - truth) <= 1e-8 * truth
     assert reached == 10
@@ -69,7 +69,7 @@ def test_methods_that_leave_saddles_reach_the_global_minimum_of_an_autoencoder(a
 def test_newtons_method_converges_to_a_nearby_saddle(autoencoder, method):
     drawn = 0
     for case, start in near_critical_points(autoencoder):
-        found = minimize(autoencoder.objective, start, method, seed=0)
+        found = minimize(autoencoder.objective, start, method, rng=0)
         assert not found.success
         drawn += found.kind == "saddle" and abs(found.fun - case.value) <= 1e-6 * case.value
     assert drawn == 10
@@ -77,7 +77,7 @@ def test_newtons_method_converges_to_a_nearby_saddle(autoencoder, method):
 
 @pytest.mark.parametrize("method", [*SADDLE_ESCAPING, "l-bfgs"])
 def test_rosenbrock_ends_at_a_proved_minimum(method):
-    found = minimize(rosenbrock(), np.full(6, -1.5), method, seed=0)
+    found = minimize(rosenbrock(), np.full(6, -1.5), method, rng=0)
     assert (
         found.success
         and found.kind == "minimum"
@@ -96,7 +96,7 @@ def test_success_is_never_true_on_a_saddle(method):
     """
     ob = saddle_function()
     ob.ggn = lambda t: np.diag([2.0, 8 * t[1] ** 2])
-    found = minimize(ob, np.zeros(2), method, seed=0)
+    found = minimize(ob, np.zeros(2), method, rng=0)
     if METHODS[method].leaves_saddles:
         assert found.success and found.kind == "minimum" and abs(found.fun) <= 1e-10
         assert np.allclose(np.abs(found.x), [0, 1], atol=1e-5)
@@ -111,14 +111,14 @@ def test_gauss_newton_methods_need_no_hessian(method, verdict):
     bare = SimpleNamespace(
         n_params=ob.n_params, value=ob.value, gradient=ob.gradient, ggn=ob.hessian
     )
-    found = minimize(bare, np.zeros(5), method, seed=0, verdict=verdict)
+    found = minimize(bare, np.zeros(5), method, rng=0, verdict=verdict)
     assert (found.stopped, found.kind, found.success) == ("critical", None, False)
     assert np.linalg.norm(ob.gradient(found.x)) <= 1e-6
 
 
 @pytest.mark.parametrize("method", [*SADDLE_ESCAPING, "newton", "newton-mr", "gauss-newton"])
 def test_a_quadratic_takes_one_newton_step_or_at_most_20_steps_of_other_methods(method):
-    found = minimize(regression(), np.zeros(5), method, seed=0)
+    found = minimize(regression(), np.zeros(5), method, rng=0)
     assert found.success and found.nit <= {"newton": 1, "newton-mr": 6}.get(method, 20)
     exact = np.linalg.lstsq(regression().X, regression().y, rcond=None)[0]
     assert np.allclose(found.x, exact, atol=1e-5)
@@ -140,7 +140,7 @@ def test_rejected_steps_cost_no_product():
 
 @pytest.mark.parametrize("method", ["trust-region", "newton-cg", "adam", "l-bfgs"])
 def test_the_history_has_an_entry_per_iteration_and_agrees_with_the_result(method):
-    found = minimize(rosenbrock(), np.full(6, -1.5), method, max_iter=15, seed=0)
+    found = minimize(rosenbrock(), np.full(6, -1.5), method, max_iter=15, rng=0)
     history = found.history
     assert set(history) == {"iteration", "loss", "gradient_norm", "products", "time"}
     assert {len(values) for values in history.values()} == {found.nit + 1}
@@ -153,7 +153,7 @@ def test_the_history_has_an_entry_per_iteration_and_agrees_with_the_result(metho
 @pytest.mark.parametrize("method", SADDLE_ESCAPING + ["gauss-newton"])
 def test_float32_objectives_are_minimised_in_float32(method):
     ob = regression(dtype=np.float32, l2=0.1)
-    found = minimize(ob, np.zeros(5), method, seed=0)
+    found = minimize(ob, np.zeros(5), method, rng=0)
     assert found.x.dtype == np.float32 and np.linalg.norm(found.jac) <= 1e-3
     assert found.stopped == "critical"
 
@@ -163,13 +163,13 @@ def test_objectives_of_any_byte_order_are_minimised(method):
     ob, swapped = rosenbrock(3), rosenbrock(3)
     swapped.dtype = np.dtype(float).newbyteorder("S")
     start = np.array([-0.5, 0.5, 0.2])
-    one, two = (minimize(x, start, method, seed=0, max_iter=15) for x in (ob, swapped))
+    one, two = (minimize(x, start, method, rng=0, max_iter=15) for x in (ob, swapped))
     assert np.array_equal(one.x, two.x) and one.fun == two.fun and two.x.dtype.isnative
 
 
 def test_budgets_end_a_run_inside_a_step(ticks):
     ob = rosenbrock(30)
-    found = minimize(ob, np.full(30, -1.5), "trust-region", max_products=25, seed=0)
+    found = minimize(ob, np.full(30, -1.5), "trust-region", max_products=25, rng=0)
     assert found.stopped == "max_products" and 25 <= found.nhev <= 26 and found.status == 3
     assert found.fun < ob.value(np.full(30, -1.5))
     found = minimize(ob, np.full(30, -1.5), "adam", max_time=0.05, max_iter=10**6)
@@ -228,7 +228,7 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     base = regression(N=25, noise=0.0)
     ob = Watched(base.X, base.y)
     found = minimize(
-        ob, np.zeros(5), "momentum", batch_size=8, learning_rate=0.02, max_iter=200, seed=0
+        ob, np.zeros(5), "momentum", batch_size=8, learning_rate=0.02, max_iter=200, rng=0
     )
     epochs = [np.sort(np.concatenate(rows[i : i + 4])) for i in range(0, len(rows), 4)]
     assert (
@@ -299,7 +299,7 @@ def test_minimize_accepts_value_and_gradient_as_two_functions():
 
     for method in ("adam", "newton-cg", "l-bfgs"):
         one, other = (
-            minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0)
+            minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, rng=0)
             for ob in (Apart(), saddle_function())
         )
         assert np.array_equal(one.x, other.x)
@@ -328,7 +328,7 @@ def test_a_kink_ends_a_run_without_success(method):
         gradient,
         lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]),
     )
-    found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, seed=0)
+    found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, rng=0)
     assert found.stopped in ("stalled", "slow") and not found.success
     assert found.kind == "undecided"
     assert found.nit < 1000 and found.fun < 0.1
@@ -340,7 +340,7 @@ def test_stalls_of_smooth_functions_are_not_attributed_to_kinks():
     run ends as stalled or slow without a note on a jump.
     """
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
-    found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
+    found = minimize(ob, np.ones(2), "trust-region", rng=0, max_iter=5000)
     assert found.stopped in ("stalled", "slow")
     assert "jump" not in [note.key for note in found.notes]
 
@@ -379,7 +379,7 @@ def test_rounding_changes_do_not_change_the_ending(method, power, turned):
         rng = np.random.default_rng(seed)
         turn = np.linalg.qr(rng.standard_normal((2, 2)))[0] if turned else np.eye(2)
         start = turn.T @ np.ones(2) * (1 + 1e-15 * rng.uniform(-1, 1, 2))
-        found = minimize(NoisyPowerValley(power, turn, rng), start, method, seed=0)
+        found = minimize(NoisyPowerValley(power, turn, rng), start, method, rng=0)
         assert found.fun < 1e-6 and not found.success
         ends.add((found.stopped, found.kind))
     assert len(ends) == 1 and ends.pop()[0] in ("degenerate", "tolerance")
@@ -389,10 +389,10 @@ def test_runs_without_a_start_use_the_models_initial_weights():
     X = np.random.default_rng(0).standard_normal((20, 3))
     ob = fc.Objective(fc.MLP([3, 4, 1]), X, X[:, :1], "mse", l2=1e-2)
     for method, options in (("auto", {}), ("adam", {"max_iter": 5}), ("trust-region", {})):
-        given = fc.minimize(ob, ob.model.init(seed=7), method, seed=7, verdict=False, **options)
-        drawn = fc.minimize(ob, method=method, seed=7, verdict=False, **options)
+        given = fc.minimize(ob, ob.model.init(rng=7), method, rng=7, verdict=False, **options)
+        drawn = fc.minimize(ob, method=method, rng=7, verdict=False, **options)
         assert np.array_equal(given.x, drawn.x)
-    first, second = (fc.minimize(ob, seed=rng, max_iter=1, verdict=False) for rng in twice(3))
+    first, second = (fc.minimize(ob, rng=rng, max_iter=1, verdict=False) for rng in twice(3))
     assert np.array_equal(first.x, second.x)
 
 
@@ -409,5 +409,5 @@ def test_runs_leave_a_maximum(method):
     ob = FunctionObjective(
         2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
     )
-    found = minimize(ob, np.zeros(2), method, seed=0)
+    found = minimize(ob, np.zeros(2), method, rng=0)
     assert found.success and found.fun == pytest.approx(-2.0)

@@ -37,9 +37,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
     ob, start = problem(method)
     options = {"learning_rate": 1e-4} if method in ("sgd", "momentum", "nesterov") else {}
     path = tmp_path / "run.safetensors"
-    whole = minimize(ob, start, method, max_iter=9, seed=3, **options)
-    first = minimize(ob, start, method, max_iter=4, seed=3, checkpoint=path, **options)
-    resumed = minimize(ob, None, method, max_iter=9, seed=99, resume=path, **options)
+    whole = minimize(ob, start, method, max_iter=9, rng=3, **options)
+    first = minimize(ob, start, method, max_iter=4, rng=3, checkpoint=path, **options)
+    resumed = minimize(ob, None, method, max_iter=9, rng=99, resume=path, **options)
     same(whole, resumed)
     assert resumed.history["time"][4] == first.history["time"][4]
 
@@ -51,8 +51,8 @@ def test_resumed_runs_keep_the_order_of_mini_batches(seed, tmp_path):
     ob, path = regression(), tmp_path / "run.safetensors"
     options = {"method": "adam", "batch_size": 7, "learning_rate": 0.05}
     options["validation"] = regression(seed=1)
-    whole = minimize(ob, np.zeros(5), max_iter=12, seed=copy.deepcopy(seed), **options)
-    minimize(ob, np.zeros(5), max_iter=5, seed=copy.deepcopy(seed), checkpoint=path, **options)
+    whole = minimize(ob, np.zeros(5), max_iter=12, rng=copy.deepcopy(seed), **options)
+    minimize(ob, np.zeros(5), max_iter=5, rng=copy.deepcopy(seed), checkpoint=path, **options)
     same(whole, minimize(ob, max_iter=12, resume=path, **options))
 
 
@@ -91,10 +91,10 @@ def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp
     ob, path = rosenbrock(40), tmp_path / "run.safetensors"
     start = np.random.default_rng(0).uniform(-2, 2, 40)
     options = {"method": "newton"}
-    whole = minimize(ob, start, max_iter=12, seed=0, **options)
+    whole = minimize(ob, start, max_iter=12, rng=0, **options)
     before, after = whole.history["products"][7:9]
     assert after > before + 5
-    found = minimize(ob, start, max_products=int(before) + 3, seed=0, checkpoint=path, **options)
+    found = minimize(ob, start, max_products=int(before) + 3, rng=0, checkpoint=path, **options)
     assert found.nit == 8 and not np.array_equal(found.history["loss"], whole.history["loss"][:9])
     same(whole, minimize(ob, None, max_iter=12, resume=path, **options))
 
@@ -103,7 +103,7 @@ def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp
 def test_an_interrupt_inside_an_evaluation_can_be_resumed(method, tmp_path):
     base, start, path = regression(N=40), np.zeros(5), tmp_path / "run.safetensors"
     options = {"method": method, "max_iter": 6, **({"batch_size": 9} if method == "adam" else {})}
-    whole = minimize(base, start, seed=2, **options)
+    whole = minimize(base, start, rng=2, **options)
     calls = {"left": 12}
 
     class Interrupted(type(base)):
@@ -122,7 +122,7 @@ def test_an_interrupt_inside_an_evaluation_can_be_resumed(method, tmp_path):
             return super().value(theta)
 
     ob = Interrupted(base.X, base.y)
-    found = minimize(ob, start, seed=2, checkpoint=path, **options)
+    found = minimize(ob, start, rng=2, checkpoint=path, **options)
     if calls["left"] <= 0:
         assert found.stopped == "interrupted"
     same(whole, minimize(base, None, resume=path, **options))
@@ -158,7 +158,7 @@ def test_file_that_is_not_a_checkpoint_raises(tmp_path):
 def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
     ob, path = rosenbrock(), tmp_path / "run"
     for method in ("l-bfgs", "trust-region"):
-        how = {"verdict": False, "seed": 0}
+        how = {"verdict": False, "rng": 0}
         minimize(ob, np.full(6, -1.5), method, gradient_tol=1.0, checkpoint=path, **how)
         finer = minimize(ob, None, method, gradient_tol=1e-4, resume=path, **how)
         assert finer.stopped == "critical" and np.linalg.norm(finer.jac) <= 1e-4
@@ -169,8 +169,8 @@ def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
     further step.
     """
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
-    first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
-    again = minimize(ob, None, "trust-region", seed=0, resume=path)
+    first = minimize(ob, np.ones(2), "trust-region", rng=0, checkpoint=path)
+    again = minimize(ob, None, "trust-region", rng=0, resume=path)
     assert first.stopped == again.stopped == "unbounded" and again.nit == first.nit
 
 
@@ -204,7 +204,7 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     """
 
     ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []
-    options = {"method": "momentum", "learning_rate": 1e-3, "max_iter": 9, "seed": 0}
+    options = {"method": "momentum", "learning_rate": 1e-3, "max_iter": 9, "rng": 0}
 
     def write(*given):
         saves.append(given)
@@ -254,8 +254,8 @@ def saved(tmp_path):
 
     def go_on(method, change, bits=np.random.PCG64):
         path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
-        theta, rng = OB.model.init(seed=0), np.random.Generator(bits(1))
-        minimize(OB, theta, method, checkpoint=path, max_iter=3, seed=rng, **options)
+        theta, rng = OB.model.init(rng=0), np.random.Generator(bits(1))
+        minimize(OB, theta, method, checkpoint=path, max_iter=3, rng=rng, **options)
         arrays, facts = read_tensors(path)
         change(arrays, facts)
         write_tensors(path, arrays, facts)
@@ -373,7 +373,7 @@ def test_forged_loss_of_a_checkpoint_is_in_no_result(method, limit, tmp_path):
     gradient and gradient norm. This holds for runs that continue and for runs that end at once.
     """
     path, options = tmp_path / "run", OPTIONS.get(method, {}) | {"verdict": False}
-    minimize(OB, OB.model.init(seed=0), method, checkpoint=path, max_iter=3, seed=0, **options)
+    minimize(OB, OB.model.init(rng=0), method, checkpoint=path, max_iter=3, rng=0, **options)
     for name, change in FORGED_CHECKPOINTS.items():
         arrays, facts = read_tensors(path)
         arrays = {key: np.array(x) for key, x in arrays.items()}

@@ -34,7 +34,7 @@ def blobs(dtype="float64", l2=1e-2, seed=0):
 def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method):
     ob, model = blobs()
     for seed in range(3):
-        found = fc.minimize(ob, model.init(seed=seed), method, seed=seed)
+        found = fc.minimize(ob, model.init(rng=seed), method, rng=seed)
         assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6, found
         assert np.linalg.eigvalsh(ob.hessian(found.x).to_dense())[0] > -1e-9
         assert found.fun == ob.value(found.x)
@@ -45,7 +45,7 @@ def test_losses_whose_squared_gradients_underflow_in_float32_are_minimised():
     X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
     model = fc.MLP([3, 2, 1], dtype="float32")
     ob = fc.Objective(model, X, y, loss="mse", l2=1e-32, sample_weight=np.full(20, 1e-30))
-    start = model.init(seed=0)
+    start = model.init(rng=0)
     for method in ("newton-cg", "newton-mr", "trust-region", "l-bfgs"):
         found = fc.minimize(ob, start, method, max_iter=20, gradient_tol=0.0, verdict=False)
         assert found.fun <= ob.value(start)
@@ -57,20 +57,20 @@ def test_gauss_newton_switches_to_the_hessian_to_save_steps(monkeypatch):
     the steps that it takes if it never switches to the Hessian.
     """
     ob, model = blobs(l2=1e-3)
-    starts = [model.init(seed=seed) for seed in range(3)]
-    ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
+    starts = [model.init(rng=seed) for seed in range(3)]
+    ours = [fc.minimize(ob, start, "gauss-newton", rng=0, gradient_tol=1e-9) for start in starts]
     monkeypatch.setattr(newton, "MAX_SLOW_STEPS", 10**9)
-    plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
+    plain = [fc.minimize(ob, start, "gauss-newton", rng=0, gradient_tol=1e-9) for start in starts]
     assert all(found.success for found in ours)
     assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)
 
 
 def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_path):
     ob, model = blobs(l2=1e-3)
-    path, theta = tmp_path / "run.safetensors", model.init(seed=0)
-    whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gradient_tol=1e-9)
+    path, theta = tmp_path / "run.safetensors", model.init(rng=0)
+    whole = fc.minimize(ob, theta, "gauss-newton", rng=0, gradient_tol=1e-9)
     how = {"gradient_tol": 1e-9, "max_iter": whole.nit - 2, "checkpoint": path}
-    fc.minimize(ob, theta, "gauss-newton", seed=0, **how)
+    fc.minimize(ob, theta, "gauss-newton", rng=0, **how)
     assert read_tensors(path)[1]["method_facts"]["exact"]
     resumed = fc.minimize(ob, None, "gauss-newton", gradient_tol=1e-9, resume=path)
     same(whole, resumed)
@@ -79,8 +79,8 @@ def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_pat
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_single_precision_reaches_the_loss_of_double(method):
     (single, model), (double, _) = blobs("float32"), blobs()
-    theta = model.init(seed=1)
-    found = fc.minimize(single, theta, method, seed=0)
+    theta = model.init(rng=1)
+    found = fc.minimize(single, theta, method, rng=0)
     assert found.x.dtype == np.float32 and found.stopped == "critical"
     further = fc.minimize(double, found.x.astype(float), "newton", max_iter=5)
     assert abs(further.fun - found.fun) <= 1e-4 * further.fun
@@ -98,7 +98,7 @@ def test_hessian_products_are_counted_as_the_operator_counts_them():
             made.append(ob.hessian(theta))
             return made[-1]
 
-    found = fc.minimize(Watched(), model.init(seed=0), "trust-region", max_iter=12)
+    found = fc.minimize(Watched(), model.init(rng=0), "trust-region", max_iter=12)
     assert found.nhev == sum(H.n_products for H in made) > 12
     assert len(made) == found.nit + 1 == found.njev
 
@@ -106,14 +106,14 @@ def test_hessian_products_are_counted_as_the_operator_counts_them():
 @pytest.mark.parametrize("method", ["sgd", "momentum", "nesterov", "rmsprop", "adam"])
 def test_mini_batches_lower_the_loss_of_all_samples(method):
     ob, model = blobs()
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     options = {"learning_rate": 0.01} if method in ("rmsprop", "adam") else {}
-    found = fc.minimize(ob, theta, method, batch_size=16, max_iter=30, seed=0, **options)
+    found = fc.minimize(ob, theta, method, batch_size=16, max_iter=30, rng=0, **options)
     assert found.fun < 0.75 * ob.value(theta) and found.fun == ob.value(found.x)
     assert len(found.history["loss"]) == 31 and found.nhev == 0
     assert found.njev == 31 + 30 * 5
     again = fc.minimize(
-        ob, theta, method, batch_size=16, max_iter=30, seed=0, record_every=10, **options
+        ob, theta, method, batch_size=16, max_iter=30, rng=0, record_every=10, **options
     )
     assert list(again.history["iteration"]) == [0, 10, 20, 30]
     assert again.history["loss"][-1] == found.history["loss"][-1]
@@ -124,7 +124,7 @@ def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
     recorded. A resumed run has an equal history.
     """
     ob, model = blobs()
-    theta, path, seen = model.init(seed=0), tmp_path / "run", []
+    theta, path, seen = model.init(rng=0), tmp_path / "run", []
     how = {"batch_size": 16, "record_every": 3, "max_iter": 4}
     batches, ask = [], fc.Objective.value_and_gradient
 
@@ -139,7 +139,7 @@ def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
     def callback(intermediate_result):
         seen.append(intermediate_result)
 
-    found = fc.minimize(rows, theta, "adam", seed=0, checkpoint=path, callback=callback, **how)
+    found = fc.minimize(rows, theta, "adam", rng=0, checkpoint=path, callback=callback, **how)
     assert list(found.history["iteration"]) == [0, 3, 4]
     assert found.history["loss"][-1] == ob.value(seen[-1].x)
     counts, losses = np.array(batches).T
@@ -167,9 +167,9 @@ def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
 )
 def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     ob, model = blobs()
-    path, theta = tmp_path / "run.safetensors", model.init(seed=0)
-    whole = fc.minimize(ob, theta, method, max_iter=8, seed=0, **options)
-    fc.minimize(ob, theta, method, max_iter=3, seed=0, checkpoint=path, **options)
+    path, theta = tmp_path / "run.safetensors", model.init(rng=0)
+    whole = fc.minimize(ob, theta, method, max_iter=8, rng=0, **options)
+    fc.minimize(ob, theta, method, max_iter=3, rng=0, checkpoint=path, **options)
     resumed = fc.minimize(ob, None, method, max_iter=8, resume=path, **options)
     same(whole, resumed)
 
@@ -177,18 +177,18 @@ def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
 @pytest.mark.parametrize("method", SADDLE_ESCAPING)
 def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_whole(method):
     ob, model = blobs()
-    found = fc.minimize(ob, model.init(seed=0), method, sample=40, seed=0)
+    found = fc.minimize(ob, model.init(rng=0), method, sample=40, rng=0)
     assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
-    again = fc.minimize(ob, model.init(seed=0), method, sample=80, seed=0)
+    again = fc.minimize(ob, model.init(rng=0), method, sample=80, rng=0)
     assert again.nit < found.nit and np.array_equal(
-        again.x, fc.minimize(ob, model.init(seed=0), method, seed=0).x
+        again.x, fc.minimize(ob, model.init(rng=0), method, rng=0).x
     )
 
 
 @pytest.mark.parametrize("method", ["trust-region", "saddle-free-newton", "cubic", "gauss-newton"])
 def test_preconditioning_and_warm_starts_do_not_change_the_ending(method):
     ob, model = blobs()
-    found = fc.minimize(ob, model.init(seed=0), method, seed=0, precondition=True, warm_start=True)
+    found = fc.minimize(ob, model.init(rng=0), method, rng=0, precondition=True, warm_start=True)
     assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
 
 
@@ -200,7 +200,7 @@ def test_scaling_saves_products_for_badly_scaled_parameters():
     units = 10.0 ** np.linspace(-1.5, 0, n)
     H = units[:, None] * (np.eye(n) + 0.1 * (np.eye(n, k=1) + np.eye(n, k=-1))) * units
     ob = QuadraticObjective(H, center=1 / units)
-    how = {"seed": 0, "gradient_tol": 1e-5, "radius": 1e6, "verdict": False}
+    how = {"rng": 0, "gradient_tol": 1e-5, "radius": 1e6, "verdict": False}
     found = {
         scaled: fc.minimize(ob, np.zeros(n), "trust-region", precondition=scaled, **how)
         for scaled in (False, True)
@@ -211,7 +211,7 @@ def test_scaling_saves_products_for_badly_scaled_parameters():
 
 def test_newton_step_names_the_kind_of_its_target():
     ob, model = blobs()
-    H = ob.hessian(model.init(seed=0))
+    H = ob.hessian(model.init(rng=0))
     with pytest.warns(fc.IndefiniteHessianWarning, match="indefinite"):
         p = fc.newton_step(H, H.gradient)
     assert np.linalg.norm(H @ p + H.gradient) <= 1e-8 * np.linalg.norm(H.gradient)
@@ -230,7 +230,7 @@ def test_notes_report_a_kink_at_which_a_relu_network_stops(method, monkeypatch):
     ob = fc.Objective(
         fc.MLP([3, 8, 1], activation="relu"), X, np.sin(2 * X[:, :1]), loss="mse", l2=1e-3
     )
-    found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0)
+    found = fc.minimize(ob, ob.model.init(rng=0), method, rng=0)
     z = ob.model.preactivations(found.x, X)[0]
     assert abs(z).min() < 1e-5 * abs(z).max()
     assert found.stopped in ("stalled", "slow") and not found.success
@@ -243,7 +243,7 @@ def test_the_notes_name_a_budget_that_ends_before_a_critical_point():
     """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
-    found = fc.minimize(ob, ob.model.init(seed=3), "trust-region", seed=0, max_iter=40)
+    found = fc.minimize(ob, ob.model.init(rng=3), "trust-region", rng=0, max_iter=40)
     assert found.kind == "not_critical" and not found.success
     assert found.stopped == "max_iter" and found.status == 1 and found.nit == 40
     assert [note.key for note in found.notes] == ["max_iter", "verdict"]
@@ -256,7 +256,7 @@ def test_a_negligible_loss_is_a_success_without_a_critical_point():
     """
     x = np.linspace(-2, 2, 21)[:, None]
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
-    found = fc.minimize(ob, np.ones(7), seed=0)
+    found = fc.minimize(ob, np.ones(7), rng=0)
     assert found.success and found.fun < 1e-24 and found.notes[-1].key.endswith("lower_bound")
 
 
@@ -274,10 +274,10 @@ def test_escape_follows_directions_of_any_length_in_float32(size):
 def test_unused_seeds_are_checked(seed, error):
     toy = QuadraticObjective(np.diag([1.0, -1.0]))
     for call in (
-        lambda: fc.classify(toy, np.zeros(2), seed=seed),
-        lambda: fc.escape(toy, np.zeros(2), np.ones(2), seed=seed),
+        lambda: fc.classify(toy, np.zeros(2), rng=seed),
+        lambda: fc.escape(toy, np.zeros(2), np.ones(2), rng=seed),
     ):
-        with pytest.raises(error, match="seed must be"):
+        with pytest.raises(error, match="rng must be"):
             call()
 
 
@@ -288,7 +288,7 @@ def test_runs_leave_the_symmetric_start(method):
     """
     ob, model = blobs(l2=1e-3)
     stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
-    found = fc.minimize(ob, np.zeros(model.n_params), method, seed=0)
+    found = fc.minimize(ob, np.zeros(model.n_params), method, rng=0)
     assert stuck.stopped == "critical" and stuck.kind == "saddle" and not stuck.success
     assert found.success and found.fun < 0.8 * stuck.fun
     left = fc.escape(ob, stuck.x)
@@ -303,7 +303,7 @@ def test_ctrl_c_returns_the_best_point():
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     options = {"max_iter": 10**8, "max_time": 600, "gradient_tol": 0.0}
     found = fc.minimize(
-        ob, model.init(seed=0), "adam", **options,
+        ob, model.init(rng=0), "adam", **options,
         callback=lambda _: None if timer.ident else timer.start(),  # after the first step
     )  # fmt: skip
     assert found.stopped == "interrupted" and found.wall_time < 300

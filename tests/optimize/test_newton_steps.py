@@ -48,7 +48,7 @@ def small_network(net, **more):
 
 
 def minimize(ob, start, method, **more):
-    return fc.minimize(ob, start, method, **{"verdict": False, "seed": 0} | more)
+    return fc.minimize(ob, start, method, **{"verdict": False, "rng": 0} | more)
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)

@@ -10,14 +10,14 @@ from fastcurv.optimize.refine import _krylov_solve
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 OBJECTIVE = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
-THETA = OBJECTIVE.model.init(seed=0)
+THETA = OBJECTIVE.model.init(rng=0)
 INVALID_OPTIONS = {
     "method": ("newtn", {}, ValueError, "method must be .*got 'newtn'"),
     "a word misspelt": ("sgd", {"learning_rat": 1.0}, TypeError, "Did you mean 'learning_rate'"),
     "a word of others": ("adam", {"radius": 1.0}, TypeError, "no option 'radius'"),
     "max_iter": ("sgd", {"max_iter": 0}, ValueError, "max_iter"),
     "max_time": ("trust-region", {"max_time": -1}, ValueError, "max_time"),
-    "seed": ("trust-region", {"seed": "a"}, TypeError, "seed"),
+    "rng": ("trust-region", {"rng": "a"}, TypeError, "rng"),
     "learning_rate": ("sgd", {"learning_rate": -1.0}, ValueError, "learning_rate"),
     "schedule of a word": ("sgd", {"schedule": "cosine"}, ValueError, "schedule"),
     "momentum": ("momentum", {"momentum": 1.0}, ValueError, "momentum"),
@@ -69,7 +69,7 @@ def test_invalid_options_raise_before_the_first_step(name):
     ],
 )
 def test_rarely_used_options_lower_the_loss(method, options):
-    found = fc.minimize(OBJECTIVE, THETA, method, max_iter=20, verdict=False, seed=0, **options)
+    found = fc.minimize(OBJECTIVE, THETA, method, max_iter=20, verdict=False, rng=0, **options)
     assert found.fun < OBJECTIVE.value(THETA)
 
 

@@ -23,9 +23,9 @@ def results():
         "minimum": fc.minimize(p.ob, p.theta),
         "cut short": fc.minimize(p.ob, p.theta, max_iter=1),
         "of no verdict": fc.minimize(p.ob, p.theta, verdict=False, max_iter=2),
-        "starts": fc.minimize(p.ob, n_init=2, max_iter=3, seed=0),
+        "starts": fc.minimize(p.ob, n_init=2, max_iter=3, rng=0),
         "point": fc.find_critical_point(p.ob, p.theta, max_iter=2),
-        "escape": fc.escape(p.ob, p.theta, seed=0),
+        "escape": fc.escape(p.ob, p.theta, rng=0),
     }
     return p, found
 

@@ -40,7 +40,7 @@ def test_the_krylov_step_agrees_with_the_dense_one(step):
     eigendecomposition to 5e-3, with fewer than 200 products.
     """
     values = np.concatenate([[-3.0, -2.0], np.linspace(1.0, 4.0, 598)])
-    H = PrescribedSpectrum(values, seed=3)
+    H = PrescribedSpectrum(values, rng=3)
     g = np.random.default_rng(4).standard_normal(600)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IndefiniteHessianWarning)
@@ -115,7 +115,7 @@ def test_escape_finds_the_lower_of_two_directions():
 
 
 def test_escape_leaves_every_saddle_of_an_autoencoder():
-    net = LinearAutoencoder([5.0, 3.0, 2.0, 1.0], 2, seed=0)
+    net = LinearAutoencoder([5.0, 3.0, 2.0, 1.0], 2, rng=0)
     cases = net.cases()
     assert len(cases) == 11
     for case in cases:
@@ -180,7 +180,7 @@ def test_the_lowest_curvature_is_found_orthogonal_to_the_gradient():
     negative curvature from a random start, and in at most 12 products from the eigenvector.
     """
     values = np.concatenate([[-1e-2], np.linspace(0.0, 1.0, 4999)])
-    H = PrescribedSpectrum(values, seed=1)
+    H = PrescribedSpectrum(values, rng=1)
     lowest = H.eigenvector(0)
     for starts, most in (((), 150), ([lowest], 12)):
         curvature, v, rounding, spent = lowest_curvature(
@@ -194,7 +194,7 @@ def test_the_lowest_curvature_is_found_orthogonal_to_the_gradient():
 
 
 def test_a_bounded_search_without_negative_curvature_returns_the_lowest_value():
-    H = PrescribedSpectrum(np.linspace(1.0, 2.0, 300), seed=1)
+    H = PrescribedSpectrum(np.linspace(1.0, 2.0, 300), rng=1)
     curvature, _, rounding, spent = lowest_curvature(H, np.random.default_rng(0), max_products=25)
     assert spent == 25 and 1.0 - 1e-12 <= curvature < 1.05 and rounding < 1e-10
 

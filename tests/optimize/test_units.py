@@ -33,7 +33,7 @@ def objective(scale=1.0, **words):
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_the_relative_loss_does_not_depend_on_the_unit_of_y(case):
     model, rows, y = CASES[case]
-    start = model.init(seed=1)
+    start = model.init(rng=1)
     found = []
     for scale in SCALES:
         ob = fc.Objective(model, rows, scale * y, "mse")
@@ -45,7 +45,7 @@ def test_the_relative_loss_does_not_depend_on_the_unit_of_y(case):
 def test_the_relative_loss_depends_on_no_unit_for_many_starts():
     for model, rows, y in CASES[:3]:
         for seed in range(8):
-            start, found = model.init(seed=seed), []
+            start, found = model.init(rng=seed), []
             for scale in (1e-9, 1e-5, 1e2, 1e4, 1e9):
                 ob = fc.Objective(model, rows, scale * y, "mse")
                 found.append(relative_loss(fc.minimize(ob, start, max_iter=500), scale * y))
@@ -53,7 +53,7 @@ def test_the_relative_loss_depends_on_no_unit_for_many_starts():
 
 
 def test_runs_in_units_that_differ_by_powers_of_two_are_bitwise_identical():
-    start = CASES[0][0].init(seed=0)
+    start = CASES[0][0].init(rng=0)
     runs = [fc.minimize(objective(2.0**k), start, max_iter=20) for k in (-30, -10, 7, 30)]
     for k, run in zip((-30, -10, 7, 30), runs):
         assert run.stopped == "max_iter" and run.nit == 20
@@ -65,7 +65,7 @@ def test_a_start_that_explains_the_targets_is_kept():
     library, even if targets have a magnitude of 1000.
     """
     ob = objective(1e3)
-    rough = fc.minimize(ob, seed=0, max_iter=5)
+    rough = fc.minimize(ob, rng=0, max_iter=5)
     again = fc.minimize(ob, rough.x, max_iter=30)
     assert again.history["loss"][0] == ob.value(rough.x)
     assert (again.history["loss"][1:] <= rough.fun * (1 + 1e-12)).all()
@@ -73,7 +73,7 @@ def test_a_start_that_explains_the_targets_is_kept():
 
 def test_results_and_callbacks_are_in_the_units_of_the_caller():
     ob, seen = objective(1e6), []
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
 
     def note(intermediate_result):
         seen.append(intermediate_result)
@@ -92,7 +92,7 @@ def test_results_and_callbacks_are_in_the_units_of_the_caller():
 
 
 def test_limits_apply_across_runs_in_scaled_units():
-    ob, start = objective(1e6), CASES[0][0].init(seed=0)
+    ob, start = objective(1e6), CASES[0][0].init(rng=0)
     run = fc.minimize(ob, start, max_iter=15)
     assert run.stopped == "max_iter" and run.nit == 15 and run.report is None
     run = fc.minimize(ob, start, max_products=30, verdict=False)
@@ -101,7 +101,7 @@ def test_limits_apply_across_runs_in_scaled_units():
     assert run.stopped == "max_time" and not run.success
     run = fc.minimize(ob, start, fun_target=1e9)
     assert run.stopped == "target" and run.success and run.fun <= 1e9
-    several = fc.minimize(ob, n_init=3, seed=0, max_iter=30)
+    several = fc.minimize(ob, n_init=3, rng=0, max_iter=30)
     assert several.fun <= min(several.starts)
 
 
@@ -110,7 +110,7 @@ def test_an_interrupt_in_other_units_leaves_the_lowest_point():
         raise KeyboardInterrupt
 
     ob = objective(1e6)
-    run = fc.minimize(ob, ob.model.init(seed=0), callback=interrupt)
+    run = fc.minimize(ob, ob.model.init(rng=0), callback=interrupt)
     assert run.stopped == "interrupted" and run.fun == ob.value(run.x)
 
 
@@ -121,15 +121,15 @@ def test_targets_of_weight_zero_do_not_affect_the_scaling():
     weight = np.arange(80) % 3 > 0
     y = 1e-6 * np.sin(3 * A)
     plain = fc.minimize(
-        fc.Objective(CASES[0][0], A, y, "mse", sample_weight=1.0 * weight), seed=0, max_iter=40
+        fc.Objective(CASES[0][0], A, y, "mse", sample_weight=1.0 * weight), rng=0, max_iter=40
     )
     y[~weight] = 1e150
     wild = fc.Objective(CASES[0][0], A, y, "mse", sample_weight=1.0 * weight)
-    assert fc.minimize(wild, seed=0, max_iter=40).fun == plain.fun
+    assert fc.minimize(wild, rng=0, max_iter=40).fun == plain.fun
 
 
 def test_sparse_samples_are_fitted_in_units_of_y():
-    start, found = fc.MLP([3, 5, 1], "tanh").init(seed=0), []
+    start, found = fc.MLP([3, 5, 1], "tanh").init(rng=0), []
     for rows in (X, csr_matrix(X)):
         ob = fc.Objective(fc.MLP([3, 5, 1], "tanh"), rows, 1e-6 * np.sin(X[:, 0]), "mse")
         found.append(fc.minimize(ob, start, verdict=False, max_iter=150).fun)
@@ -141,7 +141,7 @@ def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
     rescaled. Such a run with the default method is bitwise equal to one with the method called by
     name.
     """
-    start = CASES[0][0].init(seed=0)
+    start = CASES[0][0].init(rng=0)
     for words, options in (({"l2": 1e-9}, {}), ({}, {"gradient_tol": 1e-9})):
         ob = objective(1e3, **words)
         default = fc.minimize(ob, start, max_iter=30, **options)
@@ -153,5 +153,5 @@ def test_runs_with_weight_decay_or_a_tolerance_stay_in_their_units():
 def test_targets_that_are_all_zero_are_fitted(weight):
     """Targets of size 0, and weights that are all 0, have no scale. The run ends at a loss of 0."""
     ob = fc.Objective(CASES[0][0], A, 0 * A, "mse", sample_weight=weight)
-    run = fc.minimize(ob, seed=0, max_iter=40)
+    run = fc.minimize(ob, rng=0, max_iter=40)
     assert run.fun <= 1e-12 and np.isfinite(run.x).all()

@@ -54,7 +54,7 @@ def calls(net):
     """
     ob, theta, model = net.ob, net.theta, net.model
     H = ob.hessian(theta)
-    density = fc.spectral_density(H, 2, 5, seed=0)
+    density = fc.spectral_density(H, 2, 5, rng=0)
     few = {"max_iter": 1, "verdict": False}
     yield fc.MLP, {"sizes": [3, 2]}
     yield model.init, {}
@@ -139,7 +139,7 @@ def test_names_of_a_million_characters_are_rejected_with_a_short_error():
 
 def test_file_names_with_null_characters_are_rejected(tmp_path):
     model = fc.MLP([2, 1])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     ob = fc.Objective(model, np.ones((2, 2)), np.ones((2, 1)), "mse")
     for name in ("\0", f"{tmp_path}/a\0b", "\ud800", b"a\0"):
         for call in (
@@ -163,7 +163,7 @@ def test_control_characters_in_names_of_files_are_escaped(tmp_path):
     messages.
     """
     path, model = tmp_path / "a\x1b[31m\nb.safetensors", fc.MLP([2, 1])
-    fc.save(path, model, model.init(seed=0))
+    fc.save(path, model, model.init(rng=0))
     whole = path.read_bytes()
     contents = [whole[:-1], whole[:4], b"PK\x03\x04", b"\x80", whole[:200] + b"x" + whole[201:]]
     contents += [whole.replace(b"sizes", b"sizez"), b"\2\0\0\0\0\0\0\0{}"]
@@ -225,7 +225,7 @@ def test_damaged_npy_files_are_rejected_with_a_short_error(tmp_path):
     ):
         by_hand.append(whole.replace(old, new))
     by_hand += [whole.replace(b"'descr'", b"'desc\x1b'"), whole.replace(b"(6, 3)", b"((((((")]
-    dice, theta = np.random.default_rng(0), model.init(seed=0)
+    dice, theta = np.random.default_rng(0), model.init(rng=0)
     np.save(tmp_path / "y.npy", np.ones((6, 1)))
 
     def read_file():

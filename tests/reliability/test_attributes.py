@@ -72,7 +72,7 @@ def objectives():
 
 def operators(ob):
     """Yield one operator of each kind that the objective `ob` provides."""
-    theta = ob.model.init(seed=0) / 4
+    theta = ob.model.init(rng=0) / 4
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     yield from (H, G, J, J.T, H.restrict(layers=[1]), H.shift(0.5))
     for A, space in ((H, "samples"), (G, "samples"), (G, "outputs"), (H, "inputs")):
@@ -86,8 +86,8 @@ def operators(ob):
 
 def results(ob):
     """Yield results of every kind, computed from an objective and its Hessian."""
-    theta = ob.model.init(seed=0) / 4
-    run = fc.minimize(ob, theta, seed=0)
+    theta = ob.model.init(rng=0) / 4
+    run = fc.minimize(ob, theta, rng=0)
     H, few = ob.hessian(run.x), ob.batch(slice(0, 2)).ggn(theta)
     krylov = fc.spectrum.Krylov(H)
     density = fc.spectral_density(H)
@@ -218,7 +218,7 @@ def test_rows_of_copied_objectives_are_read_only():
     for ob in objectives():
         if not hasattr(ob, "X"):
             continue
-        theta = ob.model.init(seed=0)
+        theta = ob.model.init(rng=0)
         expected = ob.value(theta)
         for other in (ob, copy.copy(ob), copy.deepcopy(ob), pickle.loads(pickle.dumps(ob))):
             views = [part for part in (other.y, other.sample_weight) if part is not None]
@@ -245,7 +245,7 @@ def test_attributes_of_subclasses_survive_copies():
     ob = objectives()[0]
     mine = Scaled(ob.model, ob.X, ob.y, loss="mse")
     mine.factor, mine.extra = 3.0, [1]
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     for other in (mine, copy.deepcopy(mine), pickle.loads(pickle.dumps(mine))):
         assert other.value(theta) == 3 * fc.Objective.value(other, theta) and other.extra == [1]
         other.extra = other.factor = 0.0
@@ -271,9 +271,9 @@ def test_writing_to_a_result_changes_nothing_else():
         return str({name: x for name, x in verdict.to_dict().items() if name != "wall_time"})
 
     ob = objectives()[0]
-    run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    run = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     x, value, report = run.x.copy(), ob.value(run.x), said(run.report)
-    verdict = said(fc.classify(ob, x, seed=0))
+    verdict = said(fc.classify(ob, x, rng=0))
     run.x[:] = np.nan
     assert said(run.report) == report and ob.value(x) == value
-    assert said(fc.classify(ob, x, seed=0)) == verdict
+    assert said(fc.classify(ob, x, rng=0)) == verdict

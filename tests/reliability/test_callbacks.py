@@ -56,7 +56,7 @@ def test_callbacks_that_call_their_own_objective_raise(python):
         + """
 refused = 0
 for ob in objectives():
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     for call in calls(ob, theta):
         asked = []
         def inside():
@@ -109,7 +109,7 @@ ways = ways if hasattr(time, "pthread_getcpuclockid") else ways[:3]
 refused = []
 for i, ob in enumerate(objectives()):
     inside = lambda: None
-    theta, asked, before = ob.model.init(seed=0), [], len(refused)
+    theta, asked, before = ob.model.init(rng=0), [], len(refused)
     expected = [ob.value(theta + 0.1 * j) for j in range(3)]
     def attempt():
         try:
@@ -137,7 +137,7 @@ def test_threads_wait_for_a_slow_callback_of_another_thread(python):
         + """
 core.CALLBACK_WAIT_SECONDS = 0.5
 ob = fc.Objective(fc.MLP([2, 3, 1]), X, Y, fc.Loss(square))
-theta = ob.model.init(seed=0)
+theta = ob.model.init(rng=0)
 expected, begun = [ob.value(theta + i) for i in range(3)], threading.Event()
 def inside():
     if not begun.is_set():

@@ -61,7 +61,7 @@ def test_commands_of_the_compose_file_run_a_cluster(tmp_path):
         paths.append(str(tmp_path / f"rows{i}.npz"))
         np.savez(paths[-1], X=X[i::3], y=y[i::3])
     model = fc.MLP([6, 7, 3])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     here = fc.Objective(model, X, y).gradient(theta)
     running = [subprocess.Popen(c, **options) for c in (scheduler, worker, worker)]
     try:

@@ -123,12 +123,12 @@ large = np.zeros(10_000_000)
 write_tensors(folder + "/y", {"x": large})
 """
 OF_ALGORITHMS = {
-    "eigsh": "fc.eigsh(H, 4, seed=0)",
-    "spectral_density": "fc.spectral_density(H, seed=0)",
+    "eigsh": "fc.eigsh(H, 4, rng=0)",
+    "spectral_density": "fc.spectral_density(H, rng=0)",
     "trace": "fc.trace(H, 300, 'hutchinson', 0)",
     "diagonal": "fc.diagonal(H, method='exact')",
     "to_dense": "H.restrict(layers=[2]).to_dense()",
-    "classify": "fc.classify(ob, theta, gradient_tol=1e9, seed=0)",
+    "classify": "fc.classify(ob, theta, gradient_tol=1e9, rng=0)",
     "minimize": "fc.minimize(ob, theta, 'newton-cg', verdict=False)",
     "minimize by steps": "fc.minimize(ob, theta, 'adam', batch_size=100, max_iter=10**6)",
     "minimize from starts": "fc.minimize(few, n_init=8, max_iter=10**6, gradient_tol=0)",
@@ -137,10 +137,10 @@ OF_ALGORITHMS = {
     "escape": "fc.escape(ob, theta, direction=v)",
     "newton_step": "fc.newton_step(H, H.gradient, damping=1.0)",
     "Krylov": "fc.spectrum.Krylov(W, seed=0).eigsh(10, 'BE')",
-    "eigsh between products": "fc.eigsh(W, 10, 'BE', seed=0, space='parameters')",
+    "eigsh between products": "fc.eigsh(W, 10, 'BE', rng=0, space='parameters')",
     "the trace by a sketch": "fc.trace(W, 60, 'xtrace', 0, space='parameters')",
     "the diagonal by a sketch": "fc.diagonal(W, 60, 'xdiag', 0)",
-    "frobenius_norm": "fc.frobenius_norm(W, 60, seed=0, space='parameters')",
+    "frobenius_norm": "fc.frobenius_norm(W, 60, rng=0, space='parameters')",
     "streamed": "(streamed.value_and_gradient(theta), S @ v)",
     "streamed steps": "fc.minimize(streamed, theta, 'adam', batch_size=100, max_iter=10**6)",
     "the matrix by layers": "enclosed_hessian(few, at_few, 'hessian')",

@@ -75,7 +75,7 @@ class InterruptingOperator(PrescribedSpectrum):
 def test_eigsh_interrupted_before_any_product_raises(n):
     op = InterruptingOperator(np.arange(float(n)))
     with pytest.raises(KeyboardInterrupt):
-        fc.eigsh(op, 3, seed=0)
+        fc.eigsh(op, 3, rng=0)
     assert op.count == 1
 
 
@@ -83,7 +83,7 @@ def test_eigsh_interrupted_before_any_product_raises(n):
 def test_interrupted_eigsh_returns_what_it_found(at):
     op = InterruptingOperator(np.geomspace(1, 1e4, 300))
     op.at = at
-    found = fc.eigsh(op, 3, seed=0)
+    found = fc.eigsh(op, 3, rng=0)
     assert found.interrupted and "interrupted" in repr(found)
     assert found.n_products < at + 1
     for value, bound in zip(found.values, found.residuals):
@@ -100,9 +100,9 @@ def test_eigsh_interrupted_while_it_measures_residuals_returns_its_pairs():
     op, again = (InterruptingOperator(values, dtype="float32") for _ in range(2))
     op.at = -1
     tol = 5e-6  # twice the residuals, which single precision limits
-    whole = fc.eigsh(op, 3, tol=tol, seed=0)
+    whole = fc.eigsh(op, 3, tol=tol, rng=0)
     again.at = op.count
-    found = fc.eigsh(again, 3, tol=tol, seed=0)
+    found = fc.eigsh(again, 3, tol=tol, rng=0)
     assert found.interrupted and again.count == op.count
     assert whole.converged.all() and not found.converged.all()
     for value, bound in zip(found.values, found.residuals):
@@ -122,7 +122,7 @@ def test_ctrl_c_between_two_products_ends_eigsh(monkeypatch):
         return look(self)
 
     monkeypatch.setattr(ThickRestartSearch, "check", multiply_and_press)
-    found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
+    found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, rng=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
 
 
@@ -142,7 +142,7 @@ dice, rng = random.Random(0), np.random.default_rng(0)
 def drawn(sizes, N):
     model = fc.MLP(sizes, "tanh")
     X, y = rng.standard_normal((N, sizes[0])), rng.standard_normal((N, sizes[-1]))
-    return fc.Objective(model, X, y, "mse", l2=1e-3, n_threads=2), model.init(seed=0)
+    return fc.Objective(model, X, y, "mse", l2=1e-3, n_threads=2), model.init(rng=0)
 
 ob, theta = drawn([40, 24, 16, 5], 400)
 wide, there = drawn([200, 100, 10], 32)
@@ -152,7 +152,7 @@ calls = {
     "by layers": lambda: enclosed_hessian(ob, theta, "hessian").A,
     "outputs": lambda: wide.ggn(there).reduced("outputs").matrix,
     "narrow": lambda: H @ v,
-    "spectrum": lambda: fc.eigsh(G, 3, seed=0, space="outputs").values,
+    "spectrum": lambda: fc.eigsh(G, 3, rng=0, space="outputs").values,
 }
 expected = {name: call() for name, call in calls.items()}
 

@@ -57,9 +57,9 @@ def test_seeded_algorithms_are_bitwise_repeatable(rng):
     for threads in (1, 2, 3, 1):
         ob = p.objective(n_threads=threads)
         H = ob.hessian(theta)
-        found = fc.eigsh(H, 3, seed=5)
-        density = fc.spectral_density(H, n_probes=3, n_steps=20, seed=5)
-        end = fc.minimize(ob, theta, max_iter=6, seed=5)
+        found = fc.eigsh(H, 3, rng=5)
+        density = fc.spectral_density(H, n_probes=3, n_steps=20, rng=5)
+        end = fc.minimize(ob, theta, max_iter=6, rng=5)
         seen.append([found.values, found.vectors, density.density, end.x, np.array(end.fun)])
     for other in seen[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other))
@@ -82,7 +82,7 @@ def output_space_products(p):
 
 
 def eigenpairs(p, seed=0):
-    found = fc.eigsh(p.ob.hessian(p.theta), 5, seed=seed)
+    found = fc.eigsh(p.ob.hessian(p.theta), 5, rng=seed)
     return found.values, found.vectors
 
 
@@ -125,21 +125,21 @@ def test_results_are_bitwise_identical_for_any_number_of_threads(what):
 
 SADDLE = QuadraticObjective(np.diag(np.r_[-1.0, np.linspace(0.1, 2, 9)]))
 SEEDED = {
-    "eigsh": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, seed=0),
-    "density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), n_steps=8, seed=0),
-    "trace": lambda ob, theta: fc.trace(ob.hessian(theta), 9, seed=0),
-    "diagonal": lambda ob, theta: fc.diagonal(ob.hessian(theta), 9, seed=0),
-    "norm": lambda ob, theta: fc.frobenius_norm(ob.hessian(theta), 9, seed=0),
-    "krylov": lambda ob, theta: fc.spectrum.Krylov(ob.hessian(theta), seed=0).eigsh(2),
-    "classify": lambda ob, theta: fc.classify(ob, theta, seed=0),
-    "by products": lambda ob, theta: fc.classify(ob, theta, dense_below=0, seed=0),
-    "of a saddle": lambda ob, theta: fc.classify(SADDLE, np.zeros(10), dense_below=0, seed=0),
-    "escape": lambda ob, theta: fc.escape(SADDLE, np.zeros(10), seed=0),
-    "escape of a net": lambda ob, theta: fc.escape(ob, 0 * theta, seed=0),
-    "init": lambda ob, theta: ob.model.init(seed=0),
+    "eigsh": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, rng=0),
+    "density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), n_steps=8, rng=0),
+    "trace": lambda ob, theta: fc.trace(ob.hessian(theta), 9, rng=0),
+    "diagonal": lambda ob, theta: fc.diagonal(ob.hessian(theta), 9, rng=0),
+    "norm": lambda ob, theta: fc.frobenius_norm(ob.hessian(theta), 9, rng=0),
+    "krylov": lambda ob, theta: fc.spectrum.Krylov(ob.hessian(theta), rng=0).eigsh(2),
+    "classify": lambda ob, theta: fc.classify(ob, theta, rng=0),
+    "by products": lambda ob, theta: fc.classify(ob, theta, dense_below=0, rng=0),
+    "of a saddle": lambda ob, theta: fc.classify(SADDLE, np.zeros(10), dense_below=0, rng=0),
+    "escape": lambda ob, theta: fc.escape(SADDLE, np.zeros(10), rng=0),
+    "escape of a net": lambda ob, theta: fc.escape(ob, 0 * theta, rng=0),
+    "init": lambda ob, theta: ob.model.init(rng=0),
     **{
         f"minimize, {method}": lambda ob, theta, method=method: fc.minimize(
-            ob, theta, method, max_iter=8, seed=0
+            ob, theta, method, max_iter=8, rng=0
         )
         for method in METHODS
     },

@@ -37,7 +37,7 @@ H = ob.hessian(theta)
 CALLS = {
     "products": ("lambda: H @ v", 100_000),
     "plans": ("lambda: drawn([5, 9, 3], 40)[0].hessian(theta) @ v", 10_000),
-    "eigsh": ("lambda: fc.eigsh(H, 2, seed=0)", 10_000),
+    "eigsh": ("lambda: fc.eigsh(H, 2, rng=0)", 10_000),
 }
 
 

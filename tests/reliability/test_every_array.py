@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 N, D, K = 24, 4, 3
 X, LABELS, WEIGHT = RNG.standard_normal((N, D)), np.arange(N) % K, 0.5 + RNG.random(N)
 MODEL, TANH = fc.MLP([D, 3, K]), fc.MLP([D, 3, K], "tanh")
-OB, THETA = fc.Objective(MODEL, X, LABELS, l2=0.125), MODEL.init(seed=0)
+OB, THETA = fc.Objective(MODEL, X, LABELS, l2=0.125), MODEL.init(rng=0)
 v, V = RNG.standard_normal(len(THETA)), RNG.standard_normal((len(THETA), 2))
 H, J, ORDER = OB.hessian(THETA), OB.jacobian(THETA), np.array([2, 0, 1])
 A = RNG.standard_normal((10, 10))
@@ -47,17 +47,17 @@ CALLS = {
     "jacobian": (J.matvec, v),
     "outputs": (MODEL.predict, THETA, X),
     "preactivations": (lambda *given: MODEL.preactivations(*given)[1], THETA, X),
-    "eigsh": (lambda A, v0: fc.eigsh(A, 2, v0=v0, seed=0).values, A, v[:10]),
+    "eigsh": (lambda A, v0: fc.eigsh(A, 2, v0=v0, rng=0).values, A, v[:10]),
     "eigvalsh": (lambda A: np.asarray(fc.eigvalsh(A)), A),
     "inertia": (lambda A: fc.inertia(A).n_negative, A),
-    "trace": (lambda A: fc.trace(A, 20, seed=0).estimate, A),
-    "diagonal": (lambda A: np.asarray(fc.diagonal(A, 20, seed=0).estimate), A),
-    "frobenius_norm": (lambda A: fc.frobenius_norm(A, 20, seed=0).estimate, A),
-    "density": (lambda A: fc.spectral_density(A, n_probes=3, n_steps=5, seed=0).nodes, A),
-    "Krylov": (lambda A: fc.spectrum.Krylov(A, seed=0).eigsh(2).values, A),
+    "trace": (lambda A: fc.trace(A, 20, rng=0).estimate, A),
+    "diagonal": (lambda A: np.asarray(fc.diagonal(A, 20, rng=0).estimate), A),
+    "frobenius_norm": (lambda A: fc.frobenius_norm(A, 20, rng=0).estimate, A),
+    "density": (lambda A: fc.spectral_density(A, n_probes=3, n_steps=5, rng=0).nodes, A),
+    "Krylov": (lambda A: fc.spectrum.Krylov(A, rng=0).eigsh(2).values, A),
     "newton_step": (lambda A, g: fc.newton_step(A, g, damping=50.0), A, v[:10]),
     "saddle_free_newton_step": (fc.saddle_free_newton_step, A, v[:10]),
-    "classify": (lambda theta: fc.classify(OB, theta, seed=0).gradient_norm, THETA),
+    "classify": (lambda theta: fc.classify(OB, theta, rng=0).gradient_norm, THETA),
     "minimize": (minimized, THETA),
     "find": (lambda theta: fc.find_critical_point(OB, theta, max_iter=2).x, THETA),
     "escape": (lambda theta, v: fc.escape(OB, theta, direction=v).x, 0 * THETA, v),

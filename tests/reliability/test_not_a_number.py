@@ -14,7 +14,7 @@ from fastcurv.testing import FunctionObjective
 MODEL = fc.MLP([2, 3, 1])
 X, Y = np.eye(2), np.array([0.0, 1.0])
 OB = fc.Objective(MODEL, X, Y, "mse")
-THETA = MODEL.init(seed=0)
+THETA = MODEL.init(rng=0)
 BAD = pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 
 
@@ -88,7 +88,7 @@ ALGORITHMS = {
     "inertia": fc.inertia,
     "spectral_density": fc.spectral_density,
     **{  # by random signs, by a sketch, and exactly
-        f"{estimate.__name__}, {n}": partial(estimate, n_probes=n, seed=0)
+        f"{estimate.__name__}, {n}": partial(estimate, n_probes=n, rng=0)
         for estimate in (fc.trace, fc.diagonal, fc.frobenius_norm)
         for n in (1, 6, 9, 20, 40)
     },
@@ -148,7 +148,7 @@ def test_numbers_near_overflow_raise_no_warning(scale, activation, loss):
     rows = rng.standard_normal((9, 3))
     y = rng.integers(2, size=9) if loss == "cross_entropy" else rng.standard_normal((9, 2))
     ob = fc.Objective(fc.MLP([3, 4, 2], activation), rows, y, loss)
-    theta = ob.model.init(seed=0) * scale
+    theta = ob.model.init(rng=0) * scale
     calls = [partial(fc.minimize, method=method, max_iter=5) for method in METHODS]
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)

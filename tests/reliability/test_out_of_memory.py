@@ -34,7 +34,7 @@ BUFFERS = 1 << 17                          # and where a ufunc lacks one of its 
 rng = np.random.default_rng(0)
 model = fc.MLP({sizes}, "tanh", residual=True, batch_norm={norm})
 X, y = rng.standard_normal(({N}, {sizes}[0])), rng.standard_normal(({N}, {sizes}[-1]))
-theta = model.init(seed=0)
+theta = model.init(rng=0)
 v = rng.standard_normal(model.n_params)
 V, u = np.tile(v[:, None], 5), np.ones({N} * {sizes}[-1])
 ob = fc.Objective(model, X, y, "mse", l2=0.1, n_threads=2)

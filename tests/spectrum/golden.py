@@ -40,7 +40,7 @@ ESTIMATES = {
 
 
 def operator(name: str, dtype: str = "float64") -> Prescribed:
-    return Prescribed(SPECTRA[name](np.random.default_rng(3)), seed=4, dtype=dtype)
+    return Prescribed(SPECTRA[name](np.random.default_rng(3)), rng=4, dtype=dtype)
 
 
 def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
@@ -49,14 +49,14 @@ def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for what, words in PAIRS.items():
-        pairs = fc.eigsh(operator(name), **{"k": 6, **words}, seed=5)
+        pairs = fc.eigsh(operator(name), **{"k": 6, **words}, rng=5)
         found[what] = {
             "products": pairs.n_products, "scale": pairs.scale, "converged": pairs.converged.sum(),
             "probed": pairs.probed, "tol": pairs.tol,
             "missed_within": min(pairs.missed_within, 1e9),
         }  # fmt: skip
-    twice = fc.eigsh(operator(name), 3, "LA", seed=5)
-    rest = fc.eigsh(operator(name), 3, "LA", against=twice, seed=7)
+    twice = fc.eigsh(operator(name), 3, "LA", rng=5)
+    rest = fc.eigsh(operator(name), 3, "LA", against=twice, rng=7)
     return found | {"beside": {"products": rest.n_products, "values": rest.values.sum()}}
 
 
@@ -66,7 +66,7 @@ def describe_densities(name: str) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for what, words in DENSITIES.items():
-        d = fc.spectral_density(operator(name), **words, seed=8)
+        d = fc.spectral_density(operator(name), **words, rng=8)
         places = np.cos(np.arange(len(d.grid)))
         found[what] = {
             "products": d.n_products, "width": d.width, "from": d.grid[0], "to": d.grid[-1],
@@ -83,7 +83,7 @@ def describe_estimates(name: str) -> dict[str, dict[str, Any]]:
         for question in (fc.trace, fc.diagonal, fc.frobenius_norm):
             if words.get("method") == "hutch++" and question is not fc.trace:
                 continue
-            e = question(operator(name), **words, seed=9)
+            e = question(operator(name), **words, rng=9)
             places = np.cos(np.arange(np.size(e.estimate)))
             found[f"{what}, {question.__name__}"] = {
                 "products": e.n_products, "value": np.atleast_1d(e.estimate) @ places,
@@ -131,12 +131,12 @@ def reused_runs() -> dict[str, list[Any]]:
     operators = {"uniform": operator("uniform"), "hessian": ob.hessian(theta)}
     operators |= {"few rows": few.hessian(theta), "ggn": few.ggn(theta)}
     for name, op in operators.items():
-        run = fc.spectrum.Krylov(op, "run", seed=3)
+        run = fc.spectrum.Krylov(op, "run", rng=3)
         found[f"{name}, start"] = [masked(repr(run.extend(7)))[0], float(run.n_products)]
         for which, k in (("LM", 3), ("SA", 2), ("BE", 4), ("LA", 1)):
             found[f"{name}, {which}"] = text_and_numbers(run.eigsh(k, which, tol=1e-6))
         found[f"{name}, few"] = text_and_numbers(
-            fc.spectrum.Krylov(op, seed=1).eigsh(3, max_products=6)
+            fc.spectrum.Krylov(op, rng=1).eigsh(3, max_products=6)
         )
         found[f"{name}, density"] = describe_density(run.spectral_density(2, n_grid=128))
         found[f"{name}, its own"] = describe_density(
@@ -154,7 +154,7 @@ def reused_runs() -> dict[str, list[Any]]:
     for name in ("uniform", "hessian"):
         op = operator(name)
         for which in ("BE", "LA"):
-            pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, seed=1)
+            pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, rng=1)
             found[f"{name}, {which}, at length"] = text_and_numbers(pairs)
     small = fc.spectrum.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
     found["small, pairs"] = text_and_numbers(small.eigsh(4))
@@ -175,7 +175,7 @@ def reduced_spaces() -> dict[str, list[Any]]:
             for space in ("samples", "outputs", "inputs", "parameters"):
                 if kind == "hessian" and space != "samples" and space != "parameters":
                     continue
-                words: dict[str, Any] = {"space": space, "seed": 4}
+                words: dict[str, Any] = {"space": space, "rng": 4}
                 key = f"{name}, {kind}, {space}"
                 try:
                     pairs = fc.eigsh(op, 5, "BE" if name == "l2" else "LM", **words)
@@ -189,7 +189,7 @@ def reduced_spaces() -> dict[str, list[Any]]:
                 found[f"{key}, many"] = text_and_numbers(all_of)
                 found[f"{key}, inertia"] = text_and_numbers(fc.inertia(op, space=space))
                 if space != "parameters":
-                    found[f"{key}, trace"] = text_and_numbers(fc.trace(op, 8, seed=2))
+                    found[f"{key}, trace"] = text_and_numbers(fc.trace(op, 8, rng=2))
                     d = fc.spectral_density(op, n_probes=2, n_steps=9, n_grid=64, **words)
                     found[f"{key}, density"] = describe_density(d)
     return found
@@ -225,7 +225,7 @@ def dense_matrices() -> dict[str, list[Any]]:
             found[f"{name}, {n}, products"] = text_and_numbers(fc.inertia(products))
     for end in (30, 55):
         found[f"tables of {end}"] = text_and_numbers(
-            fc.eigsh(np.diag(np.arange(60.0)), end, tol=0.1, seed=1)
+            fc.eigsh(np.diag(np.arange(60.0)), end, tol=0.1, rng=1)
         )
     return found
 

@@ -46,7 +46,7 @@ def prescribed(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
             values = np.r_[values, values[at if side > 0 else -1 - at] + near[1:]]
     rng.shuffle(values)
     scale = 10.0 ** rng.integers(-3, 4)
-    op = PrescribedSpectrum(values * scale, seed=rng)
+    op = PrescribedSpectrum(values * scale, rng=rng)
     return op, np.sort(values * scale)
 
 
@@ -62,7 +62,7 @@ def net(rng: np.random.Generator) -> tuple[Any, np.ndarray]:
     loss = "cross_entropy" if sizes[-1] > 1 else "mse"
     model = fc.MLP(sizes, activation)
     ob = fc.Objective(model, X, y, loss=loss, l2=l2)
-    theta = model.init(seed=rng) * rng.uniform(0.5, 2)
+    theta = model.init(rng=rng) * rng.uniform(0.5, 2)
     (W1, b1), (W2, _) = layers_of(model, theta)
     for unit in range(1, int(rng.integers(2, 7))):
         if rng.integers(2):

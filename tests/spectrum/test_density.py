@@ -30,10 +30,10 @@ def symmetric_matrix(size):
 
 @pytest.mark.parametrize("name", SPECTRA)
 def test_density_integrates_to_one(name, dtype, rng):
-    op = Prescribed(SPECTRA[name](rng), seed=0, dtype=dtype)
+    op = Prescribed(SPECTRA[name](rng), rng=0, dtype=dtype)
     for axis in ("linear", "log"):
         op.n_products = 0
-        d = spectral_density(op, 3, 25, seed=0, axis=axis)
+        d = spectral_density(op, 3, 25, rng=0, axis=axis)
         assert d.n_products == op.n_products <= 75
         assert abs(d.integral() - 1) <= 1e-6
         assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12 and (d.weights >= 0).all()
@@ -45,14 +45,14 @@ def test_density_has_no_spurious_copies_of_outliers(dtype, rng):
     reorthogonalisation would have many.
     """
     spectrum = np.r_[100.0, np.linspace(-1, 1, 400)]
-    d = spectral_density(Prescribed(spectrum, seed=0, dtype=dtype), 4, 120, seed=0, deflate=False)
+    d = spectral_density(Prescribed(spectrum, rng=0, dtype=dtype), 4, 120, rng=0, deflate=False)
     for nodes in d.nodes:
         assert (np.abs(nodes - 100) < 1).sum() == 1
         assert (nodes < 2).sum() == 119
     assert d.orthogonality_loss <= 0.02
     nodes, previous = [], None
     q, beta, alphas, betas = rng.standard_normal(401), 0.0, [], []
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     q /= np.linalg.norm(q)
     for _ in range(120):  # the recurrence without reorthogonalisation, which does produce copies
         w = op @ q - (beta * previous if previous is not None else 0)
@@ -69,9 +69,9 @@ def test_quadrature_is_exact_for_polynomials(rng):
     moments of the probe.
     """
     spectrum = SPECTRA["normal"](rng)
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     k = 5
-    d = spectral_density(op, 1, k, seed=3)
+    d = spectral_density(op, 1, k, rng=3)
     v = 2 * np.random.default_rng(3).integers(0, 2, size=(1, 300), dtype=np.int8)[0] - 1.0
     w, n = v.copy(), len(v)
     for power in range(2 * k):
@@ -82,7 +82,7 @@ def test_quadrature_is_exact_for_polynomials(rng):
 
 def test_as_many_steps_as_dimensions_give_the_exact_spectrum(rng):
     spectrum = np.sort(rng.standard_normal(30))
-    d = spectral_density(Prescribed(spectrum, seed=0), 2, 200, seed=0, deflate=False)
+    d = spectral_density(Prescribed(spectrum, rng=0), 2, 200, rng=0, deflate=False)
     assert d.n_products == 60 and np.abs(d.nodes - spectrum).max() <= 1e-10
 
 
@@ -91,9 +91,9 @@ def test_deflation_halves_the_wasserstein_distance_for_equally_many_products(rng
     mean = np.abs(spectrum).mean()
     plain, deflated = [], []
     for seed in range(6):
-        op = Prescribed(spectrum, seed=0, dtype="float32")
-        a = spectral_density(op, 10, 60, seed=seed, deflate=False)
-        b = spectral_density(op, 10, 60, seed=seed)
+        op = Prescribed(spectrum, rng=0, dtype="float32")
+        a = spectral_density(op, 10, 60, rng=seed, deflate=False)
+        b = spectral_density(op, 10, 60, rng=seed)
         assert a.n_products == b.n_products == 600 and op.n_products == 1200
         assert b.n_deflated >= 10 and abs(b.integral() - 1) < 1e-6
         plain.append(a.wasserstein(spectrum) / mean)
@@ -107,23 +107,23 @@ def test_deflation_halves_the_wasserstein_distance_for_equally_many_products(rng
 def test_density_of_a_multiple_of_the_identity_integrates_to_one(level, spread):
     Q = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
     A = level * (Q @ Q.T) + np.diag(np.linspace(0, spread * abs(level), 20))
-    d = spectral_density((A + A.T) / 2, seed=1)
+    d = spectral_density((A + A.T) / 2, rng=1)
     assert d.integral() == pytest.approx(1, abs=1e-6) and (np.diff(d.grid) > 0).all()
 
 
 def test_one_probe_gives_no_standard_error():
     A = np.diag(np.r_[-np.ones(46), np.ones(46)])
-    assert np.isnan(spectral_density(A, 1, 20, seed=0).mass().stderr)
-    d = spectral_density(A, 2, 20, seed=0).mass()
+    assert np.isnan(spectral_density(A, 1, 20, rng=0).mass().stderr)
+    d = spectral_density(A, 2, 20, rng=0).mass()
     assert abs(d.estimate - 0.5) <= 3 * d.stderr < 1
 
 
 def test_known_pairs_are_exact_in_the_density(rng):
     spectrum = hessian_like(rng)
-    op = Prescribed(spectrum, seed=0)
-    top = eigsh(op, 10, "LA", seed=0)
+    op = Prescribed(spectrum, rng=0)
+    top = eigsh(op, 10, "LA", rng=0)
     for against, extra in ((top, 1), (top.vectors, 10)):
-        d = spectral_density(op, 3, 40, seed=0, against=against)
+        d = spectral_density(op, 3, 40, rng=0, against=against)
         assert d.n_deflated == 10 and d.n_products == 120 + extra
         mass = d.mass(0.95, np.inf)
         assert mass.estimate == pytest.approx(10 / len(spectrum), rel=1e-9)
@@ -140,13 +140,13 @@ def test_eigenpairs_of_another_operator_are_rejected(rng, dtype):
     ob = fc.Objective(net, X, y, loss="cross_entropy")
     here, there = ob.hessian(net.init(0)), ob.hessian(net.init(0) + 0.1)
     for which in ("LA", "SA"):
-        pairs = fc.eigsh(here, 3, which, seed=0, space="parameters")
-        assert fc.spectral_density(here, 2, 8, seed=0, against=pairs).n_deflated == 3
+        pairs = fc.eigsh(here, 3, which, rng=0, space="parameters")
+        assert fc.spectral_density(here, 2, 8, rng=0, against=pairs).n_deflated == 3
         for other in (there, -1 * here, 1.01 * here):
             with pytest.raises(ValueError, match="eigenpairs of this operator"):
-                fc.spectral_density(other, 2, 8, seed=0, against=pairs)
+                fc.spectral_density(other, 2, 8, rng=0, against=pairs)
     with pytest.raises(ValueError, match="eigenvectors with 5 entries"):
-        fc.spectral_density(np.eye(5), 2, 3, seed=0, against=pairs)
+        fc.spectral_density(np.eye(5), 2, 3, rng=0, against=pairs)
 
 
 def test_mass_and_moments_are_within_their_errors(rng):
@@ -154,10 +154,10 @@ def test_mass_and_moments_are_within_their_errors(rng):
     exact value: the fraction of negative eigenvalues, the mass of the ten largest, and the mean.
     """
     spectrum = np.r_[rng.uniform(2, 3, 10), rng.standard_normal(600) / 4]
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     hits = np.zeros(3)
     for seed in range(20):
-        d = spectral_density(op, 8, 40, seed=seed)
+        d = spectral_density(op, 8, 40, rng=seed)
         asked = [d.mass(-np.inf, 0), d.mass(1.5, np.inf), d.moment(1)]
         truth = [(spectrum < 0).mean(), 10 / 610, spectrum.mean()]
         for i, (found, true) in enumerate(zip(asked, truth)):
@@ -170,30 +170,30 @@ def test_the_error_band_covers_the_true_density(rng):
     the grid points of 20 runs.
     """
     spectrum = rng.standard_normal(400)
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     grid = np.linspace(-2, 2, 41)
     truth = np.exp(-0.5 * ((grid[:, None] - spectrum) / 0.4) ** 2).sum(axis=1) / (
         400 * 0.4 * (2 * np.pi) ** 0.5
     )
     inside = []
     for seed in range(20):
-        d = spectral_density(op, 12, 40, seed=seed, grid=grid, width=0.4)
+        d = spectral_density(op, 12, 40, rng=seed, grid=grid, width=0.4)
         inside.append(np.abs(d.density - truth) <= 2 * d.stderr)
     assert 0.85 <= np.mean(inside) <= 0.995
 
 
 def test_wasserstein_distance_of_shifted_spectra_is_the_shift(rng):
     spectrum = SPECTRA["uniform"](rng)
-    a = spectral_density(Prescribed(spectrum, seed=0), 3, 300, seed=0)
-    b = spectral_density(Prescribed(spectrum + 0.25, seed=0), 3, 300, seed=0)
+    a = spectral_density(Prescribed(spectrum, rng=0), 3, 300, rng=0)
+    b = spectral_density(Prescribed(spectrum + 0.25, rng=0), 3, 300, rng=0)
     assert a.wasserstein(b) == pytest.approx(0.25, abs=0.01)
     assert b.wasserstein(a) == pytest.approx(a.wasserstein(b))
     assert a.wasserstein(spectrum) < 0.05 and a.wasserstein(a) == 0
 
 
 def test_regrid_and_merge_make_no_products(rng):
-    op = Prescribed(SPECTRA["hessian"](rng), seed=0)
-    a, b = spectral_density(op, 3, 30, seed=0), spectral_density(op, 2, 20, seed=1)
+    op = Prescribed(SPECTRA["hessian"](rng), rng=0)
+    a, b = spectral_density(op, 3, 30, rng=0), spectral_density(op, 2, 20, rng=1)
     spent = op.n_products
     log = a.regrid(axis="log", width=0.1)
     both = a.merge(b)
@@ -210,7 +210,7 @@ def test_regrid_and_merge_make_no_products(rng):
 
 def test_plot_method_draws_the_density(rng):
     pytest.importorskip("matplotlib")
-    d = spectral_density(Prescribed(SPECTRA["hessian"](rng), seed=0), 3, 30, seed=0)
+    d = spectral_density(Prescribed(SPECTRA["hessian"](rng), rng=0), 3, 30, rng=0)
     for axis in ("linear", "log"):
         ax = d.regrid(axis=axis).plot()
         assert np.array_equal(ax.lines[0].get_ydata(), d.regrid(axis=axis).density)
@@ -227,7 +227,7 @@ def test_copies_of_an_outlier_keep_their_weight(rng):
     spectrum = np.r_[np.full(20, 50.0), rng.random(280)]
     off = []
     for seed in range(40):
-        density = spectral_density(Prescribed(spectrum, seed=seed), 8, 30, seed=seed)
+        density = spectral_density(Prescribed(spectrum, rng=seed), 8, 30, rng=seed)
         moment = density.moment(1)
         off.append((moment.estimate - spectrum.mean()) / moment.stderr)
     assert np.sum(np.abs(off) <= 2) >= binom.ppf(1e-4, 40, 0.95)
@@ -242,7 +242,7 @@ UNAVAILABLE_QUANTITIES = [
     (lambda d: d.wasserstein([1.0, np.nan]), "other must hold finite numbers, got NaN"),
     (lambda d: spectral_density(np.diag([1.0, 3.0]), 2, 3, width=1e-17),
      "width must be at least .*eigenvalues up to 3, got 1e-17"),
-    (lambda d: spectral_density(symmetric_matrix(1e-310), 2, 10, seed=0, width=1e-305),
+    (lambda d: spectral_density(symmetric_matrix(1e-310), 2, 10, rng=0, width=1e-305),
      "width must be at least .*got 1e-305"),
 ]  # fmt: skip
 
@@ -250,13 +250,13 @@ UNAVAILABLE_QUANTITIES = [
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("ask, words", UNAVAILABLE_QUANTITIES)
 def test_densities_reject_unavailable_quantities(ask, words):
-    d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, seed=0)
+    d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, rng=0)
     with pytest.raises(ValueError, match=words):
         ask(d)
 
 
 def test_overflowing_moments_are_rejected():
-    d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 12, 10, seed=0)
+    d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 12, 10, rng=0)
     assert np.isfinite(d.moment(1).stderr)
     with pytest.raises(ValueError, match="moment 2 must be within the range of float64"):
         d.moment(2)
@@ -282,7 +282,7 @@ def test_densities_of_extreme_magnitudes_are_computed(name, kind):
     op, size = kind(A), float(np.abs(A).max())
     exact = np.linalg.eigvalsh(A / (size or 1.0)) * size
     for words in ({}, {"axis": "log"}, {"n_probes": 1}, {"n_probes": 12}):
-        d = spectral_density(op, **({"n_probes": 3} | words), n_steps=10, seed=0)
+        d = spectral_density(op, **({"n_probes": 3} | words), n_steps=10, rng=0)
         assert np.isfinite(d.density).all() and np.isfinite(d.grid).all()
         assert np.isfinite(d.coordinate).all() and abs(d.integral() - 1) <= 1e-6
         slack = 1e-9 * size + 1e-321
@@ -290,9 +290,9 @@ def test_densities_of_extreme_magnitudes_are_computed(name, kind):
         assert abs(d.moment(1).estimate) <= size * 30 and 0 <= d.mass().estimate <= 1
         assert abs(d.regrid(axis="log").integral() - 1) <= 1e-6
         assert abs(d.merge(d).integral() - 1) <= 1e-6
-    wide = spectral_density(op, 3, 10, seed=0, width=max(1.0, size))
+    wide = spectral_density(op, 3, 10, rng=0, width=max(1.0, size))
     assert abs(wide.integral() - 1) <= 1e-6
-    own = spectral_density(op, 3, 10, seed=0, grid=np.linspace(-2, 2, 50))
+    own = spectral_density(op, 3, 10, rng=0, grid=np.linspace(-2, 2, 50))
     assert np.isfinite(own.density).all()
 
 
@@ -306,12 +306,12 @@ def test_estimates_near_float64_limits_are_right_or_raise(name, kind):
     assert np.allclose(fc.eigvalsh(op) / (size or 1.0), exact, atol=1e-3 if size < 1e-315 else 1e-9)
     assert sum(fc.inertia(op)) == 30
     for which in ("SA", "LA", "BE", "LM"):
-        pairs = fc.eigsh(op, 3, which, seed=0)
+        pairs = fc.eigsh(op, 3, which, rng=0)
         assert pairs.converged.all() and np.isfinite(pairs.values).all() and repr(pairs)
     for estimate in (fc.trace, fc.diagonal, fc.frobenius_norm):
         for n_probes in (8, 20, 60):
             try:
-                found = estimate(op, n_probes, seed=0)
+                found = estimate(op, n_probes, rng=0)
             except ValueError as error:
                 assert "must be within the range of float64" in str(error)
                 assert size > 1e300
@@ -327,7 +327,7 @@ def test_equal_probes_do_not_give_a_standard_error_of_zero():
     A[:2, :2] += [[0.5, -0.5], [-0.5, 0.5]]
     true, blind = np.trace(A) / 6, 0
     for seed in range(40):
-        d = spectral_density(A, 2, 6, seed=seed, deflate=False)
+        d = spectral_density(A, 2, 6, rng=seed, deflate=False)
         mean = d.moment(1)
         assert not (mean.stderr <= 1e-9 and abs(mean.estimate - true) > 1e-9)
         if np.isnan(mean.stderr):
@@ -335,13 +335,13 @@ def test_equal_probes_do_not_give_a_standard_error_of_zero():
             assert np.isnan(d.stderr).all() and d.mass().stderr >= 1 / 6
             assert d.moment(0).stderr <= 1e-12 and abs(d.moment(0).estimate - 1) <= 1e-12
     assert blind, "the case that this is about"
-    assert spectral_density(A, 12, 6, seed=0, deflate=False).moment(1).stderr >= 0
+    assert spectral_density(A, 12, 6, rng=0, deflate=False).moment(1).stderr >= 0
 
 
 def test_one_sample_has_no_standard_error():
     mean, stderr = mean_and_stderr(np.array([3.0]))
     assert mean == 3 and np.isnan(stderr)
-    one = fc.diagonal(np.diag(np.arange(1.0, 40.0)), n_probes=1, seed=0)
+    one = fc.diagonal(np.diag(np.arange(1.0, 40.0)), n_probes=1, rng=0)
     assert np.array_equal(one.estimate, np.arange(1.0, 40.0)) and np.isnan(one.stderr).all()
 
 
@@ -360,7 +360,7 @@ def test_overflowing_estimates_are_rejected():
     ],
 )
 def test_the_axis_ends_at_0_only_where_no_eigenvalue_lies_beyond(values, bounds):
-    exact = spectral_density(np.diag(values), seed=0)
+    exact = spectral_density(np.diag(values), rng=0)
     assert exact.exact and eigenvalue_sign_bounds(exact) == bounds
-    sampled = spectral_density(np.diag(np.arange(200.0)), n_probes=2, n_steps=10, seed=0)
+    sampled = spectral_density(np.diag(np.arange(200.0)), n_probes=2, n_steps=10, rng=0)
     assert not sampled.exact and eigenvalue_sign_bounds(sampled) == (-np.inf, np.inf)

@@ -30,9 +30,9 @@ def residuals_within_tolerance(pairs):
 @pytest.mark.parametrize("name", SPECTRA)
 def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     spectrum = SPECTRA[name](rng)
-    op = Prescribed(spectrum, seed=1, dtype=dtype)
+    op = Prescribed(spectrum, rng=1, dtype=dtype)
     k = 6
-    pairs = eigsh(op, k, which, seed=2)
+    pairs = eigsh(op, k, which, rng=2)
     norm = np.abs(spectrum).max()
     noise = 100 * EPS[dtype] * norm
     assert pairs.n_products == op.n_products
@@ -66,7 +66,7 @@ def test_values_resolved_by_the_tolerance_are_all_found(name, which, tol, rng):
     of the norm, and a lowest eigenvalue of 1e-4 of the norm.
     """
     spectrum = SPECTRA[name](rng)
-    pairs = eigsh(Prescribed(spectrum, seed=1), 4, which, tol=tol, seed=2)
+    pairs = eigsh(Prescribed(spectrum, rng=1), 4, which, tol=tol, rng=2)
     noise = 30 * EPS["float64"] * np.abs(spectrum).max()
     assert pairs.converged.all()
     assert (np.abs(pairs.values - picked(spectrum, 4, which)) <= pairs.residuals + noise).all()
@@ -77,7 +77,7 @@ def test_smallest_operators_have_right_pairs_for_every_k(n, dtype, rng):
     spectrum = rng.standard_normal(n)
     for k in range(1, n + 1):
         for which in ("LA", "SA", "LM", "BE"):
-            pairs = eigsh(Prescribed(spectrum, seed=0, dtype=dtype), k, which, seed=1)
+            pairs = eigsh(Prescribed(spectrum, rng=0, dtype=dtype), k, which, rng=1)
             assert len(pairs) == k and pairs.converged.all() and pairs.probed
             assert np.allclose(
                 pairs.values,
@@ -89,7 +89,7 @@ def test_smallest_operators_have_right_pairs_for_every_k(n, dtype, rng):
 @pytest.mark.parametrize("max_basis", [9, 14, 20, 40])
 def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
     spectrum = np.r_[np.linspace(-1, 1, 300) ** 3, -1.5, 1.5, 1.5]
-    pairs = eigsh(Prescribed(spectrum, seed=0, dtype=dtype), 4, "BE", max_basis=max_basis, seed=1)
+    pairs = eigsh(Prescribed(spectrum, rng=0, dtype=dtype), 4, "BE", max_basis=max_basis, rng=1)
     assert residuals_within_tolerance(pairs)
     assert np.allclose(
         pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8
@@ -113,7 +113,7 @@ def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
     """
     values = np.sort(MULTIPLE[name])
     A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
-    how = {"max_basis": k + room, "max_products": 500, "seed": 0}
+    how = {"max_basis": k + room, "max_products": 500, "rng": 0}
     found = eigsh(A, k, which, **how)
     V, noise = found.vectors, 1e-13 * np.abs(values).max() * len(values)
     assert np.abs(V.T @ V - np.eye(V.shape[1])).max() <= 1e-10
@@ -127,7 +127,7 @@ def test_all_64_values_of_a_cluster_are_found(rng):
     and reports success.
     """
     spectrum = np.r_[np.ones(64), np.linspace(0, 0.5, 200)]
-    pairs = eigsh(Prescribed(spectrum, seed=0), 70, "LA", seed=0)
+    pairs = eigsh(Prescribed(spectrum, rng=0), 70, "LA", rng=0)
     assert pairs.converged.all() and pairs.probed
     assert np.allclose(pairs.values, np.sort(spectrum)[-70:], atol=1e-10)
 
@@ -135,8 +135,8 @@ def test_all_64_values_of_a_cluster_are_found(rng):
 def test_one_wanted_pair_of_a_tight_cluster_converges_or_is_flagged(rng):
     spectrum = np.r_[1 + 1e-7 * np.arange(30), np.linspace(0, 0.9, 300)]
     for budget in (5, 20, 1000):
-        pairs = eigsh(Prescribed(spectrum, seed=0), 1, "LA", tol=1e-10, max_products=budget, seed=0)
-        true = true_residuals(Prescribed(spectrum, seed=0), pairs)
+        pairs = eigsh(Prescribed(spectrum, rng=0), 1, "LA", tol=1e-10, max_products=budget, rng=0)
+        true = true_residuals(Prescribed(spectrum, rng=0), pairs)
         assert (true <= pairs.residuals * (1 + 1e-6) + 1e-13).all()
         assert pairs.converged[0] == (pairs.residuals[0] <= 1e-10 * pairs.scale)
     assert pairs.converged[0]
@@ -146,8 +146,8 @@ def test_exhausted_budget_gives_partial_results_flagged_unconverged(rng):
     spectrum = SPECTRA["hessian"](rng)
     last = 0
     for budget in (1, 3, 6, 12, 25, 50, 100):
-        op = Prescribed(spectrum, seed=0)
-        pairs = eigsh(op, 6, "LM", max_products=budget, seed=0)
+        op = Prescribed(spectrum, rng=0)
+        pairs = eigsh(op, 6, "LM", max_products=budget, rng=0)
         assert pairs.n_products == op.n_products <= budget
         assert len(pairs) == min(6, budget)
         assert (true_residuals(op, pairs) <= pairs.residuals * (1 + 1e-6) + 1e-12).all()
@@ -179,7 +179,7 @@ def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, 
     total = 0
     for tol in (1e-3, 1e-4) * 4:
         spectrum = SPECTRA[name](rng)
-        op = Prescribed(spectrum, seed=0, dtype=dtype)
+        op = Prescribed(spectrum, rng=0, dtype=dtype)
         start = rng.standard_normal(len(spectrum)).astype(dtype)
         values, _ = sla.eigsh(op, 6, which=which, tol=tol, v0=start)
         theirs, op.n_products = op.n_products, 0
@@ -197,8 +197,8 @@ def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, 
 
 def test_warm_start_costs_one_product_a_vector(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
-    op = Prescribed(spectrum, seed=0, dtype=dtype)
-    first = eigsh(op, 4, "LA", tol=1e-6 if dtype == "float64" else 1e-4, seed=0)
+    op = Prescribed(spectrum, rng=0, dtype=dtype)
+    first = eigsh(op, 4, "LA", tol=1e-6 if dtype == "float64" else 1e-4, rng=0)
     for v0, k in ((first.vectors, 4), (first.vectors[:, -1], 1)):
         before = op.n_products
         loose = 1e-4 if dtype == "float64" else 1e-3
@@ -209,7 +209,7 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     warm = eigsh(op, 4, "LA", tol=1e-5, v0=near)
     assert (
         warm.converged.all()
-        and warm.n_products <= 0.8 * eigsh(op, 4, "LA", tol=1e-5, seed=0, probe=False).n_products
+        and warm.n_products <= 0.8 * eigsh(op, 4, "LA", tol=1e-5, rng=0, probe=False).n_products
     )
 
 
@@ -220,8 +220,8 @@ def test_several_start_vectors_cost_no_more_than_a_random_start(which, tol, rng)
     a search from a random vector, and give the same pairs.
     """
     spectrum = SPECTRA["hessian"](rng)
-    op = Prescribed(spectrum, seed=0)
-    plain = eigsh(op, 6, which, tol=tol, seed=0, probe=False)
+    op = Prescribed(spectrum, rng=0)
+    plain = eigsh(op, 6, which, tol=tol, rng=0, probe=False)
     noise = rng.standard_normal(plain.vectors.shape) / len(spectrum) ** 0.5
     for start in (plain.vectors + 0.05 * noise, plain.vectors + 0.5 * noise, noise):
         pairs = eigsh(op, 6, which, tol=tol, v0=start)
@@ -233,10 +233,10 @@ def test_several_start_vectors_cost_no_more_than_a_random_start(which, tol, rng)
 
 def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
     spectrum = SPECTRA["hessian"](rng)
-    op = Prescribed(spectrum, seed=0, dtype=dtype)
-    top = eigsh(op, 5, "LA", tol=1e-11 if dtype == "float64" else 1e-5, seed=0)
+    op = Prescribed(spectrum, rng=0, dtype=dtype)
+    top = eigsh(op, 5, "LA", tol=1e-11 if dtype == "float64" else 1e-5, rng=0)
     for against in (top, top.vectors, 3 * top.vectors @ rng.standard_normal((5, 5)).astype(dtype)):
-        rest = eigsh(op, 3, "LA", against=against, seed=1, tol=1e-8 if dtype == "float64" else 1e-4)
+        rest = eigsh(op, 3, "LA", against=against, rng=1, tol=1e-8 if dtype == "float64" else 1e-4)
         assert rest.converged.all()
         assert np.allclose(
             rest.values, np.sort(spectrum)[-8:-5], atol=1e-7 if dtype == "float64" else 2e-3
@@ -245,15 +245,15 @@ def test_eigsh_against_returns_pairs_orthogonal_to_given_vectors(dtype, rng):
     # If the vectors do not span an invariant subspace, residuals include the components of A u
     # along them.
     wild = rng.standard_normal((len(spectrum), 2))
-    rest = eigsh(op, 2, "LA", against=wild, seed=1, max_products=60)
+    rest = eigsh(op, 2, "LA", against=wild, rng=1, max_products=60)
     assert (true_residuals(op, rest) <= rest.residuals * (1 + 1e-4) + 1e-5).all()
 
 
 def test_tolerance_relative_to_each_value_resolves_small_eigenvalues(rng):
     spectrum = np.r_[np.linspace(50, 100, 5), rng.uniform(-0.01, 1, 600), -0.05, -0.03]
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     loose, sharp = (
-        eigsh(op, 2, "SA", tol=1e-3, relative=relative, seed=0) for relative in ("scale", "value")
+        eigsh(op, 2, "SA", tol=1e-3, relative=relative, rng=0) for relative in ("scale", "value")
     )
     assert sharp.converged.all() and (sharp.residuals <= 1e-3 * np.abs(sharp.values)).all()
     assert np.abs(sharp.values - np.sort(spectrum)[:2]).max() < 1e-5
@@ -278,7 +278,7 @@ def test_memory_stays_within_max_basis(n):
     op = Diagonal(np.dtype("float32"), (n, n))
     k, max_basis = 3, 12
     tracemalloc.start()
-    pairs = eigsh(op, k, "LA", max_basis=max_basis, seed=0, tol=1e-3)
+    pairs = eigsh(op, k, "LA", max_basis=max_basis, rng=0, tol=1e-3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert residuals_within_tolerance(pairs) and np.allclose(pairs.values, [3, 4, 5], atol=1e-2)
@@ -291,15 +291,15 @@ def test_asymmetric_products_warn_and_enlarge_the_residuals(size, rng):
     enlarge the residuals, so that no pair counts as converged.
     """
     n = 150
-    A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
+    A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], rng=0) @ np.eye(n)
     A = (A + A.T) / 2
-    assert eigsh(sla.aslinearoperator(A), 4, "BE", seed=0).asymmetry == 0
+    assert eigsh(sla.aslinearoperator(A), 4, "BE", rng=0).asymmetry == 0
     truth, noise = np.linalg.eigvalsh(A), rng.standard_normal((n, n)) * size / n**0.5
     for B in (A + noise, A + np.triu(noise, 1) - np.triu(noise, 1).T):
         op = sla.aslinearoperator(B)
         for pairs in (
-            eigsh(op, 4, "LA", tol=1e-10, seed=0, max_products=2000),
-            eigsh(op, 4, "BE", tol=1e-10, seed=0), Krylov(op).eigsh(4, "BE", tol=1e-10),
+            eigsh(op, 4, "LA", tol=1e-10, rng=0, max_products=2000),
+            eigsh(op, 4, "BE", tol=1e-10, rng=0), Krylov(op).eigsh(4, "BE", tol=1e-10),
         ):  # fmt: skip
             true = np.linalg.norm(B @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
             assert not pairs.converged.any() and "asymmetry" in repr(pairs)
@@ -314,8 +314,8 @@ def test_bounds_on_residuals_do_not_grow_with_restarts():
     restarts.
     """
     values = np.exp(-0.05 * np.arange(300))
-    op = Prescribed(values, seed=0)
-    pairs = eigsh(op, 4, "SA", max_basis=32, seed=1, max_products=2000)
+    op = Prescribed(values, rng=0)
+    pairs = eigsh(op, 4, "SA", max_basis=32, rng=1, max_products=2000)
     true = np.linalg.norm(op @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
     assert pairs.n_products == 2000 and not pairs.converged.any(), "it converges too soon"
     assert (true <= pairs.residuals).all() and (pairs.residuals <= 1e-11 + true).all()
@@ -326,12 +326,12 @@ def test_both_halves_of_a_nearly_symmetric_matrix_are_used(rng):
     matrix, so that residuals hold for the given matrix.
     """
     n, eps = 400, np.finfo(float).eps
-    A = Prescribed(np.r_[-3, -2, 2, 3, rng.standard_normal(n - 4) / 9], seed=0) @ np.eye(n)
+    A = Prescribed(np.r_[-3, -2, 2, 3, rng.standard_normal(n - 4) / 9], rng=0) @ np.eye(n)
     A = (A + A.T) / 2
     skew = 40 * eps * n**0.5 * np.abs(A).max() * np.sign(rng.standard_normal((n, n)))
     B = A + np.triu(skew, 20) - np.triu(skew, 20).T
     for given in (A, B):
-        pairs = eigsh(given, 4, "BE", tol=1e-15, seed=0)
+        pairs = eigsh(given, 4, "BE", tol=1e-15, rng=0)
         assert pairs.n_products < n, "no search"
         true = np.linalg.norm(given @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
         assert (true <= pairs.residuals + 16 * eps * pairs.scale).all()
@@ -385,7 +385,7 @@ def test_residuals_hold_for_every_combination_of_arguments(part, rng):
             matmat=lambda V, A=A: A @ V,
             dtype=A.dtype,
         )
-        pairs = eigsh(op, k, which, seed=rng, **how)
+        pairs = eigsh(op, k, which, rng=rng, **how)
         n, eps = len(A), np.finfo(A.dtype).eps
         V, B = pairs.vectors.astype(float), A.astype(float) / scale
         true = np.linalg.norm(B @ V - V * (pairs.values / scale), axis=0)
@@ -403,8 +403,8 @@ def test_the_default_tolerance_is_relative_to_the_largest_eigenvalue(dtype, tol)
     """Without `tol`, `eigsh` gives the values and products of a call with the default tolerance,
     relative to the largest eigenvalue, passed explicitly.
     """
-    op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, seed=1)
-    found, asked = eigsh(op, 4, seed=0), eigsh(op, 4, tol=tol, seed=0)
+    op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, rng=1)
+    found, asked = eigsh(op, 4, rng=0), eigsh(op, 4, tol=tol, rng=0)
     assert found.converged.all() and (found.residuals <= 2 * tol * 50).all()
     assert found.n_products == asked.n_products and np.array_equal(found.values, asked.values)
-    assert eigsh(op, 4, tol=100 * tol, seed=0).n_products < found.n_products
+    assert eigsh(op, 4, tol=100 * tol, rng=0).n_products < found.n_products

@@ -22,10 +22,10 @@ def test_ctrl_c_returns_the_pairs_found(rng):
                 raise KeyboardInterrupt
             return super()._matvec(v)
 
-    pairs = eigsh(Interrupted(spectrum, seed=0), 3, "LA", seed=0)
+    pairs = eigsh(Interrupted(spectrum, rng=0), 3, "LA", rng=0)
     assert pairs.interrupted and len(pairs) == 3 and pairs.n_products == 40
     assert not pairs.converged.all()
-    true = true_residuals(Prescribed(spectrum, seed=0), pairs)
+    true = true_residuals(Prescribed(spectrum, rng=0), pairs)
     assert (true <= pairs.residuals * (1 + 1e-6)).all()
 
 
@@ -42,7 +42,7 @@ def test_products_of_another_shape_raise(more):
             return np.ones((40, V.shape[1] + more))
 
     with pytest.raises(ValueError, match="must have the shape of V"):
-        eigsh(Wrong(), 3, seed=0)
+        eigsh(Wrong(), 3, rng=0)
 
 
 def test_a_misaligned_matrix_has_its_eigenvalues(rng):
@@ -53,7 +53,7 @@ def test_a_misaligned_matrix_has_its_eigenvalues(rng):
     shifted = raw.reshape(A.shape)
     shifted[...] = A
     assert not shifted.flags.aligned
-    found, wanted = eigsh(shifted, 3, seed=0), eigsh(A, 3, seed=0)
+    found, wanted = eigsh(shifted, 3, rng=0), eigsh(A, 3, rng=0)
     assert np.allclose(found.values, wanted.values, rtol=1e-12)
 
 
@@ -63,7 +63,7 @@ def test_products_that_are_not_finite_raise(rng):
             return super()._matvec(v) * (np.nan if self.n_products > 5 else 1)
 
     with pytest.raises(ValueError, match="must be finite|not finite"):
-        eigsh(Broken(np.arange(100.0), seed=0), 3)
+        eigsh(Broken(np.arange(100.0), rng=0), 3)
 
 
 @pytest.mark.parametrize("form", ["C", "F", "dia", "coo", "csc", "csr", "bsr", "lil", "dok"])
@@ -71,7 +71,7 @@ def test_eigsh_accepts_matrices(form, rng):
     A = rng.standard_normal((40, 40))
     A = A + A.T
     other = np.array(A, order=form) if form in "CF" else sparse.coo_array(A).asformat(form)
-    assert np.allclose(eigsh(other, 3, "SA", seed=0).values, np.linalg.eigvalsh(A)[:3])
+    assert np.allclose(eigsh(other, 3, "SA", rng=0).values, np.linalg.eigvalsh(A)[:3])
 
 
 @pytest.mark.parametrize("numbers", [float, object])
@@ -88,7 +88,7 @@ def test_eigsh_accepts_operators_with_matvec_alone(numbers, rng):
         def matvec(self, v):
             return (A @ v).astype(numbers)
 
-    assert np.allclose(eigsh(Minimal(), 3, "SA", seed=0).values, np.linalg.eigvalsh(A)[:3])
+    assert np.allclose(eigsh(Minimal(), 3, "SA", rng=0).values, np.linalg.eigvalsh(A)[:3])
 
 
 A = np.diag(np.arange(6.0))
@@ -115,10 +115,10 @@ BAD = {  # (function, arguments) by type of error
     ],
     TypeError: [
         *((eigsh, {"op": A, "k": 1, **words}) for words in (
-            {"k": 2.0}, {"which": 3}, {"seed": "x"}, {"op": 1j * np.eye(2)}, {"op": "x"},
+            {"k": 2.0}, {"which": 3}, {"rng": "x"}, {"op": 1j * np.eye(2)}, {"op": "x"},
         )),
         (fc.spectral_density, {"op": A, "n_probes": 2, "n_steps": 2.5}),
-        (fc.frobenius_norm, {"op": A, "seed": 1.5}),
+        (fc.frobenius_norm, {"op": A, "rng": 1.5}),
         (fc.trace, {"op": "A"}),
     ],
 }  # fmt: skip

@@ -47,7 +47,7 @@ def count_incomplete_and_unconverged(first: int, last: int) -> tuple[int, int]:
     lacking = unsure = 0
     for seed in range(first, last):
         op, values, k, which, start = few_values(seed)
-        pairs = fc.eigsh(op, k, which, v0=start, seed=seed)
+        pairs = fc.eigsh(op, k, which, v0=start, rng=seed)
         wanted, found = picked(values, k, which), pairs.values
         if which == "LM":
             wanted, found = (np.sort(np.abs(x)) for x in (wanted, found))
@@ -85,7 +85,7 @@ def test_copies_at_the_edge_of_seven_values_are_found():
     energy = -(spins * np.roll(spins, 1, axis=1)).sum(axis=1).astype(float)
     for diagonal, wanted in ((values, [0, 0]), (energy, [-12, -12, -8])):
         A = diags(diagonal).tocsr()
-        found = [fc.eigsh(A, len(wanted), "SA", seed=seed) for seed in range(5)]
+        found = [fc.eigsh(A, len(wanted), "SA", rng=seed) for seed in range(5)]
         right = [np.allclose(pairs.values, wanted, atol=1e-7) for pairs in found]
         converged = [pairs.converged.all() for pairs in found]
         assert sum(converged) >= 4 and all(np.array(right) >= converged), (right, converged)
@@ -102,7 +102,7 @@ def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
         H = ob.hessian(np.zeros(ob.n_params))
         values = np.linalg.eigvalsh(H.to_dense())
         for which in ("SA", "LA", "BE"):
-            pairs = fc.eigsh(H, 4, which, seed=seed, space="parameters")
+            pairs = fc.eigsh(H, 4, which, rng=seed, space="parameters")
             off = np.abs(pairs.values - picked(values, 4, which)).max()
             assert off <= 1e-6 * pairs.scale and pairs.converged.all()
 
@@ -118,7 +118,7 @@ def test_a_start_in_an_invariant_subspace_does_not_hide_wanted_pairs(tilt):
     V = np.linalg.eigh(A)[1] + tilt * rng.standard_normal((300, 300))
     for start in (V[:, 0], V[:, [3]], V[:, :4], V[:, 7:9].sum(axis=1)):
         for k in (1, 2, 3):
-            pairs = fc.eigsh(A, k, "LA", v0=start, seed=0)
+            pairs = fc.eigsh(A, k, "LA", v0=start, rng=0)
             assert np.allclose(pairs.values, values[-k:]) and pairs.converged.all()
     trusted = fc.eigsh(A, 2, "LA", v0=V[:, -2:], probe=False)
     assert np.allclose(trusted.values, [4, 5]) and trusted.n_products == 2
@@ -136,8 +136,8 @@ def test_pairs_with_possibly_missed_multiplicity_are_not_converged():
     """
     values = np.sort(np.r_[np.repeat(np.linspace(-3, 0, 60), 2), 40, 50, 60])
     op = LinearOperator((123, 123), lambda v: values * v.reshape(-1), dtype=float)
-    bare = fc.eigsh(op, 4, "SA", seed=0, probe=False)
-    pairs = fc.eigsh(op, 4, "SA", seed=0, max_products=bare.n_products + 6)
+    bare = fc.eigsh(op, 4, "SA", rng=0, probe=False)
+    pairs = fc.eigsh(op, 4, "SA", rng=0, max_products=bare.n_products + 6)
     assert missed_clause(pairs) and pairs.missed_within > 1e-3
     far = pairs.values[-1] - pairs.values > pairs.missed_within
     assert not (pairs.converged & ~far).any() and far.sum() < 4

@@ -77,7 +77,7 @@ def test_operators_whose_matrix_overflows_are_searched_by_products():
     op = CostedOperator(300, 1e-3, 1e-6, possible=False)
     assert choose_representation(op, 40, matrix=False, summed=True).make() is None
     assert matrix_of(op)[1] == 300
-    found = fc.eigsh(op, 2, "LA", max_products=200, seed=0)
+    found = fc.eigsh(op, 2, "LA", max_products=200, rng=0)
     assert 0 < found.n_products <= 200
     assert np.allclose(found.values, [299, 300], rtol=1e-6)
 
@@ -106,7 +106,7 @@ def test_a_matrix_is_summed_over_rows_where_that_costs_less_than_products(rng):
     unit vectors.
     """
     ob = draw(rng, [3, 4, 2], "tanh", "mse", 20, l2=1e-2).ob
-    G = ob.ggn(ob.model.init(seed=0))
+    G = ob.ggn(ob.model.init(rng=0))
     found = []
     for seconds, products in (((1e-3, 1e-5), 0), ((1e-9, 1.0), G.shape[0])):
         vars(G)["estimated_seconds"] = seconds

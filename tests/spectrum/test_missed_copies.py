@@ -25,7 +25,7 @@ def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
     for seed in range(6):
         rng = np.random.default_rng(seed)
         values = np.sort(np.repeat(rng.standard_normal(-(-n // 3)), 3)[:n] * 10.0)
-        pairs = eigsh(symmetric(rng, values), k=3, which=which, seed=seed)
+        pairs = eigsh(symmetric(rng, values), k=3, which=which, rng=seed)
         assert pairs.converged.all() and pairs.probed and pairs.missed_within == 0
         assert np.allclose(pairs.values, picked(values, 3, which), atol=1e-6)
         assert pairs.n_products <= 2 * n
@@ -41,7 +41,7 @@ def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
     """
     for n in (30, 90):
         values = np.repeat([-10.0, -near / 4, near], n // 3)
-        pairs = eigsh(np.diag(values), 8, "LA", seed=0, **options)
+        pairs = eigsh(np.diag(values), 8, "LA", rng=0, **options)
         off = np.abs(pairs.values - near).max()
         assert pairs.converged.all() and pairs.probed
         assert off <= pairs.missed_within + pairs.residuals.max()
@@ -57,7 +57,7 @@ def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
         rng = np.random.default_rng(seed)
         C = symmetric(rng, 1 + width * np.linspace(-1, 1, 20))
         A = np.kron(np.eye(6), (C + C.T) / 2).astype(dtype)
-        pairs = eigsh(A, 8, "LA", seed=seed)
+        pairs = eigsh(A, 8, "LA", rng=seed)
         # errors of NumPy's eigenvalues exceed the residuals
         block = A[:20, :20].astype(np.longdouble)
         Z = np.linalg.eigh(A[:20, :20].astype(float))[1].astype(np.longdouble)
@@ -80,7 +80,7 @@ def test_residuals_are_correct_with_deflation_in_small_krylov_spaces():
         A = np.kron(np.eye(14), Z.T @ Z / 280)
         V = np.linalg.qr(rng.standard_normal((56, 2)))[0]
         pairs = eigsh(
-            A, 20, "SA", probe=False, seed=seed, max_products=55, against=np.vstack([V, V])
+            A, 20, "SA", probe=False, rng=seed, max_products=55, against=np.vstack([V, V])
         )
         true = np.linalg.norm(A @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
         assert (true <= pairs.residuals + 2000 * EPS["float64"] * np.linalg.norm(A, 2)).all()
@@ -104,7 +104,7 @@ def count_incomplete(first, last):
     wrong = asked = 0
     for seed, op, values, k, which in operators(first, last):
         for space in {None, None if seed % 3 else "parameters"}:
-            pairs = eigsh(op, k, which, seed=seed, space=space)
+            pairs = eigsh(op, k, which, rng=seed, space=space)
             lacks, asked = lacks_a_copy(pairs, values, k, which), asked + 1
             wrong += lacks
             assert pairs.converged.all() or missed_clause(pairs), seed
@@ -125,7 +125,7 @@ def test_all_repeated_eigenvalues_are_found_in_regression_cases(seed):
     """For operators of which earlier versions missed a copy, every start finds all copies."""
     ((_, op, values, k, which),) = operators(seed, seed + 1)
     for start in range(12):
-        assert not lacks_a_copy(eigsh(op, k, which, seed=start), values, k, which), start
+        assert not lacks_a_copy(eigsh(op, k, which, rng=start), values, k, which), start
 
 
 @pytest.mark.nightly
@@ -164,7 +164,7 @@ def count_silent_misses(first, last):
     wrong = 0
     for seed in range(first, last):
         A, values, k, which = clustered(seed)
-        pairs = eigsh(A, k, which, seed=seed, max_basis=len(A))
+        pairs = eigsh(A, k, which, rng=seed, max_basis=len(A))
         inward = pairs.values - picked(values, k, which)
         inward = inward if which == "SA" else -inward
         wrong += not inward.max() <= pairs.missed_within + 2 * pairs.tol * pairs.scale
@@ -178,7 +178,7 @@ def test_eigenvalues_as_close_as_the_residuals_are_found(distance):
     """
     values = np.r_[distance * np.arange(3), np.linspace(1e-3, 1, 253)]
     for seed in range(6):
-        pairs = eigsh(symmetric(np.random.default_rng(seed), values), 3, "SA", seed=seed)
+        pairs = eigsh(symmetric(np.random.default_rng(seed), values), 3, "SA", rng=seed)
         assert np.abs(pairs.values - values[:3]).max() <= pairs.residuals.max() + 1e-15
 
 
@@ -196,9 +196,9 @@ def test_searches_that_stop_early_bound_the_missed_copies():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         values = np.sort(np.concatenate([np.repeat(rng.uniform(-3, 0, 60), 2), [40, 50, 60]]))
-        op = PrescribedSpectrum(values, seed=seed)
-        enough = eigsh(op, 4, "SA", seed=seed, probe=False).n_products
-        pairs = eigsh(op, 4, "SA", seed=seed, max_products=enough + 6)
+        op = PrescribedSpectrum(values, rng=seed)
+        enough = eigsh(op, 4, "SA", rng=seed, probe=False).n_products
+        pairs = eigsh(op, 4, "SA", rng=seed, max_products=enough + 6)
         gap = np.max(pairs.values - picked(values, 4, "SA"))
         missed += gap > 1e-6
         wrong += gap > pairs.missed_within + 1e-6
@@ -211,7 +211,7 @@ def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
     q_j equals ``w^2 exp(log_polynomial_growth)``.
     """
     values = np.linspace(0, 1, 200)
-    op = PrescribedSpectrum(values, seed=3)
+    op = PrescribedSpectrum(values, rng=3)
     run = Recurrence(op, 40)
     run.insert_random(rng)
     for _ in range(30):
@@ -231,7 +231,7 @@ def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
     """
     rng = np.random.default_rng(seed)
     values = np.r_[np.repeat(-1.12787499e-8, 6), -7.9908688e-9, np.zeros(20), 0.1 * rng.random(23)]
-    pairs = eigsh(symmetric(rng, values), 1, "SA", tol=1e-10, seed=seed)
+    pairs = eigsh(symmetric(rng, values), 1, "SA", tol=1e-10, rng=seed)
     assert abs(pairs.values[0] + 1.12787499e-8) <= 1e-15 and pairs.missed_within == 0
     assert pairs.n_products == 0, "the matrix was there"
 
@@ -239,7 +239,7 @@ def test_the_lowest_eigenvalue_is_not_confused_with_another(seed):
 @pytest.mark.parametrize("options", [{"probe": False}, {"v0": np.eye(100)[:, :2] + 0.1}])
 def test_missed_copies_are_not_bounded_without_a_probe(options):
     rng = np.random.default_rng(0)
-    pairs = eigsh(symmetric(rng, np.linspace(0, 1, 100)), k=3, which="LA", seed=0, **options)
+    pairs = eigsh(symmetric(rng, np.linspace(0, 1, 100)), k=3, which="LA", rng=0, **options)
     assert not pairs.probed and pairs.missed_within == np.inf
     assert "missed copies of multiple eigenvalues not excluded" in repr(pairs)
 
@@ -253,7 +253,7 @@ def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
     values = np.sort(np.r_[lowest, np.full(80, 2.91e-7), 9 * rng.random(50) ** 2])
     short = 0
     for seed in range(20):
-        pairs = eigsh(PrescribedSpectrum(values, seed=seed), 1, "SA", seed=seed)
+        pairs = eigsh(PrescribedSpectrum(values, rng=seed), 1, "SA", rng=seed)
         gap = pairs.values[0] - values[0]
         assert pairs.converged.all() and gap <= pairs.missed_within
         short += gap > pairs.residuals.max()
@@ -263,7 +263,7 @@ def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
 @pytest.mark.parametrize(("k", "which"), [(1, "BE"), (2, "BE"), (3, "LM"), (2, "LA")])
 def test_missed_within_is_zero_only_for_exhausted_spaces(k, which):
     values = np.linspace(-1, 1.5, 100)
-    pairs = eigsh(PrescribedSpectrum(values, seed=0), k, which, seed=0)
+    pairs = eigsh(PrescribedSpectrum(values, rng=0), k, which, rng=0)
     assert pairs.missed_within >= 2 * pairs.tol * pairs.scale and f"{k} converged" in repr(pairs)
-    whole = eigsh(PrescribedSpectrum(np.repeat([1.0, 2.0, 3.0], 30), seed=0), 90, which, seed=0)
+    whole = eigsh(PrescribedSpectrum(np.repeat([1.0, 2.0, 3.0], 30), rng=0), 90, which, rng=0)
     assert whole.missed_within == 0 and np.allclose(whole.values, np.repeat([1.0, 2.0, 3.0], 30))

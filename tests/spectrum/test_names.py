@@ -13,14 +13,14 @@ def test_eigsh_accepts_scipys_signature():
     w, V = fc.eigsh(A, 2, rng=0)
     theirs = np.sort(sla.eigsh(A, 2, v0=np.ones(5))[0])
     assert np.allclose(w, theirs) and np.allclose(A @ V, V * w), "the largest magnitudes"
-    pairs = fc.eigsh(A, k=3, which="LA", seed=0)
+    pairs = fc.eigsh(A, k=3, which="LA", rng=0)
     assert len(pairs) == 3 and np.array_equal(next(iter(pairs)), pairs.values)
     assert np.allclose(fc.spectrum.Krylov(A).eigsh(1).values, [-7])
 
 
 def test_warnings_name_the_line_of_the_caller():
     ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), np.ones(2), loss="mse")
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     with pytest.warns(Warning) as caught:
         fc.newton_step(ob.hessian(theta), np.ones(ob.n_params), damping=0.0)
     assert {warning.filename for warning in caught} == {__file__}
@@ -31,21 +31,21 @@ def test_results_have_html_for_notebooks():
     from xml.etree import ElementTree
 
     for result in (
-        fc.eigsh(A, 2, seed=0),
+        fc.eigsh(A, 2, rng=0),
         fc.inertia(A),
         fc.trace(A),
-        fc.spectral_density(A, 2, 3, seed=0),
+        fc.spectral_density(A, 2, 3, rng=0),
         fc.classify(fc.testing.lecture_toy(), np.zeros(2)),
     ):
         text = "".join(ElementTree.fromstring(result._repr_html_()).itertext())
         assert any(c.isdigit() for c in text)
-    assert "-7" in fc.eigsh(A, 2, seed=0)._repr_html_()
+    assert "-7" in fc.eigsh(A, 2, rng=0)._repr_html_()
 
 
 def test_long_lists_of_pairs_are_shown_by_their_ends():
-    pairs = fc.eigsh(np.diag(np.arange(60.0)), k=40, which="LA", seed=0)
+    pairs = fc.eigsh(np.diag(np.arange(60.0)), k=40, which="LA", rng=0)
     text, page = repr(pairs), pairs._repr_html_()
     assert "16 more" in text and "16 more" in page
     assert len(text.splitlines()) == 1 + 25
-    few = fc.eigsh(np.diag(np.arange(60.0)), k=24, which="LA", seed=0)
+    few = fc.eigsh(np.diag(np.arange(60.0)), k=24, which="LA", rng=0)
     assert "more" not in repr(few) and "more" not in few._repr_html_()

@@ -24,7 +24,7 @@ def test_eigvalsh_and_inertia_need_no_bounds_of_user_functions(loss, rng):
     X, y = rng.standard_normal((6, 20)), rng.choice([-1.0, 1.0], (6, 2))
     model = fc.MLP([20, 5, 2], fc.Activation(softplus) if loss == "mse" else "tanh")
     ob = fc.Objective(model, X, y, loss, l2=0.01)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     operators = [ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta)]
     for H in operators:
         exact = np.linalg.eigvalsh(H.to_dense())
@@ -47,7 +47,7 @@ def test_eigvalsh_and_inertia_need_no_bounds_of_user_functions(loss, rng):
 def test_operators_derived_from_one_without_bounds_have_none(rng):
     X, y = rng.standard_normal((6, 20)), rng.choice([-1.0, 1.0], (6, 2))
     model = fc.MLP([20, 5, 2])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     for loss, there in ((fc.Loss(logistic_error), False), ("mse", True)):
         H = fc.Objective(model, X, y, loss).hessian(theta)
         for op in (H, H.shift(0.5), H.restrict(layers=[0]), H.reduced("samples")):

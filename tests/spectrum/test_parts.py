@@ -76,16 +76,16 @@ def wide_network():
     ob = fc.Objective(
         fc.MLP([200, 100, 2]), rng.standard_normal((3, 200)), rng.random((3, 2)), "mse"
     )
-    return ob.hessian(ob.model.init(seed=0))
+    return ob.hessian(ob.model.init(rng=0))
 
 
 def test_no_or_all_dimensions_of_sample_space_can_be_deflated(wide_network):
     """If no vectors are deflated, the search in sample space equals a plain one. If all dimensions
     are deflated, the result is None.
     """
-    plain = fc.eigsh(wide_network, 3, "LA", seed=0, space="samples")
+    plain = fc.eigsh(wide_network, 3, "LA", rng=0, space="samples")
     none = fc.eigsh(
-        wide_network, 3, "LA", seed=0, space="samples", against=np.zeros((wide_network.shape[0], 0))
+        wide_network, 3, "LA", rng=0, space="samples", against=np.zeros((wide_network.shape[0], 0))
     )
     assert np.allclose(none.values, plain.values, rtol=1e-9)
     small = wide_network.reduced("samples")
@@ -109,7 +109,7 @@ def test_matrices_too_large_are_formed_in_the_smaller_space(wide_network, monkey
 
 def test_densities_of_operators_of_different_sizes_cannot_be_merged():
     one, other = (
-        fc.spectral_density(Prescribed(np.arange(float(n)), seed=0), n_probes=2, n_steps=5, seed=0)
+        fc.spectral_density(Prescribed(np.arange(float(n)), rng=0), n_probes=2, n_steps=5, rng=0)
         for n in (20, 21)
     )
     for wrong in (other, None):
@@ -123,9 +123,9 @@ def test_a_single_wanted_value_needs_no_probe_for_copies():
     """If one eigenvalue is wanted, no probe for copies is made, and the result still counts as
     probed.
     """
-    op = Prescribed(np.linspace(-1.0, 3.0, 300), seed=0)
-    one = fc.eigsh(op, 1, "LA", seed=0)
-    plain = fc.eigsh(op, 1, "LA", seed=0, probe=False)
+    op = Prescribed(np.linspace(-1.0, 3.0, 300), rng=0)
+    one = fc.eigsh(op, 1, "LA", rng=0)
+    plain = fc.eigsh(op, 1, "LA", rng=0, probe=False)
     assert one.probed and one.n_products == plain.n_products
     assert np.array_equal(one.vectors, plain.vectors)
 
@@ -141,7 +141,7 @@ def test_the_variance_of_a_trace_counts_every_entry(m):
     A = A + A.T
     V = random_signs(np.random.default_rng(0), m, 30, np.dtype(float))
     entries = V * (V @ A)
-    found = fc.trace(A, m, method="hutchinson", seed=0)
+    found = fc.trace(A, m, method="hutchinson", rng=0)
     mean, spread = mean_and_stderr(entries.sum(axis=1))
     both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
     assert found.estimate == pytest.approx(mean, rel=1e-12)
@@ -159,17 +159,17 @@ def test_few_probes_of_a_trace_have_random_directions(m):
     V = np.random.default_rng(0).standard_normal((m, 30))
     V *= 30**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
     mean, spread = mean_and_stderr(np.einsum("ij,jk,ik->i", V, A, V))
-    found = fc.trace(A, m, method="hutchinson", seed=0)
+    found = fc.trace(A, m, method="hutchinson", rng=0)
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(spread, rel=1e-9) and spread > 0
 
 
 @pytest.mark.parametrize("what", ["trace", "frobenius_norm", "diagonal"])
 def test_eigsh_uses_the_requested_method(what):
-    op, estimate = Prescribed(np.linspace(1.0, 3.0, 60), seed=0), getattr(fc, what)
+    op, estimate = Prescribed(np.linspace(1.0, 3.0, 60), rng=0), getattr(fc, what)
     for m in (6, 9, 40):
-        assert estimate(op, m, method="hutchinson", seed=0).method == "hutchinson"
-    assert estimate(op, 40, seed=0).method != "hutchinson", "of its own accord it takes a sketch"
+        assert estimate(op, m, method="hutchinson", rng=0).method == "hutchinson"
+    assert estimate(op, 40, rng=0).method != "hutchinson", "of its own accord it takes a sketch"
 
 
 def test_products_accept_any_number_of_rows():
@@ -200,7 +200,7 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
     """A full convergence check, as expensive as a product of a small network, is made at most every
     twentieth step, and convergence is detected at most a twentieth of the products late.
     """
-    op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
+    op = Prescribed(hessian_like(np.random.default_rng(0)), rng=0)
     looks = []
 
     class Counted(ConvergenceChecks):
@@ -214,7 +214,7 @@ def test_a_search_makes_few_convergence_checks(monkeypatch):
 
     def ask():
         looks.clear()
-        return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
+        return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, rng=0).n_products
 
     monkeypatch.setattr(eigsh, "ConvergenceChecks", Counted)
     usual, few = ask(), len(looks)
@@ -241,9 +241,9 @@ def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which
     monkeypatch.setattr(eigsh, "ConvergenceChecks", Compared)
     for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
         for seed in range(2):
-            op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), seed=seed)
-            fc.eigsh(op, 6, which, tol=1e-4, seed=seed)
-            fc.eigsh(op, 6, which, tol=1e-7, seed=seed, max_basis=40)
+            op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), rng=seed)
+            fc.eigsh(op, 6, which, tol=1e-4, rng=seed)
+            fc.eigsh(op, 6, which, tol=1e-7, rng=seed, max_basis=40)
     assert {found for found, _ in ends} == {-1, 0, 1}
     assert all(off <= 1.01 for found, off in ends if found == 1)
     assert all(off > 0.5 for found, off in ends if found == -1)

@@ -40,7 +40,7 @@ def test_eigenpairs_equal_those_of_the_dense_matrix(sizes, N, which, dtype):
     H = ob.hessian(theta)
     A = H.to_dense().astype(np.float64)
     every = np.linalg.eigvalsh(A)
-    found = fc.eigsh(H, 5, which, seed=0)
+    found = fc.eigsh(H, 5, which, rng=0)
     size = np.abs(every).max()
     searched = found.n_products > 0
     # The error of a Ritz value is at most its squared residual over the gap, which exceeds size /
@@ -102,7 +102,7 @@ def test_all_copies_are_found_if_every_unit_is_inactive(kind):
     theta[60:72] = -50.0  # biases of all hidden units: none is active
     op = {"hessian": net.ob.hessian, "ggn": net.ob.ggn, "empirical_fisher": net.ob.empirical_fisher}
     H = op[kind](theta)
-    found = fc.eigsh(H, 8, "SA", space="parameters", seed=0)
+    found = fc.eigsh(H, 8, "SA", space="parameters", rng=0)
     every = np.linalg.eigvalsh(H.to_dense())
     assert np.abs(found.values - every[:8]).max() <= 1e-12 * max(np.abs(every).max(), 1e-300)
     assert found.missed_within == 0
@@ -115,7 +115,7 @@ def test_smallest_eigenvalues_of_a_singular_ggn_equal_those_of_its_matrix():
     ob, theta = small_objective([10, 10, 1], 200)
     every = np.linalg.eigvalsh(ob.ggn(theta).to_dense())
     for which in ("SA", "BE"):
-        found = fc.eigsh(ob.ggn(theta), 4, which, seed=0)
+        found = fc.eigsh(ob.ggn(theta), 4, which, rng=0)
         assert found.n_products == 0 and found.missed_within == 0
         assert np.abs(found.values - picked(every, 4, which)).max() <= 1e-13 * every[-1]
 
@@ -127,7 +127,7 @@ def test_a_nearly_complete_space_is_completed_before_a_new_start(monkeypatch):
     values, starts = np.r_[np.linspace(-0.9, 1, 38), 4.0, 5.0], []
     lock = ThickRestartSearch.lock
     monkeypatch.setattr(ThickRestartSearch, "lock", lambda *a: starts.append(1) or lock(*a))
-    found = fc.eigsh(np.diag(values), 3, "LM", max_basis=40, seed=0)
+    found = fc.eigsh(np.diag(values), 3, "LM", max_basis=40, rng=0)
     assert found.n_products == 40 and found.missed_within == 0 and found.probed and not starts
     assert np.abs(found.values - [1, 4, 5]).max() <= 1e-13
 
@@ -137,10 +137,10 @@ def test_a_budget_smaller_than_the_space_keeps_products_for_a_new_start():
     search reports what the first start may have missed.
     """
     op = np.diag(np.r_[np.geomspace(1e-3, 1, 37), 1.5, 2])
-    alone = fc.eigsh(op, 10, max_basis=39, probe=False, seed=0, tol=1e-10).n_products
+    alone = fc.eigsh(op, 10, max_basis=39, probe=False, rng=0, tol=1e-10).n_products
     assert 31 <= alone <= 34
     for budget in range(alone + 4, 39):
-        found = fc.eigsh(op, 10, max_basis=39, max_products=budget, seed=0, tol=1e-10)
+        found = fc.eigsh(op, 10, max_basis=39, max_products=budget, rng=0, tol=1e-10)
         assert found.n_products <= budget and found.converged.all()
         assert found.probed and found.missed_within <= 1e-6
 
@@ -168,9 +168,9 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
     ob, theta = small_objective([10, 10, 1], 200)
     H = ob.hessian(theta)
     n = len(theta)
-    assert fc.eigsh(aslinearoperator(H.to_dense()), 2, "LA", seed=0).n_products < n
-    assert fc.eigsh(H, 2, "LA", max_products=n - 1, seed=0).n_products < n
-    assert fc.eigsh(H, 2, "LA", max_basis=60, seed=0).n_products < n
+    assert fc.eigsh(aslinearoperator(H.to_dense()), 2, "LA", rng=0).n_products < n
+    assert fc.eigsh(H, 2, "LA", max_products=n - 1, rng=0).n_products < n
+    assert fc.eigsh(H, 2, "LA", max_basis=60, rng=0).n_products < n
     assert fc.eigsh(H, 2, "LA", v0=np.ones(n)).n_products < n
     many = draw(0, [10, 40, 1], "tanh", "mse", N=40_000, n_threads=1)
     assert choose_representation(many.ob.hessian(many.theta), 40).kind == "products"
@@ -189,7 +189,7 @@ def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
     H, n = ob.hessian(theta), len(theta)
     A = H.to_dense().astype(np.float64)
     every, size = np.linalg.eigvalsh(A), np.abs(A).sum()
-    density = fc.spectral_density(H, seed=0)
+    density = fc.spectral_density(H, rng=0)
     assert density.n_deflated == n and not density.n_products and not density.stderr.any()
     assert np.abs(np.sort(density.nodes[0]) - every).max() <= 64 * EPS[dtype] * np.abs(every).max()
     assert np.allclose(density.weights, 1 / n)
@@ -201,7 +201,7 @@ def test_small_networks_have_exact_densities_and_sums(sizes, N, dtype):
             assert not norm.stderr
     assert fc.frobenius_norm(H).method == ("exact" if n <= 121 else "hutch++")
     if n > 20:
-        assert fc.spectral_density(H, 2, 8, seed=0).n_products <= 16
+        assert fc.spectral_density(H, 2, 8, rng=0).n_products <= 16
         assert fc.frobenius_norm(H, 15).n_products == 15
 
 
@@ -219,5 +219,5 @@ def test_subnormal_matrices_keep_their_signs(make):
         assert found.n_positive <= (true > 0).sum() and found.n_negative <= (true < 0).sum()
         assert (np.abs(found.values / tiny - true) <= found.errors / tiny).all()
         assert np.abs(fc.eigvalsh(A) / tiny - true).max() <= 1
-        pairs = fc.eigsh(A, 2, "LA", seed=0)
+        pairs = fc.eigsh(A, 2, "LA", rng=0)
         assert (np.abs(pairs.values / tiny - true[-2:]) <= pairs.residuals / tiny).all()

@@ -68,8 +68,8 @@ def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
         inside = 0
         for seed in range(runs):
             spectrum = make(n, max(1, m // PRODUCTS_PER_PROBE.get(method, 10)), rng)
-            op = Prescribed(spectrum, seed=seed)
-            found = function(op, m, method=method, seed=rng)
+            op = Prescribed(spectrum, rng=seed)
+            found = function(op, m, method=method, rng=rng)
             value, stderr = np.atleast_1d(found.estimate)[0], np.atleast_1d(found.stderr)[0]
             truth = {
                 trace: spectrum.sum(),
@@ -95,7 +95,7 @@ def test_the_error_of_a_complete_sketch_is_its_rounding(function, method, dtype,
     exact = A.astype(np.float64)
     truth = np.trace(exact) if function is trace else np.linalg.norm(exact)
     for seed in range(10):
-        found = function(A, 50, method=method, seed=seed)
+        found = function(A, 50, method=method, rng=seed)
         assert abs(float(found) - truth) <= 2 * found.stderr <= 100 * EPS[dtype] * 14
 
 
@@ -105,7 +105,7 @@ def test_standard_errors_of_many_samples_have_the_expected_spread(method, rng):
     deviation between 0.4 and 1.3.
     """
     spectrum = rng.standard_normal(300)
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     found = [trace(op, 100, method, seed) for seed in range(60)]
     off = [(t.estimate - spectrum.sum()) / t.stderr for t in found]
     assert 0.4 <= np.std(off) <= 1.3 and abs(np.mean(off)) <= 0.6
@@ -117,7 +117,7 @@ def test_estimates_are_right_at_every_scale(scale, rng):
     underflow or overflow.
     """
     spectrum = np.r_[1.0, 0.01 * rng.random(59)]
-    op, ordinary = Prescribed(scale * spectrum, seed=0), Prescribed(spectrum, seed=0)
+    op, ordinary = Prescribed(scale * spectrum, rng=0), Prescribed(spectrum, rng=0)
     for function, method in (
         (trace, "hutchinson"),
         (trace, "hutch++"),
@@ -125,11 +125,11 @@ def test_estimates_are_right_at_every_scale(scale, rng):
         (diagonal, "xdiag"),
         (frobenius_norm, "hutch++"),
     ):
-        here = function(op, 12, method=method, seed=1)
-        there = function(ordinary, 12, method=method, seed=1)
+        here = function(op, 12, method=method, rng=1)
+        there = function(ordinary, 12, method=method, rng=1)
         assert np.allclose(here.estimate / scale, there.estimate, rtol=1e-9, atol=1e-12)
         assert np.allclose(here.stderr / scale, there.stderr, rtol=1e-6, atol=1e-12)
-    density = spectral_density(op, 3, 20, seed=0)
+    density = spectral_density(op, 3, 20, rng=0)
     assert np.isfinite(density.density).all() and abs(density.integral() - 1) < 1e-6
 
 
@@ -138,7 +138,7 @@ def test_xtrace_beats_hutchinson_where_few_values_dominate(rng):
     Hutchinson's estimator.
     """
     spectrum = np.r_[np.full(8, 50.0), 0.01 * rng.random(192)]
-    op = Prescribed(spectrum, seed=0)
+    op = Prescribed(spectrum, rng=0)
     error = {
         method: np.median(
             [abs(trace(op, 40, method, s).estimate - spectrum.sum()) for s in range(20)]
@@ -152,17 +152,17 @@ def test_xtrace_beats_hutchinson_where_few_values_dominate(rng):
 
 
 def test_trace_uses_quadratic_forms(dtype, rng):
-    op = Quadratic(rng.standard_normal(100), seed=0, dtype=dtype)
-    t = trace(op, 24, seed=0)
+    op = Quadratic(rng.standard_normal(100), rng=0, dtype=dtype)
+    t = trace(op, 24, rng=0)
     assert op.n_products == 0 and op.n_forms == t.n_quadratic_forms == t.n_products == 24
     assert abs(t.estimate - op.values.sum()) <= 4 * t.stderr
-    plus = trace(op, 24, "hutch++", seed=0)
+    plus = trace(op, 24, "hutch++", rng=0)
     assert op.n_products == 6 and plus.n_quadratic_forms == 18 and plus.n_products == 24
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
 def test_as_many_samples_as_dimensions_are_exact(dtype, n, rng):
-    op = Prescribed(rng.standard_normal(n), seed=0, dtype=dtype)
+    op = Prescribed(rng.standard_normal(n), rng=0, dtype=dtype)
     A = (op @ np.eye(n, dtype=dtype)).astype(float)
     op.n_products = 0
     t, d, f = trace(op, 20), diagonal(op, 20), frobenius_norm(op, 20)
@@ -180,7 +180,7 @@ def test_estimates_of_degenerate_operators_lie_within_their_errors(name, dtype, 
     standard errors of the truth, and 95% of the diagonal is within eight.
     """
     spectrum = SPECTRA[name](rng)
-    op = Prescribed(spectrum, seed=0, dtype=dtype)
+    op = Prescribed(spectrum, rng=0, dtype=dtype)
     slack = 200 * EPS[dtype] * 100
     for method in ("hutchinson", "hutch++", "xtrace"):
         t = trace(op, 30, method, 0)
@@ -205,7 +205,7 @@ def test_eigvalsh_and_inertia_match_the_known_spectrum(dtype, n, rng):
     """
     spectrum = rng.uniform(0.5, 2, n) * rng.choice([-1, 1], n)
     spectrum[: n // 3] = 0
-    op = Prescribed(spectrum, seed=0, dtype=dtype)
+    op = Prescribed(spectrum, rng=0, dtype=dtype)
     result = inertia(op)
     assert result.n_products == op.n_products == n
     assert (
@@ -224,8 +224,8 @@ def test_inertia_uses_the_bound_of_the_operator(rng):
             return 1e-3
 
     spectrum = np.r_[1e-3, -1e-3, np.ones(7)]
-    assert tuple(inertia(Prescribed(spectrum, seed=0))) == (8, 1, 0)
-    rough = inertia(Rough(spectrum, seed=0))
+    assert tuple(inertia(Prescribed(spectrum, rng=0))) == (8, 1, 0)
+    rough = inertia(Rough(spectrum, rng=0))
     assert tuple(rough) == (7, 0, 2) and rough.error_bound >= 3e-3
 
 
@@ -246,8 +246,8 @@ def test_inertia_accepts_matrices(rng):
 
 def test_krylov_makes_no_product_twice(dtype, rng):
     spectrum = hessian_like(rng)
-    op = Prescribed(spectrum, seed=0, dtype=dtype)
-    run = Krylov(op, "shared", seed=0)
+    op = Prescribed(spectrum, rng=0, dtype=dtype)
+    run = Krylov(op, "shared", rng=0)
     tol = 1e-7 if dtype == "float64" else 1e-4
     top = run.eigsh(3, "LA", tol=tol)
     assert top.converged.all() and np.allclose(top.values, [8, 9, 10], atol=3e-3)
@@ -262,8 +262,8 @@ def test_krylov_makes_no_product_twice(dtype, rng):
 
 
 def test_krylov_stores_a_run_for_each_start(rng):
-    op = Prescribed(rng.standard_normal(40), seed=0)
-    run, g = Krylov(op, seed=0), rng.standard_normal(40)
+    op = Prescribed(rng.standard_normal(40), rng=0)
+    run, g = Krylov(op, rng=0), rng.standard_normal(40)
     assert run.n_steps_from(g) == 0 and run.extend_from(g, 12).m == 12 == run.n_steps_from(g)
     assert run.extend_from(g, 5).m == 12 and op.n_products == 12 == run.n_products
     first = run.extend_from(g, 12).rows[0].astype(float)
@@ -271,7 +271,7 @@ def test_krylov_stores_a_run_for_each_start(rng):
 
 
 def test_krylov_does_not_exceed_max_bytes(rng):
-    run = Krylov(Prescribed(SPECTRA["uniform"](rng), seed=0), max_bytes=20 * 300 * 8)
+    run = Krylov(Prescribed(SPECTRA["uniform"](rng), rng=0), max_bytes=20 * 300 * 8)
     with pytest.raises(MemoryError, match="max_bytes"):
         run.extend(40)
     pairs = run.eigsh(2, "LA")
@@ -286,7 +286,7 @@ def test_few_probes_of_a_rank_one_matrix_have_sufficient_standard_errors(m, func
     """
     u = np.zeros(20)
     u[:2] = 1, -1
-    found = [function(np.outer(u, u), m, seed=seed) for seed in range(400)]
+    found = [function(np.outer(u, u), m, rng=seed) for seed in range(400)]
     assert min(one.stderr for one in found) > 0
     outside = np.mean([abs(one.estimate - 2) > 2 * one.stderr for one in found])
     assert outside <= 0.08  # 400 draws with probability 0.05 exceed this once in 300

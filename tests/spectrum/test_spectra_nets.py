@@ -36,7 +36,7 @@ def trained(X, y, hidden, steps):
     """
     model = fc.MLP([X.shape[1], hidden, 10], activation="tanh")
     ob = fc.Objective(model, X, y, loss="cross_entropy")
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     if steps:
         theta = minimize(
             ob.value_and_gradient, theta, jac=True, method="L-BFGS-B", options={"maxiter": steps}
@@ -72,7 +72,7 @@ def check_density(ob, theta, spectrum, seeds):
     below, above = -1e-6 * mean, (spectrum[-10] + spectrum[-11]) / 2
     plain, default = [], []
     for seed in range(seeds):
-        d = fc.spectral_density(H, PROBES, STEPS, seed=seed)
+        d = fc.spectral_density(H, PROBES, STEPS, rng=seed)
         assert d.n_products <= PROBES * STEPS
         default.append(d.wasserstein(spectrum) / mean)
         for mass, truth in (
@@ -81,7 +81,7 @@ def check_density(ob, theta, spectrum, seeds):
         ):
             assert abs(mass.estimate - truth) <= 3 * mass.stderr + 1e-12
         plain.append(
-            fc.spectral_density(H, PROBES, STEPS, seed=seed, deflate=False).wasserstein(spectrum)
+            fc.spectral_density(H, PROBES, STEPS, rng=seed, deflate=False).wasserstein(spectrum)
             / mean
         )
     return np.array(plain), np.array(default)
@@ -92,7 +92,7 @@ def test_the_reduced_spectrum_equals_that_of_the_network(rng):
     ob = fc.Objective(
         fc.MLP([12, 4, 10], activation="tanh"), X, rng.integers(10, size=9), loss="cross_entropy"
     )
-    theta = ob.model.init(seed=1)
+    theta = ob.model.init(rng=1)
     spectrum = reduced_spectrum(ob, theta)
     whole = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
     assert (
@@ -148,14 +148,14 @@ def test_eigenvalues_at_a_kink_equal_those_of_the_products():
         k = int(rng.integers(2, 40))
         X = rng.standard_normal((5, k)) * 10.0 ** rng.uniform(0, 6, k)
         model, y = fc.MLP([k, 12, 1], "leaky_relu"), rng.standard_normal(5)
-        theta = model.init(seed=seed)
+        theta = model.init(rng=seed)
         (W, b), _ = model.unflatten(theta)
         b[:] = [-float(W[i] @ X[i % 5]) for i in range(12)]  # each unit has a sample at its kink
         H = fc.Objective(model, X, y, loss="mse").hessian(theta)
         D = H.to_dense()
         size, values = np.linalg.norm(D), fc.eigvalsh(H)
         assert np.allclose(values, np.linalg.eigvalsh((D + D.T) / 2), rtol=0, atol=1e-11 * size)
-        found = fc.eigsh(H, 2, "BE", seed=0)
+        found = fc.eigsh(H, 2, "BE", rng=0)
         assert np.allclose(found.values, values[[0, -1]], rtol=0, atol=1e-7 * size)
 
 
@@ -165,8 +165,8 @@ def loose_pairs(monkeypatch, X, seconds, **options):
     """
     monkeypatch.setattr("fastcurv.spectrum.eigsh.MIN_SINGLE_PRECISION_SECONDS", seconds)
     ob = fc.Objective(fc.MLP([20, 30, 20, 3], "tanh"), X, np.cos(X[:, :3]), loss="mse")
-    H = ob.hessian(ob.model.init(seed=1))
-    return H, fc.eigsh(H, 4, "LA", tol=1e-4, seed=0, space="parameters", **options)
+    H = ob.hessian(ob.model.init(rng=1))
+    return H, fc.eigsh(H, 4, "LA", tol=1e-4, rng=0, space="parameters", **options)
 
 
 def test_loose_tolerances_are_met_by_a_search_in_float32(rng, monkeypatch):

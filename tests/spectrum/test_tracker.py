@@ -54,7 +54,7 @@ def delay(case):
     for step, (H, low) in enumerate(along_path(case)):
         if tracker is None:
             path = Path(len(H))
-            tracker = Tracker(path, seed=case)
+            tracker = Tracker(path, rng=case)
         path.matrix = H
         record = tracker(np.zeros(len(H)))
         lows.append(low)
@@ -99,10 +99,10 @@ def network(rng):
 
 def test_minimize_records_every_iteration_and_counts_no_products_of_its_own(rng):
     ob = network(rng)
-    plain = fc.minimize(ob, seed=0, method="adam", max_iter=60, verdict=False)
+    plain = fc.minimize(ob, rng=0, method="adam", max_iter=60, verdict=False)
     seen = []
     run = fc.minimize(
-        ob, seed=0, method="adam", max_iter=60, verdict=False, track=True,
+        ob, rng=0, method="adam", max_iter=60, verdict=False, track=True,
         callback=lambda x: seen.append(x.copy()),
     )  # fmt: skip
     assert np.array_equal(run.x, plain.x) and run.nhev == plain.nhev
@@ -120,7 +120,7 @@ def test_one_seed_gives_the_same_bits_for_any_number_of_threads(rng):
     found = []
     for threads in (1, 3):
         ob = fc.Objective(fc.MLP([5, 12, 3]), X, y, n_threads=threads)
-        tracker, theta = Tracker(ob, seed=4), ob.model.init(0)
+        tracker, theta = Tracker(ob, rng=4), ob.model.init(0)
         for _ in range(12):
             theta = theta - ob.gradient(theta)
             tracker(theta)
@@ -144,7 +144,7 @@ def test_signs_of_semidefinite_matrices_are_never_negative(which, rng):
     """The rounding of zero eigenvalues is no negative curvature."""
     for seed in range(12):
         path, A = Path(30), rng.standard_normal((9, 30))
-        tracker = Tracker(path, which, seed=seed)
+        tracker = Tracker(path, which, rng=seed)
         for _ in range(8):
             path.matrix = A.T @ A
             tracker(np.zeros(30))
@@ -179,7 +179,7 @@ def test_tracker_every_records_each_nth_step_only(rng):
 def test_invalid_trackers_and_points_raise(rng):
     ob = network(rng)
     with pytest.raises(TypeError, match="track must be True, False or a fastcurv.spectrum.Tracker"):
-        fc.minimize(ob, seed=0, max_iter=2, track="yes")
+        fc.minimize(ob, rng=0, max_iter=2, track="yes")
     with pytest.raises(ValueError, match="which"):
         Tracker(ob, "LM")
     with pytest.raises(ValueError):
@@ -190,7 +190,7 @@ def test_invalid_trackers_and_points_raise(rng):
 
 def test_a_diverging_run_keeps_its_record(rng):
     ob = fc.Objective(fc.MLP([5, 12, 3], "relu"), *regression(rng), "mse")
-    run = fc.minimize(ob, seed=0, method="sgd", learning_rate=1e3, max_iter=200, track=True)
+    run = fc.minimize(ob, rng=0, method="sgd", learning_rate=1e3, max_iter=200, track=True)
     assert run.stopped == "diverged" and len(run.track) >= 1
 
 
@@ -205,8 +205,8 @@ def test_more_products_keep_the_residuals_within_the_tolerance(rng):
     """
     X, y = rng.standard_normal((200, 16)), rng.integers(6, size=200)
     ob = fc.Objective(fc.MLP([16, 12, 6]), X, y, loss="cross_entropy")
-    few, more = Tracker(ob, seed=0), Tracker(ob, seed=0, max_products=40)
-    theta, ends = ob.model.init(seed=0), []
+    few, more = Tracker(ob, rng=0), Tracker(ob, rng=0, max_products=40)
+    theta, ends = ob.model.init(rng=0), []
     for _ in range(40):
         theta = theta - 0.5 * ob.batch(rng.choice(200, 16, replace=False)).gradient(theta)
         few(theta)

@@ -35,7 +35,7 @@ def test_symmetry_zeros_add_no_negative_mass(rng):
 
 
 def test_an_estimate_counts_no_zeros_as_negative(rng):
-    d = fc.spectral_density(symmetric(rng, VALUES), 12, 40, seed=0)
+    d = fc.spectral_density(symmetric(rng, VALUES), 12, 40, rng=0)
     assert not d.exact and abs(d.mass().estimate - 16 / 98) <= 2 * d.mass().stderr + 0.02
     assert d.merge(d).resolution == d.regrid(axis="log").resolution == d.resolution > 0
 
@@ -53,7 +53,7 @@ def test_the_engine_reads_no_array_beyond_its_end():
         ):
             with pytest.raises((ValueError, IndexError)):
                 call(wrong)
-    run = Recurrence(fc.testing.PrescribedSpectrum(np.arange(9.0), seed=0), 9)
+    run = Recurrence(fc.testing.PrescribedSpectrum(np.arange(9.0), rng=0), 9)
     run.insert_random(np.random.default_rng(0))
     run.extend(4)
     for call in (

@@ -93,8 +93,8 @@ def test_a_user_defined_tanh_equals_the_built_in_one(kind, batch_norm, rng):
             fc.MLP([6, 6, 7, 3], which, batch_norm=batch_norm, residual=True)
             for which in ("tanh", phi)
         )
-        theta, V = theirs.init(seed=1), rng.standard_normal((theirs.n_params, 2))
-        assert np.array_equal(theta, ours.init(seed=1))
+        theta, V = theirs.init(rng=1), rng.standard_normal((theirs.n_params, 2))
+        assert np.array_equal(theta, ours.init(rng=1))
         one, two = (KINDS[kind](m, X, y, "mse", l2=0.01) for m in (theirs, ours))
         assert two.value(theta) == pytest.approx(one.value(theta), rel=1e-14)
         assert_same_results(two, one, theta, V, 1e-13)
@@ -125,7 +125,7 @@ def test_methods_end_at_the_loss_reached_with_kernels(method, dtype):
     for phi in ("tanh", TANH):
         ob = problem(phi, dtype=dtype)
         how = {"batch_size": 25, "max_iter": 5} if method == "adam" else {"max_iter": 100}
-        ends.append(fc.minimize(ob, ob.model.init(seed=0), method, seed=0, verdict=False, **how))
+        ends.append(fc.minimize(ob, ob.model.init(rng=0), method, rng=0, verdict=False, **how))
     assert ends[1].fun == pytest.approx(ends[0].fun, rel=1e-4 if dtype == "float32" else 1e-9)
 
 
@@ -145,7 +145,7 @@ def test_errors_in_an_activation_propagate_and_the_objective_stays_usable():
         rng = np.random.default_rng(0)
         X, phi = rng.standard_normal((60, 5)), Activation(brittle)
         ob = fc.Objective(fc.MLP(layers, phi), X, X[:, 0], "mse", l2=0.1)
-        theta = ob.model.init(seed=0)
+        theta = ob.model.init(rng=0)
         before, g = ob.value(theta), ob.gradient(theta)
         for _ in range(2):
             with pytest.raises(KeyError, match="too far"):
@@ -172,7 +172,7 @@ def test_ctrl_c_inside_an_activation_raises_keyboard_interrupt():
         return nets.arctan(z)
 
     ob = problem(Activation(slow))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     before = ob.value(theta)
     for call in (ob.value, ob.gradient, lambda t: fc.minimize(ob, t, "l-bfgs")):
         ring[0] = 1
@@ -198,9 +198,9 @@ def test_nan_of_an_activation_gives_a_nan_loss_that_no_step_accepts():
         return np.where(np.abs(z) > 40, np.nan, a), p, q
 
     ob = problem(Activation(edge))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     assert np.isnan(ob.value(1000 * theta))
-    assert np.isfinite(fc.minimize(ob, theta, seed=0).fun)
+    assert np.isfinite(fc.minimize(ob, theta, rng=0).fun)
 
 
 @pytest.mark.by_day(share=1)
@@ -231,9 +231,9 @@ def test_activations_with_kinks_are_accepted():
     """A user-defined relu gives the products of the built-in one, on one side of its kinks."""
     relu = Activation(lambda z: (np.maximum(z, 0), (z > 0) * 1.0, 0 * z))
     one, two = problem("relu"), problem(relu)
-    theta = one.model.init(seed=0)
+    theta = one.model.init(rng=0)
     v = np.cos(theta)
-    assert np.array_equal(theta, two.model.init(seed=0)) and activation_spec(relu).like_relu
+    assert np.array_equal(theta, two.model.init(rng=0)) and activation_spec(relu).like_relu
     assert relative(two.hessian(theta) @ v, one.hessian(theta) @ v) < 1e-13
 
 
@@ -246,7 +246,7 @@ def test_unsupported_uses_of_user_defined_activations_raise(tmp_path):
             fc.MLP([2, 3, 1], bad)
     model = fc.MLP([2, 3, 3, 1], ["tanh", TANH])
     with pytest.raises(ValueError, match="a function that a file cannot hold"):
-        fc.save(tmp_path / "net.safetensors", model, model.init(seed=0))
+        fc.save(tmp_path / "net.safetensors", model, model.init(rng=0))
     assert not list(tmp_path.iterdir())
 
 
@@ -263,7 +263,7 @@ def test_activations_have_names_equality_and_copies():
     assert "Activation(hyperbolic)" in repr(model) and model == pickle.loads(pickle.dumps(model))
     assert model == fc.MLP([2, 3, 1], Activation(nets.hyperbolic)) and model.astype("float32")
     ob = problem(TANH)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     for same in (pickle.loads(pickle.dumps(ob)), copy.deepcopy(ob), ob.batch(slice(None))):
         assert same.value(theta) == ob.value(theta)
     with pytest.raises((AttributeError, pickle.PicklingError)):

@@ -37,5 +37,5 @@ def test_the_third_bound_exceeds_differences_of_products(loss, rng):
 @every_loss
 def test_a_network_of_one_layer_has_a_proved_minimum(loss, rng):
     net = nets.draw(rng, [3, 3], (), loss, N=19, l2=0.1)
-    run = fc.minimize(net.ob, net.theta, seed=0)
+    run = fc.minimize(net.ob, net.theta, rng=0)
     assert run.kind == "minimum" and run.report.certified

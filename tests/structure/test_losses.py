@@ -169,7 +169,7 @@ def test_user_defined_cross_entropy_equals_the_built_in_one(kind, batch_norm, rn
         return
     X, y = rng.standard_normal((50, 6)), rng.integers(3, size=50)
     m = fc.MLP([6, 9, 7, 3], "tanh", batch_norm=batch_norm)
-    theta, V = m.init(seed=1), rng.standard_normal((m.n_params, 2))
+    theta, V = m.init(rng=1), rng.standard_normal((m.n_params, 2))
     both = "cross_entropy", Loss(cross_entropy, lower_bound=0.0)
     theirs, ours = (KINDS[kind](m, X, y, loss, l2=0.01) for loss in both)
     assert ours.value(theta) == pytest.approx(theirs.value(theta), rel=1e-14)
@@ -184,10 +184,10 @@ def test_a_user_defined_loss_with_coupled_outputs_has_the_built_in_gauss_newton_
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
     m = fc.MLP([4, 12, 3])
     theirs, ours = (fc.Objective(m, X, y, loss) for loss in ("cross_entropy", Loss(cross_entropy)))
-    theta = m.init(seed=0)
+    theta = m.init(rng=0)
     G, own = theirs.ggn(theta), ours.ggn(theta)
     assert float(fc.trace(own)) == pytest.approx(float(fc.trace(G)), rel=1e-12)
-    assert fc.eigsh(own, 3, seed=0).values == pytest.approx(fc.eigsh(G, 3, seed=0).values, rel=1e-9)
+    assert fc.eigsh(own, 3, rng=0).values == pytest.approx(fc.eigsh(G, 3, rng=0).values, rel=1e-9)
     for method in ("levenberg-marquardt", "gauss-newton"):
         for ob in (theirs, ours):
             fitted = fc.minimize(
@@ -221,10 +221,10 @@ def test_verdicts_on_user_defined_functions_are_measured(phi, loss, dtype):
     X, y = rng.standard_normal((60, 4)), rng.standard_normal((60, 2))
     model = fc.MLP([4, *[3] * len(names), 2], names, dtype=dtype)
     ob = fc.Objective(model, X, y, loss, l2=0.1)
-    end = fc.minimize(ob, model.init(seed=0), seed=0)
+    end = fc.minimize(ob, model.init(rng=0), rng=0)
     proved = phi == "tanh" and loss == "mse"
     assert end.kind == "minimum" and end.report.certified == proved
-    for theta in () if proved else (end.x, 0 * end.x, model.init(seed=0)):
+    for theta in () if proved else (end.x, 0 * end.x, model.init(rng=0)):
         H = ob.hessian(theta)
         assert ob.rounding_bound(theta) is H.rounding_bound(theta) is None
         for at in (fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)):
@@ -249,7 +249,7 @@ def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
     theta[-1] = y.mean() / 1.01
     at = fc.classify(ob, theta, gradient_tol=1e-10)
     assert at.kind != "minimum" and at.n_kinks >= 480
-    away = ob.model.init(seed=0)
+    away = ob.model.init(rng=0)
     assert fc.classify(ob, away).n_kinks == 0
 
 
@@ -258,8 +258,8 @@ def test_the_gauss_newton_matrix_of_a_nonconvex_loss_raises(rng):
     for kind in KINDS.values():
         ob = kind(fc.MLP([2, 3, 1]), X, y, Loss(cauchy))
         with pytest.raises(ValueError, match="a second derivative of .* for some rows"):
-            ob.ggn(ob.model.init(seed=0))
-        assert fc.minimize(ob, ob.model.init(seed=0), max_iter=5, verdict=False).nit > 0
+            ob.ggn(ob.model.init(rng=0))
+        assert fc.minimize(ob, ob.model.init(rng=0), max_iter=5, verdict=False).nit > 0
 
 
 def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
@@ -272,7 +272,7 @@ def test_errors_in_a_loss_propagate_and_the_objective_stays_usable():
         return cross_entropy(z, y)
 
     ob = problem(Loss(brittle))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     before = ob.value(theta)
     for _ in range(2):
         with pytest.raises(KeyError, match="too far"):
@@ -404,7 +404,7 @@ def test_losses_have_names_and_copies():
     assert (own.function, own.lower_bound) == (squares, 0.0)
     ob = problem(Loss(cross_entropy))
     again = pickle.loads(pickle.dumps(ob))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     assert again.value(theta) == ob.value(theta) == ob.batch(slice(None)).value(theta)
     assert repr(Loss.quantile(0.9)) == "Loss.quantile(0.9, 0.05)" and "cross_entropy" in repr(ob)
 
@@ -421,7 +421,7 @@ def test_a_loss_needs_known_coupling_before_its_kernels():
     state["loss"] = Loss(cross_entropy)
     other = object.__new__(fc.Objective)
     other.__setstate__(state)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     assert np.array_equal(other.hessian(theta) @ theta, ob.hessian(theta) @ theta)
 
 
@@ -448,7 +448,7 @@ def test_callbacks_that_return_another_form_raise(part, form):
 
     vars(loss)["weighted_derivatives"] = weighted
     with pytest.raises(ValueError, match="^a callback must return an array of shape"):
-        ob.value(ob.model.init(seed=0))
+        ob.value(ob.model.init(rng=0))
 
 
 def rowwise_tanh(z):
@@ -472,7 +472,7 @@ def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, 
         seen.append(y.copy())
         return squares(z, y)
 
-    theta, weight, found = m.init(seed=1), rng.uniform(0, 2, 7001), []
+    theta, weight, found = m.init(rng=1), rng.uniform(0, 2, 7001), []
     known = fc.Objective(m, X, y, "mse", l2=0.01, sample_weight=weight)
     for threads in (1, 2, 5):
         ob, other = (
@@ -507,7 +507,7 @@ def test_an_error_halfway_through_a_pass_leaves_the_objective_usable(rng):
         return squares(z, y)
 
     ob = fc.Objective(fc.MLP([10, 60, 60, 1]), X, y, Loss(brittle))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     calls.clear()
     with pytest.raises(KeyError, match="third block"):
         ob.gradient(theta)
@@ -526,12 +526,12 @@ def test_all_zero_poisson_counts_exclude_a_minimum(kind):
     rng = np.random.default_rng(0)
     X, y, m = rng.standard_normal((30, 2)), np.zeros((30, 2)), fc.MLP([2, 3, 2], "tanh")
     y[:, 1] = 1 + rng.poisson(2.0, 30)
-    theta = m.init(seed=0)
+    theta = m.init(rng=0)
     ob = KINDS[kind](m, X, y, "poisson")
     ray = ob.certificates.ray_to_infimum(theta)
     falls = [ob.value(theta + t * ray) for t in (0, 1, 10, 100)]
     assert np.all(np.diff(falls) < 0) and np.count_nonzero(ray) == 1
-    found = fc.minimize(ob, theta, seed=0, max_iter=400)
+    found = fc.minimize(ob, theta, rng=0, max_iter=400)
     assert not found.success and found.notes[-2].key == "no_minimum"
     assert KINDS[kind](m, X, y, "poisson", l2=0.1).certificates.ray_to_infimum(theta) is None
     y[3, 0] = 1

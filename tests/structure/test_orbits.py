@@ -110,7 +110,7 @@ def test_no_symmetry_is_claimed_for_kinks_l2_or_curved_activations():
             assert not other.certificates.orbits(theta)
     X = np.ones((20_000, 1)) + 3e-4 * RNG(0).standard_normal((20_000, 1))
     ob = fc.Objective(fc.MLP([1, 3, 1], dtype="float32"), X, X[:, 0], loss="mse")
-    assert not ob.certificates.orbits(ob.model.init(seed=0))
+    assert not ob.certificates.orbits(ob.model.init(rng=0))
     for name in {*nets.ACTIVATIONS} - {*nets.PIECEWISE_LINEAR}:
         ob, theta = objective((4, 5, 5, 2), name, residual=True)
         assert not ob.certificates.orbits(theta), name

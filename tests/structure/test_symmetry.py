@@ -135,15 +135,15 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
     only at this theta.
     """
     p = 3
-    net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
-    theta = net.critical_point(range(1, k + 1), seed=4)
+    net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, rng=2)
+    theta = net.critical_point(range(1, k + 1), rng=4)
     T = net.objective.certificates.flat_directions(theta)
     rank = k * k + 2 * k * (p - k)
     assert classify(net.objective, theta).n_symmetry == rank == orthonormal_basis(T).shape[1]
 
 
 def test_only_rotations_remain_symmetries_with_l2():
-    net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], 3, seed=2)
+    net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], 3, rng=2)
     ob = compiled(ReferenceObjective(net.objective.model, net.X, net.X, l2=0.01))
     result = find_critical_point(ob, net.critical_point((1, 2, 3)))
     T = ob.certificates.flat_directions(result.x)

@@ -57,7 +57,7 @@ def computed_and_proved(ob, theta):
         proofs.kink_margin(theta),
     ]
     numbers += [majorants.third_bound(ob, theta, 1e-3), loss_infimum.attains_lower_bound(ob)]
-    arrays = [g, ob.gradient(theta), H @ v, G @ v, ob.model.init(seed=0)]
+    arrays = [g, ob.gradient(theta), H @ v, G @ v, ob.model.init(rng=0)]
     arrays += [(S := G.reduced(space)) @ np.ones(S.shape[1]) for space in ("samples", "outputs")]
     return [*map(float, numbers), *np.concatenate(arrays).tolist()]
 
@@ -76,10 +76,10 @@ def test_rows_under_new_names_give_identical_results(activation, loss, added):
 def test_verdicts_and_scores_use_activation_table_rows(loss, added):
     added("tanh", loss)
     ob, theta = problem(NEW, NEW, loss)
-    at = fc.minimize(ob, theta, seed=0, verdict=False).x
+    at = fc.minimize(ob, theta, rng=0, verdict=False).x
     found, known = (
-        fc.classify(ob, at, seed=0),
-        fc.classify(problem("tanh", loss, loss)[0], at, seed=0),
+        fc.classify(ob, at, rng=0),
+        fc.classify(problem("tanh", loss, loss)[0], at, rng=0),
     )
     assert (found.kind, found.certified, found.index) == (known.kind, known.certified, known.index)
     assert np.isfinite(tables.loss_spec(NEW).score[1](ob.model.predict(at, ob.X), ob.y))

@@ -277,7 +277,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
     objective = fc.Objective(
         model, X, y, loss=DEFAULT_LOSS_BY_TARGETS["classes"], n_threads=args.threads
     )
-    return objective, model.init(seed=0)
+    return objective, model.init(rng=0)
 
 
 def info(args: Namespace, out: CommandOutput) -> None:

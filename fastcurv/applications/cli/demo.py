@@ -102,12 +102,12 @@ def run_demo(
     found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
-    point = fc.classify(objective, result.x, seed=seed)
+    point = fc.classify(objective, result.x, rng=seed)
     say(verdict_lines(point))
 
     say("\nA saddle, and a descent from it")
     theta = find_saddle(hidden, objective, fitted, seed, progress)
-    saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
+    saddle = fc.classify(objective, theta, dense_below=0, rng=seed)
     say(verdict_lines(saddle))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
     say(f"  {way}")
@@ -192,9 +192,9 @@ def train_network(
     Return theta at three stages of training by name, and the last result. `say` is called with each
     line of output.
     """
-    theta = objective.model.init(seed=seed)
+    theta = objective.model.init(rng=seed)
     moments = {"start": theta}
-    options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
+    options: Any = {"batch_size": 64, "rng": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {REFINEMENT_METHOD} until the gradient vanishes")
     say(f"  start      {format_point(objective, theta, held)}")
     theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
@@ -228,7 +228,7 @@ def compute_spectra(
     found = {}
     for name, theta in moments.items():
         hessian = objective.hessian(theta)
-        density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, seed=seed)
+        density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, rng=seed)
         pairs = extreme_eigenpairs(hessian, 5, seed, progress)
         found[name] = density, pairs
         say(f"  {name:<7} lowest  {_join_values(pairs.values[:5])}")
@@ -297,8 +297,8 @@ def find_saddle(
     the missing units are added with zero weights.
     """
     small = digits_objective((*hidden[:-1], N_NARROW_UNITS), fitted)
-    theta = small.model.init(seed=seed)
-    first: Any = {"max_iter": 40, "batch_size": 64, "seed": seed, "progress": progress}
+    theta = small.model.init(rng=seed)
+    first: Any = {"max_iter": 40, "batch_size": 64, "rng": seed, "progress": progress}
     theta = raise_if_interrupted(fc.minimize(small, theta, "adam", **first)).x
     rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
     theta = raise_if_interrupted(fc.minimize(small, theta, REFINEMENT_METHOD, **rest)).x

@@ -205,7 +205,7 @@ class NetworkFit:
         """
         net, ob = self.est, self.ob
         some = ob.batch(rows).with_l2(float(ob.l2) * ratio * ob.n_samples / len(rows))
-        _, theta = minimize_in_row_space(some, seed=net.seed, verdict=False)
+        _, theta = minimize_in_row_space(some, rng=net.seed, verdict=False)
         known = TrainedNetwork(some, theta, self.shift, self.scale, self.classes, net.seed)
         return NetworkFit(known, self.X[rows], self.given[rows])
 
@@ -222,7 +222,7 @@ class NetworkFit:
         net, ob = self.est, self.ob
         some = ob.batch(rows).with_l2(float(ob.l2) * ob.n_samples / len(rows))
         held = ob.batch(others).with_l2(0.0)
-        run, _ = minimize_in_row_space(some, seed=net.seed, verdict=False, validation=held)
+        run, _ = minimize_in_row_space(some, rng=net.seed, verdict=False, validation=held)
         return run.history["loss"], run.history["validation"]
 
     # --- Python code that the report shows

@@ -280,13 +280,13 @@ def _find_minimum(found: FitMeasurements) -> None:
         found.max_iter = min(most, MAX_TRAINING_ITERATIONS)
         with suppress_warnings():
             run: Any = raise_if_interrupted(
-                minimize(ob, fit.theta, seed=0, max_iter=found.max_iter, progress=False)
+                minimize(ob, fit.theta, rng=0, max_iter=found.max_iter, progress=False)
             )
         if run.report is not None:
             found.theta, found.point, found.trained_on = run.x, run.report, True
     if found.point is None:
         limit = max(MAX_VERDICT_TIME_FRACTION * found.max_seconds, found.fit_seconds)
-        found.point = classify(ob, fit.theta, seed=0, max_time=limit, progress=False)
+        found.point = classify(ob, fit.theta, rng=0, max_time=limit, progress=False)
         found.why = (
             "a minimum of so many rows and parameters takes too long to find"
             if large
@@ -310,7 +310,7 @@ def _leave_out_rows(found: FitMeasurements) -> None:
     small, theta = without_inactive_units(found.ob, found.theta)
     if small is not found.ob:
         run: Any = raise_if_interrupted(
-            minimize(small, theta, seed=0, max_iter=found.max_iter, progress=False)
+            minimize(small, theta, rng=0, max_iter=found.max_iter, progress=False)
         )
         with suppress(ValueError):
             found.out = leave_one_out(small, run.x)
@@ -434,7 +434,7 @@ def _fit_linear_model(fit: NetworkFit, ob: Objective, folds: Any) -> LinearModel
     tol = LINEAR_GRADIENT_TOL if ob.dtype == np.float64 else None
     with suppress_warnings():
         theta = raise_if_interrupted(
-            minimize(ob, start, gradient_tol=tol, verdict=False, progress=False, seed=0)
+            minimize(ob, start, gradient_tol=tol, verdict=False, progress=False, rng=0)
         ).x
     try:
         out = leave_one_out(ob, theta, groups=folds)
@@ -553,17 +553,17 @@ def _write_setup(found: FitMeasurements) -> None:
         lines.append("codes = np.searchsorted(classes, y)")
     if found.trained_on:
         lines.append("# train on until the gradient vanishes")
-        lines.append(f"run = fc.minimize(ob, theta, seed=0, max_iter={found.max_iter})")
+        lines.append(f"run = fc.minimize(ob, theta, rng=0, max_iter={found.max_iter})")
         if found.n_inactive:
             lines += [
                 "# leave out units that have no weights",
                 "from fastcurv.applications.uncertainty.path import without_inactive_units",
                 "small, start = without_inactive_units(ob, run.x)",
-                f"run = fc.minimize(small, start, seed=0, max_iter={found.max_iter})",
+                f"run = fc.minimize(small, start, rng=0, max_iter={found.max_iter})",
             ]
         lines.append("point = run.report")
     else:
-        lines.append("point = fc.classify(ob, theta, seed=0)")
+        lines.append("point = fc.classify(ob, theta, rng=0)")
     if found.out is not None:
         at = "small" if found.n_inactive else "ob"
         lines.append(f"out = fc.leave_one_out({at}, run.x)")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import integer_seed, is_iterable, is_sparse, resolve_seed
+from ...common.checks import check_rng, integer_seed, is_iterable, is_sparse
 from ...common.errors import one_line, type_phrase
 from ...common.runtime import serial_blas_context, show_versions
 from .fit_network import fit_of, suppress_warnings
@@ -270,8 +270,7 @@ def report(
     *,
     names: Sequence[str] | None = None,
     target: str | None = None,
-    seed: int = 0,
-    rng: Any = None,
+    rng: Any = 0,
     sample_weight: Any = None,
 ) -> Report:
     """Make a page that states how far a fit can be trusted: scores of left-out rows, intervals,
@@ -295,10 +294,8 @@ def report(
         Names of the columns of X.
     target : str, optional
         The name of y.
-    seed : int
-        Seed for the rows that are drawn for pictures and for fits to some of the rows.
     rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
+        The random numbers that draw rows for pictures and for fits to some of the rows.
     sample_weight : array_like (N,), optional
         The weights of the fit, which must all be 1: scores and intervals of rows left out count
         each row once.
@@ -349,7 +346,7 @@ def report(
             f"out, got {one_line(np.asarray(sample_weight), 80)}. Fit without weights, or call "
             "leave_one_out on the objective of the fit."
         )
-    seed = integer_seed(resolve_seed(seed, rng, 0))
+    seed = integer_seed(check_rng(rng))
     columns = getattr(X, "columns", None)
     if names is None and columns is not None:
         names = list(map(str, columns))

@@ -157,7 +157,7 @@ class TableFit:
         """Fit the network again, from its start, with `ratio` times the weight decay."""
         ob = self.ob.with_l2(float(self.ob.l2) * ratio)
         small = ob.n_params <= MAX_PATH_PARAMS
-        run, theta = minimize_in_row_space(ob, seed=self.recipe.seed, verdict=small)
+        run, theta = minimize_in_row_space(ob, rng=self.recipe.seed, verdict=small)
         alpha = self.alpha * ratio
         return replace(
             self,
@@ -283,7 +283,7 @@ def fit_table(
         reading=table.options,
     )
     started, plain = time.process_time(), recipe.build_objective(data, n_threads)
-    theta, notes = plain.model.init(seed=seed), table.notes
+    theta, notes = plain.model.init(rng=seed), table.notes
     count = plain.n_samples * loss_spec(data.loss).sklearn[1](plain.model.sizes[-1])
     if alpha is None:
         note("choosing the weight decay")
@@ -299,7 +299,7 @@ def fit_table(
     ob = plain.with_l2(l2)
     left = None if max_time is None else max(max_time - (time.monotonic() - began), 1e-3)
     small = ob.n_params <= MAX_PATH_PARAMS
-    run, theta = minimize_in_row_space(ob, theta, seed=seed, max_time=left, verdict=small)
+    run, theta = minimize_in_row_space(ob, theta, rng=seed, max_time=left, verdict=small)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
     return TableFit(*found, time.process_time() - started, code, codes)

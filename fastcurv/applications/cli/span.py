@@ -23,18 +23,18 @@ def has_more_columns_than_rows(ob: Objective) -> bool:
 
 
 def minimize_in_row_space(
-    ob: Objective, start: Any = None, *, seed: int = 0, validation: Any = None, **options: Any
+    ob: Objective, start: Any = None, *, rng: int = 0, validation: Any = None, **options: Any
 ) -> tuple[Any, np.ndarray]:
     """Minimise an objective and return the result of `minimize`, and theta for all columns. If
     there are more columns than rows, the fit is in the span of the rows, and the result refers to
     coordinates in the span. `start` is the initial theta, by default random, and `validation` is an
     objective of other rows. Raise KeyboardInterrupt after Ctrl-C.
     """
-    options |= {"seed": seed, "progress": False}
+    options |= {"rng": rng, "progress": False}
     if not has_more_columns_than_rows(ob):
         run: Any = raise_if_interrupted(minimize(ob, start, validation=validation, **options))
         return run, run.x
-    start = ob.model.init(seed=seed) if start is None else start
+    start = ob.model.init(rng=rng) if start is None else start
     small, inside, basis = restrict_to_row_space(ob, start)
     if validation is not None:
         rows = np.asarray(validation.X) @ basis

@@ -698,7 +698,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     --------
     >>> import fastcurv as fc
     >>> model = fc.MLP([2, 3, 1])
-    >>> net = fc.to_torch(model, model.init(seed=0))
+    >>> net = fc.to_torch(model, model.init(rng=0))
     >>> [type(layer).__name__ for layer in net]
     ['Linear', 'Tanh', 'Linear']
     """

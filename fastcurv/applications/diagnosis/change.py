@@ -84,11 +84,11 @@ class Change:
     >>> ob = fc.Objective(fc.MLP([1, 3, 1]), X, np.sin(3 * X), "mse", l2=10.0)
     >>> change = Change(l2=1e-4)
     >>> change.python_call(ob)
-    "fc.minimize(fc.Objective(ob.model, ob.X, ob.y, 'mse', 0.0001), seed=0)"
-    >>> change.apply(ob, ob.model.init(seed=0)).kind
+    "fc.minimize(fc.Objective(ob.model, ob.X, ob.y, 'mse', 0.0001), rng=0)"
+    >>> change.apply(ob, ob.model.init(rng=0)).kind
     'minimum'
     >>> Change(method="sgd", learning_rate=0.1).python_call(ob)
-    "fc.minimize(ob, method='sgd', learning_rate=0.1, seed=0)"
+    "fc.minimize(ob, method='sgd', learning_rate=0.1, rng=0)"
     """
 
     sizes: tuple[int, ...] | None = None
@@ -149,7 +149,7 @@ class Change:
         if self.action == "escape":
             return minimize(ob, escape(ob, theta).x)
         new = self.new_objective(ob) if self.makes_objective else ob
-        return minimize(new, **self.run_options, seed=0)
+        return minimize(new, **self.run_options, rng=0)
 
     def new_objective(self, ob: Objective) -> Objective:
         """Return the objective after the change."""
@@ -184,7 +184,7 @@ class Change:
             return "fc.minimize(ob, fc.escape(ob, theta).x)"
         options = "".join(f", {name}={value!r}" for name, value in self.run_options.items())
         if not self.makes_objective:
-            return f"fc.minimize(ob{options}, seed=0)"
+            return f"fc.minimize(ob{options}, rng=0)"
         used = "" if self._all_rows_count(ob) else "[ob.sample_weight > 0]"
         data = [
             DATA_EXPRESSIONS[how].format(name=name, rows=f"ob.{name}{used}")
@@ -196,7 +196,7 @@ class Change:
         parts += [repr(loss) if isinstance(loss, str) else "ob.loss", f"{l2:.3g}"]
         parts += ["ob.sample_weight"] * (ob.sample_weight is not None)
         parts += ["l2_biases=False"] * (not (ob.l2_biases if self.l2_biases is None else True))
-        return f"fc.minimize(fc.Objective({', '.join(parts)}){options}, seed=0)"
+        return f"fc.minimize(fc.Objective({', '.join(parts)}){options}, rng=0)"
 
     def _network_expression(self, model: MLP) -> str:
         if not self.makes_network:

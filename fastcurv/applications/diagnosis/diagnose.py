@@ -763,7 +763,7 @@ def diagnose(
         The objective, with its rows in memory, dense or sparse.
     theta : array_like, shape (n,)
         The point where training ended. If theta or its loss is not finite,
-        ``ob.model.init(seed=0)`` is examined instead, and the learning rate is reported as a cause,
+        ``ob.model.init(rng=0)`` is examined instead, and the learning rate is reported as a cause,
         listed after causes found in the data.
     history : optional
         A result of `minimize` or its ``history``, which include the method and the learning rate.
@@ -816,7 +816,7 @@ def diagnose(
     >>> import numpy as np, fastcurv as fc
     >>> X = np.random.default_rng(0).uniform(-1, 1, (200, 2)) * [1, 1000]
     >>> ob = fc.Objective(fc.MLP([2, 16, 1]), X, np.sin(3 * X[:, 0]), loss="mse")
-    >>> run = fc.minimize(ob, ob.model.init(seed=0), "sgd", learning_rate=1e-2, max_iter=100)
+    >>> run = fc.minimize(ob, ob.model.init(rng=0), "sgd", learning_rate=1e-2, max_iter=100)
     >>> found = fc.diagnose(ob, run.x, run.history)
     >>> found.causes[0].name, found.causes[0].confidence
     ('one feature on a different scale', 'measured')

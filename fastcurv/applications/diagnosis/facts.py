@@ -180,7 +180,7 @@ class Facts(FrozenRecord):
         True if the loss is proved to decrease without end along a ray.
     was_not_finite : bool
         True if theta or its loss was not finite; the facts are then those of
-        ``ob.model.init(seed=0)``.
+        ``ob.model.init(rng=0)``.
     network_losses : dict
         The loss of other networks, by name, if these were requested.
     """
@@ -607,7 +607,7 @@ def finite_point(ob: Any, theta: np.ndarray) -> np.ndarray:
     drawn by `MLP.init`, scaled by powers of 0.1 or to 0 until they are finite. Raise ValueError if
     they never are.
     """
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     for at in (theta, *(start * start.dtype.type(10.0**-k) for k in range(6)), 0 * start):
         if np.isfinite(at).all():
             value, g = ob.value_and_gradient(at)
@@ -702,6 +702,6 @@ def compare_networks(f: Facts, seconds: float | None) -> dict[str, float]:
         options: dict[str, Any] = {"max_time": share, "max_iter": 2000, "verdict": False}
         # The loss of another network may not be finite at the start; this network is left out.
         with suppress(NotFiniteError):
-            run = raise_if_interrupted(minimize(ob, model.init(seed=0), "l-bfgs", **options))
+            run = raise_if_interrupted(minimize(ob, model.init(rng=0), "l-bfgs", **options))
             losses[name] = float(run.fun)
     return losses

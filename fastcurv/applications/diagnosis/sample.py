@@ -15,7 +15,6 @@ from ...common.checks import (
     check_positive,
     check_positive_int,
     is_iterable,
-    resolve_seed,
     short_repr,
     spawn_generators,
 )
@@ -212,7 +211,6 @@ def sample_critical_points(
     epochs: tuple[int, int] = EPOCHS_RANGE,
     max_iter: int = 200,
     max_time: float | None = None,
-    seed: Any = None,
     rng: Any = None,
     progress: bool | None = None,
     **verdict: Any,
@@ -262,10 +260,8 @@ def sample_critical_points(
     max_time : float or None
         Seconds after which the current search ends, at the end of a step, and no other search
         begins. A point that the search has found by then is kept.
-    seed : None, int or Generator
+    rng : None, int or Generator
         Seed of the random choices; the same int gives bit-identical results.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
     **verdict
@@ -304,7 +300,7 @@ def sample_critical_points(
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.standard_normal((40, 3)), rng.integers(2, size=40)
     >>> ob = fc.Objective(fc.MLP([3, 4, 2]), X, y, l2=1e-2)
-    >>> sample = fc.sample_critical_points(ob, 4, sources="narrower", seed=0)
+    >>> sample = fc.sample_critical_points(ob, 4, sources="narrower", rng=0)
     >>> sorted({point.source for point in sample})
     ['narrower']
     """
@@ -329,7 +325,7 @@ def sample_critical_points(
     max_iter = check_positive_int(max_iter, "max_iter")
     limit = None if max_time is None else check_positive(max_time, "max_time")
     sampler = _CriticalPointSampler(ob, _check_epochs(epochs), max_iter, verdict)
-    streams = spawn_generators(as_rng(resolve_seed(seed, rng)), n_tries)
+    streams = spawn_generators(as_rng(rng), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     try:
@@ -414,7 +410,7 @@ class _CriticalPointSampler:
             point = classify(
                 self.ob,
                 theta,
-                **{"seed": rng, "max_time": self.budget.inner_max_time()} | self.verdict,
+                **{"rng": rng, "max_time": self.budget.inner_max_time()} | self.verdict,
             )
             critical = point.kind != "not_critical"
             settled = critical and point.kind != "undecided"
@@ -449,11 +445,11 @@ class _CriticalPointSampler:
         if source == "walk" and index is not None:
             theta = START_FUNCTIONS[start](self, rng)
         elif source == "walk":
-            theta = _train_by_adam(self, ob.model.init(seed=rng), rng)
+            theta = _train_by_adam(self, ob.model.init(rng=rng), rng)
         else:
-            theta = ob.model.init(seed=rng)
+            theta = ob.model.init(rng=rng)
             theta = _minimise_in_remaining_time(
-                self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, seed=rng
+                self, ob, theta, "newton-cg", max_iter=10 * self.max_iter, rng=rng
             )
             if not self.smooth or ob.n_params >= KRYLOV_STEP_MIN_N:
                 return theta, None
@@ -476,7 +472,7 @@ def _train_by_adam(
         sampler.ob,
         theta,
         "adam",
-        seed=0,
+        rng=0,
         max_iter=steps,
         learning_rate=1e-2,
         verdict=False,
@@ -487,7 +483,7 @@ def _draw_weights(sampler: _CriticalPointSampler, rng: np.random.Generator) -> n
     """Return random parameters (n,). Their size is drawn between half and three times the size of
     those that `MLP.init` draws.
     """
-    return np.asarray(rng.uniform(0.5, 3.0) * sampler.ob.model.init(seed=rng))
+    return np.asarray(rng.uniform(0.5, 3.0) * sampler.ob.model.init(rng=rng))
 
 
 def _perturbed_narrower_point(
@@ -580,7 +576,7 @@ def _widen_narrower_point(
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
     small = ob.with_model(narrow)
     theta = _minimise_in_remaining_time(
-        sampler, small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
+        sampler, small, narrow.init(rng=rng), "newton-cg", max_iter=500, verdict=False, rng=rng
     )
     theta = find_critical_point(small, theta, method="newton-mr", max_iter=30, verdict=False).x
     split = not np.any(ob.l2) and bool(rng.integers(2))

@@ -104,7 +104,7 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
             "loss must be 'squared_error', 'poisson', 'gamma' or an fc.Loss of your own with "
             f"alpha='evidence', got {est.loss!r}. Use one of these, or a number for alpha."
         )
-    options = {"validation": None, "seed": 0}
+    options = {"validation": None, "rng": 0}
 
     def minimise(one: Objective, theta: np.ndarray) -> Any:
         return raise_if_interrupted(

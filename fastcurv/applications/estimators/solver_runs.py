@@ -68,7 +68,7 @@ class SolverRunsMixin:
         objective of held-out rows, `choice` the chosen weight decay.
         """
         solver: Descent = "l-bfgs" if self.solver == "auto" else self.solver
-        options: dict[str, Any] = {"validation": held, "seed": seed}
+        options: dict[str, Any] = {"validation": held, "rng": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC_METHODS:
@@ -111,7 +111,7 @@ class SolverRunsMixin:
         held, count = _objective_of_rows(ob, out, weight)
         plain, total = _objective_of_rows(ob, ~out, weight)
         steps = min(MAX_ITER_PER_ALPHA, self._max_iter)
-        options = {"validation": None, "seed": 0}
+        options = {"validation": None, "rng": 0}
 
         def objective_for_decay(alpha: float) -> Objective:
             return plain.with_l2(alpha / (total * self._scale))
@@ -184,7 +184,7 @@ class SolverRunsMixin:
                 lowest = score
             return bool(idle >= self.n_iter_no_change)
 
-        options = {"validation": None, "seed": seed, "record_every": self._max_iter + 1}
+        options = {"validation": None, "rng": seed, "record_every": self._max_iter + 1}
         options |= self._mini_batch_options(ob)
         run = self._run_one_solver(ob, theta, solver, self._max_iter, options, has_no_progress)
         if lowest == scores[0] and not losses[-1] <= losses[0]:  # no epoch improved the score

@@ -111,7 +111,7 @@ class ConvergenceDisplay(Display):
     --------
     >>> import numpy as np, fastcurv as fc
     >>> ob = fc.testing.lecture_toy()
-    >>> run = fc.minimize(ob, np.array([0.1, 0.2]), "newton-cg", seed=0)
+    >>> run = fc.minimize(ob, np.array([0.1, 0.2]), "newton-cg", rng=0)
     >>> shown = fc.ConvergenceDisplay.from_results({"newton-cg": run}, x="iteration")
     >>> sorted(shown.curves)
     ['newton-cg']

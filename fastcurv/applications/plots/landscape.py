@@ -13,8 +13,8 @@ from ...common.checks import (
     check_choice,
     check_positive,
     check_positive_int,
+    check_rng,
     check_vector,
-    resolve_seed,
     short_repr,
 )
 from ...common.errors import OBJECTIVE_HINT, require_attrs
@@ -198,8 +198,7 @@ class LandscapeDisplay(Display):
         n_dims: int = 1,
         radius: float = 1.0,
         n_grid: int = 41,
-        seed: Any = 0,
-        rng: Any = None,
+        rng: Any = 0,
         ax: Any = None,
         **look: Any,
     ) -> LandscapeDisplay:
@@ -231,11 +230,9 @@ class LandscapeDisplay(Display):
             The slice extends from ``-radius`` to ``radius`` times each direction.
         n_grid : int
             Number of points along each direction.
-        seed : None, int or Generator
+        rng : None, int or Generator
             Seed of the random choices; the same integer gives bitwise the same result. None gives
             different choices in each call.
-        rng : None, int, SeedSequence, BitGenerator or Generator
-            Another name for `seed`, as in SciPy.
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
         **look
@@ -246,8 +243,8 @@ class LandscapeDisplay(Display):
         LandscapeDisplay
         """
         cls._check_plot_options(look, "from_objective")
-        seed = resolve_seed(seed, rng, 0)
-        options = {"to": to, "n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
+        seed = check_rng(rng)
+        options = {"to": to, "n_dims": n_dims, "radius": radius, "n_grid": n_grid, "rng": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
 
     @classmethod
@@ -294,8 +291,7 @@ class LandscapeDisplay(Display):
         n_dims: int = 1,
         radius: float = 1.0,
         n_grid: int = 41,
-        seed: Any = 0,
-        rng: Any = None,
+        rng: Any = 0,
     ) -> LandscapeDisplay:
         """Evaluate the loss on the slice without drawing it. This does not need matplotlib.
 
@@ -312,10 +308,8 @@ class LandscapeDisplay(Display):
         n_dims, radius, n_grid : int, float, int
             The number of directions, the extent of the slice, and the number of points along each
             direction.
-        seed : None, int or Generator
+        rng : None, int or Generator
             Seed of the random directions.
-        rng : None, int, SeedSequence, BitGenerator or Generator
-            Another name for `seed`, as in SciPy.
 
         Returns
         -------
@@ -330,7 +324,7 @@ class LandscapeDisplay(Display):
         >>> np.round(way.losses, 2)
         array([0., 1., 0.])
         """
-        seed = resolve_seed(seed, rng, 0)
+        seed = check_rng(rng)
         n_grid = check_positive_int(n_grid, "n_grid")
         n_dims = check_positive_int(n_dims, "n_dims", 2)
         radius = check_positive(radius, "radius", zero=True)
@@ -448,7 +442,7 @@ def _choose_directions(
         rows = _random_directions(objective, theta, n_dims, rng)
         return rows, ("a random direction", "another random direction")[:n_dims]
     H = objective.hessian(theta)
-    pairs = raise_if_interrupted(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng))
+    pairs = raise_if_interrupted(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], rng=rng))
     values = [f"{value:.3g}" for value in pairs.values]
     rows = pairs.vectors.T.astype(np.float64)
     rows = rows * np.where(rows.sum(axis=1) < 0, -1.0, 1.0)[:, None]

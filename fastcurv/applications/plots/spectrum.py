@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_positive_int, check_symmetric_operator, resolve_seed
+from ...common.checks import check_positive_int, check_rng, check_symmetric_operator
 from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.linalg import eigh
 from ...common.protocols import Axis
@@ -59,7 +59,7 @@ class SpectrumDisplay(Display):
     --------
     >>> import numpy as np, fastcurv as fc
     >>> H = np.diag(np.linspace(0.5, 2.0, 50))
-    >>> shown = fc.SpectrumDisplay.from_operator(H, k=2, n_probes=4, n_steps=20, seed=0)
+    >>> shown = fc.SpectrumDisplay.from_operator(H, k=2, n_probes=4, n_steps=20, rng=0)
     >>> shown.eigenvalues.round(2)
     array([0.5 , 0.53, 1.97, 2.  ])
     """
@@ -95,7 +95,6 @@ class SpectrumDisplay(Display):
         n_probes: int = 10,
         n_steps: int = 80,
         axis: Axis = "linear",
-        seed: Any = None,
         rng: Any = None,
         ax: Any = None,
         **look: Any,
@@ -110,7 +109,7 @@ class SpectrumDisplay(Display):
             those of `fastcurv.eigsh`.
         k : int
             Number of eigenvalues at each end; 0 for none.
-        n_probes, n_steps, axis, seed, rng : int, int, str, int, int
+        n_probes, n_steps, axis, rng : int, int, str, int
             As in `fastcurv.spectral_density`.
         ax : matplotlib Axes or None
             The Axes to draw in; None creates a new figure.
@@ -125,14 +124,14 @@ class SpectrumDisplay(Display):
         --------
         >>> import numpy as np, fastcurv as fc
         >>> H = np.diag([-1.0, 0.0, 1.0, 5.0])
-        >>> shown = fc.SpectrumDisplay.from_operator(H, k=1, n_probes=2, n_steps=4, seed=0)
+        >>> shown = fc.SpectrumDisplay.from_operator(H, k=1, n_probes=2, n_steps=4, rng=0)
         >>> np.round(shown.eigenvalues, 6)
         array([-1.,  5.])
         """
         cls._check_plot_options(look, "from_operator")
         k = check_positive_int(k, "k", least=0)
-        seed = resolve_seed(seed, rng)
-        density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
+        seed = check_rng(rng)
+        density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, rng=seed)
         values = extreme_eigenpairs(op, min(k, density.n // 2), seed).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)
 
@@ -271,7 +270,7 @@ def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) 
     if n <= PLOT_DENSE_MAX_N:
         return select_extreme_pairs(all_eigenpairs(hessian), k)
     return raise_if_interrupted(
-        eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, seed=seed, progress=progress)
+        eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, rng=seed, progress=progress)
     )
 
 

@@ -45,7 +45,6 @@ from ...common.checks import (
     check_positive,
     check_positive_int,
     check_theta,
-    resolve_seed,
 )
 from ...common.errors import warn_caller
 from ...common.html import html_table
@@ -221,7 +220,7 @@ class LaplacePosterior(FrozenRecord):
         >>> import numpy as np, fastcurv as fc
         >>> X = np.array([[1.0], [2.0], [3.0], [4.0]])
         >>> ob = fc.Objective(fc.MLP([1, 1]), X, [1.0, 2.0, 2.0, 3.0], loss="mse")
-        >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x, noise_std=1.0)
+        >>> post = fc.laplace(ob, fc.minimize(ob, rng=0).x, noise_std=1.0)
         >>> bool(np.allclose(post.std([[2.5], [7.5]]), [1 / 2, (1 / 4 + 5**2 / 5) ** 0.5]))
         True
         """
@@ -372,17 +371,15 @@ class LaplacePosterior(FrozenRecord):
         left = weight.sum() * n_terms_per_row(ob) - self.n_effective
         return float(weight @ (residuals**2).sum(axis=1) / left) if left > 0 else math.nan
 
-    def sample(self, k: int = 1, seed: Any = 0, *, rng: Any = None) -> Floats:
+    def sample(self, k: int = 1, rng: Any = 0) -> Floats:
         """Draw parameters from the posterior.
 
         Parameters
         ----------
         k : int
             The number of draws.
-        seed : None, int or numpy.random.Generator
-            The seed of the draws.
-        rng : None, int, SeedSequence, BitGenerator or Generator
-            Another name for `seed`, as in SciPy.
+        rng : None, int or numpy.random.Generator
+            The random numbers of the draws.
 
         Returns
         -------
@@ -390,7 +387,7 @@ class LaplacePosterior(FrozenRecord):
             The draws as rows.
         """
         k = check_positive_int(k, "k")
-        generator = as_rng(resolve_seed(seed, rng, 0))
+        generator = as_rng(rng)
         draws = generator.standard_normal((k, self.covariance_root.shape[1]))
         return np.asarray(self.theta + draws @ self.covariance_root.T)
 
@@ -693,7 +690,7 @@ def laplace(
     >>> X = np.linspace(-2.0, 2.0, 60)[:, None]
     >>> y = np.sin(2 * X[:, 0]) + 0.1 * np.random.default_rng(0).standard_normal(60)
     >>> ob = fc.Objective(fc.MLP([1, 8, 1]), X, y, loss="mse", l2=1e-4, l2_biases=False)
-    >>> post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
+    >>> post = fc.laplace(ob, fc.minimize(ob, rng=0).x)
     >>> inside, outside = post.std([[0.0], [5.0]])
     >>> bool(0.07 < post.noise_std < 0.14), bool(outside > 3 * inside)
     (True, True)

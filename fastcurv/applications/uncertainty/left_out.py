@@ -396,7 +396,7 @@ class LeftOut(FrozenRecord):
         >>> X = rng.standard_normal((60, 1))
         >>> y = np.sin(X[:, 0]) + 0.1 * rng.standard_normal(60)
         >>> ob = fc.Objective(fc.MLP([1, 4, 1], "tanh"), X, y, loss="mse", l2=1e-3)
-        >>> run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+        >>> run = fc.minimize(ob, ob.model.init(rng=0), rng=0)
         >>> low, high = fc.leave_one_out(ob, run.x).interval([[0.0], [1.0]])
         >>> bool((low[:, 0] < np.sin([0.0, 1.0])).all() and (high[:, 0] > np.sin([0.0, 1.0])).all())
         True
@@ -653,7 +653,7 @@ def minimum_after_fit(ob: Any, theta: Any) -> Floats:
     if has_kinks(ob.model):
         return start
     options: Any = {"max_iter": MAX_STEPS_AFTER_FIT, "verdict": False, "progress": False}
-    run: Any = raise_if_interrupted(minimize(cast_to_float64(ob), start, seed=0, **options))
+    run: Any = raise_if_interrupted(minimize(cast_to_float64(ob), start, rng=0, **options))
     return np.asarray(run.x)
 
 

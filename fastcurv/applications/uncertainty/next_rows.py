@@ -133,7 +133,7 @@ def next_rows(ob: Objective, theta: Any, candidates: Any, k: int, *, at: Any = N
     --------
     >>> import numpy as np, fastcurv as fc
     >>> ob = fc.Objective(fc.MLP([1, 1]), [[0.0], [1.0], [2.0]], [0.1, 0.9, 2.0], loss="mse")
-    >>> theta = fc.minimize(ob, seed=0).x
+    >>> theta = fc.minimize(ob, rng=0).x
     >>> candidates = np.linspace(0.0, 10.0, 11)[:, None]
     >>> fc.next_rows(ob, theta, candidates, 2).indices.tolist()
     [10, 9]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_array, check_theta, resolve_seed, short_repr
+from ...common.checks import check_array, check_rng, check_theta, short_repr
 from ...common.html import html_table
 from ...common.objectives import cast_to_float64
 from ...common.protocols import Floats
@@ -195,7 +195,11 @@ class RegularizationPath(FrozenRecord):
 
 @with_nearest_rounding
 def regularization_path(
-    ob: Objective, l2s: Any, theta0: Any = None, *, seed: Any = 0, rng: Any = None
+    ob: Objective,
+    l2s: Any,
+    theta0: Any = None,
+    *,
+    rng: Any = 0,
 ) -> RegularizationPath:
     """Minimise an objective for each of several penalties, from large to small, each from the
     previous minimum.
@@ -212,11 +216,9 @@ def regularization_path(
     l2s : array_like (K,)
         Penalties >= 0, in any order.
     theta0 : array_like (n,), optional
-        The start of the first fit; by default ``ob.model.init(seed)``.
-    seed : None, int or Generator
+        The start of the first fit; by default ``ob.model.init(rng)``.
+    rng : None, int or Generator
         Seed of the start and of the searches for negative curvature.
-    rng : None, int, SeedSequence, BitGenerator or Generator
-        Another name for `seed`, as in SciPy.
 
     Returns
     -------
@@ -247,8 +249,8 @@ def regularization_path(
             f"l2s must be a list of at least one number >= 0, got {short_repr(l2s)}. Use for "
             "example np.logspace(0, -4, 9)."
         )
-    seed = resolve_seed(seed, rng, 0)
-    start = ob.model.init(seed=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
+    seed = check_rng(rng)
+    start = ob.model.init(rng=seed) if theta0 is None else check_theta(ob, theta0, "theta0")
     ob = cast_to_float64(ob)
     start = theta = np.asarray(start, np.float64)
     penalties = np.sort(given)[::-1]
@@ -258,10 +260,10 @@ def regularization_path(
     active = []
     for l2 in penalties:
         one = ob.with_l2(float(l2))
-        run: Any = raise_if_interrupted(minimize(one, theta, seed=seed))
+        run: Any = raise_if_interrupted(minimize(one, theta, rng=seed))
         if run.kind != "minimum" and not _active_units_array(ob.model, run.x).all():
             restarted = with_units_restarted(ob.model, run.x, start)
-            again: Any = raise_if_interrupted(minimize(one, restarted, seed=seed))
+            again: Any = raise_if_interrupted(minimize(one, restarted, rng=seed))
             if again.fun < run.fun - MIN_RESTART_GAIN * abs(run.fun):
                 run = again
         theta = run.x

@@ -239,7 +239,7 @@ def _minimum_by_newton(ob: Any, theta: Floats) -> Floats:
     end, converged = _take_newton_steps(ob, theta)
     if converged:
         return end
-    run: Any = raise_if_interrupted(minimize(ob, theta, verdict=False, progress=False, seed=0))
+    run: Any = raise_if_interrupted(minimize(ob, theta, verdict=False, progress=False, rng=0))
     return _take_newton_steps(ob, run.x)[0]
 
 

@@ -53,7 +53,7 @@ def trained_network(rng, n=40, k=2):
     y = 5 + 3 * (X[:, 0] ** 2 + 0.2 * rng.standard_normal(n))
     shift, scale = y.mean(), y.std()
     ob = fc.Objective(fc.MLP([k, 3, 1]), X, (y - shift) / scale, "mse", l2=0.02, l2_biases=False)
-    net = fit_network.TrainedNetwork(ob, fc.minimize(ob, seed=0).x, shift, scale)
+    net = fit_network.TrainedNetwork(ob, fc.minimize(ob, rng=0).x, shift, scale)
     return net, X, y
 
 
@@ -361,7 +361,7 @@ def test_influential_rows_of_a_dot_change_its_prediction_most_when_removed(rng, 
     page, _ = fit_report.build_page(fit, X, y)
     view = choice(page)
     ob = fit.objective(X, y)
-    theta = fc.minimize(ob, fit.theta_, seed=0).x
+    theta = fc.minimize(ob, fit.theta_, rng=0).x
     out = fc.leave_one_out(ob, theta)
 
     def change_of_prediction(j):

@@ -85,7 +85,7 @@ def test_the_printed_source_of_a_fit_reproduces_it(numbers):
 def test_subsample_of_rows_chooses_nearly_the_same_decay(numbers, monkeypatch):
     data, _ = load_table_dataset(numbers, None, None)
     ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), data.X, data.y, loss="mse", l2=0.0)
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     whole, _ = choose_l2_by_evidence(ob, start, 0)
     monkeypatch.setattr(module, "MAX_PATH_ROWS", 45)
     some, theta = choose_l2_by_evidence(ob, start, 0)
@@ -107,14 +107,14 @@ def test_folds_choose_the_decay_of_a_wide_table(numbers, monkeypatch):
 def test_folds_of_more_columns_than_rows_are_fitted_in_the_span_of_the_rows(rng):
     X = rng.standard_normal((12, 30))
     ob = fc.Objective(fc.MLP([30, 3, 1]), X, X[:, 0] + X[:, 1] ** 2, loss="mse", l2=0.05)
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     small, inside, basis = span.restrict_to_row_space(ob, start)
     assert small.model.sizes == (12, 3, 1)
     model, theta = span.change_input_basis(small.model, inside, basis.T)
     assert model.sizes == ob.model.sizes
     assert np.allclose(ob.model.predict(start, X), ob.model.predict(theta, X), rtol=1e-12)
     assert small.value(inside) == pytest.approx(ob.value(theta), rel=1e-12)
-    end = fc.minimize(small, inside, seed=0).x
+    end = fc.minimize(small, inside, rng=0).x
     back = span.change_input_basis(small.model, end, basis.T)[1]
     assert np.linalg.norm(ob.gradient(back)) < 1e-6
     best, theta = module.choose_l2_by_folds(ob, start, 0)

@@ -163,7 +163,7 @@ def test_state_dicts_are_read_in_layer_order():
 )
 def test_converted_weights_can_be_written_back_to_their_torch_module(options):
     model = fc.MLP([4, 5, 5, 2], ["gelu", "elu"], **options)
-    theta = model.init(seed=1)
+    theta = model.init(rng=1)
     module = fc.to_torch(model, theta)
     again, same = fc.from_torch(module)
     assert again == model and np.array_equal(theta, same)
@@ -178,7 +178,7 @@ def test_converted_weights_can_be_written_back_to_their_torch_module(options):
 
 def test_unflatten_splits_eigenvectors_like_parameters():
     model = fc.MLP([4, 5, 2])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     ob = fc.Objective(model, X, RNG.integers(2, size=17))
     vectors = fc.eigsh(ob.hessian(theta), 3).vectors
     layers = model.unflatten(vectors)

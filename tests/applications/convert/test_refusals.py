@@ -62,7 +62,7 @@ def test_state_dicts_without_an_order_of_layers_are_rejected(layers, named):
 def test_a_state_dict_sorted_by_name_has_the_order_of_its_numbers():
     sizes = [3, *range(4, 15), 1]
     model = fc.MLP(sizes, "tanh")
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     state = {}
     for l, (W, b) in enumerate(model.unflatten(theta)):
         state |= {f"{2 * l}.weight": W.copy(), f"{2 * l}.bias": b.copy()}

@@ -174,7 +174,7 @@ class Draw:
         return made
 
     def start(self, ob: Any) -> np.ndarray:
-        return ob.model.init(seed=int(self.rng.integers(2**31)))
+        return ob.model.init(rng=int(self.rng.integers(2**31)))
 
     def run(self, ob: Any, theta: np.ndarray, factor: float = 1.0, **more: Any) -> Any:
         """Train from theta by a random first-order method, or by `method`, with its usual learning
@@ -189,7 +189,7 @@ class Draw:
         options: dict[str, Any] = {"max_iter": int(self.rng.integers(150, 400))}
         if self.rng.random() < 0.3:
             options |= {"batch_size": 32, "max_iter": int(self.rng.integers(20, 60))}
-        options |= {"learning_rate": rate * factor, "seed": int(self.rng.integers(2**31))} | more
+        options |= {"learning_rate": rate * factor, "rng": int(self.rng.integers(2**31))} | more
         return fc.minimize(ob, theta, method, verdict=False, **options)
 
 
@@ -209,7 +209,7 @@ def known_best(ob: Any, tries: int = 2) -> float:
     """Return the lowest loss that L-BFGS reaches from `tries` usual initial parameters."""
     options: dict[str, Any] = {"verdict": False, "max_iter": 400}
     return min(
-        float(fc.minimize(ob, ob.model.init(seed=seed), "l-bfgs", **options).fun)
+        float(fc.minimize(ob, ob.model.init(rng=seed), "l-bfgs", **options).fun)
         for seed in range(tries)
     )
 
@@ -419,7 +419,7 @@ def healthy(d: Draw) -> Case:
     if method in ("sgd", "momentum", "adam"):
         run = d.run(ob, d.start(ob), method=method, batch_size=None, max_iter=1500)
     else:
-        run = fc.minimize(ob, d.start(ob), method, max_iter=300, seed=0)
+        run = fc.minimize(ob, d.start(ob), method, max_iter=300, rng=0)
     best = known_best(ob)
     if ob.value(run.x) > best + 0.1 * (constant_loss(ob) - best):
         raise NotBrokenError

@@ -103,7 +103,7 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
     X = rng.standard_normal((N, 2))
     y = np.round(np.exp(np.sin(X[:, 0]))) if loss == "poisson" else np.sin(X[:, 0])
     ob = fc.Objective(fc.MLP([2, 12, 1 + (loss == "gaussian_nll")]), X, y, loss, l2=1e-3)
-    run = fc.minimize(ob, ob.model.init(seed=0), "l-bfgs", max_iter=200, verdict=False)
+    run = fc.minimize(ob, ob.model.init(rng=0), "l-bfgs", max_iter=200, verdict=False)
     f = ob.model.predict(run.x, X)[:, 0]
     left = y - (np.exp(f) if loss == "poisson" else f)
     found = fc.diagnose(ob, run.x, run)
@@ -115,7 +115,7 @@ def test_explained_share_equals_that_of_the_predicted_means(loss, N, rng):
 def test_an_infinite_loss_is_attributed_to_the_data_or_the_learning_rate(rng, ticks):
     X = (100 * rng.standard_normal((60, 3))).astype("float32")
     ob = fc.Objective(fc.MLP([3, 8, 1], "relu", dtype="float32"), X, np.ones(60), "poisson")
-    theta = 1e6 * ob.model.init(seed=0)
+    theta = 1e6 * ob.model.init(rng=0)
     assert not np.isfinite(ob.value(theta))
     found = fc.diagnose(ob, theta, {"loss": [3.0, np.inf]}, compare=True, max_time=1)
     assert found.facts.was_not_finite and "inputs unscaled" in [
@@ -129,7 +129,7 @@ def test_the_table_names_every_kind_and_its_calls_are_expressions(rng):
     names = {row.name for row in CAUSES}
     assert set(KINDS) - {HEALTHY} <= names and set(NO_LOWER) <= names
     ob = wave(rng, l2=1e-3, sample_weight=np.ones(120), l2_biases=False)
-    facts = fc.diagnose(ob, ob.model.init(seed=0)).facts
+    facts = fc.diagnose(ob, ob.model.init(rng=0)).facts
     for row in CAUSES:
         compile(row.change(facts).python_call(ob), row.name, "eval")
         assert row.sentence.format(number=1, f=facts)
@@ -146,8 +146,8 @@ def test_changes_keep_the_rest_and_equal_their_python_calls(rows, dtype, rng):
     model = fc.MLP([4, 6, 1], "silu", bias=False, dtype=dtype)
     kept = {"l2": 0.25, "sample_weight": np.arange(60.0), "l2_biases": False}
     ob = fc.Objective(model, rows(X.astype(dtype)), y, "mse", **kept)
-    facts = fc.diagnose(ob, model.init(seed=0)).facts
-    only = SimpleNamespace(**{**vars(fc), "minimize": lambda new, seed: new})
+    facts = fc.diagnose(ob, model.init(rng=0)).facts
+    only = SimpleNamespace(**{**vars(fc), "minimize": lambda new, rng: new})
     changes = {row.change(facts) for row in CAUSES}
     made = [change for change in changes if change.makes_objective]
     assert len(made) >= 6
@@ -177,7 +177,7 @@ def test_start_at_symmetric_saddle_is_diagnosed():
 
 def test_diverged_run_is_attributed_to_its_learning_rate(rng):
     ob = wave(rng)
-    start = ob.model.init(seed=0)
+    start = ob.model.init(rng=0)
     run = fc.minimize(ob, start, "sgd", learning_rate=1e3, max_iter=50, verdict=False)
     forms = (run, run.history, {"loss": run.history["loss"]}, list(run.history["loss"]))
     named = [fc.diagnose(ob, run.x, form).causes[0].name for form in forms]
@@ -192,7 +192,7 @@ def test_diagnose_supports_both_precisions_sparse_rows_and_batch_normalisation(r
     sparse = fc.Objective(ob.model, csr_matrix(far.X), ob.y, loss="mse")
     normed = fc.Objective(fc.MLP([2, 6, 6, 1], batch_norm=True, dtype=dtype), far.X, ob.y, "mse")
     for one in (far, sparse, normed):
-        found = fc.diagnose(one, one.model.init(seed=0))
+        found = fc.diagnose(one, one.model.init(rng=0))
         assert found.causes[0].name == "one feature on a different scale"
         assert 500 < found.causes[0].value < 2000
 
@@ -200,7 +200,7 @@ def test_diagnose_supports_both_precisions_sparse_rows_and_batch_normalisation(r
 def test_compare_names_a_simpler_network_that_fits_as_well(rng, ticks):
     X = rng.standard_normal((150, 3))
     ob = fc.Objective(fc.MLP([3, 8, 8, 1], "sigmoid"), X, X @ [1.0, -1.0, 0.5], loss="mse")
-    found = fc.diagnose(ob, ob.model.init(seed=0), compare=True, max_time=3)
+    found = fc.diagnose(ob, ob.model.init(rng=0), compare=True, max_time=3)
     assert set(found.facts.network_losses) == {"linear", "shallower", "wider"}
     assert found.facts.network_losses["linear"] < 1e-6
     assert any(a.name == "a simpler network does as well" for a in found.causes)
@@ -230,7 +230,7 @@ def test_leave_one_out_errors_match_explicit_refits(rng):
 
 def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
     ob = wave(rng, n=800)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     own = np.array([ob.batch([i]).gradient(theta) for i in range(800)])
     g = own.mean(axis=0)
     wanted = own.var(axis=0).sum() / (g @ g)
@@ -242,7 +242,7 @@ def test_noise_is_the_spread_of_the_rows_own_gradients(rng):
 def test_diagnose_reports_measurements_of_layers_and_fit(rng):
     sklearn = pytest.importorskip("sklearn.metrics")
     ob = wave(rng, d=3, l2=1e-2)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     (W, b), (u, _) = ob.model.unflatten(theta)
     W[5], b[5], u[:, 5] = W[2], b[2], u[:, 2]
     b[7] = 40.0
@@ -270,7 +270,7 @@ def test_diagnosis_costs_at_most_20_gradients_besides_the_verdict(rng, monkeypat
     product counts as two gradients, and a forward pass as one.
     """
     ob = wave(rng)
-    theta, spent = ob.model.init(seed=0), []
+    theta, spent = ob.model.init(rng=0), []
     verdict = fc.classify(ob, theta)
     prices = {"hessian": 1, "value_and_gradient": 1, "value": 1}
     for name, price in prices.items():
@@ -316,7 +316,7 @@ def test_a_robust_fit_of_targets_with_outliers_is_healthy(loss, rng):
     y = ob.y.copy()
     y[rng.permutation(250)[:5]] += 50 * rng.choice([-1, 1], (5, 1))
     fit, squared = (fc.Objective(ob.model, ob.X, y, one, l2=1e-4) for one in (loss, "mse"))
-    run = fc.minimize(fit, fit.model.init(seed=0), "l-bfgs", max_iter=500, verdict=False)
+    run = fc.minimize(fit, fit.model.init(rng=0), "l-bfgs", max_iter=500, verdict=False)
     found = fc.diagnose(fit, run.x, run.history)
     assert found.facts.robust and found.facts.explained_variance > 0.9
     assert not {"labels shuffled", LOSS_UNFIT_CAUSE} & {cause.name for cause in found.causes}, found
@@ -332,7 +332,7 @@ def test_rapidly_varying_targets_are_reported_as_suspected_cause(rng):
     line, bits = rng.uniform(-1, 1, (60, 1)), rng.integers(2, size=(60, 8))
     for X, y in ((line, np.sin(40 * line)), (2.0 * bits - 1, 1.0 - 2 * (bits.sum(axis=1) % 2))):
         ob = fc.Objective(fc.MLP([X.shape[1], 16, 1]), X, y, "mse")
-        run = fc.minimize(ob, ob.model.init(seed=0), "adam", max_iter=30, verdict=False)
+        run = fc.minimize(ob, ob.model.init(rng=0), "adam", max_iter=30, verdict=False)
         causes = {cause.name: cause for cause in fc.diagnose(ob, run.x, run.history).causes}
         assert causes["labels shuffled"].confidence == "suspected"
 
@@ -368,8 +368,8 @@ def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
             1e-4 / total,
         ),
     ]  # fmt: skip
-    run = fc.minimize(obs[1], model.init(seed=0), "l-bfgs", max_iter=300, verdict=False)
-    for theta in (run.x, 20 * model.init(seed=0), model.init(seed=1)):
+    run = fc.minimize(obs[1], model.init(rng=0), "l-bfgs", max_iter=300, verdict=False)
+    for theta in (run.x, 20 * model.init(rng=0), model.init(rng=1)):
         one, *others = (fc.diagnose(ob, theta) for ob in obs)
         for other, scale in zip(others, (share, total), strict=True):
             assert [a.name for a in one.causes] == [a.name for a in other.causes]
@@ -394,7 +394,7 @@ def test_rows_of_weight_zero_and_integer_weights_change_no_diagnosis(loss, rng):
 def test_noise_and_rounding_are_not_reported_at_a_minimum(rng):
     pytest.importorskip("matplotlib")
     ob = wave(rng, l2=1e-3)
-    run = fc.minimize(ob, ob.model.init(seed=0), seed=0)
+    run = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     found = fc.diagnose(ob, run.x, run.history)
     assert found.verdict.kind == "minimum"
     assert "noise" not in dict(found.evidence()) and "e+" not in repr(found).split("verdict")[0]
@@ -426,7 +426,7 @@ def squeezed(model, theta):
 def trained_on(X, y, loss="mse", sizes=(2, 12, 1), l2=0.0, phi="tanh"):
     """Return (ob, theta): an objective with the data X and y, and initial parameters."""
     ob = fc.Objective(fc.MLP(sizes, phi), X, y, loss, l2)
-    return ob, ob.model.init(seed=0)
+    return ob, ob.model.init(rng=0)
 
 
 def made_of_data(rng):
@@ -463,7 +463,7 @@ def made_of_data(rng):
     yield "l2 = {number}", *trained_on(X, y, l2=10.0), None, 10
     yield "the targets have a root mean", *trained_on(X, 50 * y), None, 50 * np.sqrt((y**2).mean())
     thin, at = trained_on(X, np.sin(4 * X[:, 0]), sizes=(2, 1, 1))
-    yield "training has stopped. The", thin, fc.minimize(thin, at, seed=0).x, None, (1.5, np.inf)
+    yield "training has stopped. The", thin, fc.minimize(thin, at, rng=0).x, None, (1.5, np.inf)
 
 
 def made_of_steps(rng):
@@ -473,7 +473,7 @@ def made_of_steps(rng):
     """
     ob = wave(rng)
     X, y, m = ob.X, ob.y.ravel(), ob.model
-    start, fresh = m.init(seed=0), m.init(seed=1)
+    start, fresh = m.init(rng=0), m.init(rng=1)
     top = np.abs(np.linalg.eigvalsh(ob.hessian(start).to_dense())).max()
     yield "the run diverged", ob, np.full(ob.n_params, np.nan), None, 2 / top
     adam = {"loss": [1.0, 3.0, 2.0], "method": "adam", "learning_rate": 5.0}
@@ -498,7 +498,7 @@ def made_of_steps(rng):
     yield "{number}% of the units of a layer are copies", ob, copied, None, (90, 100)
     small, at = trained_on(X, y, sizes=(2, 5, 1), l2=1e-2)
     searches = (
-        fc.find_critical_point(small, small.model.init(seed=seed), index=1) for seed in range(30)
+        fc.find_critical_point(small, small.model.init(rng=seed), index=1) for seed in range(30)
     )
     at = next(found.x for found in searches if found.success)
     lowest = np.linalg.eigvalsh(small.hessian(at).to_dense())[0]
@@ -562,7 +562,7 @@ def test_every_sentence_is_true_of_a_training_made_for_it(rng):
 def test_history_records_its_method_and_survives_pickle(rng):
     ob = wave(rng)
     options = {"learning_rate": 0.02, "momentum": 0.8, "batch_size": 32, "max_iter": 3}
-    run = fc.minimize(ob, ob.model.init(seed=0), "nesterov", **options, verdict=False, seed=0)
+    run = fc.minimize(ob, ob.model.init(rng=0), "nesterov", **options, verdict=False, rng=0)
     for history in (run.history, pickle.loads(pickle.dumps(run.history)), copy.deepcopy(run)):
         steps = run_facts_from_history(history)
         assert (steps.method, steps.rate, steps.momentum, steps.batch) == (
@@ -573,14 +573,14 @@ def test_history_records_its_method_and_survives_pickle(rng):
         )
         assert np.array_equal(steps.losses, run.history["loss"])
     slower = fc.minimize(
-        ob, ob.model.init(seed=0), "sgd", learning_rate=fc.schedules.inverse_time(0.1, 1.0),
+        ob, ob.model.init(rng=0), "sgd", learning_rate=fc.schedules.inverse_time(0.1, 1.0),
         max_iter=4, verdict=False,
     )  # fmt: skip
     assert (
         run_facts_from_history(slower).rate == 0.1 / 5
         and run_facts_from_history(slower).momentum == 0
     )
-    assert fc.minimize(ob, ob.model.init(seed=0), "l-bfgs").history.method == "l-bfgs"
+    assert fc.minimize(ob, ob.model.init(rng=0), "l-bfgs").history.method == "l-bfgs"
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -597,10 +597,10 @@ def test_the_loss_of_the_best_constant_is_the_entropy_of_the_mean_class(weighted
 def test_a_loss_that_is_finite_nowhere_raises(rng):
     """`diagnose` needs a point with a finite loss, at theta or nearer to 0."""
     ob = wave(rng)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     assert np.array_equal(finite_point(ob, theta), theta)
     near = finite_point(ob, np.full_like(theta, np.nan))
-    assert np.array_equal(near, ob.model.init(seed=0))
+    assert np.array_equal(near, ob.model.init(rng=0))
     far = fc.Objective(ob.model, ob.X, np.full(120, 1e300), "mse")
     with pytest.raises(ValueError, match="ob must have a finite loss at theta or at theta = 0"):
         finite_point(far, theta)
@@ -610,7 +610,7 @@ def test_a_loss_that_is_finite_nowhere_raises(rng):
 def test_a_history_without_losses_raises(rng, history):
     ob = wave(rng)
     with pytest.raises((TypeError, ValueError), match="history"):
-        fc.diagnose(ob, ob.model.init(seed=0), history)
+        fc.diagnose(ob, ob.model.init(rng=0), history)
 
 
 def test_objectives_without_rows_raise(rng):
@@ -621,14 +621,14 @@ def test_objectives_without_rows_raise(rng):
         fc.diagnose(lecture_toy(), np.zeros(2))
     stream = fc.StreamedObjective(ob.model, lambda: iter([(ob.X, ob.y)]), loss="mse")
     with pytest.raises(TypeError, match="rows in memory"):
-        fc.diagnose(stream, ob.model.init(seed=0))
+        fc.diagnose(stream, ob.model.init(rng=0))
     with pytest.raises(ValueError, match="theta must have"):
         fc.diagnose(ob, np.zeros(3))
 
 
 def test_diagnose_modifies_nothing_and_is_repeatable(rng):
     ob = wave(rng)
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     before, X = theta.copy(), ob.X.copy()
     first, again = (fc.diagnose(ob, theta, [1.0, 0.9, 0.8]).to_dict() for _ in range(2))
     assert np.array_equal(theta, before) and np.array_equal(X, ob.X)
@@ -640,7 +640,7 @@ def test_diagnose_modifies_nothing_and_is_repeatable(rng):
 def test_a_diagnosis_has_text_json_and_a_plot(rng):
     pytest.importorskip("matplotlib")
     ob = wave(rng)
-    theta = 20 * ob.model.init(seed=0)
+    theta = 20 * ob.model.init(rng=0)
     found = fc.diagnose(ob, theta, [ob.value(theta)] * 5)
     text = repr(found)
     assert found.causes[0].name == "initial weights too large"
@@ -662,7 +662,7 @@ def test_minima_are_not_near_the_saddle_at_zero_weights():
     names = []
     for sizes, l2 in (([10, 1], 3.0), ([10, 8, 1], 1.0), ([10, 8, 1], 3.0)):
         ob = fc.Objective(fc.MLP(sizes), X, y, "mse", l2=l2)
-        run = fc.minimize(ob, seed=0)
+        run = fc.minimize(ob, rng=0)
         assert run.kind == "minimum"
         names.append([cause.name for cause in fc.diagnose(ob, run.x, run.history).causes])
     assert names[0] == [] and names[1] == ["l2 too large"]
@@ -683,7 +683,7 @@ def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
     X = rng.standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([2, 3, 3, 1]), X, X[:, :1] * X[:, 1:], "mse", l2=1e-3)
     with pytest.raises(KeyboardInterrupt):
-        fc.diagnose(ob, ob.model.init(seed=0), compare=True)
+        fc.diagnose(ob, ob.model.init(rng=0), compare=True)
     assert len(begun) == 1 and begun[0].stopped == "interrupted"
 
 
@@ -691,7 +691,7 @@ def test_networks_interrupted_by_ctrl_c_are_not_compared(monkeypatch, rng):
 def test_an_error_in_a_network_that_diagnose_compares_reaches_its_user(monkeypatch, at):
     X = np.linspace(-1, 1, 24).reshape(12, 2)
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], "mse")
-    theta, minimize, calls = ob.model.init(seed=0), facts.minimize, []
+    theta, minimize, calls = ob.model.init(rng=0), facts.minimize, []
 
     def fail(error):
         def run(*args, **options):
@@ -719,7 +719,7 @@ def test_the_advice_of_diagnose_on_runs_cut_short_has_an_effect_in_85_percent():
     for seed in range(10):
         for words in ({"max_iter": 2}, {"max_iter": 20}, {"max_iter": 300}, {"fun_target": 0.1}):
             ob = sine(l2=1e-3 * (seed % 2))
-            run = fc.minimize(ob, ob.model.init(seed=seed), seed=0, **words)
+            run = fc.minimize(ob, ob.model.init(rng=seed), rng=0, **words)
             found = fc.diagnose(ob, run.x, run)
             if found.healthy and found.facts.is_good_fit:
                 assert np.mean((ob.model.predict(run.x, ob.X) - ob.y) ** 2) < 0.1 * ob.y.var()

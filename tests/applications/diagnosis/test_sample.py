@@ -32,16 +32,16 @@ def ob():
 
 @pytest.fixture(scope="module")
 def sample(ob):
-    return fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+    return fc.sample_critical_points(ob, 9, epochs=(10, 100), rng=1)
 
 
 def test_every_point_is_critical_and_has_the_verdict_of_classify(ob, sample):
     assert 4 <= len(sample) <= sample.n_tries == 9
-    scale = np.linalg.norm(ob.gradient(ob.model.init(seed=0)))
+    scale = np.linalg.norm(ob.gradient(ob.model.init(rng=0)))
     for point in sample:
         assert np.linalg.norm(ob.gradient(point.theta)) <= 1e-4 * scale
         assert point.loss == ob.value(point.theta)
-        again = fc.classify(ob, point.theta, seed=0)
+        again = fc.classify(ob, point.theta, rng=0)
         assert point.kind == again.kind != "not_critical"
     assert {"narrower", "descent"} <= {point.source for point in sample}
     assert [p.loss for p in sample] == sorted(p.loss for p in sample)
@@ -55,7 +55,7 @@ def test_samples_are_sequences(sample):
 
 
 def test_a_seed_gives_the_same_points(ob, sample):
-    again = fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+    again = fc.sample_critical_points(ob, 9, epochs=(10, 100), rng=1)
     assert all(np.array_equal(a.theta, b.theta) for a, b in zip(sample, again, strict=True))
 
 
@@ -67,7 +67,7 @@ def test_minima_with_added_units_are_critical_points_of_wider_networks(activatio
     X = rng.standard_normal((60, 2))
     y = X[:, :1] * X[:, 1:] + 0.3 * rng.standard_normal((60, 1))
     wide = fc.Objective(fc.MLP([2, 3, 1], activation=activation), X, y, loss="mse", l2=l2)
-    found = fc.sample_critical_points(wide, 6, sources="narrower", seed=0)
+    found = fc.sample_critical_points(wide, 6, sources="narrower", rng=0)
     assert len(found) >= 3
     narrow = [point for point in found if point.widths[0] < 3 and not point.trivial]
     assert narrow and all(point.kind in ("saddle", "degenerate", "minimum") for point in narrow)
@@ -76,20 +76,20 @@ def test_minima_with_added_units_are_critical_points_of_wider_networks(activatio
 def test_constant_output_points_are_labelled_trivial(ob):
     n = ob.n_params
     assert trivial_point_reason(ob, np.zeros(n)) == "all weights zero"
-    (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
+    (W, b), (V, c) = ob.model.unflatten(ob.model.init(rng=0))
     assert trivial_point_reason(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
     assert trivial_point_reason(ob, ob.model.flatten([(W, b), (V, c)])) is None
     own = SimpleNamespace(model=ob.model)  # without bounds on its outputs
     assert trivial_point_reason(own, ob.model.flatten([(W, b), (0 * V, c)])) is None
     assert trivial_point_reason(own, np.zeros(n)) == "all weights zero"
     zero = fc.Objective(ob.model, ob.X, ob.y, l2=10.0)  # theta = 0 is the only critical point
-    found = fc.sample_critical_points(zero, 2, sources="descent", seed=0)
+    found = fc.sample_critical_points(zero, 2, sources="descent", rng=0)
     assert len(found.trivial) == len(found) == 2 and found.counts() == {}
     assert "and trivial: 2 minimum" in repr(found)
 
 
 def test_sampling_respects_max_time_and_rejects_invalid_options(ob, ticks):
-    quick = fc.sample_critical_points(ob, 1000, sources="descent", max_time=0.2, seed=0)
+    quick = fc.sample_critical_points(ob, 1000, sources="descent", max_time=0.2, rng=0)
     assert quick.n_tries < 1000
     deep = fc.Objective(fc.MLP([3, 4, 4, 2], residual=True), ob.X, ob.y)
     with pytest.raises(ValueError, match="no units can be added"):
@@ -110,7 +110,7 @@ def test_searches_that_exceed_max_time_are_abandoned(options, ticks):
     widths = [20, 12, 3] if "index" in options else [20, 60, 60, 3]
     large = fc.Objective(fc.MLP(widths), X, y, l2=3e-3)
     began = time.perf_counter()
-    left = fc.sample_critical_points(large, 1000, max_time=0.1, seed=0, **options)
+    left = fc.sample_critical_points(large, 1000, max_time=0.1, rng=0, **options)
     assert left.n_tries <= 1 and time.perf_counter() - began <= 0.1 + 5 * ticks
     assert all(point.kind != "undecided" for point in left)
 
@@ -123,7 +123,7 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
         ob.model, X, ob.y[:20], l2=1e-2, **rows
     )
     dense = fc.Objective(ob.model, ob.X[:20], ob.y[:20], l2=1e-2)
-    small, theta = fc.MLP([3, 2, 2]), ob.model.init(seed=0)
+    small, theta = fc.MLP([3, 2, 2]), ob.model.init(rng=0)
     narrow = there.with_model(small).value(theta[:14])
     assert narrow == pytest.approx(dense.with_model(small).value(theta[:14]), rel=1e-13)
     for t in (theta, np.r_[theta[:16], 0 * theta[16:]], 1e-9 * theta, 0 * theta):
@@ -133,7 +133,7 @@ def test_sparse_and_streamed_samples_give_the_same_points(ob, kind):
         and trivial_point_reason(dense, 1e-9 * theta) is not None
     )
     if kind == "sparse":
-        found = fc.sample_critical_points(there, 1, sources="descent", max_iter=3, seed=0)
+        found = fc.sample_critical_points(there, 1, sources="descent", max_iter=3, rng=0)
         assert found.n_tries == 1
 
 
@@ -179,7 +179,7 @@ def test_sampling_an_objective_without_a_network_raises():
 def test_adding_a_unit_does_not_change_the_outputs(split, bias):
     rng = np.random.default_rng(0)
     narrow, wide = (fc.MLP([3, m, 2], "softplus", bias) for m in (4, 6))
-    theta, X = narrow.init(seed=1) + 0.1, rng.standard_normal((9, 3))
+    theta, X = narrow.init(rng=1) + 0.1, rng.standard_normal((9, 3))
     below, above = (list(layer) for layer in narrow.unflatten(theta))
     for _ in range(2):
         _add_unit(below, above, split, 0.3, rng)
@@ -194,7 +194,7 @@ def test_adding_a_unit_does_not_change_the_outputs(split, bias):
 @pytest.mark.parametrize("sizes", [[4, 5, 3], [3, 4, 4, 2]])
 def test_points_of_the_requested_index_are_found_and_proved(sizes):
     net = nets.draw(7, sizes, "tanh", "cross_entropy", N=50, l2=1e-2)
-    found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], seed=2)
+    found = fc.sample_critical_points(net.ob, 12, index=[0, 1, 0, 3], rng=2)
     assert found.n_tries == 12 <= found.n_walks <= 12 * MAX_STARTS_PER_SEARCH
     there = [p for p in found if p.verdict.certified and p.verdict.n_negative == p.requested_index]
     assert len(there) >= 11
@@ -207,7 +207,7 @@ def test_points_of_the_requested_index_are_found_and_proved(sizes):
 
 def test_equivalent_points_count_once():
     net = nets.draw(7, [4, 5, 3], "tanh", "cross_entropy", N=50, l2=1e-2)
-    found = fc.sample_critical_points(net.ob, 8, index=[0, 1], seed=0)
+    found = fc.sample_critical_points(net.ob, 8, index=[0, 1], rng=0)
     rng, copies = np.random.default_rng(0), []
     for point in found.points * 3:
         theta = permute_hidden(net.model, point.theta, 0, rng.permutation(5))
@@ -255,16 +255,16 @@ def test_searches_that_never_begin_cost_nothing(ob):
     that never begin, whose generators would need 2^46 bytes.
     """
     rng = np.random.default_rng(0)
-    found = fc.sample_critical_points(ob, 2**40, max_time=1e-3, seed=rng)
+    found = fc.sample_critical_points(ob, 2**40, max_time=1e-3, rng=rng)
     assert found.n_tries <= 1 and rng.bit_generator.seed_seq.n_children_spawned <= 2
-    run = fc.minimize(ob, n_init=2**40, max_time=1e-3, seed=0, verdict=False)
+    run = fc.minimize(ob, n_init=2**40, max_time=1e-3, rng=0, verdict=False)
     assert 1 <= len(run.starts) <= 64
 
 
 def test_searches_that_do_not_converge_are_counted(ob, monkeypatch):
     lost = lambda ob, theta, **options: SimpleNamespace(x=theta)  # noqa: E731
     monkeypatch.setattr(sampling, "find_critical_point", lost)
-    found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), seed=0)
+    found = fc.sample_critical_points(ob, 2, index=1, epochs=(1, 2), rng=0)
     assert len(found) == 0 and found.n_tries == 2 and found.n_walks == 2 * MAX_STARTS_PER_SEARCH
     assert repr(found).startswith("CriticalPointSample: 0 points from 2 searches by 8 walks")
 
@@ -280,12 +280,12 @@ def test_an_interrupted_sample_returns_its_points_so_far(ob, sample, monkeypatch
 
     monkeypatch.setattr(sampling, "classify", pressed)
     after = 2
-    some = fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+    some = fc.sample_critical_points(ob, 9, epochs=(10, 100), rng=1)
     assert 0 < len(some) < len(whole)
     calls.clear()
     after = 1
     with pytest.raises(KeyboardInterrupt):
-        fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+        fc.sample_critical_points(ob, 9, epochs=(10, 100), rng=1)
 
 
 def test_the_repr_of_a_sample_mentions_only_existing_trivial_points(sample):

@@ -85,7 +85,7 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
             ob, gap = net.objective(X, target), 0.0
             theta = net.theta_
             if alpha != "evidence":  # the fit ends before the minimum
-                theta = fc.minimize(ob, theta, verdict=False, seed=0).x
+                theta = fc.minimize(ob, theta, verdict=False, rng=0).x
                 gap = ob.model.predict(theta, X) - ob.model.predict(net.theta_, X)
             post = fc.laplace(ob, theta)
             squares = np.mean((ob.model.predict(theta, X) - ob.y) ** 2, axis=0)
@@ -323,7 +323,7 @@ def test_most_intervals_that_cover_too_little_come_with_a_warning():
                 ob = fc.Objective(model, X[:n_rows], y[:n_rows], "mse", l2, l2_biases=False)
                 if n_rows < 2 * ob.n_params:
                     continue
-                theta = fc.minimize(ob, seed=0, verdict=False).x
+                theta = fc.minimize(ob, rng=0, verdict=False).x
                 with warnings.catch_warnings(record=True) as seen:
                     warnings.simplefilter("always")
                     post = fc.laplace(ob, theta)

@@ -44,7 +44,7 @@ def problem(loss, weighted, dtype="float64"):
     ob = fc.Objective(
         model, rng.standard_normal((12, 4)), LOSSES[loss](rng), loss, sample_weight=weight
     )
-    return ob, model.init(seed=1), weight
+    return ob, model.init(rng=1), weight
 
 
 def test_equal_samples_are_held_out_together(dtype):

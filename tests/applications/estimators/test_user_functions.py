@@ -94,7 +94,7 @@ def test_a_loss_for_classes_raises(rng):
 
 def test_diagnosis_equals_that_with_kernels():
     one, two = problem("tanh"), problem(TANH)
-    theta = one.model.init(seed=0)
+    theta = one.model.init(rng=0)
     found = [fc.diagnose(ob, theta) for ob in (one, two)]
     assert [row.name for row in found[0].causes] == [row.name for row in found[1].causes]
     saturated = fc.diagnose(two, 30 * theta)
@@ -110,7 +110,7 @@ def test_unsupported_uses_of_user_defined_activations_raise():
             MLPRegressor((3,), bad).fit([[0.0], [1.0]], [0.0, 1.0])
     model = fc.MLP([2, 3, 3, 1], ["tanh", TANH])
     with pytest.raises(ValueError, match="which has no torch module"):
-        fc.to_torch(model, model.init(seed=0))
+        fc.to_torch(model, model.init(rng=0))
 
 
 @pytest.mark.parametrize("layers", [(5,), (5, 4)])

@@ -22,7 +22,7 @@ def rows_alone_permuted(d):
     """
     rng = np.random.default_rng(0)
     ob = fc.Objective(fc.MLP([3, 4, 2]), rng.standard_normal((9, 3)), rng.integers(0, 2, 9))
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     (W, b), last = ob.model.unflatten(theta)
     other = ob.model.flatten([(W[::-1], b[::-1]), last])
     values, others = (np.linalg.eigvalsh(ob.hessian(t).to_dense()) for t in (theta, other))
@@ -236,8 +236,8 @@ def two_iterations(d):
     """Return the numbers of `newton_steps` with two iterations of each method instead of 200."""
     minimize = fc.minimize
 
-    def short(*args, max_iter, seed):
-        return minimize(*args, max_iter=2, seed=seed)
+    def short(*args, max_iter, rng):
+        return minimize(*args, max_iter=2, rng=rng)
 
     return vary("newton_steps", {"minimize": short}, size(d))
 

@@ -83,15 +83,15 @@ def test_plain_tick_labels_leave_chosen_labels_and_linear_axes():
 
 
 def test_densities_and_spectra_are_drawn_on_the_given_axes():
-    H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
-    found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()
+    H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), rng=0)
+    found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, rng=0), new_axes()
     assert found.plot(ax=ax) is ax and len(ax.lines) == 2  # the density and the line at 0
     assert not ax.collections, "one probe has no band"
     assert np.array_equal(ax.lines[0].get_ydata(), found.density)
 
 
 def test_spectrum_plot_shows_extreme_eigenvalues_of_a_large_matrix(monkeypatch):
-    H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 60), seed=0)
+    H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 60), rng=0)
     dense = spectrum.extreme_eigenpairs(H, 2, 0).values
     monkeypatch.setattr(spectrum, "PLOT_DENSE_MAX_N", 10)
     assert np.allclose(spectrum.extreme_eigenpairs(H, 2, 0).values, dense, atol=1e-6)
@@ -196,7 +196,7 @@ SPECTRA = {
 
 
 def density(values, axis="log"):
-    return fc.spectral_density(np.diag(values), n_probes=3, n_steps=20, axis=axis, seed=0)
+    return fc.spectral_density(np.diag(values), n_probes=3, n_steps=20, axis=axis, rng=0)
 
 
 def decades(ax, *values):

@@ -22,12 +22,12 @@ def net():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
     ob = fc.Objective(fc.MLP([4, 5, 3]), X, y, loss="cross_entropy", l2=1e-2)
-    return ob, fc.minimize(ob, ob.model.init(seed=0), "newton-cg", seed=0).x
+    return ob, fc.minimize(ob, ob.model.init(rng=0), "newton-cg", rng=0).x
 
 
 def test_a_spectrum_shows_density_error_band_and_eigenvalues(net):
     ob, theta = net
-    shown = fc.SpectrumDisplay.from_objective(ob, theta, k=3, n_probes=3, n_steps=8, seed=0)
+    shown = fc.SpectrumDisplay.from_objective(ob, theta, k=3, n_probes=3, n_steps=8, rng=0)
     exact = fc.eigvalsh(ob.hessian(theta))
     assert np.allclose(shown.eigenvalues, [*exact[:3], *exact[-3:]], atol=1e-5)
     ax = shown.ax_
@@ -42,7 +42,7 @@ def test_a_spectrum_shows_density_error_band_and_eigenvalues(net):
 
 def test_error_bands_always_show_two_standard_errors(net):
     ob, theta = net
-    density = fc.spectral_density(ob.hessian(theta), n_probes=3, n_steps=10, seed=0)
+    density = fc.spectral_density(ob.hessian(theta), n_probes=3, n_steps=10, rng=0)
     for ax in (density.plot(), fc.SpectrumDisplay(density).plot().ax_):
         names = ax.get_legend_handles_labels()[1]
         assert sum("2 standard errors" in name for name in names) == 1
@@ -53,7 +53,7 @@ def test_error_bands_always_show_two_standard_errors(net):
 @pytest.mark.parametrize("axis", ["linear", "log"])
 def test_densities_are_restricted_to_proved_bounds_without_loss_of_mass(axis):
     H = np.diag(np.concatenate([np.full(30, 0.5), np.linspace(0.6, 3.0, 20)]))
-    density = fc.spectral_density(H, n_probes=4, n_steps=30, axis=axis, seed=0)
+    density = fc.spectral_density(H, n_probes=4, n_steps=30, axis=axis, rng=0)
     assert density.grid[0] < 0.5
     inside = reflect_density_at_bounds(density, 0.5, 3.0)
     assert inside.grid[0] == pytest.approx(0.5) and inside.grid[-1] == pytest.approx(3.0)
@@ -65,10 +65,10 @@ def test_densities_are_restricted_to_proved_bounds_without_loss_of_mass(axis):
 
 def test_losses_of_a_slice_are_those_at_its_points(net):
     ob, theta = net
-    shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=5, radius=0.5, seed=3)
+    shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=5, radius=0.5, rng=3)
     assert shown.losses[2] == ob.value(theta) and shown.losses.shape == (5,)
     assert shown.losses[4] == ob.value(theta + 0.5 * shown.directions[0])
-    plane = fc.LandscapeDisplay.from_objective(ob, theta, n_dims=2, n_grid=3, seed=3)
+    plane = fc.LandscapeDisplay.from_objective(ob, theta, n_dims=2, n_grid=3, rng=3)
     first, second = plane.directions
     assert plane.losses[0, 2] == ob.value(theta + first - second)
     assert plane.losses[2, 1] == ob.value(theta + 0 * first + second)
@@ -97,7 +97,7 @@ def test_eigenvector_slices_follow_the_extreme_eigenvectors(net):
 
 def test_the_error_of_the_taylor_polynomial_is_of_third_order(net):
     ob, theta = net
-    shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=9, radius=0.01, seed=0)
+    shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=9, radius=0.01, rng=0)
     error = np.abs(shown.taylor - shown.losses)
     assert 0.1 * error[0] <= error[2] <= 0.16 * error[0]  # the error is cubic in the distance
     names = shown.ax_.get_legend_handles_labels()[1]
@@ -132,7 +132,7 @@ def test_an_inertia_is_drawn_as_three_fractions():
 
 def test_convergence_curves_show_the_history(net):
     ob, _ = net
-    runs = {m: fc.minimize(ob, ob.model.init(seed=1), m, seed=0) for m in ("newton-cg", "l-bfgs")}
+    runs = {m: fc.minimize(ob, ob.model.init(rng=1), m, rng=0) for m in ("newton-cg", "l-bfgs")}
     shown = fc.ConvergenceDisplay.from_results(runs, x="iteration", above=0.1)
     x, y = shown.curves["l-bfgs"]
     assert np.array_equal(y, np.asarray(runs["l-bfgs"].history["loss"]) - 0.1)
@@ -228,9 +228,9 @@ def test_displays_from_an_estimator_use_its_training_objective(fitted):
 
     search = SimpleNamespace(best_estimator_=pipeline)
     for estimator, rows in ((pipeline, X), (est, inner), (search, X)):
-        shown = fc.SpectrumDisplay.from_estimator(estimator, rows, y, k=1, n_steps=10, seed=0)
+        shown = fc.SpectrumDisplay.from_estimator(estimator, rows, y, k=1, n_steps=10, rng=0)
         assert np.allclose(shown.eigenvalues, exact[[0, -1]], atol=1e-8)
-        slices = fc.LandscapeDisplay.from_estimator(estimator, rows, y, n_grid=5, seed=0)
+        slices = fc.LandscapeDisplay.from_estimator(estimator, rows, y, n_grid=5, rng=0)
         assert slices.losses[2] == ob.value(est.theta_)
     ax = shown.figure_.add_subplot()
     shown = fc.ConvergenceDisplay.from_estimator(pipeline, ax=ax)

@@ -22,7 +22,7 @@ AT = np.array([3.0, 4.0])
 
 
 def test_slices_support_user_defined_losses():
-    shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, seed=0)
+    shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, rng=0)
     assert shown.losses.shape == (5,) and shown.losses[2] == BOWL.value(AT)
     if shown.taylor is not None:
         assert np.allclose(shown.taylor, shown.losses)
@@ -35,10 +35,10 @@ def test_slices_support_user_defined_losses():
 
 
 def test_slices_draw_losses_on_a_logarithmic_axis():
-    shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, seed=0)
+    shown = LandscapeDisplay.from_objective(BOWL, AT, n_grid=5, radius=0.5, rng=0)
     assert shown.plot(log=True).ax_.get_yscale() == "log"
     assert shown.plot().ax_.get_yscale() == "linear"
-    through = LandscapeDisplay.from_objective(BOWL, 0 * AT, n_grid=5, radius=0.5, seed=0)
+    through = LandscapeDisplay.from_objective(BOWL, 0 * AT, n_grid=5, radius=0.5, rng=0)
     assert through.plot(log=True).ax_.get_yscale() == "linear", "the loss is 0 at its minimum"
 
 
@@ -90,13 +90,13 @@ def test_random_slices_show_the_saddle_at_the_origin(seed):
     """
     at = np.zeros(2)
     shown = LandscapeDisplay.from_objective(
-        saddle(), at, n_dims=2, n_grid=21, seed=seed, directions="random"
+        saddle(), at, n_dims=2, n_grid=21, rng=seed, directions="random"
     )
     u, w = (v / np.linalg.norm(v) for v in shown.directions)
     assert abs(u @ w) <= 0.75**0.5, "30 degrees"
     middle = shown.losses[10, 10]
     assert shown.losses.min() < middle < shown.losses.max()
-    line = LandscapeDisplay.slice(saddle(), at, n_grid=5, seed=seed, directions="random")
+    line = LandscapeDisplay.slice(saddle(), at, n_grid=5, rng=seed, directions="random")
     assert line.directions.all() and np.ptp(line.losses) > 0
 
 
@@ -120,11 +120,11 @@ def test_two_random_directions_span_a_plane(seed):
     """Two random directions are linearly independent, even for units of one weight, for which only
     the sign is random.
     """
-    plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed, directions="random")
+    plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, rng=seed, directions="random")
     assert np.allclose(abs(plane.directions), [AT, AT], rtol=1e-12)
     assert np.linalg.matrix_rank(plane.directions) == 2
     thin = LandscapeDisplay.slice(
-        saddle(), [1e-3, 1.0], n_dims=2, n_grid=3, seed=seed, directions="random"
+        saddle(), [1e-3, 1.0], n_dims=2, n_grid=3, rng=seed, directions="random"
     )
     assert abs(np.linalg.det(thin.directions)) == pytest.approx(2e-3), "the best there is"
 
@@ -146,7 +146,7 @@ def test_the_default_slice_shows_the_descent_from_a_saddle():
     bare = LandscapeDisplay.slice(bowl, AT, n_grid=3)
     same = LandscapeDisplay.slice(bowl, AT, directions="random", n_grid=3)
     assert np.array_equal(bare.directions, same.directions) and "random" in bare.names[0]
-    other = LandscapeDisplay.slice(bowl, AT, n_grid=3, seed=1)
+    other = LandscapeDisplay.slice(bowl, AT, n_grid=3, rng=1)
     assert not np.array_equal(other.directions, bare.directions)
 
 

@@ -26,13 +26,13 @@ def objects():
     attributes.
     """
     ob = objectives()[0]
-    theta = ob.model.init(seed=0) / 4
+    theta = ob.model.init(rng=0) / 4
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return reachable(
             [
                 fc.diagnose(ob, theta),
-                fc.sample_critical_points(ob, 2, seed=0),
+                fc.sample_critical_points(ob, 2, rng=0),
                 fc.SpectrumDisplay(fc.spectral_density(ob.hessian(theta))),
                 fc.LandscapeDisplay.from_objective(ob, theta),
                 fc.ConvergenceDisplay({"run": ([0, 1], [1.0, 0.5])}),

@@ -20,7 +20,7 @@ from fastcurv.spectrum.results import Eigenpairs, Estimate
 X = np.random.default_rng(0).standard_normal((20, 3))
 Y = np.arange(20) % 2
 MODEL = fc.MLP([3, 4, 2], activation=["tanh"])
-THETA = MODEL.init(seed=0)
+THETA = MODEL.init(rng=0)
 OB = fc.Objective(MODEL, X, Y, loss="cross_entropy")
 H = OB.hessian(THETA)
 
@@ -48,7 +48,7 @@ def check_inferred_types() -> None:
     assert_type(fc.StreamedObjective(MODEL, X, Y), fc.StreamedObjective)
     assert_type(H, Curvature)
     assert_type(fc.eigsh(H, 2, "SA"), Eigenpairs)
-    assert_type(fc.trace(H, 10, seed=0), Estimate)
+    assert_type(fc.trace(H, 10, rng=0), Estimate)
     assert_type(fc.spectral_density(H, 2, 5), SpectralDensity)
     assert_type(fc.classify(OB, THETA).kind, str)
     assert_type(fc.MLPClassifier(max_iter=400).fit(X, Y), fc.MLPClassifier)
@@ -89,7 +89,7 @@ REFUSED: list[Callable[[], object]] = [
     lambda: fc.minimize(OB, THETA, validation=X),  # type: ignore[arg-type]
     lambda: fc.find_critical_point(THETA, OB),  # type: ignore[arg-type]
     lambda: fc.find_critical_point(OB, THETA, "newton"),  # type: ignore[arg-type]
-    lambda: fc.find_critical_point(OB, THETA, seed=0),  # type: ignore[call-arg]
+    lambda: fc.find_critical_point(OB, THETA, rng=0),  # type: ignore[call-arg]
     lambda: fc.escape(THETA, OB),  # type: ignore[arg-type]
     lambda: fc.MLPClassifier(solver="nadam").fit(X, Y),  # type: ignore[arg-type]
     lambda: fc.MLPRegressor(activation="swish").fit(X, Y),  # type: ignore[arg-type]

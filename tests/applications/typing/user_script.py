@@ -35,7 +35,7 @@ def a_problem() -> tuple[fc.Objective, Floats]:
     X, y = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
     model = fc.MLP([3, 4, 2], activation="tanh", bias=True, dtype="float64")
     objective = fc.Objective(model, X, y, loss="cross_entropy", l2=1e-2, n_threads=1)
-    theta: Floats = model.init(seed=0, scheme="auto")
+    theta: Floats = model.init(rng=0, scheme="auto")
     layers = model.unflatten(theta)
     assert np.array_equal(model.flatten(layers), theta)
     logits: Floats = model.predict(theta, X)
@@ -75,33 +75,33 @@ def products(objective: fc.Objective, theta: Floats) -> LinearOperator[Any]:
 
 
 def spectrum(H: LinearOperator[Any]) -> None:
-    pairs = fc.eigsh(H, k=3, which="LM", tol=1e-6, seed=0)
+    pairs = fc.eigsh(H, k=3, which="LM", tol=1e-6, rng=0)
     w, V = fc.eigsh(np.diag([1.0, 2.0, 5.0]), 2, "LA")
     least: float = float(pairs.residuals.max())
     assert w.shape == (2,) and V.shape == (3, 2) and pairs.converged.all() and least < 1
     values: Floats = fc.eigvalsh(H)
     n_positive, n_negative, n_zero = fc.inertia(H)
     assert n_positive + n_negative + n_zero == len(values)
-    density = fc.spectral_density(H, n_probes=2, n_steps=10, seed=np.random.default_rng(0))
+    density = fc.spectral_density(H, n_probes=2, n_steps=10, rng=np.random.default_rng(0))
     peak: float = float(density.density.max())
-    estimate = fc.trace(H, n_probes=60, seed=0)
+    estimate = fc.trace(H, n_probes=60, rng=0)
     total: float = float(estimate)
-    diagonal = fc.diagonal(H, n_probes=60, seed=0).estimate
-    size = float(fc.frobenius_norm(H, n_probes=60, seed=0))
+    diagonal = fc.diagonal(H, n_probes=60, rng=0).estimate
+    size = float(fc.frobenius_norm(H, n_probes=60, rng=0))
     assert peak > 0 and np.isclose(total, values.sum()) and np.isclose(np.sum(diagonal), total)
     assert size > 0
-    run = fc.spectrum.Krylov(H, "shared", seed=0)
+    run = fc.spectrum.Krylov(H, "shared", rng=0)
     assert run.eigsh(1, "LA").krylov_name == "shared" and run.n_products > 0
 
 
 def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
-    found = fc.minimize(objective, theta, "trust-region", max_iter=200, seed=0)
+    found = fc.minimize(objective, theta, "trust-region", max_iter=200, rng=0)
     x: Floats = found.x
     at_the_end = found.report  # type checkers infer a verdict or None
     assert at_the_end is not None and at_the_end.certified and found.fun < 2.0 and found.nit > 0
     losses: Floats = found.history["loss"]
     assert found.kind == "minimum" and losses[-1] <= losses[0] and found.message.endswith(".")
-    report = fc.classify(objective, x, seed=0)
+    report = fc.classify(objective, x, rng=0)
     words: str = report.reason
     proved: bool = report.certified
     assert report.kind == "minimum" and proved and words and report.gradient_norm >= 0
@@ -136,7 +136,7 @@ def steps(objective: fc.Objective, theta: Floats, x: Floats) -> None:
         learning_rate=fc.schedules.power(0.1, 0.7),
         batch_size=8,
         max_iter=2,
-        seed=0,
+        rng=0,
     )
     assert len(trained.history["loss"]) > 1
     from scipy.optimize import minimize
@@ -159,12 +159,12 @@ def symmetries(objective: fc.Objective, theta: Floats) -> None:
     model = objective.model
     swapped = fc.structure.permute_hidden(model, theta, 0, [1, 0, 2, 3])
     assert np.allclose(fc.structure.nearest_copy(model, theta, swapped), theta)
-    low, high = fc.spectrum.Tracker(objective, seed=0)(theta).values
+    low, high = fc.spectrum.Tracker(objective, rng=0)(theta).values
     assert low < high
     flipped = fc.structure.flip_tanh(model, theta, 0, [0])
     assert np.isclose(objective.value(swapped), objective.value(flipped))
     relu = fc.MLP([3, 4, 2], activation="relu")
-    assert fc.structure.rescale_relu(relu, relu.init(seed=0), 0, 1, 2.0).shape == (relu.n_params,)
+    assert fc.structure.rescale_relu(relu, relu.init(rng=0), 0, 1, 2.0).shape == (relu.n_params,)
 
 
 def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
@@ -212,16 +212,16 @@ def rows(objective: fc.Objective, x: Floats) -> None:
     assert post.in_domain(objective.X).all()
     assert fc.next_rows(objective, x, objective.X, 1).variance.shape == (2,)
     assert np.isfinite(post.log_evidence) and post.predict_proba(objective.X[:2]).shape[0] == 2
-    path = fc.regularization_path(objective, [0.3, 0.1], seed=0)
+    path = fc.regularization_path(objective, [0.3, 0.1], rng=0)
     assert len(path.l2s) == 2
 
 
 def pictures(objective: fc.Objective, x: Floats) -> None:
     H = objective.hessian(x)
-    fc.SpectrumDisplay.from_operator(H, k=2, n_probes=2, n_steps=5, seed=0).plot()
-    fc.LandscapeDisplay.from_objective(objective, x, n_grid=3, seed=0).plot()
+    fc.SpectrumDisplay.from_operator(H, k=2, n_probes=2, n_steps=5, rng=0).plot()
+    fc.LandscapeDisplay.from_objective(objective, x, n_grid=3, rng=0).plot()
     fc.ConvergenceDisplay.from_results({"run": fc.minimize(objective, x, max_iter=2)}).plot()
-    sample = fc.sample_critical_points(objective, 2, max_iter=10, seed=0)
+    sample = fc.sample_critical_points(objective, 2, max_iter=10, rng=0)
     fc.MinimumRatioDisplay.from_points(sample).plot()
 
 

@@ -101,7 +101,7 @@ def fitted(rng, curvature="ggn", **how):
     x = np.linspace(-2, 2, 60)[:, None]
     y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(60)
     ob = fc.Objective(fc.MLP([1, 4, 1]), x, y, loss="mse", l2=1e-4, **how)
-    theta = fc.minimize(ob, n_init=4, seed=0).x
+    theta = fc.minimize(ob, n_init=4, rng=0).x
     return ob, theta, fc.laplace(ob, theta, curvature)
 
 
@@ -120,7 +120,7 @@ def test_covariance_is_the_inverse_of_the_curvature(rng):
         assert abs(post.n_effective - gamma) <= 1e-9 * gamma
         data = np.sum((ob.model.predict(theta, ob.X) - ob.y) ** 2)
         assert np.isclose(post.noise_std**2, data / (60 - gamma), rtol=1e-9)
-        draws = (post.sample(4000, seed=1) - theta) @ np.linalg.cholesky(precision)
+        draws = (post.sample(4000, rng=1) - theta) @ np.linalg.cholesky(precision)
         assert np.abs(draws.T @ draws / 4000 - np.eye(13)).max() <= 6 / np.sqrt(4000)
         assert post.decrement <= 1e-6
     slope = ob.gradient(theta + 0.01)
@@ -138,7 +138,7 @@ def test_biases_of_saturated_units_are_fixed(rng):
     X = rng.standard_normal((40, 2))
     y = np.sin(X[:, 0]) + 0.2 * rng.standard_normal(40)
     small = fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.01, l2_biases=False)
-    theta = fc.minimize(small, seed=0).x
+    theta = fc.minimize(small, rng=0).x
     known = fc.laplace(small, theta)
     (W, b), (V, c) = small.model.unflatten(theta)
     for bias in (12.0, 120.0, 1e4):
@@ -158,7 +158,7 @@ def test_biases_of_saturated_units_are_fixed(rng):
 def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     X, Y = rng.standard_normal((40, 3)), rng.standard_normal((40, 2))
     ob = fc.Objective(fc.MLP([3, 4, 2]), X, Y, loss="mse", l2=0.01)
-    post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
+    post = fc.laplace(ob, fc.minimize(ob, rng=0).x)
     whole = post.std(X)
     monkeypatch.setattr(
         "fastcurv.applications.uncertainty.laplace.PREDICTION_JACOBIAN_BLOCK_ENTRIES", 100
@@ -181,7 +181,7 @@ def test_single_samples_have_the_deviations_of_the_whole_set(rng):
         model = fc.MLP(sizes, **how)
         y = rng.standard_normal((30, sizes[-1]))
         ob = fc.Objective(model, X.astype(model.dtype), y.astype(model.dtype), "mse", 0.1)
-        post = fc.laplace(ob, model.init(seed=0))
+        post = fc.laplace(ob, model.init(rng=0))
         for n_rows in (1, 3, 7):
             parts = [post.std(X[i : i + n_rows]) for i in range(0, 30, n_rows)]
             assert np.allclose(np.concatenate(parts), post.std(X), rtol=1e-12, atol=0)
@@ -201,7 +201,7 @@ def test_directions_without_effect_count_as_undetermined(rng):
     assert "held" in large.summary() and "held" not in small.summary()
     X, y = rng.standard_normal((50, 2)), np.arange(50) % 3
     classes = fc.Objective(fc.MLP([2, 3]), X, y, l2=0.1, l2_biases=False)
-    assert fc.laplace(classes, fc.minimize(classes, seed=0).x).n_undetermined == 1
+    assert fc.laplace(classes, fc.minimize(classes, rng=0).x).n_undetermined == 1
 
 
 def test_probabilities_are_means_over_the_posterior(rng):
@@ -212,8 +212,8 @@ def test_probabilities_are_means_over_the_posterior(rng):
         ("binary_cross_entropy", 2, np.c_[y > 0, y > 1].astype(float)),
     ):
         ob = fc.Objective(fc.MLP([2, d]), X, labels, loss, l2=0.05)
-        post = fc.laplace(ob, fc.minimize(ob, seed=0).x)
-        draws, far = post.sample(3000, seed=2), 3 * X[:5]
+        post = fc.laplace(ob, fc.minimize(ob, rng=0).x)
+        draws, far = post.sample(3000, rng=2), 3 * X[:5]
         z = np.stack([far @ W.T + b for t in draws for W, b in ob.model.unflatten(t)])
         p = np.exp(z - logsumexp(z, -1, keepdims=True)) if d == 3 else expit(z)
         found = post.predict_proba(far)
@@ -263,7 +263,7 @@ def test_the_posterior_does_not_depend_on_dtype_threads_or_sparsity(rng):
 def test_objectives_without_a_posterior_are_rejected(rng):
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
     model = fc.MLP([2, 3, 1])
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
 
     def refused(message, ob, at=theta, *how, **more):
         with pytest.raises(ValueError, match=message):
@@ -285,7 +285,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
         f"positive definite Hessian, got a smallest eigenvalue of {least:.6g}", ob, theta, "hessian"
     )
     wide = fc.MLP([2, 30, 1])
-    refused("Use an objective with l2 > 0", fc.Objective(wide, X, y, "mse"), wide.init(seed=0))
+    refused("Use an objective with l2 > 0", fc.Objective(wide, X, y, "mse"), wide.init(rng=0))
     relu = fc.MLP([2, 3, 1], activation="relu", bias=False)
     at_kink = np.zeros(relu.n_params)
     refused(
@@ -293,7 +293,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     )
     assert fc.laplace(fc.Objective(relu, X, y, "mse", 1e-2), at_kink).n_effective == 0
     normed = fc.MLP([2, 3, 1], batch_norm=True)
-    refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(seed=0))
+    refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(rng=0))
     streamed = fc.StreamedObjective(model, lambda: iter([(X, y)]), loss="mse")
     refused("ob must have its rows in memory", streamed)
 
@@ -330,7 +330,7 @@ def test_few_samples_per_parameter_warn(rng):
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1)
     with pytest.warns(UserWarning, match="1.538 rows for each parameter, 20 for 13") as seen:
-        post = fc.laplace(ob, ob.model.init(seed=0))
+        post = fc.laplace(ob, ob.model.init(rng=0))
     assert seen[0].filename == __file__
     assert "1.538 for each parameter" in post.summary() and "caution" in post.summary()
     with warnings.catch_warnings():
@@ -346,7 +346,7 @@ def test_effective_parameters_of_the_hessian_are_leverages():
     X = rng.standard_normal((60, 2))
     y = np.sin(X[:, 0]) + 0.2 * rng.standard_normal(60)
     ob = fc.Objective(fc.MLP([2, 4, 1]), X, y, "mse", l2=0.01)
-    theta = fc.minimize(ob, seed=0).x
+    theta = fc.minimize(ob, rng=0).x
     post, H = fc.laplace(ob, theta, "hessian"), ob.hessian(theta).to_dense()
     leverages = fc.leave_one_out(ob, theta).hat_matrix_diag.sum()
     assert np.trace(np.linalg.solve(H, H - 0.01 * np.eye(17))) < 0 < leverages < 17
@@ -364,7 +364,7 @@ def test_many_effective_parameters_warn_where_the_noise_is_estimated(rng):
     y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(60)
     model, line = fc.MLP([2, 5, 1]), fc.MLP([2, 1])
     loose, strict = (fc.Objective(model, X, y, "mse", l2) for l2 in (1e-5, 0.3))
-    theta = fc.minimize(loose, model.init(seed=0), seed=0, verdict=False).x
+    theta = fc.minimize(loose, model.init(rng=0), rng=0, verdict=False).x
     with pytest.warns(UserWarning, match="effective parameters for 60 targets. With more") as seen:
         fc.laplace(loose, theta)
     assert seen[0].filename == __file__
@@ -398,7 +398,7 @@ def test_a_posterior_has_a_summary_and_a_plot(rng):
     at = band[np.isclose(band[:, 0], x[0])][:, 1]
     assert np.isclose(np.ptp(at), 2 * half, rtol=1e-9)
     two = fc.Objective(fc.MLP([2, 2]), rng.standard_normal((9, 2)), np.arange(9) % 2, l2=0.1)
-    ax = fc.laplace(two, two.model.init(seed=0)).plot(output=1)
+    ax = fc.laplace(two, two.model.init(rng=0)).plot(output=1)
     assert ax.get_ylabel() == "output 1" and len(ax.collections) == 1
     with pytest.raises(ValueError, match="output must be an int from 0 to 0, got 1"):
         post.plot(output=1)
@@ -412,7 +412,7 @@ def test_standard_deviations_match_markov_chains(rng):
     x = np.linspace(-2, 2, 400)[:, None]
     y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(400)
     ob = fc.Objective(fc.MLP([1, 3, 1]), x, y, loss="mse", l2=1e-4)
-    theta = fc.minimize(ob, n_init=8, seed=0).x
+    theta = fc.minimize(ob, n_init=8, rng=0).x
     post = fc.laplace(ob, theta, "hessian", noise_std=0.1)
     factor, at = 400 / (2 * 0.01), np.array([[-2.5], [-1.0], [0.0], [1.3], [2.5]])
 
@@ -451,7 +451,7 @@ def test_standard_deviations_and_evidence_match_laplace_torch(rng, request):
     classes = np.arange(50) % 3
     for loss, y, d in (("mse", Y, 2), ("cross_entropy", classes, 3)):
         ob = fc.Objective(fc.MLP([3, 4, d]), X, y, loss=loss, l2=0.02)
-        theta = fc.minimize(ob, seed=0).x
+        theta = fc.minimize(ob, rng=0).x
         post = fc.laplace(ob, theta, "ggn", 0.5 if d == 2 else None)
         net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, d))
         torch.nn.utils.vector_to_parameters(torch.tensor(theta), net.parameters())
@@ -480,7 +480,7 @@ def test_dispersion_and_errors_of_gamma_are_those_of_statsmodels(rng):
     y = rng.gamma(4.0, mean / 4)
     weight = rng.integers(0, 3, 200).astype(float)
     ob = fc.Objective(fc.MLP([2, 1]), X, y[:, None], "gamma", sample_weight=weight)
-    post = fc.laplace(ob, fc.minimize(ob, gradient_tol=1e-12, seed=0).x)
+    post = fc.laplace(ob, fc.minimize(ob, gradient_tol=1e-12, rng=0).x)
     link = sm.families.links.Log()
     model = sm.GLM(y, sm.add_constant(X), sm.families.Gamma(link), freq_weights=weight)
     assert np.isclose(post.dispersion, model.fit().scale, rtol=1e-8)

@@ -18,7 +18,7 @@ from ... import nets
 def fitted(seed, sizes=(3, 4, 1), loss="mse", N=40, l2=0.02, **more):
     """Return the objective of a small network and theta at a minimum of its loss."""
     net = nets.draw(seed, list(sizes), "tanh", loss, N=N, l2=l2, **more)
-    run = fc.minimize(net.ob, net.theta, seed=0)
+    run = fc.minimize(net.ob, net.theta, rng=0)
     assert run.kind == "minimum"
     return net.ob, run.x
 
@@ -183,10 +183,10 @@ def test_samples_of_weight_zero_do_not_move_the_minimum():
     """
     net = nets.draw(4, [3, 2, 1], N=12, l2=0.05, dtype="float32")
     ob = net.objective(sample_weight=np.repeat([0.0, 1.0], 6))
-    theta = fc.minimize(ob, net.theta, seed=0).x
+    theta = fc.minimize(ob, net.theta, rng=0).x
     out = fc.leave_one_out(ob, theta, exact=True)
     wide = ob.astype("float64")
-    minimum = fc.minimize(wide, theta.astype(float), gradient_tol=1e-14, seed=0).x
+    minimum = fc.minimize(wide, theta.astype(float), gradient_tol=1e-14, rng=0).x
     assert np.abs(out.predictions - wide.model.predict(minimum, ob.X))[:6].max() <= 1e-9
     assert out.in_same_basin[:6].all() and np.array_equal(
         out.output_changes(ob.X)[:, 0, :6], np.zeros((12, 6))
@@ -197,7 +197,7 @@ def test_samples_of_weight_zero_change_nothing_when_left_out(rng):
     weight = (np.arange(40) % 4 != 0).astype(float)
     net = nets.draw(2, [3, 3, 1], "tanh", N=40, l2=0.05)
     ob = net.objective(sample_weight=weight)
-    theta = fc.minimize(ob, net.theta, seed=0).x
+    theta = fc.minimize(ob, net.theta, rng=0).x
     for exact in (False, True):
         out = fc.leave_one_out(ob, theta, exact=exact)
         idle = weight == 0
@@ -218,7 +218,7 @@ def test_leave_one_out_rejects_points_that_are_not_minima():
     norm = fc.Objective(fc.MLP([2, 3, 1], batch_norm=True), np.eye(2), np.ones(2), loss="mse")
     stream = fc.StreamedObjective(ob.model, ob.X, ob.y, loss="mse")
     unseen = fc.Objective(fc.MLP([2, 3]), np.eye(2), [0, 1], l2=0.1, l2_biases=False)
-    unseen_theta = fc.minimize(unseen, seed=0, verdict=False).x
+    unseen_theta = fc.minimize(unseen, rng=0, verdict=False).x
     cases = [
         (unseen, unseen_theta, "got a loss without a minimum: no sample has class 2"),
         (toy, np.zeros(2), "got 1 of 2 eigenvalues that are not positive, the smallest -2"),
@@ -226,7 +226,7 @@ def test_leave_one_out_rejects_points_that_are_not_minima():
         (free, free_theta, "Use fastcurv.minimize to find one, with l2_biases=True if"),
         (huge, huge_theta, "ob must have a finite value at theta, got inf"),
         (relu, np.zeros(13), "theta must have no pre-activation at a kink, got"),
-        (norm, norm.model.init(seed=0), "without batch normalisation"),
+        (norm, norm.model.init(rng=0), "without batch normalisation"),
         (stream, theta, "must have its rows in memory"),
     ]
     for call in (fc.leave_one_out, lambda ob, theta: fc.influence(ob, theta, ob.X)):
@@ -256,7 +256,7 @@ def test_samples_required_for_a_minimum_are_reported(rng):
         (fc.Objective(fc.MLP([1, 1]), x, wrong.astype(float), "binary_cross_entropy"), 3),
         (fc.Objective(fc.MLP([2, 1]), X, counts, "poisson", **free), 5),
     ):
-        theta = fc.minimize(ob, seed=0).x
+        theta = fc.minimize(ob, rng=0).x
         for exact in (False, True):
             with pytest.warns(UserWarning, match=f"no minimum without row {row}: ") as seen:
                 out = fc.leave_one_out(ob, theta, exact=exact)
@@ -270,7 +270,7 @@ def test_samples_required_for_a_minimum_are_reported(rng):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             kept = fc.Objective(ob.model, ob.X, ob.y, ob.loss, l2=0.1)
-            out = fc.leave_one_out(kept, fc.minimize(kept, seed=0).x)
+            out = fc.leave_one_out(kept, fc.minimize(kept, rng=0).x)
         assert not len(out.rows_without_minimum)
 
 
@@ -585,7 +585,7 @@ def test_minima_found_by_other_searches_are_bitwise_identical(monkeypatch):
     number of threads.
     """
     net = nets.draw(4, [3, 1, 5], N=2, l2=0.005, l2_biases=False)
-    theta, calls, found = fc.minimize(net.ob, seed=0).x, [], []
+    theta, calls, found = fc.minimize(net.ob, rng=0).x, [], []
     search = without_rows._minimum_by_newton
     monkeypatch.setattr(
         without_rows, "_minimum_by_newton", lambda *a: calls.append(a) or search(*a)
@@ -622,9 +622,9 @@ def test_a_result_has_text_html_and_a_plot():
 
 def test_float32_networks_are_refitted_in_float64():
     net = nets.draw(4, [3, 4, 1], "tanh", N=40, l2=0.05, dtype="float32")
-    theta = fc.minimize(net.ob, net.theta, seed=0).x
+    theta = fc.minimize(net.ob, net.theta, rng=0).x
     out = fc.leave_one_out(net.ob, theta)
     wide = net.ob.astype("float64")
-    better = fc.minimize(wide, theta.astype(float), seed=0).x
+    better = fc.minimize(wide, theta.astype(float), rng=0).x
     assert out.predictions.dtype == np.float64
     assert np.abs(out.predictions - fc.leave_one_out(wide, better).predictions).max() <= 1e-8

@@ -13,7 +13,7 @@ def linear_fit(rng, d_out=1, weight=None):
     X = rng.standard_normal((30, 3))
     y = X @ rng.standard_normal((3, d_out)) + 0.3 * rng.standard_normal((30, d_out))
     ob = fc.Objective(fc.MLP([3, d_out]), X, y, loss="mse", sample_weight=weight)
-    theta = fc.minimize(ob, seed=0).x
+    theta = fc.minimize(ob, rng=0).x
     return ob, fc.laplace(ob, theta), theta, np.c_[X, np.ones(30)]
 
 
@@ -21,7 +21,7 @@ def tanh_fit(rng, l2=0.05, N=60):
     X = rng.standard_normal((N, 2))
     y = np.sin(X[:, 0]) + 0.1 * rng.standard_normal(N)
     ob = fc.Objective(fc.MLP([2, 4, 1]), X, y, loss="mse", l2=l2)
-    return ob, fc.minimize(ob, seed=0).x
+    return ob, fc.minimize(ob, rng=0).x
 
 
 def test_leverages_of_a_linear_network_equal_the_hat_matrix(rng):
@@ -56,7 +56,7 @@ def test_choices_of_a_linear_network_equal_greedy_v_optimal_design(rng, d_out):
 def test_classes_are_chosen_by_the_curvature_of_the_cross_entropy(rng):
     X, y = rng.standard_normal((40, 2)), rng.integers(0, 3, 40)
     ob = fc.Objective(fc.MLP([2, 3]), X, y, loss="cross_entropy", l2=0.1)
-    theta = fc.minimize(ob, seed=0).x
+    theta = fc.minimize(ob, rng=0).x
     candidates = rng.standard_normal((6, 2))
     rows = fc.next_rows(ob, theta, candidates, 2)
 
@@ -87,7 +87,7 @@ def test_weights_count_rows_and_constant_targets_have_unit_scale(rng):
     model = fc.MLP([3, 3])
     weighted = fc.Objective(model, X, y, "mse", sample_weight=weight)
     repeated = fc.Objective(model, X.repeat(weight, 0), y.repeat(weight, 0), "mse")
-    theta = fc.minimize(repeated, seed=0).x
+    theta = fc.minimize(repeated, rng=0).x
     candidates = 3 * rng.standard_normal((25, 3))
     one, other = (fc.next_rows(ob, theta, candidates, 4) for ob in (weighted, repeated))
     assert one.indices.tolist() == other.indices.tolist()
@@ -100,11 +100,11 @@ def test_noise_that_decides_is_said(rng):
     """
     X = rng.uniform(-1, 1, (80, 1))
     line = fc.Objective(fc.MLP([1, 1]), X, X[:, 0] + 0.1 * rng.standard_normal(80), "mse")
-    rows = fc.next_rows(line, fc.minimize(line, seed=0).x, X, 3)
+    rows = fc.next_rows(line, fc.minimize(line, rng=0).x, X, 3)
     assert 0.9 < rows.noise_ratio < 1 and rows.noise_dominates
     x = np.linspace(-1, 1, 9)[:, None]
     curve = fc.Objective(fc.MLP([1, 4, 1]), x, np.sin(4 * x), "mse", l2=1e-5)
-    rows = fc.next_rows(curve, fc.minimize(curve, seed=0).x, X, 3)
+    rows = fc.next_rows(curve, fc.minimize(curve, rng=0).x, X, 3)
     assert rows.noise_ratio < 0.7 and not rows.noise_dominates
 
 
@@ -114,10 +114,10 @@ def test_bad_candidates_and_counts_raise(rng):
         fc.next_rows(ob, theta, np.zeros((2, 2)), 3)
     line = fc.Objective(fc.MLP([2, 1]), ob.X, ob.y, "mse", l2=0.1)
     with pytest.raises(ValueError, match="candidates and at must hold rows at which the variance"):
-        fc.next_rows(line, fc.minimize(line, seed=0).x, [[1e200, 0.0], [0.0, 1.0]], 1)
+        fc.next_rows(line, fc.minimize(line, rng=0).x, [[1e200, 0.0], [0.0, 1.0]], 1)
     gamma = fc.Objective(fc.MLP([2, 1]), np.eye(2), [1.0, 2.0], "gamma", l2=0.1)
     with pytest.raises(ValueError, match="loss must be one of mse"):
-        fc.next_rows(gamma, fc.minimize(gamma, seed=0).x, np.zeros((2, 2)), 1)
+        fc.next_rows(gamma, fc.minimize(gamma, rng=0).x, np.zeros((2, 2)), 1)
 
 
 def test_estimators_return_the_domain_also_after_pickling(rng):
@@ -141,7 +141,7 @@ def test_groups_left_out_equal_refits(rng, weighted):
     ob, theta = tanh_fit(rng)
     if weighted:
         ob = ob.reweighted(rng.uniform(0.5, 2, 60))
-        theta = fc.minimize(ob, theta, seed=0).x
+        theta = fc.minimize(ob, theta, rng=0).x
     groups = np.repeat(["a", "b", "c", "d"], 15)
     out = fc.leave_one_out(ob, theta, groups=groups)
     assert out.exact and out.in_same_basin.any()
@@ -180,5 +180,5 @@ def test_groups_that_alone_determine_a_parameter_are_not_predicted(rng):
     wanted = 1 - (errors**2).sum() / ((y[2:] - y[2:].mean()) ** 2).sum()
     assert abs(out.score - wanted) <= 1e-12
     classes = fc.Objective(fc.MLP([3, 3]), X, np.arange(12) % 3, l2=0.1, l2_biases=False)
-    ends = fc.leave_one_out(classes, fc.minimize(classes, seed=0).x, groups=groups)
+    ends = fc.leave_one_out(classes, fc.minimize(classes, rng=0).x, groups=groups)
     assert np.isfinite(ends.predictions).all()

@@ -29,7 +29,7 @@ def test_a_path_leaves_saddles_of_units_that_weight_decay_removed():
     X, y = friedman(np.random.default_rng(1042742777))
     ob = fc.Objective(fc.MLP([5, 5, 1]), X, y, loss="mse", l2_biases=False)
     l2s = [2.0, 0.3, 0.03, 3e-3]
-    path = fc.regularization_path(ob, l2s[::-1], seed=0)
+    path = fc.regularization_path(ob, l2s[::-1], rng=0)
     assert path.l2s.tolist() == l2s and len(path) == 4
     dead = fc.Objective(ob.model, X, y, "mse", 0.03, l2_biases=False)
     assert np.linalg.norm(dead.gradient(path.thetas[0])) <= 1e-4
@@ -40,7 +40,7 @@ def test_a_path_leaves_saddles_of_units_that_weight_decay_removed():
         at, theta = path.at(i)
         assert at.l2 == l2 and at.value(theta) == path.values[i]
         assert np.linalg.eigvalsh(at.hessian(theta).to_dense())[0] >= -1e-6
-        cold = fc.minimize(at, ob.model.init(seed=0), seed=0).fun
+        cold = fc.minimize(at, ob.model.init(rng=0), rng=0).fun
         assert path.values[i] <= 1.02 * cold
     assert path.kinds[-1] == "minimum"
     found = path.became_active
@@ -64,7 +64,7 @@ def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
     """
     X, y = sine(20, 0.01)
     ob = fc.Objective(fc.MLP([3, 4, 1], "softplus"), X, y, "mse", l2_biases=False)
-    path = fc.regularization_path(ob, [1e-3, 1e-5], seed=2)
+    path = fc.regularization_path(ob, [1e-3, 1e-5], rng=2)
     first, last = path.active_units.sum(axis=1)
     assert first == 1 < last and path.values[-1] <= 5e-5
 
@@ -72,9 +72,9 @@ def test_a_path_restarts_units_whose_free_bias_hides_a_saddle():
 def test_a_path_of_a_network_without_biases_restarts_inactive_units(rng):
     X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
     ob = fc.Objective(fc.MLP([3, 4, 1], "relu", bias=False), X, y, "mse")
-    theta = ob.model.init(seed=0)
+    theta = ob.model.init(rng=0)
     theta[:3] = 0
-    restarted = with_units_restarted(ob.model, theta, ob.model.init(seed=1))
+    restarted = with_units_restarted(ob.model, theta, ob.model.init(rng=1))
     assert restarted[:3].all() and np.array_equal(restarted[3:12], theta[3:12])
     assert not with_units_pruned(ob, theta)[12]
 
@@ -85,7 +85,7 @@ def test_a_path_in_float32_is_followed_in_float64():
     """
     X, y = sine(4, 1000.0)
     ob = fc.Objective(fc.MLP([3, 4, 1], "sigmoid", dtype="f4"), X, y, "mse", l2_biases=False)
-    path = fc.regularization_path(ob, [10.0, 1.0, 0.1], seed=4)
+    path = fc.regularization_path(ob, [10.0, 1.0, 0.1], rng=4)
     assert path.kinds == ("minimum",) * 3 and path.thetas.dtype == np.float64
     last, theta = path.at(2)
     assert last.value(theta) == path.values[2]
@@ -98,7 +98,7 @@ def test_a_path_has_a_table_and_a_plot(rng):
     """
     X, y = friedman(rng, 60)
     ob = fc.Objective(fc.MLP([5, 3, 1]), X, y, loss="mse")
-    path = fc.regularization_path(ob, np.array([0.1, 1.0]), ob.model.init(seed=1))
+    path = fc.regularization_path(ob, np.array([0.1, 1.0]), ob.model.init(rng=1))
     assert "<table>" in path._repr_html_() and path.summary() == repr(path)
     facts = json.loads(json.dumps(path.to_dict(), allow_nan=False))
     assert facts["l2s"] == [1.0, 0.1] and len(facts["thetas"]) == 2
@@ -124,7 +124,7 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
     """
     model = fc.MLP([3, 4, 3, 2])
     X, Y = rng.standard_normal((30, 3)), rng.standard_normal((30, 2))
-    ob, theta = fc.Objective(model, X, Y, loss="mse", l2=0.1), model.init(seed=0)
+    ob, theta = fc.Objective(model, X, Y, loss="mse", l2=0.1), model.init(rng=0)
     layers = model.unflatten(theta)
     layers[0][0][1] *= 1e-6
     layers[1][0][:, 1] *= 1e-6
@@ -133,7 +133,7 @@ def test_inactive_units_are_set_to_zero_and_restarted(rng):
     W, b, V = model.unflatten(less)[0][0], model.unflatten(less)[0][1], model.unflatten(less)[1][0]
     assert not W[1].any() and b[1] == 0 and not V[:, 1].any()
     assert np.count_nonzero(less != theta) <= 3 + 1 + 3
-    again = with_units_restarted(model, less, model.init(seed=1))
+    again = with_units_restarted(model, less, model.init(rng=1))
     assert all(on.all() for on in active_units(model, again))
     others = np.ones(len(theta))
     parts = model.unflatten(others)
@@ -149,7 +149,7 @@ def test_a_network_without_its_inactive_units_computes_the_same(rng):
     model = fc.MLP([2, 4, 3, 2], ["tanh", "softplus"])
     X, y = rng.standard_normal((20, 2)), rng.standard_normal((20, 2))
     ob = fc.Objective(model, X, y, "mse", l2=1e-2, l2_biases=False)
-    theta = model.init(seed=0)
+    theta = model.init(rng=0)
     assert without_inactive_units(ob, theta)[0] is ob
     layers = model.unflatten(theta)
     for l, unit in ((0, 1), (0, 3), (1, 0)):
@@ -174,4 +174,4 @@ def test_ctrl_c_in_an_inner_run_ends_the_path(monkeypatch, rng):
     X = rng.standard_normal((20, 2))
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, :1] ** 2, "mse", l2=1e-3)
     with pytest.raises(KeyboardInterrupt):
-        fc.regularization_path(ob, [1e-1, 1e-2], seed=0)
+        fc.regularization_path(ob, [1e-1, 1e-2], rng=0)

@@ -101,7 +101,7 @@ def first_column(page, heading):
 def test_pages_advise_for_every_verdict_kind_and_every_ending():
     kinds = {"minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided"}
     assert first_column("verdicts.md", "What do I do now?") == kinds
-    endings = first_column("train.md", "When success is False") - {"saddle", "undecided"}
+    endings = first_column("estimators.md", "When success is False") - {"saddle", "undecided"}
     assert endings == set(STATUS_CODES) - {"lower_bound", "target"}
 
 

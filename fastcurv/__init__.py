@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import structure as structure
     from .applications import scipy as scipy
     from .applications.certificate.save import save_certificate
-    from .applications.cli.fit_report import report
+    from .applications.cli.page import report
     from .applications.convert.onnx import from_onnx
     from .applications.convert.sklearn import from_sklearn
     from .applications.convert.torch import from_torch, to_torch
@@ -127,7 +127,7 @@ _MODULE_OF_PUBLIC_NAME = {
     "next_rows": "applications.uncertainty.next_rows",
     "saddle_free_newton_step": "optimize.steps",
     "regularization_path": "applications.uncertainty.path",
-    "report": "applications.cli.fit_report",
+    "report": "applications.cli.page",
     "sample_critical_points": "applications.diagnosis.sample",
     "save": "network.save",
     "save_certificate": "applications.certificate.save",

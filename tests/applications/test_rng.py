@@ -46,7 +46,7 @@ CALLS = {
     "frobenius_norm": lambda **how: fc.frobenius_norm(A, 3, **how).estimate,
     "minimize": lambda **how: fc.minimize(OB, max_iter=2, verdict=False, **how).x,
     "regularization_path": lambda **how: fc.regularization_path(OB, [1.0], **how).thetas,
-    "report": lambda **how: fc.report(EST, X, X[:, 0], **how).facts["left_out_score"],
+    "report": lambda **how: fc.report(EST, X, X[:, 0], **how).to_dict()["left_out_score"],
     "sample_critical_points": lambda **how: (
         [point.theta for point in fc.sample_critical_points(OB, 2, sources="descent", **how)]
     ),

@@ -2,8 +2,8 @@
 
 The commands are in `commands.py`, their options in `parser.py`. A table is opened by `tables.py`,
 its cells are read by `cells.py`, its columns get their meaning in `data.py` and their numbers in
-`encode.py`; `recipe.py` stores all this with a network. `report.py` makes the page of a table:
-`fit_*.py` compute its sections and draw its pictures, `page.py` and `page.html` lay it out.
+`encode.py`; `recipe.py` stores all this with a network. `page.py` makes the page of a fit with the
+numbers of `measure.py` and the charts of `pictures.py`; `report.py` and `page.html` lay it out.
 """
 
 __all__ = ["main"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import shlex
 import time
 from argparse import Namespace
@@ -107,9 +106,9 @@ def report(args: Namespace, out: CommandOutput) -> int:
     """Train a network on a table, and write the page on how far the network can be trusted. Return
     1 if a proof was required and the verdict is not proved.
     """
-    from .fit_numbers import errors_to_save
-    from .fit_report import build_page
     from .fit_table import DEFAULT_HIDDEN, choose_model, fit_table
+    from .measure import errors_to_save
+    from .page import build_page
     from .report import check_report_packages
 
     check_report_packages()
@@ -124,7 +123,6 @@ def report(args: Namespace, out: CommandOutput) -> int:
         )
     check_output_path(args.save, "save", RUN_SUFFIXES)
     save = args.save or unused_path(str(Path(args.out).with_suffix(DEFAULT_SAVE_SUFFIX)))
-    began = time.monotonic()
 
     def note(text: str) -> None:
         if args.progress:
@@ -145,14 +143,7 @@ def report(args: Namespace, out: CommandOutput) -> int:
         groups=args.groups,
     )
     out.working = True
-    left = math.inf if args.max_time is None else args.max_time - (time.monotonic() - began)
-    fit, found = choose_model(
-        fit,
-        keep_network=bool(args.network),
-        keep_decay=args.alpha is not None,
-        max_seconds=left,
-        note=note,
-    )
+    fit, found = choose_model(fit, keep_network=bool(args.network), note=note)
     out.print_text(describe_objective(fit.ob, fit.data))
     for sentence in fit.notes:
         out.print_text(sentence)
@@ -162,7 +153,7 @@ def report(args: Namespace, out: CommandOutput) -> int:
         out.print_text(f"saved {save}")
     except (ValueError, OSError) as error:
         failure = error  # raised after the page is written
-    page, facts = build_page(
+    page = build_page(
         fit.trained_network,
         fit.data.X,
         fit.table.y,
@@ -170,7 +161,6 @@ def report(args: Namespace, out: CommandOutput) -> int:
         target=fit.table.target,
         notes=fit.notes,
         group_notes=fit.table.group_notes,
-        source=fit.source,
         progress=note,
         seed=args.seed,
         table=(fit.table.names, fit.table.values, fit.table.places),
@@ -179,13 +169,13 @@ def report(args: Namespace, out: CommandOutput) -> int:
         commands=_next_commands(args, fit, save),
         made=[("table", str(args.theta)), ("command", shlex.join(["fastcurv", *args.argv]))],
     )
-    path = page.write(args.out)
+    path, facts = page.write(args.out), page.to_dict()
     scores = {"left_out_score": "rows left out", "training_score": "rows fitted"}
     known = [f"{facts[name]:.3f} on {rows}" for name, rows in scores.items()]
-    other = next((name for name in ("network_score", "linear_score") if name in facts), None)
-    if other is not None:
-        kind = "a linear model" if other == "linear_score" else "a network"
-        known.append(f"{facts[other]:.3f} by {kind}")
+    if "linear_score" in facts:
+        linear = found.rival is None
+        score = facts["linear_score" if linear else "network_score"]
+        known.append(f"{score:.3f} by a {'linear model' if linear else 'network'}")
     out.print_text(f"{fit.data.score_name}: {', '.join(known)}")
     for sentence in facts["warnings"]:
         out.print_text(sentence)

@@ -1,5 +1,5 @@
 """A fitted network with its rows, in the form that the HTML report on the fit needs: predictions in
-units of the targets, scores, refits, and the Python code that returns them. `NetworkFit` needs
+units of the targets, scores and refits. `NetworkFit` needs
 NumPy and SciPy alone; `EstimatorFit` is the fit of an estimator of scikit-learn.
 """
 
@@ -24,13 +24,11 @@ from .tables import MIN_TABLE_ROWS
 MAX_LOSS_CHANGE = 1e-3
 # minimum probability whose logarithm is taken; smaller ones are replaced by this one
 MIN_PROBABILITY = 1e-15
-# minimum of max_iter for the refit that records the validation loss of each iteration
-MIN_RECORDED_ITERATIONS = 50
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A trained network without scikit-learn, for `fit_report.build_page` in place of an
+    """A trained network without scikit-learn, for `page.build_page` in place of an
     estimator.
 
     Attributes
@@ -74,7 +72,6 @@ class NetworkFit:
         Names of the classes; None for regression.
     """
 
-    name = "net"
     X: Any
     y: Any
     classes: Any
@@ -199,12 +196,10 @@ class NetworkFit:
 
     # --- refits
 
-    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> NetworkFit:
-        """Fit the network to the given rows, and return the new `NetworkFit`. The penalty, relative
-        to the sum of the losses of the rows, is `ratio` times that of this fit.
-        """
+    def refit_rows(self, rows: Indices) -> NetworkFit:
+        """Fit the network to the given rows, and return the new `NetworkFit`."""
         net, ob = self.est, self.ob
-        some = ob.batch(rows).with_l2(float(ob.l2) * ratio * ob.n_samples / len(rows))
+        some = ob.batch(rows).with_l2(float(ob.l2) * ob.n_samples / len(rows))
         _, theta = minimize_in_row_space(some, rng=net.seed, verdict=False)
         known = TrainedNetwork(some, theta, self.shift, self.scale, self.classes, net.seed)
         return NetworkFit(known, self.X[rows], self.given[rows])
@@ -215,57 +210,9 @@ class NetworkFit:
         """
         return self.outputs_to_predictions(self.ob.model.predict(self.theta, X))
 
-    def fit_loss_curves(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
-        """Fit the network to the rows with indices `rows`. Return two arrays with an entry for each
-        iteration: the loss of these rows, and the loss of the rows `others`.
-        """
-        net, ob = self.est, self.ob
-        some = ob.batch(rows).with_l2(float(ob.l2) * ob.n_samples / len(rows))
-        held = ob.batch(others).with_l2(0.0)
-        run, _ = minimize_in_row_space(some, rng=net.seed, verdict=False, validation=held)
-        return run.history["loss"], run.history["validation"]
-
-    # --- Python code that the report shows
-
-    imports = """import numpy as np
-import fastcurv as fc
-from fastcurv.applications.cli.span import minimize_in_row_space
-"""
-    objective_code = "ob, theta = net.ob, net.theta"
-    scale_code, shift_code = "net.scale", "net.shift"
-    classes_code = "np.asarray(net.classes)"
-    slopes_code = "ob.model.input_jacobian(theta, X[shown]) * net.scale"
-    again_code = """def some(rows, ratio=1):
-    l2 = ob.l2 * ratio * len(X) / len(rows)
-    return fc.Objective(ob.model, ob.X[rows], ob.y[rows], ob.loss, l2=l2, l2_biases=ob.l2_biases)
-def again(rows, others, ratio=1):
-    _, end = minimize_in_row_space(some(rows, ratio), seed=net.seed, verdict=False)
-    z = ob.model.predict(end, ob.X[others])
-    return {units}"""
-    watched_fit_code = """held = fc.Objective(ob.model, ob.X[fewer], ob.y[fewer], ob.loss)
-watched, _ = minimize_in_row_space(some(most), seed=net.seed, verdict=False, validation=held)
-curve = watched.history["validation"]"""
-
-    @property
-    def fitted_score_code(self) -> str:
-        return f"score({self.predictions_code('ob.model.predict(theta, ob.X)')}, slice(None))"
-
-    def predictions_code(self, z: str) -> str:
-        """Return the Python expression for the predictions, as `outputs_to_predictions` computes
-        them. `z` is the expression for the outputs of several rows.
-        """
-        if self.numbers:
-            mean = f"np.exp({z}[:, 0])" if self.exponential else f"{z}[:, 0]"
-            return f"{mean} * {self.scale_code} + {self.shift_code}"
-        if self.ob.model.sizes[-1] > 1:
-            return f"scipy.special.softmax({z}, axis=1)"
-        return f"scipy.special.expit({z} * [-1, 1])"
-
 
 class EstimatorFit(NetworkFit):
     """The fit of an `MLPRegressor` or `MLPClassifier`."""
-
-    name = "est"
 
     def __init__(self, est: Any, X: Any, y: Any) -> None:
         self.est, self.X, self.given = est, X, np.asarray(y)
@@ -290,22 +237,9 @@ class EstimatorFit(NetworkFit):
     def alpha(self) -> float:
         return float(self.est.alpha_)
 
-    def refit_rows(self, rows: Indices, ratio: float = 1.0) -> NetworkFit:
+    def refit_rows(self, rows: Indices) -> NetworkFit:
         X, y = self.X[rows], self.given[rows]
-        return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_ * ratio), X, y)
-
-    def fit_loss_curves(self, rows: Indices, others: Indices) -> tuple[Any, Any]:
-        X, y = self.X[rows], self.given[rows]
-        again = self._refit(
-            X, y, {"X_val": self.X[others], "y_val": self.given[others]}, alpha=self.est.alpha_,
-            early_stopping=True, max_iter=self.max_recorded_iterations,
-            n_iter_no_change=self.max_recorded_iterations,
-        )  # fmt: skip
-        return again.loss_curve_, again.validation_loss_curve_
-
-    @property
-    def max_recorded_iterations(self) -> int:
-        return max(MIN_RECORDED_ITERATIONS, int(self.est.n_iter_))
+        return EstimatorFit(self._refit(X, y, alpha=self.est.alpha_), X, y)
 
     def _refit(self, X: Any, y: Any, validation: Any = None, **options: Any) -> Any:
         from sklearn.base import clone
@@ -315,30 +249,6 @@ class EstimatorFit(NetworkFit):
         )
         with suppress_warnings():
             return again.fit(X, y, **(validation or {}))
-
-    imports = "import numpy as np\nimport fastcurv as fc\nfrom sklearn.base import clone\n"
-    objective_code = "ob, theta = est.objective(X, y), est.theta_"
-    scale_code, shift_code = "est.y_scale_[0]", "est.y_shift_[0]"
-    classes_code = "est.classes_"
-    slopes_code = "est.input_jacobian(X[shown])"
-    again_code = """def fitted(rows, ratio=1):
-    return clone(est).set_params(alpha=est.alpha_ * ratio).fit(X[rows], y[rows])
-def again(rows, others, ratio=1):
-    return fitted(rows, ratio).{predict}(X[others])"""
-
-    @property
-    def watched_fit_code(self) -> str:  # type: ignore[override]
-        most = self.max_recorded_iterations
-        return (
-            "watched = clone(est).set_params(alpha=est.alpha_, early_stopping=True, "
-            f"max_iter={most}, n_iter_no_change={most})\n"
-            "watched.fit(X[most], y[most], X_val=X[fewer], y_val=y[fewer])\n"
-            "curve = watched.validation_loss_curve_"
-        )
-
-    @property
-    def fitted_score_code(self) -> str:
-        return "est.score(X, y)"
 
 
 def fit_of(estimator: Any, X: Any, y: Any) -> NetworkFit:

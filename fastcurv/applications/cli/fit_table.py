@@ -11,7 +11,6 @@ penalty includes the biases, because the biases of unused units would otherwise 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,13 +38,7 @@ from .cells import NO_OPTIONS, ReadingOptions
 from .data import DataCoding, Dataset, resolve_source
 from .encode import Table, load_table_dataset
 from .fit_network import TrainedNetwork, fit_of
-from .fit_numbers import (
-    FitMeasurements,
-    LinearModel,
-    better_decay,
-    is_linear_better,
-    measure_fit,
-)
+from .measure import FitMeasurements, LinearModel, is_linear_better, measure_fit
 from .recipe import TrainingRecipe, check_saved_size, save_run
 from .span import (
     change_input_basis,
@@ -63,17 +56,9 @@ MAX_PATH_FLOPS = 1e10
 # maximum number of parameters for which factorisations of the matrix, and a verdict, take no longer
 # than the fits
 MAX_PATH_PARAMS = 2000
-MAX_DECAY_CHANGES = 3  # maximum number of times that folds replace the weight decay
 N_DECAY_FOLDS = 5  # number of folds that choose the decay if the evidence cannot
 # maximum number of successive decays without a better score of left-out rows
 MAX_IDLE_DECAYS = 3
-FIT_TABLE_DEFAULTS = {
-    "loss": None,
-    "alpha": None,
-    "hidden": DEFAULT_HIDDEN,
-    "seed": 0,
-    "groups": None,
-}  # defaults of `fit_table`
 
 
 @dataclass(frozen=True)
@@ -99,9 +84,6 @@ class TableFit:
         Sentences on the parts of the table that were left out, and on assumptions.
     seconds : float
         Processor time of the training in seconds, including the choice of alpha.
-    source : str
-        Code that repeats this fit and defines ``net``, ``X`` and ``y``, and `groups` if there are
-        any.
     groups : ndarray (N,) of int, optional
         Number of the group of each row.
     """
@@ -115,7 +97,6 @@ class TableFit:
     message: str
     notes: tuple[str, ...]
     seconds: float
-    source: str
     groups: Any = None
 
     @property
@@ -130,7 +111,7 @@ class TableFit:
 
     @property
     def trained_network(self) -> TrainedNetwork:
-        """The network in the form that `fit_report.build_page` accepts."""
+        """The network in the form that `page.build_page` accepts."""
         shift, scale = self.coding.y_shift or (0.0,), self.coding.y_scale or (1.0,)
         classes = self.coding.classes or None
         seed = self.recipe.seed
@@ -138,12 +119,9 @@ class TableFit:
             self.ob, self.theta, shift[0], scale[0], classes, seed, self.seconds, self.groups
         )
 
-    def n_columns(self) -> tuple[int, str]:
-        """Return the number of columns that the fit uses, and the Python expression that counts
-        them.
-        """
-        used = sum(meaning.coding.kind != "left out" for meaning in self.table.meanings)
-        return used, 'sum(m.coding.kind != "left out" for m in fit.table.meanings)'
+    def n_columns(self) -> int:
+        """Return the number of columns that the fit uses."""
+        return sum(meaning.coding.kind != "left out" for meaning in self.table.meanings)
 
     def save(self, path: str | Path, errors: Any = None) -> Path:
         """Write the network and its coding to the file `path`, which `fastcurv predict` and the
@@ -153,33 +131,11 @@ class TableFit:
         parts = path, self.recipe, self.ob.model, self.theta
         return save_run(*parts, coding=self.coding, errors=errors)
 
-    def with_decay(self, ratio: float) -> TableFit:
-        """Fit the network again, from its start, with `ratio` times the weight decay."""
-        ob = self.ob.with_l2(float(self.ob.l2) * ratio)
-        small = ob.n_params <= MAX_PATH_PARAMS
-        run, theta = minimize_in_row_space(ob, rng=self.recipe.seed, verdict=small)
-        alpha = self.alpha * ratio
-        return replace(
-            self,
-            ob=ob,
-            theta=theta,
-            alpha=alpha,
-            recipe=replace(self.recipe, l2=float(ob.l2)),
-            message=str(run.message),
-            source=self.source.replace("\nnet,", f"\nfit = fit.with_decay({ratio!r})\nnet,"),
-        )
-
     def with_linear_model(self, linear: LinearModel) -> TableFit:
         """Return the linear model as a fit to the table."""
         recipe = replace(self.recipe, hidden=(), l2=float(linear.ob.l2), l2_biases=False)
         n_terms = linear.ob.n_samples * loss_spec(linear.ob.loss).sklearn[1](
             linear.ob.model.sizes[-1]
-        )
-        lines = (
-            "from fastcurv.applications.cli.fit_numbers import linear_model\n"
-            "from fastcurv.applications.cli.fit_network import NetworkFit\n"
-            "fit = fit.with_linear_model(linear_model(NetworkFit(fit.trained_network, fit.data.X, "
-            "fit.table.y)))\n"
         )
         return replace(
             self,
@@ -187,7 +143,6 @@ class TableFit:
             theta=linear.theta,
             alpha=float(linear.ob.l2) * n_terms,
             recipe=recipe,
-            source=self.source.replace("\nnet,", f"\n{lines}net,"),
         )
 
 
@@ -261,10 +216,7 @@ def fit_table(
     (31, True)
     """
     began = time.monotonic()
-    given = {"loss": loss, "alpha": alpha, "hidden": hidden, "seed": seed, "groups": groups}
-    changed = {name: value for name, value in given.items() if value != FIT_TABLE_DEFAULTS[name]}
     name = str(source) if isinstance(source, (str, PathLike)) else ""
-    code = _source_code(name, target, changed, options)
     note("reading the table")
     data, table = load_table_dataset(source, target, loss, options=options, groups=groups)
     # The name replaces a position, which counts the column of the target too.
@@ -302,7 +254,7 @@ def fit_table(
     run, theta = minimize_in_row_space(ob, theta, rng=seed, max_time=left, verdict=small)
     recipe = replace(recipe, l2=l2)
     found = table, data, ob, theta, l2 * count, recipe, str(run.message), notes
-    return TableFit(*found, time.process_time() - started, code, codes)
+    return TableFit(*found, time.process_time() - started, codes)
 
 
 def _group_codes(table: Table, name: str) -> np.ndarray:
@@ -320,77 +272,24 @@ def choose_model(
     fit: TableFit,
     *,
     keep_network: bool = False,
-    keep_decay: bool = False,
-    max_seconds: float = math.inf,
     note: Callable[[str], None] = lambda text: None,
 ) -> tuple[TableFit, FitMeasurements]:
-    """Return the fit that predicts rows left out best, with its measurements: the given network,
-    the network with another weight decay, or a linear model.
-
-    Parameters
-    ----------
-    fit : TableFit
-    keep_network : bool
-        True to return a network even if a linear model is better.
-    keep_decay : bool
-        True to keep the weight decay of the fit. Otherwise another is tried if folds show that it
-        predicts better, by more than the standard error of the difference.
-    max_seconds : float
-        Seconds after which no further weight decay is tried.
-    note : callable
-        Called with a few words before each step.
+    """Return the given network, or a linear model that predicts rows left out better, with its
+    measurements. If `keep_network` is True, return the network. `note` is called with a few words
+    before each step.
     """
-    began, first = time.monotonic(), fit
 
-    def measure(fit: TableFit, linear: LinearModel | None = None) -> FitMeasurements:
+    def measure(fit: TableFit) -> FitMeasurements:
         with serial_blas_context():
-            return measure_fit(fit_of(fit.trained_network, fit.data.X, fit.table.y), note, linear)
+            return measure_fit(fit_of(fit.trained_network, fit.data.X, fit.table.y), note)
 
     found = measure(fit)
-    before = found
-    for _ in range(0 if keep_decay else MAX_DECAY_CHANGES):
-        ratio = better_decay(found)
-        if ratio is None or time.monotonic() - began > max_seconds:
-            break
-        fit = fit.with_decay(ratio)
-        found = measure(fit, found.linear)  # the linear model does not depend on the decay
-    if fit is not first:
-        name = "R\u00b2" if found.fit.numbers else "accuracy"
-        scores = [one.fit.score(one.left_out, one.rows) for one in (found, before)]
-        origin = f"the first choice by {N_DECAY_FOLDS} folds"
-        if has_evidence(first.ob):
-            origin = "which has the largest evidence (the probability of the rows under the model)"
-        sentence = (
-            f"The weight decay, alpha = {fit.alpha:.3g}, predicts rows left out best, with "
-            f"an {name} of {scores[0]:.3f}; alpha = {first.alpha:.3g}, {origin}, gives "
-            f"{scores[1]:.3f}."
-        )
-        fit = replace(fit, notes=(*first.notes[:-1], sentence))
     if not keep_network and is_linear_better(found):
         rival = found
         fit = fit.with_linear_model(found.linear)
         found = measure(fit)
         found.rival = rival
     return fit, found
-
-
-def _source_code(
-    name: str, target: str | None, changed: dict[str, Any], options: ReadingOptions
-) -> str:
-    """Return Python code that repeats a fit to the file `name`, or to the DataFrame ``table`` if
-    `name` is empty. `changed` are the arguments that differ from their defaults.
-    """
-    imports = "from fastcurv.applications.cli.fit_table import fit_table\n"
-    arguments = "".join(f", {key}={value!r}" for key, value in changed.items())
-    if options != NO_OPTIONS:
-        imports += "from fastcurv.applications.cli.cells import ReadingOptions\n"
-        arguments += f", options={options!r}"
-    return (
-        f"{imports}\nfit = fit_table({repr(name) if name else 'table'}, {target!r}{arguments})\n"
-        "net, X, y = fit.trained_network, fit.data.X, fit.table.y"
-        + "\ngroups = fit.groups"
-        * ("groups" in changed)
-    )
 
 
 def has_evidence(ob: Objective) -> bool:

@@ -49,20 +49,5 @@
     });
     choose(chosen);
   }
-  function copy(button) {
-    button.addEventListener("click", () => {
-      const done = () => { button.textContent = "copied"; };
-      const select = () => {
-        const area = document.createElement("textarea");
-        area.value = button.dataset.code;
-        document.body.appendChild(area).select();
-        if (document.execCommand("copy")) done();
-        area.remove();
-      };
-      if (navigator.clipboard) navigator.clipboard.writeText(button.dataset.code).then(done, select);
-      else select();
-    });
-  }
   document.querySelectorAll(".choice").forEach(choice);
-  document.querySelectorAll(".copy").forEach(copy);
 })();

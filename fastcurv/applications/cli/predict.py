@@ -21,7 +21,7 @@ from ..uncertainty.requirements import check_no_batch_norm
 from .cells import ReadingOptions
 from .data import DataCoding, is_table, read_features
 from .encode import numeric_column_codings, read_scaled_inputs, scale_inputs
-from .fit_numbers import conformal_width, spread_at
+from .measure import conformal_width, spread_at
 from .output import check_inputs_kept
 from .recipe import SavedRun, load_run, reading_options
 

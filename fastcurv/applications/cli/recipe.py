@@ -138,7 +138,7 @@ class SavedRun:
     ``history`` holds the arrays ``loss``, ``gradient_norm`` and ``time`` of equal length, or is
     empty if nothing was recorded. ``phases`` lists pairs of a method and its number of records.
     ``errors`` are the errors (N,) of rows left out and their spread (3,), if intervals are computed
-    from them (`fit_numbers.errors_to_save`), or None.
+    from them (`measure.errors_to_save`), or None.
     ``recipe`` is None for a network from another program. ``model`` is None if the recipe alone
     describes the network. ``coding`` is None if the file does not state how its data were scaled.
     """

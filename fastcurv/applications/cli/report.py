@@ -69,8 +69,6 @@ class Section:
         Sentences in larger type.
     pictures, words, tables : list
         Parts of the page, as markup. Tables are next to the words if there are no pictures.
-    calls : list of (str, str)
-        Pairs of a number as it is shown, and Python code that returns it.
     """
 
     heading: str | None = None
@@ -79,10 +77,9 @@ class Section:
     pictures: list[Any] = field(default_factory=list)
     words: list[Any] = field(default_factory=list)
     tables: list[Any] = field(default_factory=list)
-    calls: list[tuple[str, str]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        parts = self.numbers, self.leads, self.pictures, self.words, self.tables, self.calls
+        parts = self.numbers, self.leads, self.pictures, self.words, self.tables
         return self.heading is not None or any(parts)
 
 
@@ -97,11 +94,6 @@ class Report:
     title : str
         Title and first heading of the page.
 
-    Attributes
-    ----------
-    facts : dict
-        The numbers of the page by name; empty unless the page comes from `fastcurv.report`.
-
     Examples
     --------
     >>> from fastcurv.applications.cli.report import Report
@@ -112,10 +104,8 @@ class Report:
     True
     """
 
-    facts: dict[str, Any]
-
     def __init__(self, title: str) -> None:
-        self.facts = {}
+        self.facts: dict[str, Any] = {}
         self.title = escape_unprintable(title)
         self.subtitle = ""
         self.sections = [Section()]
@@ -132,7 +122,7 @@ class Report:
         title = html.escape(self.title, quote=True)
         return (
             f'<iframe title="{title}" style="{style}" sandbox="allow-scripts" '
-            f'allow="clipboard-write" srcdoc="{page}"></iframe>'
+            f'srcdoc="{page}"></iframe>'
         )
 
     @property
@@ -217,22 +207,9 @@ class Report:
         self.sections[-1].pictures.append(_Markup(f'<figure class="row">{pictures}{text}</figure>'))
         return self
 
-    def add_calls(self, calls: Iterable[tuple[str, str]]) -> Report:
-        """Append numbers, each with Python code that returns the number, to this report, and return
-        this report. `calls` holds pairs of strings: a number as it is shown, and its code. They are
-        folded away at the end of the section, with a button that copies the code.
-        """
-        self.sections[-1].calls.extend(calls)
-        return self
-
-    def add_code(self, text: str, *, folded: bool = False) -> Report:
-        """Append lines of code to this report, with a button that copies these lines. If `folded`
-        is True, the reader has to unfold them. Return this report.
-        """
-        code = f"<pre>{html.escape(text)}</pre>{_copy_button(text)}"
-        if folded:
-            code = f"<details><summary>Show the code</summary>{code}</details>"
-        return self.add_markup(code)
+    def add_code(self, text: str) -> Report:
+        """Append lines of code to this report, and return this report."""
+        return self.add_markup(f"<pre>{html.escape(escape_unprintable(text))}</pre>")
 
     def add_verdict(self, point: CriticalPoint) -> Report:
         """Append a verdict of `fastcurv.classify` to this report: a summary, its reason and a table
@@ -255,6 +232,10 @@ class Report:
         """Append HTML, in which all text is escaped, to this report. Return this report."""
         self.sections[-1].words.append(_Markup(markup))
         return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers of a page of `fastcurv.report` by name, as JSON values."""
+        return dict(self.facts)
 
     def to_html(self) -> str:
         """Return the page as one string."""
@@ -299,14 +280,6 @@ class _Markup(str):
         return str(self)
 
 
-def _copy_button(code: str) -> _Markup:
-    """Return a button that copies the lines of `code`."""
-    return _Markup(
-        f'<button type="button" class="copy" data-code="{html.escape(code)}" '
-        'aria-label="copy the code">copy</button>'
-    )
-
-
 @lru_cache(maxsize=1)
 def _template() -> Any:
     """Return the template of the page."""
@@ -316,7 +289,6 @@ def _template() -> Any:
     loader = jinja2.FileSystemLoader(FOLDER)
     options: Any = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **options)
-    environment.filters["copy_button"] = _copy_button
     environment.filters["marked"] = lambda text: _Markup(_escape_markup(text))
     return environment.get_template("page.html")
 

@@ -195,7 +195,7 @@ def estimators(X: Floats, y: npt.NDArray[np.int64]) -> None:
     labels = classifier.predict(X)
     assert labels.shape == y.shape and regressor.predict(X).shape == (len(X),)
     page = fc.report(regressor, X, X[:, 0], target="height")
-    assert page.facts["kind"] and page.to_html().startswith("<!doctype html>")
+    assert page.to_dict()["kind"] and page.to_html().startswith("<!doctype html>")
     model, theta = fc.from_sklearn(classifier)
     assert model.n_params == len(theta)
 

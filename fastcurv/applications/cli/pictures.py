@@ -19,10 +19,9 @@ from ...spectrum.draw import plain_numbers
 from .report import DOTS
 
 INK, SOFT, RULE = "#000000", "#5c6470", "#dcdfe4"
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+BLUE, RED = "#0072b2", "#d55e00"
 WIDTH_INCHES = 5.2
 MAX_LABEL_CHARACTERS = 22  # maximum number of characters of a name in a figure
-MAX_LEGEND_CHARACTERS = 44  # maximum number of characters of a name in a legend
 _STYLE = {
     "text.parse_math": False,  # names of columns may contain dollars
     "font.size": 9.5,
@@ -194,37 +193,3 @@ def draw_ranges(names: Sequence[str], ranges: dict[str, Floats], xlabel: str) ->
     first.set_yticks(range(n), [short_name(name) for name in names], color=INK, parse_math=False)
     first.figure.supxlabel(escape_unprintable(xlabel)[:75], fontsize=9.5, parse_math=False, y=0.01)
     return first
-
-
-def draw_lines(
-    lines: dict[str, tuple[Any, Any, Any]],
-    xlabel: str,
-    ylabel: str,
-    *,
-    logx: bool = False,
-    logy: bool = False,
-    markers: bool = True,
-) -> Any:
-    """Draw curves by name, each with x, y and standard errors of y or None, named at their ends."""
-    ax = new_chart(3.0)
-    ax.set_xscale("log" if logx else "linear")
-    ax.set_yscale("log" if logy else "linear")
-    style = {"marker": "o", "ms": 4} if markers else {}
-    for color, (name, (x, y, error)) in zip((BLUE, ORANGE, GREEN), lines.items()):
-        ax.plot(
-            x,
-            y,
-            color=color,
-            lw=1.6,
-            label=escape_unprintable(name)[:MAX_LEGEND_CHARACTERS],
-            **style,
-        )
-        if error is not None:
-            ax.fill_between(
-                x, np.subtract(y, error), np.add(y, error), color=color, alpha=0.2, lw=0
-            )
-    if len(lines) > 1:
-        ax.legend(frameon=False, labelcolor="linecolor", handlelength=1.2)
-    plain_numbers(ax.xaxis, ax.yaxis)
-    _set_names(ax, xlabel, ylabel)
-    return ax

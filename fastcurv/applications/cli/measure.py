@@ -32,9 +32,6 @@ from ..uncertainty.path import without_inactive_units
 from .fit_network import NetworkFit, suppress_warnings
 
 N_SCORE_FOLDS = 10  # number of folds into which the rows are divided
-N_DECAY_FOLDS = 3  # number of these folds for which other penalties are tried
-DECAY_STEP = 10**0.5  # ratio of each penalty that is tried to the previous one
-MAX_DECAY_STEPS = 2  # maximum number of penalties that are tried in each direction
 # maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
 # minus the scatter of scores from ten folds, which is about 0.01 for 600 rows
 MAX_SCORE_GAP = 0.02
@@ -90,7 +87,7 @@ MAX_USED_TIME_FRACTION = 0.65
 
 @dataclass
 class FitMeasurements:
-    """The numbers of the report on a fitted network, and the code that computes them.
+    """The numbers of the report on a fitted network.
 
     Attributes
     ----------
@@ -110,8 +107,6 @@ class FitMeasurements:
         folds.
     fit_seconds : float
         Processor time of one refit.
-    setup : list of str
-        Lines of Python code that define the variables used by the code next to each number.
     """
 
     fit: NetworkFit
@@ -136,11 +131,6 @@ class FitMeasurements:
     spread: tuple[float, float, float] = CONSTANT_SPREAD  # the result of `error_spread`
     linear: Any = None
     rival: FitMeasurements | None = None  # those of the network, if the linear model is better
-    # predictions of the rows of the first folds with other penalties, by the ratio of the penalty
-    # to that of the fit
-    decays: dict[float, Any] = field(default_factory=dict)
-    decay_rows: Any = None  # rows (M,) of these folds
-    setup: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)  # warnings during the measurements
 
     @property
@@ -193,22 +183,17 @@ def measure_fit(
             if found.has_time_for(PLOTS_TO_FIT_TIME_RATIO + 1):
                 _refit_without_fold(found, held)
         _choose_left_out_method(found)
-        note("other penalties")
-        _try_decays(found, folds[:N_DECAY_FOLDS])
         note("a linear model")
         found.linear = linear or linear_model(fit)
-    if fit.numbers and fit.name == "net":  # `predict_interval` of estimators has one width
+    if fit.numbers and not hasattr(fit.est, "predict_interval"):  # the latter has one width
         found.spread = error_spread(found)
     found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
-    _write_setup(found)
     return found
 
 
-def _predict_fold(fit: NetworkFit, held: Indices, ratio: float = 1.0) -> Floats:
-    """Return the predictions of the rows `held` by a network that is refitted to all others, with
-    `ratio` times the penalty of the fit.
-    """
-    again = fit.refit_rows(np.setdiff1d(np.arange(fit.n_rows), held), ratio)
+def _predict_fold(fit: NetworkFit, held: Indices) -> Floats:
+    """Return the predictions of the rows `held` by a network that is refitted to all others."""
+    again = fit.refit_rows(np.setdiff1d(np.arange(fit.n_rows), held))
     return fit.align_classes(again.predict(fit.ob.X[held]), again.classes)
 
 
@@ -219,50 +204,6 @@ def _refit_without_fold(found: FitMeasurements, held: Indices) -> None:
     found.seen[held] = True
     found.n_folds += 1
     found.fit_seconds = max(found.fit_seconds, time.process_time() - began)
-
-
-def _try_decays(found: FitMeasurements, folds: Sequence[Indices]) -> None:
-    """Refit the network without each of some folds with larger penalties, and with smaller ones as
-    long as the loss of the rows left out decreases, and store the predictions.
-    """
-    fit = found.fit
-    is_linear = len(fit.ob.model.sizes) == 2  # its penalty was chosen among all
-    if found.n_folds < len(folds) or is_linear or not float(np.max(fit.ob.l2)) > 0:
-        return
-    rows = np.concatenate(folds)
-    found.decay_rows = rows
-    found.decays = {1.0: found.folds[rows]}
-    for step in (DECAY_STEP, 1 / DECAY_STEP):
-        lowest = decay_losses(found, 1.0).mean()
-        for k in range(1, MAX_DECAY_STEPS + 1):
-            if not found.has_time_for(len(folds)):
-                return
-            ratio = step**k
-            found.decays[ratio] = np.concatenate(
-                [_predict_fold(fit, held, ratio) for held in folds]
-            )
-            loss = decay_losses(found, ratio).mean()
-            if step < 1 and not loss < lowest:
-                break
-            lowest = loss
-
-
-def decay_losses(found: FitMeasurements, ratio: float) -> Floats:
-    """Return the losses (M,) of `found.decay_rows`, left out, with a penalty that was tried."""
-    fit = found.fit
-    return fit.row_losses_for_targets(fit.y[found.decay_rows], found.decays[ratio])
-
-
-def better_decay(found: FitMeasurements) -> float | None:
-    """Return the ratio, to the penalty of the fit, of the penalty with the lowest loss of rows left
-    out. Return None if it is lower by less than its standard error, or if none was tried.
-    """
-    if len(found.decays) < 2:
-        return None
-    best = min(found.decays, key=lambda ratio: decay_losses(found, ratio).mean())
-    gain = decay_losses(found, 1.0) - decay_losses(found, best)
-    clear = gain.mean() > gain.std(ddof=1) / math.sqrt(len(gain))
-    return best if clear else None
 
 
 def _find_minimum(found: FitMeasurements) -> None:
@@ -534,81 +475,3 @@ def loss_difference(found: FitMeasurements) -> tuple[float, float]:
     fit = found.fit
     d = (fit.row_losses(found.linear.left_out) - fit.row_losses(found.left_out))[found.rows]
     return float(d.mean()), float(d.std(ddof=1) / math.sqrt(len(d)))
-
-
-# --------------------------------------------------------------------------------------------------
-# Code for the reader of a report, who can compute its numbers again.
-
-
-def _write_setup(found: FitMeasurements) -> None:
-    """Store in `found.setup` the lines of Python code that define the variables used by the code
-    next to each number of the report. A reader runs these lines first.
-    """
-    fit = found.fit
-    needs_scipy = not fit.numbers and (found.closed or fit.name == "net")
-    imports = fit.imports + ("import scipy.special\n" if needs_scipy else "")
-    lines = [imports.rstrip(), fit.objective_code]
-    if not fit.numbers:
-        lines.append(f"classes = {fit.classes_code}")
-        lines.append("codes = np.searchsorted(classes, y)")
-    if found.trained_on:
-        lines.append("# train on until the gradient vanishes")
-        lines.append(f"run = fc.minimize(ob, theta, rng=0, max_iter={found.max_iter})")
-        if found.n_inactive:
-            lines += [
-                "# leave out units that have no weights",
-                "from fastcurv.applications.uncertainty.path import without_inactive_units",
-                "small, start = without_inactive_units(ob, run.x)",
-                f"run = fc.minimize(small, start, rng=0, max_iter={found.max_iter})",
-            ]
-        lines.append("point = run.report")
-    else:
-        lines.append("point = fc.classify(ob, theta, rng=0)")
-    if found.out is not None:
-        at = "small" if found.n_inactive else "ob"
-        lines.append(f"out = fc.leave_one_out({at}, run.x)")
-    key = "y" if fit.numbers else "codes"
-    seen = "folds" if fit.numbers else "folds[:, 0]"
-    shape = "len(X)" if fit.numbers else "(len(X), len(classes))"
-    predict = "predict" if fit.numbers else "predict_proba"
-    lines += [
-        "def score(p, rows):",
-        "    return 1 - np.mean((y[rows] - p) ** 2) / y[rows].var()"
-        if fit.numbers
-        else "    return np.mean(p.argmax(axis=1) == codes[rows])",
-        fit.again_code.format(predict=predict, units=fit.predictions_code("z")),
-        *_fold_code(fit, key),
-        f"folds = np.full({shape}, np.nan)",
-        f"for held in held_rows[:{found.n_folds}]:",
-        "    folds[held] = again(np.setdiff1d(np.arange(len(X)), held), held)",
-    ]
-    if found.closed:
-        lines.append(f"left_out = {fit.predictions_code('out.predictions')}")
-    else:
-        lines.append(f"left_out, seen = folds, np.isfinite({seen})")
-    if found.linear is not None:
-        ob = found.linear.ob
-        weight = "" if ob.sample_weight is None else ", sample_weight=ob.sample_weight"
-        tol = f", gradient_tol={LINEAR_GRADIENT_TOL}" if ob.model.dtype == np.float64 else ""
-        lines += [
-            f"linear = fc.Objective(fc.MLP({list(ob.model.sizes)}), ob.X, ob.y, ob.loss, "
-            f"l2={float(ob.l2)!r}, l2_biases=False{weight})",
-            "line = fc.leave_one_out(linear, fc.minimize(linear, "
-            f"np.zeros({ob.n_params}), verdict=False{tol}).x)",
-        ]
-    found.setup = lines
-
-
-def _fold_code(fit: NetworkFit, key: str) -> list[str]:
-    """Return the lines of code that define the list ``held_rows`` of the rows of each fold."""
-    if fit.groups is not None:
-        return [
-            "order = np.random.default_rng(0).permutation(groups.max() + 1)",
-            f"parts = [order[i::{N_SCORE_FOLDS}] for i in range({N_SCORE_FOLDS})]",
-            "held_rows = [np.flatnonzero(np.isin(groups, some)) for some in parts]",
-        ]
-    return [
-        "order = np.random.default_rng(0).permutation(len(X))",
-        f'order = order[np.argsort({key}[order], kind="stable")]',
-        f"held_rows = [order[i::{N_SCORE_FOLDS}] for i in range({N_SCORE_FOLDS})]",
-    ]

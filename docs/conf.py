@@ -66,8 +66,7 @@ TASKS = {
     ),
     "Spectra": (
         "Eigenvalues and estimates of symmetric operators.",
-        "eigsh eigvalsh inertia spectral_density trace diagonal frobenius_norm spectrum.Krylov "
-        "spectrum.Tracker",
+        "eigsh eigvalsh inertia spectral_density trace diagonal frobenius_norm spectrum.Tracker",
     ),
     "Critical points": (
         "Classify a point, leave a saddle, find points where the gradient vanishes.",

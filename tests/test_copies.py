@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
@@ -313,17 +312,6 @@ def check_copies(things):
 
 def test_copies_give_bitwise_identical_results():
     assert check_copies(chain(objectives(), operators(), results())) > 100
-
-
-def test_copying_a_krylov_run_raises():
-    """Copying or pickling a Krylov run raises TypeError, because the copy would share the memory of
-    the basis.
-    """
-    for run in (fc.spectrum.Krylov(np.eye(5)), fc.spectrum.Krylov(np.diag(np.arange(9.0)), rng=0)):
-        run.extend(1)
-        for duplicate in WAYS.values():
-            with pytest.raises(TypeError, match="^a Krylov .* cannot be copied or pickled"):
-                duplicate(run)
 
 
 USES = {

@@ -11,7 +11,6 @@ from ..common.checks import (
     as_rng,
     check_positive_int,
     check_symmetric_operator,
-    checked_product,
     operator_dtype,
 )
 from ..common.linalg import eigvalsh
@@ -27,19 +26,15 @@ from ..common.protocols import (
     Space,
 )
 from ..common.runtime import with_nearest_rounding
-from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
     combine_basis_rows,
     memory_owner,
-    orthonormal_rows,
     orthonormalise,
-    ritz_decomposition,
 )
 from .density_curve import SpectralDensity
 from .forms import choose_representation
-from .results import Eigenpairs
 from .smoothing import check_grid_options, smooth_density
 
 DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are deflated by default
@@ -62,13 +57,10 @@ def spectral_density(
     n_steps: int = 80,
     *,
     rng: Seed = None,
-    deflate: bool | int | None = None,
-    against: ArrayLike | Eigenpairs | None = None,
     axis: Axis = "linear",
     width: float | None = None,
     grid: ArrayLike | None = None,
     n_grid: int = 1024,
-    linear_below: float | None = None,
     space: Space | None = None,
     progress: bool | None = None,
 ) -> SpectralDensity:
@@ -78,8 +70,14 @@ def spectral_density(
     Gauss quadrature, whose nodes and weights represent the spectrum weighted by the squared
     components of the probe. The mean over probes is an unbiased estimate of the average of any
     polynomial of degree less than ``2 n_steps`` over the eigenvalues. All eigenvalues are computed
-    instead if `space` is an output space of at most 2048 dimensions or, unless `deflate` or
-    `against` is given, if forming the matrix takes less time than ``n_probes * n_steps`` products.
+    instead if `space` is an output space of at most 2048 dimensions, or if forming the matrix takes
+    less time than ``n_probes * n_steps`` products.
+
+    Up to n = 100 000, the outliers that the first probe found are deflated from the other probes.
+    They then enter the density exactly, with weight 1/n each, and their part of the noise, which is
+    most of the noise if a few eigenvalues dominate, is removed without further products. If the
+    other probes find further copies of an outlier, which the first probe cannot find, the first
+    probe is left out.
 
     Parameters
     ----------
@@ -92,21 +90,10 @@ def spectral_density(
         eigenvalues (ghosts) appear.
     rng : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
-    deflate : bool or int, optional
-        If True, deflate the outliers that the first probe found from the other probes; if an
-        integer, at most this many. Outliers then enter the density exactly, with weight 1/n each.
-        Their part of the noise, which is most of the noise if a few eigenvalues dominate, is
-        removed without further products. If the other probes find further copies of an outlier,
-        which the first probe cannot find, the first probe is left out. The cost is memory for the
-        vectors of the outliers and the orthogonalisation against these vectors. The default is True
-        if n is at most 100 000 and `against` is None.
-    against : Eigenpairs or ndarray, shape (n, s), optional
-        Known eigenpairs of `op`, which are deflated like outliers. One product checks the pairs.
-        For vectors without eigenvalues, the eigenvalues cost s products.
     axis : str
         If ``"linear"``, the density is per unit of the eigenvalue. If ``"log"``, it is per decade
-        of ``|lam|`` on either side of zero, on an axis that is linear below `linear_below`; see
-        `SpectralDensity`.
+        of ``|lam|`` on either side of zero, on an axis that is linear below 1e-4 times the largest
+        ``|node|``; see `SpectralDensity`.
     width : float, optional
         Standard deviation of the Gaussian on each node. On the linear axis it is in units of the
         eigenvalue, by default 1% of the range. On the log axis it is in decades, by default 0.05.
@@ -116,28 +103,22 @@ def spectral_density(
         that the density integrates to 1.
     n_grid : int
         Minimum number of points of the default grid.
-    linear_below : float, optional
-        Magnitude of eigenvalues below which the log axis is linear. The default is 1e-4 times the
-        largest ``|node|``.
     space : str, optional
-        As in `eigsh`, but ``"parameters"`` if `against` is given. In a space of at most 2048
-        outputs all eigenvalues are computed without products. Then `n_deflated` is n, and standard
-        errors are 0.
+        As in `eigsh`. In a space of at most 2048 outputs all eigenvalues are computed without
+        products. Then `n_deflated` is n, and standard errors are 0.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
     Returns
     -------
     SpectralDensity
-        The density with its quadratures. `SpectralDensity.regrid` computes the density on other
-        grids without products. From 12 probes on, the interval of two standard errors contains the
-        true value in 95% of cases. If only a few coordinates are coupled, fewer probes can all give
-        equal results. `stderr` is then NaN.
+        The density with its quadratures. From 12 probes on, the interval of two standard errors
+        contains the true value in 95% of cases. If only a few coordinates are coupled, fewer probes
+        can all give equal results. `stderr` is then NaN.
 
     See Also
     --------
     eigsh : a few eigenvalues, each with a bound.
-    Krylov : densities that share products with eigenpairs.
     SpectrumDisplay : plots of a density.
 
     References
@@ -157,18 +138,11 @@ def spectral_density(
     op = check_symmetric_operator(op)
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
-    smoothing = check_grid_options(axis, width, grid, n_grid, linear_below)
+    smoothing = check_grid_options(axis, width, grid, n_grid)
     rng = as_rng(rng)
     n = op.shape[0]
     m = n_probes * min(n_steps, op.shape[0])
-    uses_matrix = against is None and deflate is None and n <= m
-    form = choose_representation(
-        op,
-        m,
-        space if against is None else "parameters",
-        matrix=uses_matrix,
-        step=SECONDS_PER_PRODUCT,
-    )
+    form = choose_representation(op, m, space, matrix=n <= m, step=SECONDS_PER_PRODUCT)
     if form.kind == "matrix":
         P, n_products = form.make()
         return exact_density(eigvalsh(P), None, n, n_products, smoothing, operator_dtype(op))
@@ -178,41 +152,39 @@ def spectral_density(
             eigvalsh(reduction.matrix), reduction, n, 0, smoothing, operator_dtype(op)
         )
     op = op if reduction is None else cast(OperatorLike, reduction)
-    deflate = (against is None and op.shape[0] <= DEFLATION_MAX_N) if deflate is None else deflate
-    deflated, spent = as_known_pairs(op, against)
     quadratures = []
     orthogonality_loss = 0.0
     outliers = None
+    n_products = 0
     with (
         show_bar(n_probes * n_steps, "spectral_density", progress) as shown,
         aligned_rows(
             memory_owner(op), (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)
         ) as rows,
     ):
-        run = new_recurrence(op, n_steps, deflated, rows)
+        run = Recurrence(op, n_steps, rows=rows, semiorthogonal=True)
         for i in range(n_probes):
             run_probe(run, rng, n_steps, shown)
             quadrature = gauss_quadrature(run)
             orthogonality_loss = max(orthogonality_loss, run.max_orthogonality_loss)
-            if i == 0 and deflate and n_probes > 1:
-                max_outliers = run.n if deflate is True else check_positive_int(deflate, "deflate")
-                outliers, rest = find_outliers(run, max_outliers)
+            if i == 0 and n_probes > 1 and run.n <= DEFLATION_MAX_N:
+                outliers, rest = find_outliers(run)
                 if len(outliers.values):
-                    deflated = DeflatedPairs(
-                        *(np.concatenate(both) for both in zip(deflated, outliers))
-                    )
-                    spent += run.n_products
+                    n_products = run.n_products
                     quadrature = rest
-                    run = new_recurrence(op, n_steps, deflated, rows)
+                    run = Recurrence(
+                        op, n_steps, against=outliers.rows, rows=rows, semiorthogonal=True
+                    )
             quadratures.append(quadrature)
-    n_products = spent + run.n_products
-    if outliers is not None and has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
-        quadratures = quadratures[1:]
-    quadratures = [complete_quadrature(one, reduction, len(deflated.values)) for one in quadratures]
+    n_products += run.n_products
+    exact = np.zeros(0)
+    if outliers is not None:
+        exact = outliers.values
+        if has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
+            quadratures = quadratures[1:]
+    quadratures = [complete_quadrature(one, reduction, len(exact)) for one in quadratures]
     facts = {"n_products": n_products, "orthogonality_loss": orthogonality_loss}
-    return assemble_density(
-        quadratures, deflated.values, n, smoothing, reduction, run.dtype, **facts
-    )
+    return assemble_density(quadratures, exact, n, smoothing, reduction, run.dtype, **facts)
 
 
 def exact_density(
@@ -236,7 +208,7 @@ def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> Spect
     """Return the density of an operator of the given dtype from all of its eigenvalues, `values`
     (n,).
     """
-    smoothing = check_grid_options("linear", None, None, 1024, None)
+    smoothing = check_grid_options("linear", None, None, 1024)
     return exact_density(values, None, len(values), 0, smoothing, dtype)
 
 
@@ -271,65 +243,6 @@ class DeflatedPairs(NamedTuple):
     values: Floats
     rows: Array
     residuals: Floats
-
-
-def as_known_pairs(op: Any, against: Any) -> tuple[DeflatedPairs, int]:
-    """Return the `DeflatedPairs` of `against`, which is an Eigenpairs, an array (n, k) of vectors
-    or None, and the number of products used to check the pairs or to compute their values. Raise
-    ValueError if the vectors have another length or are not eigenvectors.
-    """
-    n = op.shape[0]
-    dtype = operator_dtype(op)
-    none = np.zeros(0)
-    if isinstance(against, Eigenpairs):
-        if against.vectors.shape[0] != n:
-            raise ValueError(
-                f"against must hold eigenvectors with {n} entries, the size of the operator, got "
-                f"{against.vectors.shape[0]}."
-            )
-        vectors = np.ascontiguousarray(against.vectors.T, dtype)
-        pairs = DeflatedPairs(against.values, vectors, against.residuals)
-        return pairs, check_known_pairs(op, pairs) if len(vectors) else 0
-    rows = orthonormal_rows(against, n, dtype)
-    if rows is None:
-        return DeflatedPairs(none, np.zeros((0, n), dtype), none), 0
-    run = Recurrence(op, len(rows))
-    run.insert_block(rows)
-    run.step()
-    values, S = ritz_decomposition(run)
-    return DeflatedPairs(values, combine_basis_rows(run.rows[: run.m], S), none), run.n_products
-
-
-def check_known_pairs(op: Any, known: DeflatedPairs) -> int:
-    """Raise ValueError if the known pairs are not eigenpairs of `op`. The test is one product with
-    the sum of their vectors. Return the number of products, 1.
-
-    The error of the product is at most the sum of the residuals plus its rounding error, for which
-    sqrt(eps) times the norm of the product is a generous bound.
-    """
-    got = checked_product(op, known.rows.sum(axis=0))
-    missing = norm(got - known.values.astype(got.dtype) @ known.rows)
-    allowed = float(known.residuals.sum()) + np.sqrt(np.finfo(got.dtype).eps) * max(
-        norm(got), norm(known.values)
-    )
-    if not missing <= allowed:
-        raise ValueError(
-            "against must hold eigenpairs of this operator, got pairs with a residual of "
-            f"{missing:.3g}, where at most {allowed:.3g} is allowed. Compute them by eigsh from "
-            "this operator."
-        )
-    return 1
-
-
-def new_recurrence(op: Any, n_steps: int, known: DeflatedPairs, rows: Array) -> Recurrence:
-    """Return a `Recurrence` with capacity for n_steps steps in the array `rows`, orthogonal to the
-    vectors of the known pairs. Raise ValueError if these vectors span the whole space.
-    """
-    if len(known.values) >= op.shape[0]:
-        raise ValueError(
-            f"against must hold fewer than n = {op.shape[0]} eigenpairs, got {len(known.values)}."
-        )
-    return Recurrence(op, n_steps, against=known.rows, rows=rows, semiorthogonal=True)
 
 
 def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
@@ -384,9 +297,9 @@ def gauss_quadrature(run: Recurrence) -> Quadrature:
     return Quadrature(theta, weights / weights.sum())
 
 
-def find_outliers(run: Recurrence, most: int) -> tuple[DeflatedPairs, Quadrature]:
-    """Return the `DeflatedPairs` of the outliers of a finished probe, at most `most`, and the
-    quadrature of the other nodes.
+def find_outliers(run: Recurrence) -> tuple[DeflatedPairs, Quadrature]:
+    """Return the `DeflatedPairs` of the outliers of a finished probe, and the quadrature of the
+    other nodes.
 
     Outliers are converged Ritz pairs whose ``|value|`` exceeds twice the weighted mean of all
     ``|values|``, so that the other nodes have more than half of the weight.
@@ -397,7 +310,7 @@ def find_outliers(run: Recurrence, most: int) -> tuple[DeflatedPairs, Quadrature
         (np.abs(theta) > 2 * bulk)
         & (residuals <= MAX_OUTLIER_RESIDUAL_RATIO * (np.abs(theta) - bulk))
     )
-    good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
+    good = good[np.argsort(-np.abs(theta[good]))][: run.dimension - 1]
     S = run.ritz_vectors(good).T
     run.reorthogonalise()
     rows = combine_basis_rows(run.rows[: run.m], S)

@@ -5,17 +5,12 @@ from the quadratures without further products.
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..common.checks import (
-    check_array,
-    check_positive_int,
-    check_real_number,
-    short_repr,
-)
+from ..common.checks import check_real_number, short_repr
 from ..common.errors import type_phrase
 from ..common.html import TextReprHtmlMixin
 from ..common.read_only import FrozenRecord
@@ -27,7 +22,7 @@ from .draw import (
     sign_count_clause,
 )
 from .results import Estimate, format_number, has_rounding_scatter, mean_and_stderr
-from .smoothing import check_grid_options, eigenvalue_to_coordinate, smooth_density
+from .smoothing import eigenvalue_to_coordinate
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -56,7 +51,7 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
         linear_below) / log(10)``, which counts decades of ``|lam|`` on either side of zero and is
         linear below `linear_below`.
     linear_below : float
-        Magnitude of eigenvalues below which the log axis is linear.
+        Magnitude of eigenvalues below which the log axis is linear, 1e-4 times the largest node.
     n_deflated : int
         Number of eigenvalues that enter the density exactly, as nodes of weight 1/n in all probes.
     resolution : float
@@ -65,10 +60,6 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     orthogonality_loss : float
         The largest ``|<q_i, q_j>|`` measured for two different Lanczos vectors. Spurious copies of
         eigenvalues (ghosts) can only appear if it is near 1.
-    krylov_name : str or None
-        The name of the `Krylov` run whose products were used.
-    n_new_products : int or None
-        Number of products that were computed for this result, or None if no `Krylov` run was used.
     space : str
         The space in which the density was computed, as in `Eigenpairs`.
     """
@@ -85,8 +76,6 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     linear_below: float = 0.0
     n_deflated: int = 0
     orthogonality_loss: float = 0.0
-    krylov_name: str | None = None
-    n_new_products: int | None = None
     space: str = "parameters"
     resolution: float = 0.0
 
@@ -110,37 +99,6 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     def integral(self) -> float:
         """Return the integral of the density over `coordinate` by the trapezoidal rule."""
         return float(np.diff(self.coordinate) @ (self.density[1:] + self.density[:-1])) / 2
-
-    def moment(self, power: int = 1) -> Estimate:
-        """Estimate the mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``.
-
-        Parameters
-        ----------
-        power : int
-            The power, at least 0. Up to twice the number of steps minus one, the quadrature adds no
-            error to that of the probes.
-
-        Returns
-        -------
-        Estimate
-            The mean over the probes, with its standard error.
-
-        Raises
-        ------
-        ValueError
-            If `power` is not an integer >= 0, or the moment exceeds the range of float64.
-        """
-        if isinstance(power, bool) or not isinstance(power, numbers.Integral) or power < 0:
-            raise ValueError(f"power must be an int >= 0, got {short_repr(power)}.")
-        power = check_positive_int(power, "power", least=0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            per_probe = (self.weights * self.nodes ** int(power)).sum(axis=1)
-        if not np.isfinite(per_probe).all():
-            raise ValueError(
-                f"moment {power} must be within the range of float64, got an overflow. Scale the "
-                "operator down, or use a smaller power."
-            )
-        return self._estimate_over_probes(per_probe, f"moment {power}", known=power == 0)
 
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
         """Estimate the fraction of eigenvalues in ``low < lam < high``.
@@ -181,152 +139,10 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
                 equal = np.abs(x - end) <= self.resolution
                 unsure[i] += float(w[equal].sum())
                 unsure[i] += 0.0 if self.exact else half_weight_around(x[~equal], w[~equal], end)
-        estimate = self._estimate_over_probes(per_probe, "mass", known=True)
+        mean, spread = mean_and_stderr(per_probe)
         one = 0.0 if self.exact or not has_rounding_scatter(per_probe) else 1 / max(1, self.n)
-        stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
-        return replace(estimate, stderr=float(stderr))
-
-    def wasserstein(self, other: Any) -> float:
-        """Return the Wasserstein-1 distance to another density.
-
-        Parameters
-        ----------
-        other : SpectralDensity or ndarray, shape (m,)
-            The other density, or eigenvalues of equal weight.
-
-        Returns
-        -------
-        float
-            The area between the two cumulative distributions, in units of eigenvalues. It is
-            computed from the quadratures, averaged over the probes, so grids and widths have no
-            effect.
-
-        Raises
-        ------
-        TypeError
-            If `other` is an operator or another unsuitable object.
-
-        Examples
-        --------
-        >>> import fastcurv as fc
-        >>> d = fc.spectral_density(np.diag([1.0, 2.0, 3.0]), n_probes=2, n_steps=3, rng=0)
-        >>> moved = fc.spectral_density(np.diag([2.0, 3.0, 4.0]), n_probes=2, n_steps=3, rng=0)
-        >>> round(d.wasserstein(moved), 6), d.wasserstein(d)
-        (1.0, 0.0)
-        """
-        from scipy.stats import wasserstein_distance
-
-        if isinstance(other, SpectralDensity):
-            values = other.nodes.ravel()
-            weights = other.weights.ravel()
-        elif hasattr(other, "matvec"):
-            raise TypeError(
-                "other must be a density, fc.spectral_density(H), or eigenvalues, got "
-                f"{type_phrase(other)}."
-            )
-        else:
-            values = np.ravel(check_array(other, "other", np.float64))
-            weights = None
-        return float(
-            wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel(), weights)
-        )
-
-    def regrid(
-        self,
-        *,
-        axis: str | None = None,
-        width: float | None = None,
-        grid: Any = None,
-        n_grid: int = 1024,
-        linear_below: float | None = None,
-    ) -> SpectralDensity:
-        """Return the density from the same quadratures on another grid or axis, or with another
-        width, without products.
-
-        Parameters
-        ----------
-        axis : str, optional
-            ``"linear"`` or ``"log"``. The default is the axis of this density.
-        width : float, optional
-            Standard deviation of the Gaussian on each node. This default and the next three are
-            those of `fastcurv.spectral_density`; they are not taken from this density.
-        grid : array_like, shape (k,), optional
-            Eigenvalues at which the density is evaluated.
-        n_grid : int
-            Minimum number of points of the default grid.
-        linear_below : float, optional
-            Magnitude of eigenvalues below which the log axis is linear.
-
-        Returns
-        -------
-        SpectralDensity
-            A new density; this one is not changed.
-        """
-        smoothing = check_grid_options(
-            self.axis if axis is None else axis, width, grid, n_grid, linear_below
-        )
-        return replace(
-            self, **smooth_density(self.nodes, self.weights, **smoothing, unsure=not self.exact)
-        )
-
-    def merge(self, other: SpectralDensity) -> SpectralDensity:
-        """Return the density from the probes of this density and of another density.
-
-        Parameters
-        ----------
-        other : SpectralDensity
-            A density of the same operator, from other probes.
-
-        Returns
-        -------
-        SpectralDensity
-            The density from all probes, with the axis and the width of this density, on a default
-            grid.
-
-        Raises
-        ------
-        ValueError
-            If `other` is not a density of an operator with the same number of rows.
-        """
-        if not isinstance(other, SpectralDensity) or other.n != self.n:
-            said = f"n = {other.n}" if isinstance(other, SpectralDensity) else type_phrase(other)
-            raise ValueError(
-                f"other must be a SpectralDensity of an operator with n = {self.n}, got {said}."
-            )
-        q = max(self.nodes.shape[1], other.nodes.shape[1])
-        beside = [((0, 0), (0, q - d.nodes.shape[1])) for d in (self, other)]
-        nodes = np.vstack([np.pad(d.nodes, b, "edge") for d, b in zip((self, other), beside)])
-        weights = np.vstack([np.pad(d.weights, b) for d, b in zip((self, other), beside)])
-        spread = smooth_density(
-            nodes,
-            weights,
-            axis=self.axis,
-            width=self.width,
-            linear_below=self.linear_below,
-            unsure=not (self.exact and other.exact),
-        )
-        return replace(
-            self,
-            nodes=nodes,
-            weights=weights,
-            n_products=self.n_products + other.n_products,
-            n_deflated=min(self.n_deflated, other.n_deflated),
-            orthogonality_loss=max(self.orthogonality_loss, other.orthogonality_loss),
-            resolution=max(self.resolution, other.resolution),
-            **spread,
-        )
-
-    def _estimate_over_probes(
-        self, per_probe: np.ndarray, method: str, known: bool = False
-    ) -> Estimate:
-        """Return the `Estimate` of the mean of `per_probe`, one number for each probe. Its standard
-        error is NaN if there are only a few probes and their numbers are equal up to rounding,
-        unless the density is exact or `known` is True.
-        """
-        mean, stderr = mean_and_stderr(per_probe)
-        if not (known or self.exact) and has_rounding_scatter(per_probe):
-            stderr = float("nan")
-        return Estimate(mean, stderr, self.n_products, method=method)
+        stderr = float(np.hypot(spread, max(unsure.mean() / 2, one)))
+        return Estimate(mean, stderr, self.n_products, method="mass")
 
     def plot(
         self,

@@ -834,7 +834,6 @@ def eigsh(
     --------
     eigvalsh, inertia : all eigenvalues, for small n.
     spectral_density : the distribution of all eigenvalues, for large n.
-    Krylov : eigenpairs that share products.
 
     References
     ----------

@@ -141,11 +141,6 @@ class Eigenpairs(FrozenRecord):
         exceeds 64 tolerances. If copies were missed, other true eigenvalues take their place.
     interrupted : bool
         True if Ctrl-C ended the run early.
-    krylov_name : str or None
-        The name of the `Krylov` run whose products were used, or None if the products were computed
-        for this result alone.
-    n_new_products : int or None
-        Number of products that were computed for this result, or None if no `Krylov` run was used.
     asymmetry : float
         Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u and v of the
         basis, or 0 if the asymmetry is within rounding. It is included in `residuals`.
@@ -163,8 +158,6 @@ class Eigenpairs(FrozenRecord):
     tol: float = 0.0
     probed: bool = False
     interrupted: bool = False
-    krylov_name: str | None = None
-    n_new_products: int | None = None
     asymmetry: float = 0.0
     space: str = "parameters"
     missed_within: float = float("inf")

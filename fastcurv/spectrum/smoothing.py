@@ -15,7 +15,7 @@ from .results import has_rounding_scatter
 
 
 def check_grid_options(
-    axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
+    axis: str, width: float | None, grid: ArrayLike | None, n_grid: int
 ) -> dict[str, Any]:
     """Return a dict of these options of `spectral_density`, the keyword arguments of
     `smooth_density`, after checking them. Raise ValueError or TypeError if an option is invalid.
@@ -34,9 +34,6 @@ def check_grid_options(
         "grid": grid,
         "n_grid": check_positive_int(n_grid, "n_grid", MAX_GRID_POINTS),
         "width": None if width is None else check_positive(width, "width"),
-        "linear_below": None
-        if linear_below is None
-        else check_positive(linear_below, "linear_below"),
     }
 
 
@@ -90,7 +87,6 @@ def smooth_density(
     width: float | None = None,
     grid: Floats | None = None,
     n_grid: int = 1024,
-    linear_below: float | None = None,
     unsure: bool = True,
 ) -> dict[str, Any]:
     """Compute a density with integral 1, as the mean over the probes, and its standard error.
@@ -99,7 +95,7 @@ def smooth_density(
     ----------
     nodes, weights : ndarray, shape (n_probes, q)
         The quadrature of each probe. Each row of weights sums to 1.
-    axis, width, grid, n_grid, linear_below
+    axis, width, grid, n_grid
         As in `spectral_density`.
     unsure : bool
         If True, the standard error is NaN (unknown) if there are few probes and all give equal
@@ -117,8 +113,7 @@ def smooth_density(
         If `width` is too small for the grid to resolve it.
     """
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
-    if linear_below is None:
-        linear_below = max(1e-4 * largest, MIN_NORMAL) if largest else 1.0
+    linear_below = max(1e-4 * largest, MIN_NORMAL) if largest else 1.0
     # Sums are computed in units of a power of two, in which no sum overflows or underflows.
     exponent = 0
     if axis == "linear" and largest:

@@ -4,13 +4,12 @@ and stochastic estimates with standard errors, from products with random vectors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from math import ceil
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from ..common.checks import (
     as_rng,
@@ -26,9 +25,7 @@ from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import (
     Array,
     DenseReduction,
-    Diagonals,
     Floats,
-    Norming,
     OperatorLike,
     Seed,
     Space,
@@ -36,12 +33,6 @@ from ..common.protocols import (
 )
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
-from ..krylov.lanczos import (
-    combine_basis_rows,
-    orthonormalise,
-    projection_coefficients,
-    subtract_projection,
-)
 from .density import random_signs
 from .forms import QUICK_DENSE_MAX_N, choose_reduction, choose_representation, summed_matrix
 from .results import (
@@ -240,33 +231,6 @@ class CountedOperator:
         ]
         return np.concatenate(blocks).astype(np.float64)
 
-    def hutch_pp(
-        self, rng: np.random.Generator, m: int, forms: Callable[[Array], Floats]
-    ) -> tuple[float, float]:
-        """Return a Hutch++ estimate of a trace from m products, and its standard error.
-        ``forms(V)`` returns the quadratic forms (k,) of the rows of V (k, n).
-
-        A third of the products gives an orthonormal basis Q of an approximate range, and the trace
-        restricted to span(Q) is computed exactly. Hutchinson's method estimates the trace on the
-        complement of span(Q). Q has fewer rows if fewer than `MIN_SPREAD_ESTIMATES` Hutchinson
-        probes would remain.
-        """
-        Q = np.empty((max(0, min(m // 3, (m - MIN_SPREAD_ESTIMATES) // 2)), self.n), self.dtype)
-        for start, V in zip(range(0, m, N_BLOCK_VECTORS), self.probes(rng, len(Q), signs=True)):
-            Q[start : start + N_BLOCK_VECTORS] = self.products(V)
-        n_further = m - len(Q)
-        Q = Q[: len(orthonormalise(Q)[0])]
-        known = float(
-            sum(forms(Q[i : i + N_BLOCK_VECTORS]).sum() for i in range(0, len(Q), N_BLOCK_VECTORS))
-        )
-        rest = []
-        for V in self.probes(rng, n_further - len(Q)):
-            if len(Q):
-                subtract_projection(Q, V, projection_coefficients(Q, V))
-            rest.append(forms(V))
-        mean, error = mean_and_stderr(np.concatenate(rest))
-        return known + mean, error
-
 
 def has_exact_diagonal(op: Any, m: int, method: str) -> bool:
     """Return True if `exact_diagonal` of the operator is to be used: always if `method` is "exact",
@@ -286,153 +250,9 @@ def row_dots(A: Array, B: Array) -> Floats:
     )
 
 
-# --------------------------------------------------------------------------------------------------
-# A sketch of an operator for XTrace and XDiag, in which every random vector is used both to build
-# the range and as a test vector.
-
-# factor by which the scatter of leave-one-out estimates is multiplied; the scatter underestimates
-# the error, because any two of these estimates have most samples in common
-LEAVE_ONE_OUT_ERROR_FACTOR = 1.75
-# Factor by which the part of the trace along the left-out directions is multiplied. With this
-# factor, two standard errors cover the true value in 95% of cases if the sketch has as many vectors
-# as there are large eigenvalues and these are equal; with a factor of 1, in 91% of cases.
-EQUAL_EIGENVALUES_FACTOR = 1.3
-
-
-class RangeSketch:
-    """A sketch of an operator H from m products, for XTrace and XDiag. It consists of products ``Y
-    = H O`` with m // 2 random signs O, an orthonormal basis Q of their range, and the products ``Z
-    = H Q``.
-
-    With ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range without
-    column i is ``Q (I - s_i s_i')``. So each sample can be the test vector for the range of all
-    other samples.
-    """
-
-    def __init__(self, apply: CountedOperator, rng: np.random.Generator, m: int) -> None:
-        half = m // 2
-        if half < 2:
-            raise ValueError(
-                f"n_probes must be at least 4 for a leave-one-out method, got {m}. Increase it or "
-                "use method='hutchinson'."
-            )
-        self.n = apply.n
-        half = min(half, apply.n)
-        cuts = [slice(i, min(i + N_BLOCK_VECTORS, half)) for i in range(0, half, N_BLOCK_VECTORS)]
-        self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
-        for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
-            self.O[cut] = signs
-            self.Y[cut] = apply.products(signs)
-        Q, self.R = np.linalg.qr(self.Y.T.astype(np.float64))
-        self.Q = np.ascontiguousarray(Q.T)
-        for cut in cuts:
-            self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
-        self.S = leave_one_out(self.R)
-
-    def _rounding_errors(self) -> Floats:
-        """Return estimates (n,) of the rounding errors of the sums of ``q_i (H q)_i`` over the
-        basis, which come from the products and from the additions.
-
-        ``o'H q`` follows both from ``H o`` and from ``H q``. The two results would be equal if the
-        products were exact. Their difference is the inner product of o, a vector of random signs,
-        and the error of ``H q``, so the root mean square of the differences over all o is the norm
-        of this error.
-        """
-        twice = projection_coefficients(self.O.astype(np.float64), self.Z.astype(np.float64))
-        errors = np.linalg.norm(twice - self.R, axis=1) / len(self.O) ** 0.5
-        least = MIN_SUM_ERROR_EPS * np.finfo(self.Z.dtype).eps
-        found = np.zeros(self.n)
-        for q, z, error in zip(self.Q, self.Z, errors):
-            found = np.hypot(found, q * (least * np.abs(z) + error))
-        return found
-
-    def _leave_one_out_traces(self) -> tuple[Floats, Floats]:
-        """Return two arrays with an entry for each left-out sample: the estimate of the trace, and
-        the part of the trace along the direction that is left out with this sample.
-        """
-        m = len(self.O)
-        S = self.S
-        H = projection_coefficients(self.Q, self.Z.astype(np.float64))
-        H = (H + H.T) / 2
-        W = projection_coefficients(self.Q, self.O.astype(np.float64)).T
-        left_out = np.einsum("ij,ij->j", S, H @ S)
-        inside = np.trace(H) - left_out
-        P = W - S * np.einsum("ij,ij->j", S, W)
-        forms = (
-            row_dots(self.O, self.Y)
-            - 2 * np.einsum("ij,ij->j", P, self.R)
-            + np.einsum("ij,ij->j", P, H @ P)
-        )
-        lengths = self.n - (P**2).sum(axis=0)
-        rank = min(m, self.n) - 1
-        small = lengths <= 1e-12 * self.n
-        rest = np.where(small, 0.0, forms * (self.n - rank) / np.where(small, 1.0, lengths))
-        return inside + rest, left_out
-
-    def trace(self) -> tuple[float, float]:
-        """Return the mean of the leave-one-out estimates of the trace, and its standard error.
-
-        If the sketch has as many vectors as there are large eigenvalues, all estimates can have the
-        same error. Each estimate leaves out a direction s_i that no other vector covers, and its
-        test vector can be almost orthogonal to s_i. The part of the trace along s_i is known and
-        added to the standard error, as is the rounding error, which all estimates share.
-        """
-        samples, left_out = self._leave_one_out_traces()
-        mean = float(samples.mean())
-        scatter = float(samples.std(ddof=1)) / len(samples) ** 0.5
-        along = float((left_out**2).mean()) ** 0.5
-        error = np.hypot(
-            LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(len(samples)) * scatter,
-            EQUAL_EIGENVALUES_FACTOR * along,
-        )
-        return mean, float(np.hypot(error, safe_norm(self._rounding_errors())))
-
-    def diagonal_and_stderr(self) -> tuple[Floats, Floats]:
-        """Return the mean (n,) of the leave-one-out estimates of the diagonal, and its standard
-        errors (n,), which include rounding errors.
-        """
-        m = len(self.O)
-        S = self.S
-        sketch_diagonal = (self.Q * self.Z).sum(axis=0)
-        total, squares, left_out = np.zeros((3, self.n))
-        along = np.einsum("ij,ij->j", S, self.R)
-        for start in range(0, m, N_BLOCK_VECTORS):
-            cut = slice(start, start + N_BLOCK_VECTORS)
-            QS = combine_basis_rows(self.Q, S[:, cut])
-            ZS = combine_basis_rows(self.Z.astype(np.float64), S[:, cut])
-            samples = sketch_diagonal - QS * ZS + self.O[cut] * QS * along[cut, None]
-            left_out += np.abs(QS * ZS).sum(axis=0)
-            total += samples.sum(axis=0)
-            squares += ((samples - sketch_diagonal) ** 2).sum(axis=0)
-        mean = total / m
-        variance = np.maximum(squares / m - (mean - sketch_diagonal) ** 2, 0) * m / max(1, m - 1)
-        error = np.hypot(
-            LEAVE_ONE_OUT_ERROR_FACTOR * stderr_widening_factor(m) * np.sqrt(variance / m),
-            left_out / m,
-        )
-        return mean, np.hypot(error, self._rounding_errors())
-
-
-def leave_one_out(R: Floats) -> Floats:
-    """Return the unit vectors ``s_i`` along ``R^-T e_i`` of `RangeSketch` as columns (m, m), for
-    upper triangular R (m, m). Diagonal entries of R that are 0 up to rounding are replaced by the
-    size of the rounding error.
-    """
-    m = len(R)
-    d = np.diag(R)
-    floor = np.finfo(float).eps * m * np.abs(d).max(initial=0.0)
-    safe = R.copy()
-    np.fill_diagonal(safe, np.where(np.abs(d) <= floor, np.copysign(floor or 1.0, d), d))
-    S: Floats = solve_triangular(safe, np.eye(m), trans="T", check_finite=False)
-    S /= np.linalg.norm(S, axis=0)
-    return S
-
-
 N_DEFAULT_PRODUCTS = 60  # default number of products
 # estimated time of an estimate per product, without the product itself
 OVERHEAD_SECONDS_PER_PROBE = 20e-6
-# minimum number of products for which a sketch, built from half of them, can estimate its error
-MIN_SKETCH_PRODUCTS = 12
 
 
 @with_nearest_rounding
@@ -459,14 +279,8 @@ def trace(
     method : str
         ``"exact"`` is the sum of the exact `diagonal`. ``"hutchinson"`` is the mean of ``v'Hv``
         over random signs v or, for fewer than 11 samples, over random directions of length
-        ``sqrt(n)``. ``"hutch++"`` computes the trace exactly on the range of ``n_probes / 3``
-        products (fewer if n_probes is below 31) and estimates the rest by Hutchinson's method; it
-        is far more accurate if few eigenvalues dominate. ``"xtrace"`` is a similar method in which
-        every sample is used both for the range and as a test vector; it is the most accurate method
-        and keeps about 2 n_probes vectors in memory. ``"auto"`` is exact if the exact diagonal
-        costs at most n_probes products or n_probes is at least n, which takes n products. Otherwise
-        it is Hutchinson's method if ``op.quadratic_form`` exists or n_probes is below 12, and
-        XTrace if not.
+        ``sqrt(n)``. ``"auto"`` is exact if the exact diagonal costs at most n_probes products or
+        n_probes is at least n, which takes n products. Otherwise it is Hutchinson's method.
     rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
     progress : bool, optional
@@ -480,11 +294,10 @@ def trace(
     Estimate
         The fields are `estimate` (float), `stderr` (float) and `n_products` (int), as for
         `diagonal`. The interval of two standard errors contains the true value in 95% of cases.
-        Standard errors are widened by
-        Student's t if samples are few or a few samples dominate the sum, and for leave-one-out
-        estimates because these are correlated. If only a few coordinates are coupled, a few vectors
-        of signs could all give the same value. Fewer than 11 samples are therefore random
-        directions, with standard errors widened according to their number.
+        Standard errors are widened by Student's t if samples are few or a few samples dominate the
+        sum. If only a few coordinates are coupled, a few vectors of signs could all give the same
+        value. Fewer than 11 samples are therefore random directions, with standard errors widened
+        according to their number.
 
     Raises
     ------
@@ -498,8 +311,8 @@ def trace(
 
     References
     ----------
-    .. [1] R. Meyer, C. Musco, C. Musco and D. Woodruff, Hutch++, SOSA 2021.
-    .. [2] E. Epperly, J. Tropp and R. Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024).
+    .. [1] M. Hutchinson, A stochastic estimator of the trace of the influence matrix for Laplacian
+           smoothing splines, Communications in Statistics - Simulation and Computation 19 (1990).
 
     Examples
     --------
@@ -528,28 +341,15 @@ def _trace(
     entries = apply.exact_diagonal(m, method)
     if entries is not None:
         return apply.estimate(entries.sum(), 0.0, "exact")
-    if method == "auto":
-        method = "hutchinson" if apply.has_quadratic_form or m < MIN_SKETCH_PRODUCTS else "xtrace"
     with show_bar(m, "trace", progress) as apply.shown:
-        if method == "xtrace":
-            estimate = RangeSketch(apply, rng, m).trace()
-        elif method == "hutch++":
-            if m < 4:
-                raise ValueError(
-                    f"n_probes must be at least 4 for method='hutch++', got {m}. Increase it or "
-                    "use method='hutchinson'."
-                )
-            estimate = apply.hutch_pp(rng, m, apply.quadratic_forms)
-        else:
-            estimate = apply.hutchinson(rng, m)
-    return apply.estimate(*estimate, method)
+        return apply.estimate(*apply.hutchinson(rng, m), "hutchinson")
 
 
 @with_nearest_rounding
 def diagonal(
     op: OperatorLike,
     n_probes: int | None = None,
-    method: Diagonals = "auto",
+    method: Tracing = "auto",
     rng: Seed = None,
     *,
     progress: bool | None = None,
@@ -569,10 +369,8 @@ def diagonal(
         output, and for the Hessian one for each unit of the third and each higher hidden layer
         whose activation is not piecewise linear: often that of one or two products. Sparse rows
         become dense blocks. ``"hutchinson"`` is the mean of ``v * Hv`` over random signs v.
-        ``"xdiag"`` computes the part of the diagonal on the range of half of the products exactly,
-        and the rest from leave-one-out estimates. ``"auto"`` is exact if that costs at most
-        n_probes products or n_probes is at least n, which takes n products. Otherwise it is
-        ``"xdiag"`` for at least 12 products and ``"hutchinson"`` for fewer.
+        ``"auto"`` is exact if that costs at most n_probes products or n_probes is at least n, which
+        takes n products. Otherwise it is ``"hutchinson"``.
     rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
     progress : bool, optional
@@ -584,9 +382,7 @@ def diagonal(
         The fields are `estimate` (n,), `stderr` (n,) and `n_products` (int). For an exact result
         `stderr` is 0, and `n_products` is its cost in products, rounded up. For at least 18
         samples, standard errors have the meaning that they have for `trace`, for each entry. With
-        fewer samples, two standard errors of ``"xdiag"`` contain the true value in only 90% of
-        cases if n is hardly larger than the number of samples and the operator almost diagonal.
-        Those of ``"hutchinson"`` are then meaningless for an entry whose samples are all equal.
+        fewer samples they are meaningless for an entry whose samples are all equal.
 
     Raises
     ------
@@ -599,10 +395,6 @@ def diagonal(
     trace, frobenius_norm : estimated in the same way.
     spectral_density : more of the spectrum from as many products.
 
-    References
-    ----------
-    .. [1] E. Epperly, J. Tropp and R. Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024).
-
     Examples
     --------
     >>> import numpy as np, fastcurv as fc
@@ -613,16 +405,12 @@ def diagonal(
     >>> found.estimate, found.method, found.n_products
     (array([ 8., 18.]), 'exact', 1)
     """
-    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Diagonals))
+    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
     apply = CountedOperator(op)
     entries = apply.exact_diagonal(m, method)
     if entries is not None:
         return apply.estimate(entries, np.zeros(apply.n), "exact")
-    if method == "auto":
-        method = "xdiag" if m >= MIN_SKETCH_PRODUCTS else "hutchinson"
     with show_bar(m, "diagonal", progress) as apply.shown:
-        if method == "xdiag":
-            return apply.estimate(*RangeSketch(apply, rng, m).diagonal_and_stderr(), method)
         total = np.zeros(apply.n)
         squares = np.zeros(apply.n)
         for V in apply.probes(rng, m, signs=True):
@@ -634,14 +422,14 @@ def diagonal(
         scatter = np.sqrt(np.maximum(squares / m - mean**2, 0) / max(1, m - 1))
         rounding = MIN_SUM_ERROR_EPS * np.finfo(apply.dtype).eps * np.sqrt(squares / m)
         error = stderr_widening_factor(m) * (1 + TWO_VALUED_WIDENING_FACTOR / m) * scatter
-        return apply.estimate(mean, np.hypot(error, rounding), method)
+        return apply.estimate(mean, np.hypot(error, rounding), "hutchinson")
 
 
 @with_nearest_rounding
 def frobenius_norm(
     op: OperatorLike,
     n_probes: int | None = None,
-    method: Norming = "auto",
+    method: Literal["auto", "hutchinson"] = "auto",
     rng: Seed = None,
     *,
     progress: bool | None = None,
@@ -659,10 +447,8 @@ def frobenius_norm(
         computing its matrix takes less time.
     method : str
         The method for the trace of H^2. ``"hutchinson"`` is the mean of ``||Hv||^2`` over the
-        vectors v described in `trace`. ``"hutch++"`` computes the trace exactly on the range of a
-        third of the products and estimates the rest by Hutchinson's method. ``"auto"`` is
-        ``"hutch++"`` for at least 12 products and ``"hutchinson"`` for fewer; with n_probes >= n it
-        computes the norm exactly by n products.
+        vectors v described in `trace`. ``"auto"`` is the same unless n_probes is at least n: it
+        then computes the norm exactly by n products.
     rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
     progress : bool, optional
@@ -694,7 +480,7 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Norming))
+    op, m, rng = _prepare_estimate(op, n_probes, rng, method, ("auto", "hutchinson"))
     reduction = choose_reduction(op, space)
     estimate = _frobenius_norm(op if reduction is None else reduction, m, method, rng, progress)
     if reduction is not None:
@@ -722,9 +508,6 @@ def _frobenius_norm(
             square = float(sum(apply.squared_norms(E).sum() for E in apply.iter_unit_rows()))
             error = 0.0
             method = "exact"
-        elif method == "hutch++" or (method == "auto" and m >= MIN_SKETCH_PRODUCTS):
-            method = "hutch++"
-            square, error = apply.hutch_pp(rng, m, apply.squared_norms)
         else:
             method = "hutchinson"
             samples = [apply.squared_norms(V) for V in apply.probes(rng, m)]

@@ -24,8 +24,8 @@ from ..common.linalg import NotFiniteError
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import raise_if_interrupted
+from ..krylov.lanczos import Recurrence, combine_basis_rows
 from .eigsh import eigsh
-from .shared_run import Krylov
 
 MAX_PRODUCTS_PER_STEP = 5  # default maximum number of products in each step after the first
 # number of products after which the eigenvectors of a new Lanczos run are tracked too
@@ -160,7 +160,7 @@ class Tracker(ReadOnlyMixin):
         self._max_products = check_positive_int(max_products, "max_products")
         self._rng = as_rng(rng)
         self._vectors: Any = None  # eigenvectors of the last record or of a finished search
-        self._search: Krylov | None = None
+        self._search: Recurrence | None = None
         self._calls = 0
         self._in_call = False
         self._scale = 0.0  # largest |lam| found in all records
@@ -239,16 +239,19 @@ class Tracker(ReadOnlyMixin):
         products made. If there is no run, start one with the Hessian `op`. Once the run has
         `N_SEARCH_PRODUCTS` products, its k wanted eigenvectors are tracked too, and the run ends.
         """
-        if self._search is None:
-            self._search = Krylov(op, rng=self._rng)
-        before = self._search.n_products
-        self._search.extend(before + more)
-        n_made = self._search.n_products - before
-        if before + n_made >= N_SEARCH_PRODUCTS or n_made < more:
-            pairs = self._search.eigsh(k, self._which, tol=1.0, max_products=1)
-            self._vectors = np.concatenate([self._vectors, pairs.vectors], axis=1)
+        run = self._search
+        if run is None:
+            run = self._search = Recurrence(op, N_SEARCH_PRODUCTS + MAX_PRODUCTS_PER_STEP)
+            run.insert_random(self._rng)
+        before = run.m
+        run.extend(min(before + more, run.dimension))
+        if run.m >= N_SEARCH_PRODUCTS or run.m < before + more:
+            run.reorthogonalise()
+            S = run.ritz_pairs(k, self._which)[1]
+            vectors = combine_basis_rows(run.rows[: run.m], S).T
+            self._vectors = np.concatenate([self._vectors, vectors], axis=1)
             self._search = None
-        return n_made
+        return run.m - before
 
     def __len__(self) -> int:
         return len(self._records)
@@ -257,7 +260,7 @@ class Tracker(ReadOnlyMixin):
         own = {"_records": list(self._records), "_rng": copy.deepcopy(self._rng)}
         return (
             vars(self) | own | {"_search": None, "_in_call": False}
-        )  # a Krylov run cannot be copied
+        )  # a Lanczos run cannot be copied
 
     @property
     def records(self) -> tuple[SpectrumRecord, ...]:

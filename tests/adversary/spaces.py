@@ -164,9 +164,6 @@ def estimates_hold(draw, op, A, values, space, room, words):
     m = int(draw.choice([*FEW_PROBES, MIN_SIGN_PROBES, n, 3 * MIN_SIGN_PROBES]))
     for call, truth in ((fc.trace, values.sum()), (fc.frobenius_norm, safe_norm(values))):
         methods = ["auto", "hutchinson"]
-        methods += ["hutch++"] * (m >= 2 * MIN_SIGN_PROBES) + ["xtrace"] * (
-            call is fc.trace and m >= MIN_SIGN_PROBES
-        )
         method = str(draw.choice(methods))
         told = call(op, m, method, rng=seed, space=space)
         gap = abs(told.estimate - truth)
@@ -276,17 +273,11 @@ def every_space_agrees_with_the_matrix(draw):
 
 
 def density_holds(draw, op, values, space, room, words):
-    """Check that the largest or smallest Ritz value of a `Krylov` run lies within its residual of
-    an eigenvalue, and that the mean of an exact density is the mean eigenvalue.
-    """
+    """Check that the mean of an exact density is the mean eigenvalue."""
     n, size = len(values), np.abs(values).max()
-    run = fc.spectrum.Krylov(op, rng=int(draw.integers(2**31)), space=space)
-    found = run.eigsh(1, str(draw.choice(["LA", "SA"])))
-    gap = np.abs(found.values[:, None] - values).min(axis=1)
-    assert (gap <= found.residuals + room).all(), f"{words}: Krylov {found.values} +- {gap}"
     if not 1e-100 < size < 1e100:
         return
     told = fc.spectral_density(op, 12, min(n, 60), rng=int(draw.integers(2**31)), space=space)
     if told.n_deflated == n:
-        gap = abs(told.moment(1).estimate - values.mean())
+        gap = abs(float(told.nodes[0] @ told.weights[0]) - values.mean())
         assert gap <= room, f"{words}: density {gap}"

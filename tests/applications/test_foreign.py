@@ -56,7 +56,6 @@ MISTAKES = [
     ("ob.value(dict(a=1).keys())", "theta"),
     ("np.asarray(H)", r"is an operator, not an array. Use H.to_dense\(\)"),
     ("fc.Objective(model, H, 0)", "X must be an array.*got a Curvature, an operator"),
-    ("fc.spectral_density(H, n_steps=3).wasserstein(H)", "must be a density, fc.spectral_dens"),
     ("fc.SpectrumDisplay.from_operator(H, colour='red')", "Did you mean 'color'"),
     ("fc.Objective(model, [ob.X])", "all rows of X .N, d., got None.* a loader"),
     ("fc.Objective(model, ob.X, ob.X[:, 0])", "Use loss='mse'"),

@@ -51,7 +51,6 @@ CALLS = {
         [point.theta for point in fc.sample_critical_points(OB, 2, sources="descent", **how)]
     ),
     "spectral_density": lambda **how: fc.spectral_density(A, **STEPS, **how).weights,
-    "spectrum.Krylov": lambda **how: fc.spectrum.Krylov(A, **how).eigsh(1).vectors,
     "spectrum.Tracker": lambda **how: fc.spectrum.Tracker(OB, **how)(THETA).values,
     "testing.LinearAutoencoder": lambda **how: testing.LinearAutoencoder([2.0, 1.0], 1, **how).X,
     "testing.LinearAutoencoder.case": lambda **how: NET.case([1], **how).theta,

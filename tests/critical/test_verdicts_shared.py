@@ -102,16 +102,3 @@ def test_a_certified_verdict_computes_one_state(sizes, activation, counted, rng)
         # which computes one more value.
         ("Objective", "value"): 1 + (again.n_params > 256),
     }
-
-
-def test_a_run_starts_from_a_given_direction():
-    run = fc.spectrum.Krylov(np.diag(np.arange(1.0, 8.0)), rng=0)
-    for g in (np.ones(3), np.zeros(7), np.full(7, np.nan)):
-        with pytest.raises(ValueError, match="^g "):
-            run.extend_from(g, 3)
-    for g in (None, "a", 1j * np.ones(7)):
-        with pytest.raises(TypeError, match="^g "):
-            run.extend_from(g, 3)
-    for i in (-1, np.inf):
-        with pytest.raises(ValueError, match="^i must be"):
-            run.probe(i)

@@ -269,25 +269,11 @@ def test_all_spectral_functions_include_eigenvalues_outside_the_space(reducible)
     assert abs(float(few) - truth.sum()) <= 5 * few.stderr and few.n_products == 60
     here, there = fc.inertia(H, space="parameters"), fc.inertia(H, space=space)
     assert tuple(there) == tuple(here) and there.space == space and there.error_bound <= 1e-9
-    for deflate in (True, False):
-        d = fc.spectral_density(H, 6, 60, space=space, deflate=deflate, rng=0)
-        assert d.space == space and d.n == n
-        assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12
-        for power in (1, 2):
-            moment = d.moment(power)
-            assert abs(float(moment) - (truth**power).mean()) <= 4 * moment.stderr + 1e-10
-        copies = d.weights[np.abs(d.nodes - 0.01) <= 1e-12].sum() / len(d.weights)
-        assert copies >= H.reduced(space).n_complement / n - 1e-12
-    run = fc.spectrum.Krylov(H, "few rows", space=space)
-    assert run.n == n and run.reduction.shape[0] == m
-    for which in ("LA", "SA"):
-        pairs = run.eigsh(3, which)
-        assert np.abs(pairs.values - picked(truth, 3, which)).max() <= 1e-7 * scale
-        residuals = np.linalg.norm(H @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
-        assert (residuals <= pairs.residuals + EXACT * scale).all()
-        assert pairs.space == space and pairs.krylov_name == "few rows"
-    if H.kind == "hessian":
-        assert run.extend_from(H.gradient, 5).n == n
+    d = fc.spectral_density(H, 6, 60, space=space, rng=0)
+    assert d.space == space and d.n == n
+    assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12
+    copies = d.weights[np.abs(d.nodes - 0.01) <= 1e-12].sum() / len(d.weights)
+    assert copies >= H.reduced(space).n_complement / n - 1e-12
 
 
 @pytest.mark.by_day(share=1)

@@ -79,8 +79,6 @@ def calls(net):
     yield H.shift, {"mu": 1.0}
     yield ob.batch, {"rows": [0]}
     yield density.mass, {}
-    yield density.moment, {}
-    yield density.regrid, {"n_grid": 64}
     yield fc.Loss.quantile, {"level": 0.5}
     yield fc.structure.permute_hidden, {"model": model, "theta": theta, "layer": 0, "order": [0]}
     for name in ("constant", "inverse_time", "power"):
@@ -246,7 +244,6 @@ def test_matrices_whose_eigenvalues_overflow_are_rejected():
         lambda: fc.eigvalsh(A),
         lambda: fc.inertia(A),
         lambda: fc.newton_step(A, np.ones(5)),
-        lambda: fc.spectrum.Krylov(A).eigsh(1),
     ):
         with pytest.raises(ValueError) as told:
             read_file()

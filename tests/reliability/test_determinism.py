@@ -130,7 +130,6 @@ SEEDED = {
     "trace": lambda ob, theta: fc.trace(ob.hessian(theta), 9, rng=0),
     "diagonal": lambda ob, theta: fc.diagonal(ob.hessian(theta), 9, rng=0),
     "norm": lambda ob, theta: fc.frobenius_norm(ob.hessian(theta), 9, rng=0),
-    "krylov": lambda ob, theta: fc.spectrum.Krylov(ob.hessian(theta), rng=0).eigsh(2),
     "classify": lambda ob, theta: fc.classify(ob, theta, rng=0),
     "by products": lambda ob, theta: fc.classify(ob, theta, dense_below=0, rng=0),
     "of a saddle": lambda ob, theta: fc.classify(SADDLE, np.zeros(10), dense_below=0, rng=0),

@@ -54,7 +54,6 @@ CALLS = {
     "diagonal": (lambda A: np.asarray(fc.diagonal(A, 20, rng=0).estimate), A),
     "frobenius_norm": (lambda A: fc.frobenius_norm(A, 20, rng=0).estimate, A),
     "density": (lambda A: fc.spectral_density(A, n_probes=3, n_steps=5, rng=0).nodes, A),
-    "Krylov": (lambda A: fc.spectrum.Krylov(A, rng=0).eigsh(2).values, A),
     "newton_step": (lambda A, g: fc.newton_step(A, g, damping=50.0), A, v[:10]),
     "saddle_free_newton_step": (fc.saddle_free_newton_step, A, v[:10]),
     "classify": (lambda theta: fc.classify(OB, theta, rng=0).gradient_norm, THETA),

@@ -1,5 +1,5 @@
-"""Costs and stated errors of results for prescribed spectra, from reused runs, in reduced spaces
-and from dense matrices, for the golden file.
+"""Costs and stated errors of results for prescribed spectra, in reduced spaces and from dense
+matrices, for the golden file.
 """
 
 from __future__ import annotations
@@ -27,13 +27,11 @@ PAIRS: dict[str, dict[str, Any]] = {
 }
 DENSITIES: dict[str, dict[str, Any]] = {
     "plain": {"n_probes": 3, "n_steps": 30},
-    "deflated": {"n_probes": 2, "n_steps": 40, "deflate": 5},
     "logarithmic": {"n_probes": 2, "n_steps": 25, "axis": "log"},
     "narrow": {"n_probes": 2, "n_steps": 20, "width": 0.02, "n_grid": 64},
 }
 ESTIMATES = {
     "few": {"n_probes": 6, "method": "hutchinson"},
-    "sketch": {"n_probes": 24, "method": "hutch++"},
     "auto": {"n_probes": 30},
     "default": {},
 }
@@ -81,8 +79,6 @@ def describe_estimates(name: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for what, words in ESTIMATES.items():
         for question in (fc.trace, fc.diagonal, fc.frobenius_norm):
-            if words.get("method") == "hutch++" and question is not fc.trace:
-                continue
             e = question(operator(name), **words, rng=9)
             places = np.cos(np.arange(np.size(e.estimate)))
             found[f"{what}, {question.__name__}"] = {
@@ -97,7 +93,7 @@ def text_and_numbers(found: Any) -> list[Any]:
     numbers and by attributes that the text omits.
     """
     text, numbers = masked(repr(found) + "\n" + found._repr_html_())
-    names = "n_products n_new_products probed scale tol missed_within error_bound"
+    names = "n_products probed scale tol missed_within error_bound"
     for name in names.split():
         value = getattr(found, name, None)
         numbers.append(-1.0 if value is None or not np.isfinite(value) else float(value))
@@ -110,55 +106,15 @@ def text_and_numbers(found: Any) -> list[Any]:
 
 def describe_density(d: Any) -> list[Any]:
     """Return a list with the text of a density, followed by the numbers in the text, its integral,
-    moments and masses, and a weighted sum of its heights.
+    masses, and a weighted sum of its heights.
     """
     text, numbers = masked(repr(d) + "\n" + d._repr_html_())
     numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
-    for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
+    for estimate in (d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
         numbers += [float(estimate.estimate), float(np.nan_to_num(estimate.stderr))]
     numbers += [float(d.density @ np.cos(np.arange(len(d.density))))]
     part = reflect_density_at_bounds(d, low=0.0)
     return [text, *map(float, numbers), float(np.nansum(part.density)), float(part.grid[0])]
-
-
-def reused_runs() -> dict[str, list[Any]]:
-    """Return ``{name: text and numbers}`` for several functions that reuse one Krylov run, for a
-    known spectrum and for networks in reduced spaces.
-    """
-    found: dict[str, list[Any]] = {}
-    ob, theta, v = drawn(sizes=[8, 7, 3], loss="cross_entropy", l2=1e-2)
-    few = ob.batch(slice(0, 4))
-    operators = {"uniform": operator("uniform"), "hessian": ob.hessian(theta)}
-    operators |= {"few rows": few.hessian(theta), "ggn": few.ggn(theta)}
-    for name, op in operators.items():
-        run = fc.spectrum.Krylov(op, "run", rng=3)
-        found[f"{name}, start"] = [masked(repr(run.extend(7)))[0], float(run.n_products)]
-        for which, k in (("LM", 3), ("SA", 2), ("BE", 4), ("LA", 1)):
-            found[f"{name}, {which}"] = text_and_numbers(run.eigsh(k, which, tol=1e-6))
-        found[f"{name}, few"] = text_and_numbers(
-            fc.spectrum.Krylov(op, rng=1).eigsh(3, max_products=6)
-        )
-        found[f"{name}, density"] = describe_density(run.spectral_density(2, n_grid=128))
-        found[f"{name}, its own"] = describe_density(
-            run.spectral_density(1, 90, axis="log", width=0.1)
-        )
-        g = np.cos(np.arange(op.shape[0]) ** 1.3)
-        other = run.extend_from(g, 5)
-        found[f"{name}, from g"] = [
-            repr(run).split("(")[0], float(other.m), float(run.n_steps_from(g)),
-            float(run.extend_from(g, 8).m), float(run.n_steps_from()), float(run.n_products),
-            float(run.n_steps_from(g + 1)), float(run.dtype.itemsize),
-        ]  # fmt: skip
-        text, numbers = masked(repr(run))
-        found[f"{name}, end"] = [text, *numbers]
-    for name in ("uniform", "hessian"):
-        op = operator(name)
-        for which in ("BE", "LA"):
-            pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, rng=1)
-            found[f"{name}, {which}, at length"] = text_and_numbers(pairs)
-    small = fc.spectrum.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
-    found["small, pairs"] = text_and_numbers(small.eigsh(4))
-    return found
 
 
 def reduced_spaces() -> dict[str, list[Any]]:
@@ -233,7 +189,6 @@ def dense_matrices() -> dict[str, list[Any]]:
 # spectra for which rounding changes no count
 NAMES = ("uniform", "hessian", "tiny", "double", "two values")
 SHARED: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "by kept runs": reused_runs,
     "by smaller spaces": reduced_spaces,
     "by whole matrices": dense_matrices,
 }

@@ -103,15 +103,12 @@ BAD = {  # (function, arguments) by type of error
         )),
         *((fc.spectral_density, {"op": A, **words}) for words in (
             {"n_probes": 0}, {"axis": "loglog"}, {"width": -1}, {"grid": [1, 0]},
-            {"against": np.eye(6)},
         )),
         (fc.trace, {"op": A, "n_probes": 0}),
-        (fc.trace, {"op": A, "n_probes": 3, "method": "xtrace"}),
         (fc.trace, {"op": A, "n_probes": 3, "method": "best"}),
         (fc.diagonal, {"op": A, "n_probes": 4, "method": "hutch++"}),
         (fc.inertia, {"op": np.ones((2, 3))}),
         (fc.eigvalsh, {"op": np.array([[0, 1], [0, 0]])}),
-        (fc.spectrum.Krylov(A).eigsh, {"k": 7}),
     ],
     TypeError: [
         *((eigsh, {"op": A, "k": 1, **words}) for words in (
@@ -131,8 +128,3 @@ def test_eigsh_rejects_invalid_arguments(kind):
         with pytest.raises(kind) as caught:
             call(**words)
         assert " must " in str(caught.value) and "\n" not in str(caught.value), (call, words)
-
-
-def test_errors_state_the_minimum_number_of_probes():
-    with pytest.raises(ValueError, match="at least 4 for method='hutch"):
-        fc.trace(sla.aslinearoperator(A), 3, method="hutch++")

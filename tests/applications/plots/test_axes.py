@@ -195,8 +195,9 @@ SPECTRA = {
 }
 
 
-def density(values, axis="log"):
-    return fc.spectral_density(np.diag(values), n_probes=3, n_steps=20, axis=axis, rng=0)
+def density(values, axis="log", **options):
+    A = np.diag(values)
+    return fc.spectral_density(A, n_probes=3, n_steps=20, axis=axis, rng=0, **options)
 
 
 def decades(ax, *values):
@@ -235,7 +236,7 @@ def test_axis_limits_include_a_second_density_and_its_eigenvalues():
 
 @pytest.mark.parametrize(("axis", "unit"), [("linear", ""), ("log", " decades")])
 def test_the_legend_gives_the_width_of_smoothing(axis, unit):
-    shown = density(SPECTRA["positive"], axis).regrid(width=0.0312)
+    shown = density(SPECTRA["positive"], axis, width=0.0312)
     name = f"density (smoothed over 0.031{unit})"
     for ax in (shown.plot(), fc.SpectrumDisplay(shown).plot().ax_):
         assert name in [text.get_text() for text in ax.get_legend().get_texts()]

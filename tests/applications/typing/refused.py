@@ -73,7 +73,6 @@ REFUSED: list[Callable[[], object]] = [
     lambda: fc.eigsh(H, 3, "SB"),  # type: ignore[arg-type]
     lambda: fc.eigsh(H, 3, space="rows"),  # type: ignore[arg-type]
     lambda: fc.eigsh(H, 3, relative="norm"),  # type: ignore[arg-type]
-    lambda: fc.spectrum.Krylov(H).eigsh(2, "SM"),  # type: ignore[arg-type]
     lambda: fc.eigvalsh(H, space="rows"),  # type: ignore[arg-type]
     lambda: fc.inertia(H, space="rows"),  # type: ignore[arg-type]
     lambda: fc.spectral_density(H, axis="symlog"),  # type: ignore[arg-type]

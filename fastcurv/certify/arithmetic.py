@@ -277,9 +277,7 @@ class RoundingModel:
     layout : dict
         `Curvature.layout`, with the keys "chunk" (number of rows in a chunk), "panel" (number of
         rows in a panel, 0 for layer-wide kernels, which have no panels), "panels" (number of panels
-        in a chunk), "groups" (number of groups of panels) and "arch" (name of the kernels). If the
-        N rows are only a part of the rows that the sums run over, the key "rows" gives the number
-        of all rows.
+        in a chunk), "groups" (number of groups of panels) and "arch" (name of the kernels).
     N : int
         Number of rows of X.
     """
@@ -296,7 +294,7 @@ class RoundingModel:
             "blas" if self.own else self.kernels, np.dtype(dtype).name
         )
         self.N = N
-        self.chunk = min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
+        self.chunk = min(int(layout["chunk"]), N)
         self.panel = int(layout["panel"])
         self.groups = int(layout["groups"])
         # Because panels are aligned to cache lines, there may be one panel more than the number of

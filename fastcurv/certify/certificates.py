@@ -42,14 +42,80 @@ def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
     return preactivations.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
 
-def kink_margin_as_list(ob: Any, theta: ArrayLike) -> list[float]:
-    """Return the list ``[kink_margin(ob, theta)]``. It is a list so that ``sum`` over shards
-    concatenates the margins of all shards.
+def loss_lower_bound_as_list(ob: Any) -> list[float]:
+    """Return the list ``[loss_lower_bound(ob)]``. It is a list so that the sum over shards
+    concatenates the bounds of all shards.
     """
-    return [preactivations.kink_margin(ob, theta)]
+    return [loss_infimum.loss_lower_bound(ob)]
 
 
-class Certificates(ReadOnlyMixin):
+class ForwardCertificates(ReadOnlyMixin):
+    """The certificates that need forward passes alone, which can be summed over blocks of rows.
+    They serve objectives whose errors have no bound: `classify` needs the number of kinks even if
+    no bound on derivatives is proved.
+    """
+
+    objective: Any
+    _read_only = frozenset(("objective",))
+
+    def __init__(self, objective: Any) -> None:
+        self.objective = objective
+
+    def _sum_over_rows(self, part: Callable[..., Any], *arguments: Any) -> Any:
+        """Return the sum of ``part(shard, *arguments)`` over the shards of the rows."""
+        return self.objective.sum_over_rows(part, *arguments)
+
+    @property
+    def loss_lower_bound(self) -> float:
+        """The lower bound 0 on the loss, l2 included, over all theta. It is ``-inf`` with negative
+        soft targets, or with a user-defined loss that is not known to be nonnegative.
+        """
+        return float(min(self._sum_over_rows(loss_lower_bound_as_list)))
+
+    @with_nearest_rounding
+    def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
+        """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0 for
+        some parameters in the ball of radius `radius` around theta, or that differ from 0 by less
+        than their rounding error.
+
+        With l2, the radius is at least the rounding error of the largest entry of theta (in
+        float32, four times that of the norm of theta). With batch normalisation, `radius` is
+        ignored and only rounding errors are considered.
+        """
+        ob = self.objective
+        at = round_to_model_dtype(self.objective, theta)
+        # In float32 the products use the signs of the rounded z, so four roundings are allowed.
+        eps = float(np.finfo(ob.model.dtype).eps)
+        several = ob.model.dtype == np.float32
+        size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
+        least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
+        if is_batch_normalised(ob.model):
+            return count_batch_norm_kinks(ob, at, least)
+        return int(self._sum_over_rows(count_kinks_in_ball, at, max(float(radius), least)))
+
+    def probes(self, theta: ArrayLike, **options: Any) -> Floats:
+        """Return start vectors for eigenvector searches, as unit columns (n, p), that have
+        components along the negative curvature of symmetric saddles. The options are those of
+        `fastcurv.structure.curvature_probes.curvature_probes`.
+        """
+        return curvature_probes(self.objective, theta, **options)
+
+    def input_output_ranges(self, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
+        """Return the ranges of the inputs and of the network outputs at theta, as a pair of
+        `fastcurv.structure.saturation.ColumnRanges`.
+        """
+        ranges: tuple[ColumnRanges, ColumnRanges] = self._sum_over_rows(ranges_at_theta, theta)
+        return ranges
+
+    def saturation(self, theta: ArrayLike) -> dict[str, Any]:
+        """Return a dictionary of measures of the saturation of the hidden units at theta; its keys
+        are those of `fastcurv.structure.saturation.saturation`.
+        """
+        counts = self._sum_over_rows(saturation_counts, theta)
+        return saturation_from_counts(self.objective.model, *counts)
+
+
+class Certificates(ForwardCertificates):
     """Proved statements about the loss of a network objective near theta. Each statement holds for
     the function that exact arithmetic computes from the stored parameters and data.
 
@@ -66,20 +132,8 @@ class Certificates(ReadOnlyMixin):
     (array([0.]), True, 0.0)
     """
 
-    # factor by which sums of bounds are enlarged to cover the rounding errors of these sums
-    growth = 1.0
-
-    objective: Any
-    _read_only = frozenset(("objective", "growth"))
-
-    def __init__(self, objective: Any) -> None:
-        self.objective = objective
-
-    def _sum_over_shards(self, part: Callable[..., Any], theta: ArrayLike, *more: Any) -> Any:
-        """Return ``part(ob, theta, *more)``. A subclass for objectives whose rows are in shards
-        returns the sum of these results over the shards.
-        """
-        return part(self.objective, theta, *more)
+    def _sum_over_rows(self, part: Callable[..., Any], *arguments: Any) -> Any:
+        return part(self.objective, *arguments)  # all rows are in memory
 
     # --- constants for Kantorovich's theorem
 
@@ -88,7 +142,7 @@ class Certificates(ReadOnlyMixin):
         """Return a Lipschitz constant of the Hessian in the spectral norm on the ball of radius
         `radius` around theta (n,), or infinity if none is proved. See `fastcurv.certify.majorants`.
         """
-        return float(self._sum_over_shards(majorants.third_bound, theta, radius)) * self.growth
+        return float(majorants.third_bound(self.objective, theta, radius))
 
     @with_nearest_rounding
     def third_bound_in_units(
@@ -100,9 +154,7 @@ class Certificates(ReadOnlyMixin):
         <= radius``, and the bound is a Lipschitz constant of ``C H C`` as a function of x. If
         `units` is None, C is the identity.
         """
-        return (
-            float(self._sum_over_shards(majorants.third_bound, theta, radius, units)) * self.growth
-        )
+        return float(majorants.third_bound(self.objective, theta, radius, units))
 
     @with_nearest_rounding
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
@@ -124,15 +176,6 @@ class Certificates(ReadOnlyMixin):
         radius `radius`, or None unless the loss is mse. See `fastcurv.certify.majorants`.
         """
         return majorants.residual_bounds(self.objective, theta, radius)
-
-    # --- infima
-
-    @property
-    def loss_lower_bound(self) -> float:
-        """The lower bound 0 on the loss, l2 included, over all theta. It is ``-inf`` with negative
-        soft targets, or with a user-defined loss that is not known to be nonnegative.
-        """
-        return loss_infimum.loss_lower_bound(self.objective)
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
         """Return a unit direction (n,) along which the loss is proved to decrease for every step
@@ -158,32 +201,11 @@ class Certificates(ReadOnlyMixin):
     # --- kinks and symmetries
 
     @with_nearest_rounding
-    def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
-        """Return the number of pre-activations of relu, leaky_relu and elu units that may be 0 for
-        some parameters in the ball of radius `radius` around theta, or that differ from 0 by less
-        than their rounding error.
-
-        With l2, the radius is at least the rounding error of the largest entry of theta (in
-        float32, four times that of the norm of theta). With batch normalisation, `radius` is
-        ignored and only rounding errors are considered.
-        """
-        ob = self.objective
-        at = round_to_model_dtype(self.objective, theta)
-        # In float32 the products use the signs of the rounded z, so four roundings are allowed.
-        eps = float(np.finfo(ob.model.dtype).eps)
-        several = ob.model.dtype == np.float32
-        size = float(np.linalg.norm(at, None if several else np.inf)) if at.size else 0.0
-        least = (4 if several else 1) * eps * max(eps, size) if np.any(ob.l2) else 0.0
-        if is_batch_normalised(ob.model):
-            return count_batch_norm_kinks(ob, at, least)
-        return int(self._sum_over_shards(count_kinks_in_ball, at, max(float(radius), least)))
-
-    @with_nearest_rounding
     def kink_margin(self, theta: ArrayLike) -> float:
         """Return a radius around theta within which no pre-activation reaches a kink: infinity for
         smooth activations, 0 if a pre-activation may be at a kink at theta.
         """
-        return float(min(self._sum_over_shards(kink_margin_as_list, theta)))
+        return float(preactivations.kink_margin(self.objective, theta))
 
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return a list of the symmetry groups that are proved to leave the loss unchanged near
@@ -242,67 +264,12 @@ class Certificates(ReadOnlyMixin):
         """
         return ReluData(self.objective) if is_relu_stack(self.objective) else None
 
-    # --- probes and saturation
-
-    def probes(self, theta: ArrayLike, **options: Any) -> Floats:
-        """Return start vectors for eigenvector searches, as unit columns (n, p), that have
-        components along the negative curvature of symmetric saddles. The options are those of
-        `fastcurv.structure.curvature_probes.curvature_probes`.
-        """
-        return curvature_probes(self.objective, theta, **options)
-
-    def input_output_ranges(self, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
-        """Return the ranges of the inputs and of the network outputs at theta, as a pair of
-        `fastcurv.structure.saturation.ColumnRanges`.
-        """
-        ranges: tuple[ColumnRanges, ColumnRanges] = self._sum_over_shards(ranges_at_theta, theta)
-        return ranges
-
-    def saturation(self, theta: ArrayLike) -> dict[str, Any]:
-        """Return a dictionary of measures of the saturation of the hidden units at theta; its keys
-        are those of `fastcurv.structure.saturation.saturation`.
-        """
-        counts = self._sum_over_shards(saturation_counts, theta)
-        return saturation_from_counts(self.objective.model, *counts)
-
     @with_nearest_rounding
     def curvature_floor(self, theta: ArrayLike) -> float:
         """Return a lower bound on the eigenvalues of the Hessian at theta, or ``-inf`` if none is
         proved. See `fastcurv.certify.curvature_floor`.
         """
         return curvature_floor(self.objective, theta)
-
-
-class ForwardCertificates(ReadOnlyMixin):
-    """The certificates that need forward passes alone. They serve losses and activations whose
-    errors have no bound: `classify` needs the number of kinks even if no bound on derivatives is
-    proved.
-    """
-
-    objective: Any
-    loss_lower_bound: Any
-    kinks: Any
-    probes: Any
-    input_output_ranges: Any
-    saturation: Any
-    _read_only = frozenset(
-        [
-            "objective",
-            "loss_lower_bound",
-            "kinks",
-            "probes",
-            "input_output_ranges",
-            "saturation",
-        ]
-    )
-
-    def __init__(self, proofs: Certificates) -> None:
-        self.objective = proofs.objective
-        self.loss_lower_bound = proofs.loss_lower_bound
-        self.kinks = proofs.kinks
-        self.probes = proofs.probes
-        self.input_output_ranges = proofs.input_output_ranges
-        self.saturation = proofs.saturation
 
 
 # --------------------------------------------------------------------------------------------------

@@ -733,17 +733,10 @@ def _to_pair(x: NDArray[Any]) -> DoubleDouble:
 @partial(cache_last_result, kept=2)  # keeps the point before a step and the point after the step
 def precise_gradient_and_value(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
     """Return the tuple (gradient, bound on the norm of its error, value, bound on its error) in
-    float64. The last two results are cached. If the rows are in shards or blocks, their parts are
-    added in extended precision.
+    float64. The last two results are cached.
     """
-    over_rows = getattr(ob, "sum_over_rows", None)
     with np.errstate(all="ignore"):
-        whole = (
-            precise_contribution(ob, theta)
-            if over_rows is None
-            else over_rows(precise_contribution, theta)
-        )
-        with_penalty = add_l2(l2_diagonal(ob), theta, whole)
+        with_penalty = add_l2(l2_diagonal(ob), theta, precise_contribution(ob, theta))
         bounds = (
             with_penalty.g_error + norm(with_penalty.g.lo),
             with_penalty.value_error + abs(float(with_penalty.value.lo)),

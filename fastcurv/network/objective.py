@@ -110,10 +110,9 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     hidden layer at theta, and two more for each vector.
 
     With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
-    above the first layer is kept for all rows. Proofs (bounds on rounding and on the third
-    derivative, symmetries, kinks) make blocks of rows dense, one at a time, within `memory`. Batch
-    normalisation raises ValueError, and `reduced`, `range_space` and `residual_bounds` are not
-    available. The attribute ``n_passes`` counts passes over all rows.
+    above the first layer is kept for all rows. Verdicts are measured, not proved: use
+    ``X.toarray()`` for proofs. Batch normalisation raises ValueError. The attribute ``n_passes``
+    counts passes over all rows.
 
     Examples
     --------
@@ -203,17 +202,15 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
 
         The attribute is None for an object of a subclass, unless the body of its class has
         ``certificates = fc.Objective.certificates``, by which the class states that its loss is
-        that of `Objective`. With a user-defined loss, activation or class of the model, only kinks,
-        ranges and saturation are available.
+        that of `Objective`. With a user-defined loss, activation or class of the model, and for
+        sparse rows and rows in blocks, only kinks, ranges and saturation are available.
         """
         if not states(self, "certificates"):
             return None
         # Proofs are built on objectives, and users read them from the objective.
         from ..certify.certificates import Certificates, ForwardCertificates
-        from ..certify.sums import SumCertificates
 
-        proofs = SumCertificates(self) if self._by_blocks else Certificates(self)
-        return ForwardCertificates(proofs) if self._unproved else proofs
+        return ForwardCertificates(self) if self._unproved else Certificates(self)
 
     @property
     def why_unproved(self) -> str:
@@ -225,8 +222,9 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     @with_nearest_rounding
     def rounding_bound(self, theta: Any) -> float | None:
         """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
-        Return None if the loss, an activation or the class of the model is user-defined, or in a
-        subclass unless its body defines both `rounding_bound` and `certificates`.
+        Return None if the loss, an activation or the class of the model is user-defined, if the
+        rows are sparse or in blocks, or in a subclass unless its body defines both `rounding_bound`
+        and `certificates`.
 
         In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
         error. In float64 the bound is a worst case. The cost is that of about 10 gradients in
@@ -238,15 +236,12 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         return float(bounds.gradient_error_bound(self.gradient(theta) if bounds.measured else None))
 
     def _error_bounds_at(self, theta: Any, layout: Any = None) -> Any:
-        """Return an `ErrorPass` or `SumErrorBounds` at theta, which bounds rounding errors, for
-        rows divided as in `layout`. In float32 the bounds hold for the computed results only.
+        """Return an `ErrorPass` at theta, which bounds rounding errors, for rows divided as in
+        `layout`. In float32 the bounds hold for the computed results only.
         """
         # Proofs are built on objectives, and `rounding_bound` is a method that users call.
         from ..certify.passes import ErrorPass
-        from .sum_bounds import SumErrorBounds
 
-        if self._by_blocks:
-            return SumErrorBounds(self, theta)
         return ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     @property

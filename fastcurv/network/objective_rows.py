@@ -86,9 +86,10 @@ class ObjectiveRows(ObjectivePlans):
         attributes["l2"] = check_positive(l2, "l2", zero=True)
         attributes["l2_biases"] = check_bool(l2_biases, "l2_biases")
         attributes["_unproved"] = (
-            unproved_part(model, loss)
-            if type(model) is MLP
-            else f"the class {type(model).__name__} of the model is user-defined"
+            f"the class {type(model).__name__} of the model is user-defined"
+            if type(model) is not MLP
+            else unproved_part(model, loss)
+            or ("the rows are sparse or come in blocks" if self._by_blocks else "")
         )
         if self._by_blocks and model.batch_norm:
             dense = " of a dense X" if self._sparse else ""

@@ -336,12 +336,8 @@ class Curvature(QuadraticFormOperator):
 
         if self.why_unproved:
             return None
-        if not self.objective._by_blocks:
-            bounds = ErrorPass(self.objective, self.theta, self.layout)
-            return np.asarray(column_error_bounds(bounds, self.kind))
-        if len(self._plan.norms) < self.shape[0]:
-            self.to_dense()
-        return np.asarray(self._error_bounds.column_error_bounds(self.kind, self._plan.norms))
+        bounds = ErrorPass(self.objective, self.theta, self.layout)
+        return np.asarray(column_error_bounds(bounds, self.kind))
 
     @with_nearest_rounding
     def assembled(self) -> Any:  # returns EnclosedHessian or None
@@ -353,7 +349,7 @@ class Curvature(QuadraticFormOperator):
         # Proofs are built on operators, and operators of any origin have this method.
         from ..certify.dense_hessian import enclosed_hessian
 
-        if self.why_unproved or self.dtype != np.float64 or self.objective._by_blocks:
+        if self.why_unproved or self.dtype != np.float64:
             return None
         return enclosed_hessian(self.objective, self.theta, self.kind)
 

@@ -41,9 +41,7 @@ class Shard(Objective):
     fisher_scale: float
     own_outputs: slice
     _plans: list[Any]
-    bounds: Any
-    layout: Any = None  # order of summation, if it is not the engine's
-    _transient = (*Objective._transient, "_plans", "bounds")
+    _transient = (*Objective._transient, "_plans")
 
     def __init__(
         self, frame: ShardSettings, X: Any, y: Any, sample_weight: Any, first: int = 0
@@ -78,7 +76,6 @@ class Shard(Objective):
         else:
             super()._set_up_rows()
         self._plans = []
-        self.bounds = None  # rounding bounds at the last theta
 
     def _new_plan(self) -> Any:
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
@@ -101,17 +98,12 @@ class Shard(Objective):
         return other
 
     def dense_shards(self, size: int) -> Iterator[Shard]:
-        """Yield shards with `size` of these sparse rows each, as dense arrays. The bounds of a
-        piece hold for passes over all rows at once, in any order.
-        """
-        n = self.frame.n_samples
+        """Yield shards with `size` of these sparse rows each, as dense arrays."""
         for start in range(0, self.n_samples, size):
             rows = slice(start, start + size)
             weight = None if self._weight is None else self._weight[rows]
             X = self._X.X[rows].toarray()
-            piece = Shard(self.frame, X, self._y[rows], weight, self.first + start)
-            piece.layout = {"arch": "numpy", "chunk": n, "panel": 0, "groups": 0, "rows": n}
-            yield piece
+            yield Shard(self.frame, X, self._y[rows], weight, self.first + start)
 
     def _bind_plan(self, theta: Any, gradient: bool) -> Any:
         """Return a plan of the shard bound to theta, with its gradient if requested: a kept plan if

@@ -8,15 +8,13 @@ Every quantity that an algorithm needs is a sum over rows, so it is a sum over b
 where the divisor is that of all rows. A shard is an objective of the rows of a block with that
 divisor and without l2. Each quantity is computed by a function ``part(shard, *arguments)`` that can
 be sent to the process that holds the shard. ``ob._sum_over_shards(part, arguments, dense)`` returns
-the sum of the parts. `SumPlan` has the interface of the plan in the engine;
-`fastcurv.certify.sums` has the bounds and the proofs of sums. Operators and verdicts need not
+the sum of the parts. `SumPlan` has the interface of the plan in the engine, so operators need not
 distinguish whether the engine has all rows at once.
 
 The sum is a tree of fixed shape: the parts of `TREE_ARITY` neighbours are added from the left, then
 those sums by `TREE_ARITY`, and so on (`TreeSum`). Its shape depends on the number of shards
 alone, so results are bitwise independent of the number of workers and of the order in which they
-finish; and no number passes through more than `max_additions_per_part` roundings, which the error
-bounds here take into account.
+finish; and no number passes through more roundings than the tree is deep.
 """
 
 from __future__ import annotations
@@ -102,17 +100,6 @@ class TreeSum:
         return whole
 
 
-def max_additions_per_part(shards: int) -> int:
-    """Return the maximum number of additions, each with a rounding, that a part passes through in
-    the tree over `shards` parts.
-    """
-    deep = 0
-    while shards > 1:
-        deep += min(TREE_ARITY, shards) - 1
-        shards = -(-shards // TREE_ARITY)
-    return deep
-
-
 # --------------------------------------------------------------------------------------------------
 # Functions evaluated where a shard is held: the contribution of its rows to a sum.
 
@@ -161,10 +148,10 @@ def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
 
 def shard_product(
     shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Return the contributions (k, n) of the rows of the shard to the products of the curvature
-    `kind` with the rows of Vt (k, n), and the norms (k,) of these contributions. If `active` is
-    given, the entries of layers for which it is False are 0.
+    `kind` with the rows of Vt (k, n). If `active` is given, the entries of layers for which it is
+    False are 0.
     """
     # The entries of inactive layers remain 0.
     out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)
@@ -172,7 +159,7 @@ def shard_product(
         shard._bind_plan(theta, False).multiply(Vt, out, kind, active, False)
     if kind == "fisher":
         out *= shard.dtype.type(shard.fisher_scale)
-    return out, np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))
+    return out
 
 
 def shard_quadratic_forms(
@@ -226,15 +213,13 @@ class SumPlan:
     plan.
 
     Binding to a point takes no time, because value and gradient are computed on first use and
-    cached. `norms` holds, by index, the sum over shards of the norms of the parts, for each unit
-    vector multiplied at theta. The plan refers to the objective weakly, because the objective holds
+    cached. The plan refers to the objective weakly, because the objective holds
     plans, and a cycle of references would keep its files and maps open until the next garbage
     collection.
     """
 
     allows_in_place = False
     theta: Any
-    norms: dict[int, float]
     _value: Any
     _gradient: Any
 
@@ -250,7 +235,6 @@ class SumPlan:
     def unbind(self) -> None:
         """Drop theta and all results that belong to theta."""
         self.theta = self._value = self._gradient = None
-        self.norms = {}
 
     @with_nearest_rounding
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
@@ -321,11 +305,7 @@ class SumPlan:
         for which it is False.
         """
         Vt = np.atleast_2d(v)
-        product, norms = self._sum_over_shards(shard_product, Vt, kind, active)
-        if active is None and np.count_nonzero(Vt) == len(Vt):
-            at = Vt.argmax(axis=1)
-            if (Vt[np.arange(len(Vt)), at] == 1).all():
-                self.norms.update(zip(at.tolist(), norms))
+        product = self._sum_over_shards(shard_product, Vt, kind, active)
         if l2:
             product = self._add_l2_product(product, Vt)
         out[...] = product.reshape(out.shape)

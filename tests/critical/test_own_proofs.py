@@ -110,7 +110,6 @@ def test_inherited_and_forwarded_facts_are_no_proofs(kind):
 def test_library_objects_and_stating_classes_have_proofs():
     kept = [INNER, copy.copy(INNER), copy.deepcopy(INNER), pickle.loads(pickle.dumps(INNER))]
     kept += [INNER.batch(slice(0, 9)), INNER.astype("float32")]
-    kept += [fc.StreamedObjective(*GIVEN, block_rows=16)]
     bound = {"rounding_bound": fc.Objective.rounding_bound}
     kept += [subclass(**STATED, **bound, gradient=shifted("gradient"))(*GIVEN)]
     delegated = property(lambda self: self.ob.certificates)

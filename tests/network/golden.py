@@ -106,6 +106,7 @@ def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
 def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
     """Return a list that describes the operator H: its repr without numbers, those numbers, and
     sums over products of H and of its shift by 0.7. With `blocks`, two principal blocks are
+    and the bound of a product are
     included.
     """
     text, numbers = masked(repr(H))
@@ -122,7 +123,11 @@ def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
         *two_sums(moved.quadratic_form(v)),
         *two_sums(moved.to_dense()),
     ]
-    numbers += [*two_sums(moved @ v), moved.rounding_bound(v), float(moved.mu)]
+    numbers += [
+        *two_sums(moved @ v),
+        *([moved.rounding_bound(v)] if blocks else []),
+        float(moved.mu),
+    ]
     numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
     if blocks:
         for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
@@ -157,13 +162,11 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         numbers += [*two_sums(form.batch(np.arange(0, 23, 5)).gradient(theta))]
         numbers += [*two_sums(form.astype("float32").gradient(theta.astype("float32")))]
         known = form.certificates
-        groups = known.orbits(theta)
-        numbers += [
-            float(known.kinks(theta)),
-            known.kink_margin(theta),
-            float(len(groups)),
-        ]
-        numbers += [float(group.change) for group in groups]
+        numbers += [float(known.kinks(theta))]
+        if name in ("whole", "stored"):
+            groups = known.orbits(theta)
+            numbers += [known.kink_margin(theta), float(len(groups))]
+            numbers += [float(group.change) for group in groups]
         J = form.jacobian(theta)
         u = np.cos(np.arange(J.shape[0])).astype(J.dtype)
         numbers += [
@@ -186,31 +189,23 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """Return a dict of error bounds and other bounds at theta for samples in memory, streamed and
-    sparse, and of the sizes and choices of reduced spaces. `v` (n,) is the vector that is
-    multiplied.
+    """Return a dict of error bounds and other bounds at theta, and of the sizes and choices of
+    reduced spaces. `v` (n,) is the vector that is multiplied.
     """
-    weight = ob.sample_weight
-    options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
-    forms = {"whole": ob}
-    forms["streamed"] = fc.StreamedObjective(ob.model, ob.X, ob.y, ob.loss, block_rows=6, **options)
-    rows = np.where(np.abs(ob.X) > 1, ob.X, 0)
-    forms["sparse"] = fc.Objective(ob.model, scipy.sparse.csr_array(rows), ob.y, ob.loss, **options)
     found: dict[str, dict[str, Any]] = {}
-    for name, form in forms.items():
-        for kind in ("hessian", "ggn", "empirical_fisher"):
-            H = getattr(form, kind)(theta)
-            found[f"{name}, {kind}"] = {
-                "product": H.rounding_bound(v), "columns": H.column_error_bounds().sum()
-            }  # fmt: skip
-        known = form.certificates
-        found[name] = {
-            "gradient": form.rounding_bound(theta), "third": known.third_bound(theta, 0.1),
-            "floor": known.curvature_floor(theta), "margin": known.kink_margin(theta),
-            "kinks": known.kinks(theta, 0.02), "lower": known.loss_lower_bound,
-            "precise gradient": known.precise_gradient(theta)[1],
-            "precise value": known.precise_value(theta)[1],
+    for kind in ("hessian", "ggn", "empirical_fisher"):
+        H = getattr(ob, kind)(theta)
+        found[f"whole, {kind}"] = {
+            "product": H.rounding_bound(v), "columns": H.column_error_bounds().sum()
         }  # fmt: skip
+    known = ob.certificates
+    found["whole"] = {
+        "gradient": ob.rounding_bound(theta), "third": known.third_bound(theta, 0.1),
+        "floor": known.curvature_floor(theta), "margin": known.kink_margin(theta),
+        "kinks": known.kinks(theta, 0.02), "lower": known.loss_lower_bound,
+        "precise gradient": known.precise_gradient(theta)[1],
+        "precise value": known.precise_value(theta)[1],
+    }  # fmt: skip
     for space in ("samples", "outputs", "inputs"):
         K = ob.batch(slice(0, 3)).ggn(theta).reduced(space)
         found[f"in {space}"] = {

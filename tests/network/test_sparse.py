@@ -12,7 +12,6 @@ import fastcurv as fc
 from fastcurv.network.arguments import check_rows_and_targets
 from fastcurv.network.sparse import SparseRows
 
-from ..certify.longdouble import Truth
 from ..nets import CURVATURES, KERNELS, draw, every_activation
 from .product_cases import assert_same_results
 
@@ -71,28 +70,6 @@ def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
     assert_same_results(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
 
 
-@pytest.mark.parametrize("loss", KERNELS)
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-def test_bounds_of_sparse_objectives_hold_against_long_double(activation, loss, rng):
-    """For sparse samples in several shards, errors of gradient, products and columns, measured
-    against long double, are within their bounds, and the bounds are at most 1e-9.
-    """
-    ob, dense, theta = sparse_and_dense(rng, activation, loss, l2=0.1, memory=1 << 16)
-    assert ob.n_shards > 1  # the bounds are sums over shards
-    truth, H = Truth(dense, theta), ob.hessian(theta)
-    error = np.linalg.norm((ob.gradient(theta) - truth.gradient).astype(float))
-    assert error <= ob.rounding_bound(theta) <= 1e-9
-    v = rng.standard_normal(theta.size)
-    error = np.linalg.norm((H @ v - truth.product(v)).astype(float))
-    assert error <= H.rounding_bound(v) <= 1e-9 * np.linalg.norm(v)
-    errors = np.linalg.norm(
-        np.column_stack([(H @ e - truth.product(e)).astype(float) for e in np.eye(theta.size)]),
-        axis=0,
-    )
-    bounds = H.column_error_bounds()
-    assert (errors <= bounds).all() and bounds.max() <= 1e-9
-
-
 def test_sparse_objectives_are_accurate_in_float32(rng):
     ob, dense, theta = sparse_and_dense(rng, "tanh", "cross_entropy", dtype="float32", l2=0.01)
     H, v = ob.hessian(theta), rng.standard_normal(theta.size).astype("float32")
@@ -100,9 +77,9 @@ def test_sparse_objectives_are_accurate_in_float32(rng):
     assert_close(H @ v, dense.hessian(theta) @ v, 1e-5)
     exact = dense.astype("float64")
     wide = exact.hessian(theta.astype(float)) @ v.astype(float)
-    assert np.linalg.norm(H @ v - wide) <= H.rounding_bound(v) <= 1e-4 * np.linalg.norm(wide)
+    assert np.linalg.norm(H @ v - wide) <= 1e-5 * np.linalg.norm(wide)
     g = exact.gradient(theta.astype(float))
-    assert np.linalg.norm(ob.gradient(theta) - g) <= ob.rounding_bound(theta)
+    assert np.linalg.norm(ob.gradient(theta) - g) <= 1e-5 * np.linalg.norm(g)
     assert_close(ob.astype("float64").gradient(theta.astype(float)), g)
     assert H.astype("float32") is H and H.astype("float64").dtype == np.float64
     assert ob.astype("float64").y.dtype == ob.y.dtype and np.array_equal(H.gradient, H.gradient)
@@ -127,24 +104,11 @@ def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
     assert not np.isfinite(found).all(axis=1).any()
 
 
-def test_proofs_and_verdicts_equal_those_of_dense_samples(rng):
-    """Bounds, precise gradient, eigenvalues and the certified verdict of sparse samples equal those
-    of dense samples.
-    """
+def test_eigenvalues_and_verdicts_equal_those_of_dense_samples(rng):
     ob, dense, _ = sparse_and_dense(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
     theta = fc.minimize(ob, ob.model.init(rng=0), "newton-cg", max_iter=200).x
-    for name in ("third_bound", "curvature_floor", "kinks"):
-        at = (theta, 1e-3) if name == "third_bound" else (theta,)
-        assert_close(
-            getattr(ob.certificates, name)(*at), getattr(dense.certificates, name)(*at), 1e-8
-        )
-    assert_close(
-        ob.certificates.precise_gradient(theta)[0],
-        dense.certificates.precise_gradient(theta)[0],
-        1e-6,
-    )
     mine, theirs = fc.classify(ob, theta), fc.classify(dense, theta)
-    assert mine.certified and (mine.kind, mine.n_positive) == (theirs.kind, theirs.n_positive)
+    assert (mine.kind, mine.n_positive) == (theirs.kind, theirs.n_positive)
     w = fc.eigsh(ob.hessian(theta), 3).values
     assert_close(w, fc.eigsh(dense.hessian(theta), 3).values, 1e-8)
 
@@ -188,7 +152,7 @@ def test_unsuitable_sparse_matrices_are_rejected(rng):
 @pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
 def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
     """Streams of sparse blocks in several formats, among them an empty and a dense block, give the
-    results, batches and precise gradients of dense samples. So do streams of one sparse matrix.
+    results and batches of dense samples. So do streams of one sparse matrix.
     """
     weights = rng.random(40)
     options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
@@ -203,23 +167,11 @@ def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
         assert ob.n_samples == 40 and ob.n_shards == 5
         V = rng.standard_normal((theta.size, 3)).astype(dtype)
         assert_same_results(ob, dense, theta, V, tol)
-        for kind in CURVATURES:
-            A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
-            gap = np.linalg.norm((A @ V[:, 0]).astype(float) - B @ V[:, 0])
-            assert gap <= A.rounding_bound(V[:, 0]) + B.rounding_bound(V[:, 0])
         some = ob.batch([30, 3, 3])
         assert type(some) is fc.Objective and sp.issparse(some.X) != sp.issparse(rows)
         assert_close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)
     assert [b.n_samples for b in ob.batches(16, rng)] == [16, 16, 8]
     assert ob.astype("float32").dtype == np.float32
-    assert_close(
-        ob.certificates.precise_gradient(theta)[0],
-        dense.certificates.precise_gradient(theta)[0],
-        1e-13,
-    )
-    assert ob.rounding_bound(theta) >= np.linalg.norm(
-        ob.gradient(theta) - dense.certificates.precise_gradient(theta)[0]
-    )
 
 
 def test_streamed_sparse_blocks_take_bounded_memory():

@@ -2,7 +2,6 @@
 bounded memory.
 """
 
-import inspect
 from fractions import Fraction
 
 import numpy as np
@@ -11,10 +10,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
-from fastcurv.certify.certificates import Certificates
-from fastcurv.certify.sums import SumCertificates, select_representative_rows
-from fastcurv.network.sums import TREE_ARITY, TreeSum, max_additions_per_part, sum_parts
-from fastcurv.structure.orbits import column_dependencies
+from fastcurv.network.sums import TREE_ARITY, TreeSum, sum_parts
 
 from .product_cases import assert_same_results
 
@@ -60,143 +56,37 @@ def test_all_results_equal_those_of_rows_in_memory(
         assert np.abs(wide[0] - wide[1]).max() <= 1e-14
 
 
-@pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
-def test_bounds_of_streamed_products_hold(rng, loss, activation, l2, l2_biases, dtype):
-    """Streamed gradients, products and columns differ from the precise gradient and from results in
-    memory, in float64, by at most their bounds. The gradient's bound is at most 1e-3 in float32 and
-    1e-11 in float64.
+@pytest.mark.parametrize("sparse", [False, True])
+def test_nothing_is_proved_about_rows_in_blocks(rng, sparse):
+    """The lower bound, kinks and saturation of streamed and sparse rows equal those of an array.
+    There is no bound on rounding, and the verdict is that of an array, but measured.
     """
-    how = {"loss": loss, "activation": activation, "l2": l2, "l2_biases": l2_biases}
-    _, b, theta = in_memory_and_streamed(rng, dtype=dtype, **how)
-    exact, slack = b.batch(slice(None)), 0.0
-    if dtype == "float32":
-        how = {"sample_weight": exact.sample_weight, "l2_biases": l2_biases}
-        exact = fc.Objective(fc.MLP(SIZES, activation), exact.X, exact.y, loss, l2, **how)
-    else:
-        slack = 1e-14  # the result in memory is rounded as well
-    g, error = b.certificates.precise_gradient(theta)
-    assert np.linalg.norm(b.gradient(theta) - g) <= b.rounding_bound(theta) + error
-    assert b.rounding_bound(theta) <= (1e-3 if dtype == "float32" else 1e-11)
-    v = rng.standard_normal(b.n_params).astype(dtype)
-    for kind in ("hessian", "ggn", "empirical_fisher"):
-        A, B = getattr(exact, kind)(theta), getattr(b, kind)(theta)
-        gap = np.linalg.norm((A @ v.astype(exact.dtype)) - (B @ v))
-        assert gap <= B.rounding_bound(v) + slack * (1 + np.linalg.norm(v))
-        columns = np.linalg.norm(A.to_dense() - B.to_dense(), axis=0)
-        assert (columns <= np.sqrt(2) * B.column_error_bounds().max() + slack).all()
-
-
-@pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
-def test_column_bounds_are_small_for_any_number_of_columns(rng, inputs, n):
-    """Error bounds of all columns, which are computed 64 columns at a time, are below 1e-12, also
-    if the last group has a single column.
-    """
-    model = fc.MLP([inputs, 4, 1])
-    X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
-    ob = fc.StreamedObjective(model, X, y, "mse", 1e-2, block_rows=4)
-    H = ob.hessian(model.init(rng=0))
-    assert len(H.theta) == n and H.column_error_bounds().max() < 1e-12
-    assert fc.inertia(H).n_zero == 0
-
-
-@pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
-def test_proofs_equal_those_of_rows_in_memory(rng, loss, activation, l2, l2_biases):
-    whole, parts, theta = in_memory_and_streamed(
-        rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases
+    model, X, y, options = draw(rng, activation="relu", l2=1e-2)
+    X[X < 0] = 0.0
+    a = fc.Objective(model, X, y, **options)
+    b = (
+        fc.Objective(model, csr_matrix(X), y, memory=1 << 16, **options)
+        if sparse
+        else fc.StreamedObjective(model, X, y, block_rows=20, **options)
     )
-    theta += rng.uniform(-0.1, 0.1, theta.size)  # no pre-activation is exactly 0, at a kink
-    a, b = whole.certificates, parts.certificates
-    (g, ga), (h, hb) = a.precise_gradient(theta), b.precise_gradient(theta)
-    assert np.linalg.norm(g - h) <= min(ga + hb, 1e-15) and hb <= 1.001 * ga + 1e-17
-    (f, fa), (k, kb) = a.precise_value(theta), b.precise_value(theta)
-    assert abs(f - k) <= fa + kb <= 1e-15
-    units = 10.0 ** rng.uniform(-1, 1, parts.n_params)
-    third = a.third_bound(theta, 1e-6), a.third_bound_in_units(theta, 1e-6, units)
-    assert b.third_bound(theta, 1e-6) == pytest.approx(third[0], rel=1e-6)
-    assert b.third_bound_in_units(theta, 1e-6, units) == pytest.approx(third[1], rel=1e-6)
-    assert b.orbit_spread(units) == a.orbit_spread(units) > 1
-    assert b.loss_lower_bound == a.loss_lower_bound == 0
-    for radius in (0.0, 0.05):
-        assert a.kinks(theta, radius) == b.kinks(theta, radius)
-    assert b.kink_margin(theta) == pytest.approx(a.kink_margin(theta), rel=0.05)
-    lowest = np.linalg.eigvalsh(whole.hessian(theta).to_dense())[0]
-    assert b.curvature_floor(theta) <= lowest + 1e-12
-    assert a.saturation(theta) == b.saturation(theta)
-    assert np.array_equal(a.flat_directions(theta), b.flat_directions(theta))
-    assert b.residual_bounds(theta, 0.1) is None and b.relu_rows() is None
-
-
-def test_every_property_of_a_network_is_defined_for_streams():
-    """Every method of `Certificates` is a sum over shards, is computed from shards elsewhere or is
-    overridden in `SumCertificates`, except for those that need no samples.
-    """
-    without_rows = {
-        "flat_directions",
-        "orbit_spread",
-        "probes",
-        "why_no_minimum",
-    }
-    without_rows |= {"attains_lower_bound"}
-    known = {name: part for name, part in vars(Certificates).items() if not name.startswith("_")}
-    summed = {
-        name
-        for name, part in known.items()
-        if callable(part) and "_sum_over_shards" in inspect.unwrap(part).__code__.co_names
-    }
-    thirds = {"third_bound", "third_bound_in_units"}
-    assert {"kinks", "kink_margin", "input_output_ranges", "saturation"} | thirds == summed
-    # These two are summed by `fastcurv.certify.precise.precise_gradient_and_value`.
-    folded = {"precise_gradient", "precise_value"}
-    assert known.keys() - summed - folded - set(vars(SumCertificates)) == without_rows
-
-
-def test_symmetries_must_hold_in_every_block(rng):
-    """A unit that is inactive in every block of samples is reported as a symmetry. Units that are
-    inactive in some blocks only are not reported.
-    """
-    model = fc.MLP([2, 3, 1], "relu")
-    X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
-    theta = model.flatten([(-np.ones((3, 2)), np.array([0.0, 0.0, -9.0])), (np.ones((1, 3)), [0])])
-    a = fc.Objective(model, X, rng.random(20), "mse")
-    b = fc.StreamedObjective(model, X, rng.random(20), "mse", block_rows=10)
-    for ob in (a, b):
-        assert [(o.name, len(o)) for o in ob.certificates.orbits(theta)][0] == ("off", 4)
-
-
-def test_rays_along_which_the_loss_decreases_must_hold_in_every_block(rng):
-    model = fc.MLP([2, 3, 2], bias=False)
     theta = model.init(rng=rng)
-    X = rng.standard_normal((40, 2))
-    y = model.predict(theta, X).argmax(axis=1)
-    whole = fc.Objective(model, X, y).certificates.ray_to_infimum(theta)
-    known = fc.StreamedObjective(model, X, y, block_rows=16).certificates
-    assert np.allclose(known.ray_to_infimum(theta), whole)
-    y[-1] = 1 - y[-1]
-    known = fc.StreamedObjective(model, X, y, block_rows=16).certificates
-    assert known.ray_to_infimum(theta) is None
-
-
-def test_representative_rows_give_the_result_of_all_rows(rng):
-    assert select_representative_rows(np.zeros((0, 3))).X.shape == (0, 3)
-    for _ in range(50):
-        base = rng.integers(-1, 2, size=(30, 3)).astype(float)
-        X = base[:, rng.integers(3, size=6)]
-        X[:, 1] *= rng.integers(2)
-        X[:, 2] = -0.0 if rng.integers(2) else 7.0
-        found = select_representative_rows(X[:17]) + select_representative_rows(X[17:])
-        for constant in (False, True):
-            want, have = column_dependencies(X, constant), column_dependencies(found.X, constant)
-            assert len(want) == len(have)
-            assert all(np.array_equal(w, h) and c == d for (w, c), (h, d) in zip(want, have))
-
-
-def test_a_streamed_minimum_is_certified(rng):
-    a, b, theta = in_memory_and_streamed(rng, l2=1e-2, weights=False, block_rows=40)
-    run = fc.minimize(b, theta, "newton-cg", max_iter=60, rng=0)
-    assert run.success
-    found, known = fc.classify(b, run.x), fc.classify(a, run.x)
-    assert (found.kind, found.certified) == (known.kind, known.certified) == ("minimum", True)
-    assert found.radius == pytest.approx(known.radius, rel=1)
+    known, measured = a.certificates, b.certificates
+    assert b.n_shards > 1 and measured.loss_lower_bound == known.loss_lower_bound == 0
+    for radius in (0.0, 0.05):
+        assert known.kinks(theta, radius) == measured.kinks(theta, radius)
+    assert known.saturation(theta) == measured.saturation(theta)
+    H = b.hessian(theta)
+    bounds = b.rounding_bound(theta), H.rounding_bound(theta), H.column_error_bounds()
+    assert bounds == (None, None, None)
+    assert H.restrict(layers=[0]).rounding_bound(theta[:42]) is None
+    smooth = fc.MLP(SIZES)
+    a, b = (fc.Objective(smooth, ob.batch(slice(None)).X, y, **options) for ob in (a, b))
+    b = b if sparse else fc.StreamedObjective(smooth, X, y, block_rows=20, **options)
+    x = fc.minimize(a, smooth.init(rng=0)).x
+    assert fc.classify(a, x).certified
+    verdict = fc.classify(b, x)
+    assert (verdict.kind, verdict.certified) == ("minimum", False)
+    assert "the rows are sparse or come in blocks" in str(verdict)
 
 
 def test_algorithms_give_equal_results_for_streams(rng):
@@ -218,8 +108,8 @@ def test_algorithms_give_equal_results_for_streams(rng):
 
 def test_pairwise_sums_are_bitwise_those_of_groups(rng):
     """A `TreeSum`, to which parts are added one by one, is bitwise equal to sums over groups of
-    neighbouring parts. The error of the sum against exact fractions is within the bound of
-    `max_additions_per_part`.
+    neighbouring parts. The error of the sum against exact fractions is within the bound for the
+    depth of the tree, at most 3 (TREE_ARITY - 1) additions.
     """
     for count in (
         1,
@@ -242,10 +132,7 @@ def test_pairwise_sums_are_bitwise_those_of_groups(rng):
         assert np.array_equal(found, level[0][0]) and number == count
         exact = sum(Fraction(float(part[0])) for part in parts)
         size = sum(abs(Fraction(float(part[0]))) for part in parts)
-        assert (
-            abs(Fraction(float(found[0])) - exact)
-            <= max_additions_per_part(count) * size / 2**53 * 2
-        )
+        assert abs(Fraction(float(found[0])) - exact) <= 3 * (TREE_ARITY - 1) * size / 2**53 * 2
 
 
 def test_a_gradient_or_a_block_product_takes_one_pass(rng):
@@ -333,22 +220,3 @@ def test_blocks_of_weight_zero_do_not_affect_saturation(rng):
     assert a.certificates.saturation(theta) == b.certificates.saturation(theta)
     none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
     assert none.certificates.saturation(theta)["saturated"] == 0.0
-
-
-def test_bounds_of_float32_principal_blocks_hold_for_streams(rng):
-    """In float32, products of principal blocks of streamed and sparse objectives differ from
-    float64 by at most their bounds, which are at most 1e-5.
-    """
-    model = fc.MLP([4, 6, 3], dtype="float32")
-    X, y = rng.standard_normal((50, 4)).astype("f4"), rng.integers(3, size=50)
-    theta, sparse = model.init(rng=0), csr_matrix(np.where(X > 0, X, 0))
-    for ob in (
-        fc.StreamedObjective(model, X, y, l2=0.1, block_rows=16),
-        fc.Objective(model, sparse, y),
-    ):
-        H, exact = ob.hessian(theta), ob.astype("float64").hessian(theta)
-        for which in ({"layers": [1]}, {"indices": [0, 7, 30]}):
-            part, truth = H.restrict(**which), exact.restrict(**which)
-            v = rng.standard_normal(part.shape[0]).astype("f4")
-            gap = np.linalg.norm(truth @ v.astype(float) - part @ v)
-            assert gap <= part.rounding_bound(v) <= 1e-5

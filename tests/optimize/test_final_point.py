@@ -442,7 +442,7 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((30, 2))
         y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(30)
-        loss = fc.Loss(cauchy, third_bound=1.5, lower_bound=0.0, error_ulps=8)
+        loss = fc.Loss(cauchy, lower_bound=0.0)
         ob = fc.Objective(fc.MLP([2, 5, 1]), X, y, loss=loss, l2=1e-4)
         start = ob.model.init(rng=seed) * 0.3
         run = fc.minimize(ob, start, method, rng=0, max_iter=200)

@@ -194,7 +194,6 @@ RETURN_AFTER_CTRL_C = (
 
 # functions that return such a result to their caller, or check `stopped`
 PASS_RESULTS_ON = {
-    "commands.py::train",  # saves the run first
     "solver_runs.py::_continue_training",
     "solver_runs.py::_fit_by_batches",
     "solver_runs.py::_refit_chosen_decay",

@@ -53,7 +53,7 @@ from .evidence import (
     InertiaStrategy,
     OrbitTangents,
     SpectrumEnd,
-    candidate_units,
+    balanced_units,
     estimate_spectral_norm,
     null_subspace_basis,
     orthonormal_basis,
@@ -110,16 +110,9 @@ class DenseHessian:
         self.error = M.error_bound()
 
     @cached_property
-    def balanced_units(self) -> list[Floats]:
-        """A list of candidates for balanced units (n,) of the parameters, from
-        `candidate_units`.
-        """
-        return candidate_units(self.A, self.M.entry_error_bounds(), self.M.layer_indices())
-
-    @property
-    def default_units(self) -> Floats:
-        """The first candidate (n,) for balanced units."""
-        return self.balanced_units[0]
+    def units(self) -> Floats:
+        """Balanced units (n,) of the parameters, from `balanced_units`."""
+        return balanced_units(self.A, self.M.entry_error_bounds(), self.M.layer_indices())
 
     def flat_columns(self, T: Floats) -> Floats:
         """Return columns that span the part of span(T) that the Hessian maps almost to zero, for T
@@ -130,20 +123,16 @@ class DenseHessian:
         """
         if not T.shape[1] or self.n > BALANCED_MAX_N:
             return T
-        found = []
-        for d in self.balanced_units:
-            span = orthonormal_basis(T / d[:, None])
-            matrix = d[:, None] * self.A * d
-            most = ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
-            found.append(d[:, None] * null_subspace_basis(matrix @ span, span, most))
-        return max(found, key=lambda Q: int(Q.shape[1]))
+        d = self.units
+        span = orthonormal_basis(T / d[:, None])
+        matrix = d[:, None] * self.A * d
+        most = ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
+        return d[:, None] * null_subspace_basis(matrix @ span, span, most)
 
-    def eigenpairs_on_complement(
-        self, T: Floats, c: Floats | None = None, more: float = 0.0
-    ) -> ComplementEigenpairs:
+    def eigenpairs_on_complement(self, T: Floats, c: Floats | None = None) -> ComplementEigenpairs:
         """Return the eigenpairs of ``C A C`` as a `ComplementEigenpairs`, on the complement of the
         span of the columns of T (n, s), which are in the coordinates of theta. C is ``diag(c)``, or
-        the identity if `c` is None. `more` is added to the bound on the error of A.
+        the identity if `c` is None.
         """
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
@@ -156,7 +145,7 @@ class DenseHessian:
                 matrix @ span, span, ZERO_CURVATURE_TOL * estimate_spectral_norm(matrix)
             )
         off = _ComplementReflections(span) if span.shape[1] else None
-        error = more + (self.M.error_bound(c) if scaled else self.error)
+        error = self.M.error_bound(c) if scaled else self.error
         if scaled:
             error += 2 * EPS * safe_norm(matrix)
         if off is not None:
@@ -203,23 +192,11 @@ def deflate_symmetries(full: DenseHessian, held: OrbitTangents) -> DeflatedEigen
         and (plain.min_abs_eigenvalue_bound > 0 or _has_undecided_eigenvalue(full, plain))
     ):
         return DeflatedEigenpairs(plain, plain, held)
-    best = full.eigenpairs_on_complement(flat, full.default_units)
-    for units in full.balanced_units[1:] if not large else []:
-        if not best.min_abs_eigenvalue_bound > 0:
-            best = _choose_fewer_unknown_signs(full.eigenpairs_on_complement(flat, units), best)
-    if len(full.balanced_units) == 1:
-        same = best.span.shape[1] == plain.span.shape[1]
-        best = _choose_fewer_unknown_signs(plain, best) if same else plain
+    best = full.eigenpairs_on_complement(flat, full.units)
+    counts = [int((eigenvalue_signs(cut) == 0).sum()) for cut in (plain, best)]
+    if best.span.shape[1] != plain.span.shape[1] or counts[0] < counts[1]:
+        best = plain
     return DeflatedEigenpairs(plain, best, held)
-
-
-def _choose_fewer_unknown_signs(
-    cut: ComplementEigenpairs, other: ComplementEigenpairs
-) -> ComplementEigenpairs:
-    """Return the eigenpairs with fewer unknown signs, or `other` if both have the same number."""
-    return (
-        cut if np.sum(eigenvalue_signs(cut) == 0) < np.sum(eigenvalue_signs(other) == 0) else other
-    )
 
 
 def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -> bool:
@@ -232,11 +209,9 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -
     Fischer; Cauchy interlacing).
     """
     flat = np.hstack([plain.span, plain.vectors[:, eigenvalue_signs(plain) == 0]])
-    Q = qr(flat / full.default_units[:, None], mode="economic")[0]
-    sizes = svdvals(full.default_units[:, None] * (full.A @ (full.default_units[:, None] * Q)))
-    return int(np.count_nonzero(sizes <= full.M.error_bound(full.default_units))) > int(
-        plain.span.shape[1]
-    )
+    Q = qr(flat / full.units[:, None], mode="economic")[0]
+    sizes = svdvals(full.units[:, None] * (full.A @ (full.units[:, None] * Q)))
+    return int(np.count_nonzero(sizes <= full.M.error_bound(full.units))) > int(plain.span.shape[1])
 
 
 def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
@@ -608,9 +583,7 @@ class InertiaByEigenpairs(InertiaStrategy):
         # True if balanced coordinates were not tried
         untried = view.best is view.plain and full.n <= BALANCED_MAX_N
         if found[0].missing_hypothesis in ("h", "orbit") and untried:
-            best = full.eigenpairs_on_complement(
-                full.flat_columns(view.held.columns), full.default_units
-            )
+            best = full.eigenpairs_on_complement(full.flat_columns(view.held.columns), full.units)
             same = best.span.shape[1] == view.plain.span.shape[1]
             if same and (eigenvalue_signs(best) != 0).all():
                 other = DeflatedEigenpairs(view.plain, best, view.held)
@@ -687,34 +660,20 @@ class InertiaByEigenpairs(InertiaStrategy):
         plain = TwoSignProof(bound, self._newton_step_length(view.plain))
         if plain.holds or view.best is view.plain:
             return plain
-        flat = full.flat_columns(view.held.columns)
-        for units in full.balanced_units:
-            cut = view.best if view.best.c is units else full.eigenpairs_on_complement(flat, units)
-            found = self._prove_extreme_pair(cut, self._newton_step_length(cut))
-            if found.holds:
-                return found
-        return plain
-
-    def _prove_extreme_pair(self, cut: ComplementEigenpairs, length: float) -> TwoSignProof:
-        """Return the `TwoSignProof` proved by the first and the last eigenvector in `cut`, in the
-        coordinates of `cut`. In these coordinates Newton's step has length `length`. If the two
-        eigenvalues have no known opposite signs, return an empty `TwoSignProof`, which does not
-        hold.
-        """
+        cut = view.best
         known = eigenvalue_signs(cut)
-        c = cut.c
-        A = self.full.A
         if not (known.size and known[0] < 0 < known[-1]):
-            return TwoSignProof()
-        error = self.full.M.error_bound(c) + 6 * self.full.n * EPS * safe_norm(c[:, None] * A * c)
+            return plain
+        c = cut.c
+        A = full.A
+        error = full.M.error_bound(c) + 6 * full.n * EPS * safe_norm(c[:, None] * A * c)
         low, high = (
             float(v @ (c * (A @ (c * v)))) / float(v @ v)
             for v in (cut.vectors[:, 0], cut.vectors[:, -1])
         )
-        third = partial(third_bound, self.ask.ob, self.ask.theta, units=c)
-        return TwoSignProof(
-            radius_of_opposite_signs(low + error, high - error, third), length, float(c.min())
-        )
+        bound = radius_of_opposite_signs(low + error, high - error, partial(third, units=c))
+        found = TwoSignProof(bound, self._newton_step_length(cut), float(c.min()))
+        return found if found.holds else plain
 
     def can_residuals_vanish(self) -> bool:
         """Return True if all residuals may be 0 at a point near theta: H has zero eigenvalues and

@@ -146,124 +146,44 @@ def estimate_spectral_norm(A: Floats, steps: int = 12) -> float:
     return norm
 
 
-def equilibration_factors(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return d > 0 (n,) such that the largest magnitude in each row of ``d A d`` is near 1 (Ruiz
-    2001), and a mask of the rows of A that were used.
+def balanced_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> Floats:
+    """Return balanced units d > 0 (n,) of the parameters, whose largest entry lies in [1, 2). If
+    the parameters are rescaled by powers of two, the units change by these powers, so that ``d A
+    d`` stays bitwise identical up to one common power of two.
 
-    A row is used if an entry exceeds its `noise`, an array of bounds (n,) for rows or (n, n) for
-    entries. All other rows carry no information about the scale of their parameter. Their d is the
-    geometric mean of the d of the used rows.
+    `noise` bounds the errors of A, with shape (n, n) for entries or (n, 1) for rows. The units
+    balance the bounds on the entries or, if these are not known, the entries of A that exceed the
+    bounds of their row and column.
     """
-    size = np.abs(A)
-    live = np.asarray((size > noise.reshape(len(A), -1)).any(axis=1))
-    d = np.ones(len(A))
-    if live.any():
-        inner = size[np.ix_(live, live)] if not live.all() else size
-        e = np.ones(len(inner))
-        for _ in range(6):
-            rows = (inner * e).max(axis=1) * e
-            e /= np.sqrt(np.where(rows > 0, rows, 1.0))
-        d[live] = e
-        d[~live] = np.exp(np.log(e).mean())
-    return d, live
+    size = noise
+    if noise.shape[1] != len(A):
+        size = np.where(np.abs(A) > np.maximum(noise, noise.T), np.abs(A), 0.0)
+    # Entries that may come from underflow are left out. Because all entries grow with the scale of
+    # the loss, the threshold is relative to the largest entry if that is above 1.
+    counted = size > UNDERFLOW_TOL * max(1.0, float(size.max(initial=0.0)))
+    # The first scaling, by powers of two, is exact, so the second one is the same bitwise in all
+    # units that differ by powers of two.
+    start = np.exp2(np.round(log2_balancing_factors(size, counted, layers)))
+    size = start[:, None] * size * start
+    size = np.ldexp(size, -int(np.frexp(size.max(initial=0.0, where=counted))[1]))
+    d = start * np.exp2(log2_balancing_factors(size, counted, layers))
+    d = np.ldexp(d, 1 - int(np.frexp(d.max())[1]))
+    return d if np.isfinite(d[:, None] * A * d).all() else np.ones(len(A))
 
 
-def row_norm_scale_factors(A: Floats, d: Floats) -> Floats:
-    """Return d (n,), refined until all rows of ``d A d`` have 2-norm 1 to within about 1%.
+def log2_balancing_factors(
+    size: Floats, counted: NDArray[np.bool_], layers: NDArray[np.intp]
+) -> Floats:
+    """Return log2 of the d (n,) that minimises the sum of squared logarithms of the entries of ``d
+    size d`` (n, n) that are True in `counted` (Curtis and Reid 1972).
 
-    The exact scaling is unique, so ``d A d`` does not depend on the units of the parameters.
-    """
-    squares = (d[:, None] * A * d) ** 2
-    f = np.ones(len(d))
-    for _ in range(30):
-        rows = (squares @ f) * f
-        f /= np.sqrt(np.where(rows > 0, rows, 1.0))
-        if np.abs(rows[rows > 0] - 1).max(initial=0.0) < 1e-2:
-            break
-    return d * np.sqrt(f)
-
-
-def row_balancing_factors(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return d > 0 (n,) such that the used rows of ``d A d`` have equal 2-norms, and a mask of the
-    used rows. The scale of all other rows is chosen by `_units_of_unused_rows`.
-
-    A row is not used if no entry exceeds its `noise`, an array of bounds (n,) for rows or (n, n)
-    for entries, or if its scaled noise would exceed the median norm of the used rows.
-    """
-    d, live = equilibration_factors(A, noise)
-    noise = noise.reshape(len(A), -1)
-    for _ in range(4):
-        if not live.any():
-            return np.ones(len(A)), live
-        inner = A[np.ix_(live, live)] if not live.all() else A
-        d[live] = row_norm_scale_factors(inner, d[live])
-        d[~live] = _units_of_unused_rows(noise, d, live)
-        rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
-        # `across` scales the columns of a noise matrix. Noise given as one column is scaled as if
-        # every column had the scale of its row.
-        across = d if noise.shape[1] > 1 else d[:, None]
-        loud = live & (np.linalg.norm(d[:, None] * noise * across, axis=1) > np.median(rows))
-        if not loud.any():
-            break
-        live &= ~loud
-    return d, live
-
-
-def _units_of_unused_rows(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
-    """Return scale factors for the rows outside the mask `live`. If `noise` is (n, n), choose the
-    factors such that the norm of the scaled noise of each row equals the median over the live rows.
-    If `noise` is (n, 1), return the geometric mean of the factors of the live rows.
-    """
-    mean = np.exp(np.log(d[live]).mean())
-    if noise.shape[1] == 1:
-        return mean
-    sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
-    found = float(np.median(sizes[live] * d[live])) / np.maximum(sizes[~live], 1e-300)
-    # The mean replaces the meaningless factor of a row that has no noise.
-    return np.where((found > mean * 1e-60) & (found < mean * 1e60), found, mean)
-
-
-def candidate_units(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
-    """Return a list of candidates for balanced units d > 0 (n,) of the parameters, whose largest
-    entry lies in [1, 2). If the parameters are rescaled, the units change in the same way.
-
-    The first candidate makes the rows of ``d A d`` equal in 2-norm. `noise` bounds the errors of A,
-    with shape (n, 1) for rows or (n, n) for entries. If it has shape (n, n), a second candidate
-    makes the rows of ``d noise d`` equal in 2-norm. Both candidates then start from the scaling of
-    `noise_balancing_factors`, so that ``d A d`` stays bitwise identical, up to one common power of
-    two, if the parameters are rescaled by powers of two.
-    """
-    if noise.shape[1] == 1:
-        return [_scale_largest_to_one(row_balancing_factors(A, noise)[0])]
-    start = noise_balancing_factors(noise, layers)
-    noise = start[:, None] * noise * start
-    faint = np.full((len(A), 1), 1e-15 * np.median(noise))
-    rows = (
-        row_balancing_factors(start[:, None] * A * start, noise)[0],
-        row_balancing_factors(noise, faint)[0],
-    )
-    # If the noise of a row is near the smallest numbers, its unit may overflow.
-    units = [_scale_largest_to_one(start * d) for d in rows if np.isfinite(d).all()]
-    finite = [d for d in units if np.isfinite(d[:, None] * A * d).all()]
-    return finite or [np.ones(len(A))]
-
-
-def noise_balancing_factors(noise: Floats, layers: NDArray[np.intp]) -> Floats:
-    """Return powers of two d (n,) that minimise the sum of squared logarithms of the entries of ``d
-    noise d`` (Curtis and Reid 1972).
-
-    Entries that are 0, or so small that they may come from underflow, are left out. Because all
-    entries grow with the scale of the loss, the threshold is relative to the largest entry if that
-    is above 1. The sum is a least-squares problem on the sparsity pattern, so a rescaling of the
-    parameters changes only d.
-
-    `layers` (n,) holds the layer index of each row. All layers have the same weight. If one layer
-    has collapsed, d therefore lies half-way between the units of that layer and those of all
-    others, however many parameters each layer has.
+    The sum is a least-squares problem on the sparsity pattern, so a rescaling of the parameters
+    changes only d. `layers` (n,) holds the layer index of each row. All layers have the same
+    weight. If one layer has collapsed, d therefore lies half-way between the units of that layer
+    and those of all others, however many parameters each layer has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
-    counted = noise > UNDERFLOW_TOL * max(1.0, float(noise.max(initial=0.0)))
-    logs = np.log2(np.where(counted, noise, 1.0))
+    logs = np.log2(np.where(counted, size, 1.0))
     each = counted @ shares
     # A pattern without diagonal entries may be bipartite. Scaling one side up and the other down
     # then leaves the objective unchanged, and the small diagonal term makes the solution unique.
@@ -271,14 +191,7 @@ def noise_balancing_factors(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     x = np.linalg.solve(M, -(logs @ shares))
     middle = np.median(x[each > 0]) if each.any() else 0.0
     x = np.where(each > 0, x, middle)
-    return np.asarray(
-        np.exp2(np.round(np.clip(x, middle - MAX_SCALE_EXPONENT, middle + MAX_SCALE_EXPONENT)))
-    )
-
-
-def _scale_largest_to_one(d: Floats) -> Floats:
-    """Return d times a power of 2 such that the largest entry is at least 1 and below 2."""
-    return np.asarray(np.ldexp(d, 1 - int(np.frexp(d.max())[1])))
+    return np.asarray(np.clip(x, middle - MAX_SCALE_EXPONENT, middle + MAX_SCALE_EXPONENT))
 
 
 def orthonormal_basis(T: Floats, rtol: float = 1e-7) -> Floats:

@@ -5,7 +5,6 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.dense import assess_nearness_at
-from fastcurv.critical.evidence import row_balancing_factors
 from fastcurv.critical.nearness import (
     directional_curvatures,
     gradient_after_step,
@@ -98,35 +97,6 @@ def test_points_with_unknown_decrement_or_threshold_are_not_near():
     assert nearness_from_decrement(1e-3, np.inf, 0.0, 1e-2).near, (
         "the caller's tolerance decides alone"
     )
-
-
-def test_balanced_rows_do_not_depend_on_units_and_omit_rows_below_their_noise(rng):
-    """`row_balancing_factors` gives rows of equal norm in any units of the parameters. Rows below
-    their noise are excluded, however small they are.
-    """
-    A = rng.standard_normal((6, 6))
-    A, noise, units = A + A.T, np.full(6, 1e-12), 10.0 ** rng.uniform(-4, 4, 6)
-    d, live = row_balancing_factors(A, noise)
-    e, _ = row_balancing_factors(units[:, None] * A * units, noise * units * units.max())
-    assert live.all() and np.ptp(np.log(e * units / d)) <= 0.1
-    rows = np.linalg.norm(e[:, None] * (units[:, None] * A * units) * e, axis=1)
-    assert rows.max() <= 1.1 * rows.min()
-    loud = np.where(np.arange(6) == 0, 2 * np.abs(A[0]).max() + 1, 0.0)
-    assert row_balancing_factors(A, loud)[1].tolist() == [False] + [True] * 5
-    d, live = row_balancing_factors(A, np.full(6, np.inf))
-    assert not live.any() and (d == 1).all()
-    d, _ = row_balancing_factors(A, noise)
-    for small in (0.0, 1e-158, 1e-300, 1e-13):
-        B = A.copy()
-        B[0] *= small
-        B[1:, 0] *= small
-        d, live = row_balancing_factors(B, noise)
-        assert np.isfinite(d).all() and (d > 0).all() and live[1:].all() and not live[0]
-    B = A.copy()
-    B[0], B[1:, 0] = 1e-30, 0.0
-    B[0, 1] = B[1, 0] = 1e-11  # coupled to one row, with a diagonal entry below its noise
-    assert not row_balancing_factors(B, noise)[1][0]
-    assert not row_balancing_factors(0 * A, noise)[1].any()
 
 
 @pytest.mark.parametrize("dense_below", [4096, 1])

@@ -11,7 +11,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import equilibration_factors, noise_balancing_factors
+from fastcurv.critical.evidence import balanced_units
 from fastcurv.spectrum.dense import counted_matrix, matrix_error_bound
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
 from fastcurv.testing.reference import ReferenceObjective
@@ -158,7 +158,7 @@ def test_the_error_bound_covers_float32_rounding(factor):
         M = counted_matrix(rough)
         A, bounds = M.A, M.bounds
         exact = counted_matrix(budgeted_hessian(ob, theta)).A
-        d, _ = equilibration_factors(exact, 1e-7 * np.abs(exact).max(axis=1))
+        d = balanced_units(exact, np.zeros((len(exact), 1)), np.zeros(len(exact), int))
         error = np.linalg.norm(d[:, None] * (A - exact) * d)
         bound = matrix_error_bound(bounds, d)
         assert 0 < error <= bound
@@ -171,17 +171,18 @@ def test_balancing_removes_any_diagonal_scaling():
     A = rng.standard_normal((12, 12))
     A += A.T
     D = 10.0 ** rng.uniform(-4, 4, 12)
-    d1, _ = equilibration_factors(A, np.zeros(12))
-    d2, _ = equilibration_factors(D[:, None] * A * D, np.zeros(12))
-    assert np.abs(np.log2(d2 * D / d1)).max() <= 1.5
-    sizes = np.abs(d2[:, None] * (D[:, None] * A * D) * d2).max(axis=1)
-    assert sizes.min() > 0.2 and sizes.max() < 5
+    layers = np.zeros(12, int)
+    d1 = balanced_units(A, np.zeros((12, 1)), layers)
+    d2 = balanced_units(D[:, None] * A * D, np.zeros((12, 1)), layers)
+    assert np.ptp(np.log2(d2 * D / d1)) <= 2
+    loud = np.full((12, 1), np.inf)  # no entry exceeds the bound on its error
+    assert (balanced_units(A, loud, layers) == 1).all()
 
 
 @pytest.mark.parametrize("lost", [0.0, 1e-300])
-def test_units_that_equalise_noise_follow_rescaling(lost):
-    """If parameters are rescaled by powers of two, the units from `noise_balancing_factors` change
-    bitwise by these powers, also with zero or underflowing entries. The units compensate for a
+def test_balanced_units_follow_rescaling(lost):
+    """If parameters are rescaled by powers of two, the balanced units change bitwise by these
+    powers and one common power, also with zero or underflowing bounds. The units compensate for a
     collapsed layer.
     """
     rng = np.random.default_rng(3)
@@ -189,16 +190,19 @@ def test_units_that_equalise_noise_follow_rescaling(lost):
     noise = np.exp(rng.standard_normal((10, 10)))
     noise *= noise.T * np.where(rng.random((10, 10)) < 0.3, 0.0, 1.0)
     noise = np.maximum(np.maximum(noise, noise.T), lost)
-    d = noise_balancing_factors(noise, layers)
+
+    def units(noise, layers=layers):
+        return balanced_units(0 * noise, noise, layers)
+
+    d = units(noise)
     s = np.exp2(rng.integers(-30, 30, 10))
-    other = noise_balancing_factors(np.where(noise > 1e-280, s[:, None] * noise * s, lost), layers)
-    assert np.array_equal(other * s, d)
-    assert (np.frexp(d)[0] == 0.5).all()
+    ratio = units(np.where(noise > 1e-280, s[:, None] * noise * s, lost)) * s / d
+    assert (ratio == ratio[0]).all() and np.frexp(ratio[0])[0] == 0.5
     large = np.where(noise > 1e-280, np.ldexp(noise, 400), np.ldexp(lost, 400))
-    assert np.array_equal(np.ldexp(noise_balancing_factors(large, layers), 200), d)
+    assert np.array_equal(units(large), d)
     collapsed = np.where(layers == 0, 1e-36, 1.0)
     pair = np.where(np.equal.outer(layers, layers), np.sqrt(np.outer(collapsed, collapsed)), 1.0)
-    even = noise_balancing_factors(pair[:7, :7], layers[:7])
+    even = units(pair[:7, :7], layers[:7])
     assert even[0] / even[-1] == pytest.approx(1e18, rel=0.5)
 
 

@@ -74,11 +74,11 @@ TASKS = {
     ),
     "Uncertainty": (
         "Standard deviations of outputs, the evidence, and paths of penalties.",
-        "laplace next_rows regularization_path",
+        "laplace next_rows",
     ),
     "Rows left out": (
         "Predict each row without itself, and find the rows that a prediction depends on.",
-        "report leave_one_out influence",
+        "report leave_one_out",
     ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",

@@ -26,8 +26,10 @@ def main(scale="normal", out="pictures"):
     X = x[np.abs(x - 0.7) > GAP][:, None]
     y = np.sin(2 * X[:, 0]) + NOISE * rng.standard_normal(len(X))
     ob = fc.Objective(fc.MLP([1, 6, 1]), X, y, loss="mse", l2_biases=False)
-    path = fc.regularization_path(ob, np.logspace(-1, -5, 9), rng=0)
-    posteriors = [fc.laplace(*path.at(i)) for i in range(len(path))]
+    theta, posteriors = ob.model.init(rng=0), []
+    for l2 in np.logspace(-1, -5, 9):
+        theta = fc.minimize(ob.with_l2(l2), theta, rng=0).x
+        posteriors.append(fc.laplace(ob.with_l2(l2), theta))
     post = max(posteriors, key=lambda post: post.log_evidence)
     inside, gap = float(post.std(X).mean()), float(post.std([[0.7]])[0])
     ax = post.plot(plots.new_axes())

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
     from .applications.uncertainty.laplace import laplace
-    from .applications.uncertainty.left_out import influence, leave_one_out
+    from .applications.uncertainty.left_out import leave_one_out
     from .applications.uncertainty.next_rows import next_rows
-    from .applications.uncertainty.path import regularization_path
     from .critical.classify import classify
     from .network.mlp import MLP
     from .network.objective import Objective
@@ -72,7 +71,6 @@ __all__ = [
     "classify",
     "laplace",
     "find_critical_point",
-    "influence",
     "leave_one_out",
     "IndefiniteHessianWarning",
     "diagnose",
@@ -80,7 +78,6 @@ __all__ = [
     "minimize",
     "newton_step",
     "next_rows",
-    "regularization_path",
     "report",
     "saddle_free_newton_step",
     "sample_critical_points",
@@ -119,14 +116,12 @@ _MODULE_OF_PUBLIC_NAME = {
     "from_torch": "applications.convert.torch",
     "inertia": "spectrum.dense",
     "laplace": "applications.uncertainty.laplace",
-    "influence": "applications.uncertainty.left_out",
     "leave_one_out": "applications.uncertainty.left_out",
     "load": "network.save",
     "minimize": "optimize.minimize",
     "newton_step": "optimize.steps",
     "next_rows": "applications.uncertainty.next_rows",
     "saddle_free_newton_step": "optimize.steps",
-    "regularization_path": "applications.uncertainty.path",
     "report": "applications.cli.page",
     "sample_critical_points": "applications.diagnosis.sample",
     "save": "network.save",
@@ -164,6 +159,8 @@ _REMOVED_NAMES: dict[str, str] = {
     "check_gradient": "Use scipy.optimize.check_grad(ob.value, ob.gradient, theta).",
     "from_jax": "Use model.flatten([(W.T, b), ...]) with the kernels W and the biases b.",
     "from_keras": "Export the network to ONNX and use fastcurv.from_onnx.",
+    "influence": "Use fastcurv.leave_one_out(ob, theta).output_changes(X_new).",
+    "regularization_path": "Use fastcurv.minimize(ob.with_l2(l2), theta) for each l2.",
     "to_c": "Use fastcurv.to_torch and torch.onnx.export, whose files ONNX tools compile.",
 }
 

@@ -45,7 +45,6 @@ CALLS = {
     "escape": lambda **how: fc.escape(SADDLE, [0.0, 0.0], **how).x,
     "frobenius_norm": lambda **how: fc.frobenius_norm(A, 3, **how).estimate,
     "minimize": lambda **how: fc.minimize(OB, max_iter=2, verdict=False, **how).x,
-    "regularization_path": lambda **how: fc.regularization_path(OB, [1.0], **how).thetas,
     "report": lambda **how: fc.report(EST, X, X[:, 0], **how).to_dict()["left_out_score"],
     "sample_critical_points": lambda **how: (
         [point.theta for point in fc.sample_critical_points(OB, 2, sources="descent", **how)]

@@ -60,29 +60,3 @@ def plot_posterior_band(post: Any, ax: Any = None, output: int = 0) -> Any:
     ax.set_ylabel("output" if d_out == 1 else f"output {output}")
     ax.legend(frameon=False)
     return ax
-
-
-def plot_regularization_path(path: Any, ax: Any = None) -> Any:
-    """Draw the objective of a `RegularizationPath` and the number of active units over the penalty.
-
-    Parameters
-    ----------
-    path : RegularizationPath
-        The path.
-    ax : matplotlib Axes, optional
-        The Axes to draw in; None creates a new figure.
-
-    Returns
-    -------
-    matplotlib Axes
-        The Axes of the objective. The number of active units has a second axis on the right.
-    """
-    ax = new_axes(ax)
-    ax.plot(path.l2s, path.values, "o-", color=BLUE, ms=4, label="objective")
-    ax.set_xscale("log" if path.l2s.min() > 0 else "symlog")
-    ax.set_xlabel("l2")
-    ax.set_ylabel("objective", color=BLUE)
-    right = ax.twinx()
-    right.step(path.l2s, path.active_units.sum(axis=1), where="mid", color=GREY)
-    right.set_ylabel("active units", color=GREY)
-    return ax

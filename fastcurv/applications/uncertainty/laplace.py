@@ -672,7 +672,6 @@ def laplace(
 
     See Also
     --------
-    regularization_path : One network for each of several penalties.
     MLPRegressor : Has ``alpha="evidence"`` and ``predict(X, return_std=True)``.
 
     Notes

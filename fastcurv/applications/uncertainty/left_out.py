@@ -1,4 +1,4 @@
-"""Leave-one-out predictions, influence and jackknife+ intervals of a network at a minimum.
+"""Leave-one-out predictions and jackknife+ intervals of a network at a minimum.
 
 Let ``L = (1/N) sum l_i + l2/2 ||theta||^2``, J_i the Jacobian of the outputs of row i, r_i and S_i
 the first and second derivatives of l_i with respect to these outputs, and H the Hessian of L at its
@@ -51,6 +51,7 @@ from .requirements import check_no_batch_norm, check_rows_in_memory, dense_rows
 from .without_rows import (
     JACOBIAN_BLOCK_ENTRIES,
     FactoredMinimum,
+    is_convex_on_line,
     jacobian_blocks,
     minima_without_groups,
     minima_without_rows,
@@ -255,16 +256,18 @@ class LeftOut(FrozenRecord):
         the sum of `hat_matrix_diag` and, for squared errors, by twice the variance of the
         residuals. For a linear model without l2 these are the distances that statsmodels returns.
         NaN if every residual is 0 or no row determines a parameter.
-    in_same_basin : ndarray (N,) of bool, or None
-        True if a minimum without the row is proved to lie in the same basin, see `leave_one_out`.
+    at_minimum, in_same_basin : ndarray (N,) of bool, or None
+        Whether the Hessian without the row is positive definite at the point reached, and whether
+        the objective without the row is also convex at 9 points of the line from
+        theta to that point, so that no barrier was measured. Otherwise the point may be a saddle.
         None unless `exact` is True.
     exact : bool
-        True if predictions are those of minima without each row, False if they are those of one
-        Newton step.
+        True if predictions are those of the points that further steps reach, which `at_minimum`
+        describes, False if they are those of one Newton step.
     n_approximate : int
         Number of rows without which H is not positive definite to first order. In
-        `output_changes`, the change of the parameters without such a row is estimated as in
-        `influence` or, if `exact` is True, is that to the minimum reached from theta.
+        `output_changes`, the change of the parameters without such a row is estimated with the
+        curvature of the row or, if `exact` is True, is that to the point reached from theta.
     rows_without_minimum : ndarray of int
         Indices of rows without which the objective is proved to have no minimum, such as the only
         row of a class whose bias has no penalty. The predictions of these rows are those of a
@@ -282,6 +285,7 @@ class LeftOut(FrozenRecord):
     score_name: str
     hat_matrix_diag: Floats
     cooks_distance: Floats
+    at_minimum: Any
     in_same_basin: Any
     exact: bool
     n_approximate: int
@@ -355,7 +359,8 @@ class LeftOut(FrozenRecord):
         R_i`` over the rows, and the upper bound a quantile of ``mu_i(x) + R_i``, at
         `confidence_level` each [1]_. The interval contains a new target with probability at least
         ``2 confidence_level - 1`` for any distribution of exchangeable rows, and nearly
-        `confidence_level` if leaving out a row changes little. A row of weight 2 counts twice. If
+        `confidence_level` if leaving out a row changes little. The prediction of the network itself
+        may lie outside the interval. A row of weight 2 counts twice. If
         the Hessian without a row is not positive definite, the network without this row is not
         determined, and the residual of the row counts as infinite.
 
@@ -452,7 +457,7 @@ class LeftOut(FrozenRecord):
         """Return a dict of the public attributes, as values that JSON can represent."""
         names = (
             "predictions losses score training_score score_name hat_matrix_diag cooks_distance "
-            "in_same_basin exact n_approximate rows_without_minimum"
+            "at_minimum in_same_basin exact n_approximate rows_without_minimum"
         )
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
@@ -483,7 +488,7 @@ class LeftOut(FrozenRecord):
         """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
         N = len(self.losses)
         n = self._at.ob.n_params
-        how = "minima without each row" if self.exact else "one Newton step for each row"
+        how = "refits without each row" if self.exact else "one Newton step for each row"
         most = np.argsort(-self.cooks_distance, kind="stable")[:3]
         rows = ", ".join(f"{i} ({format_number(self.cooks_distance[i])})" for i in most)
         facts = [
@@ -496,9 +501,12 @@ class LeftOut(FrozenRecord):
             ("parameters", f"{format_number(float(self.hat_matrix_diag.sum()))} effective of {n}"),
             ("influential", f"rows {rows} by Cook's distance"),
         ]
-        if self.in_same_basin is not None:
+        if self.exact:
             count = int(self.in_same_basin.sum())
-            facts.append(("same basin", f"{count} of {N} rows, whose minimum continues the fit"))
+            facts.append(("same basin", f"{count} of {N} rows, without a measured barrier"))
+            lost = int(N - self.at_minimum.sum())
+            if lost:
+                facts.append(("no minimum", f"reached for {lost} of {N} rows, see at_minimum"))
         n_undefined = int(np.isnan(self.losses).sum())
         if n_undefined:
             text = f"{n_undefined} rows, which alone determine a parameter; not in the score"
@@ -553,9 +561,9 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
         A minimum at which the Hessian is positive definite, such as `minimize` finds with l2 > 0.
         For an objective in float32, theta is refined in float64.
     exact : bool, optional
-        If False, take one Newton step for each row. If True, compute the minimum of the objective
-        without the row by further steps, and try to prove that it lies in the same basin. By
-        default True with `groups`, and False otherwise.
+        If False, take one Newton step for each row. If True, take further steps towards the minimum
+        of the objective without the row, and measure whether it lies in the same basin. By default
+        True with `groups`, and False otherwise.
     groups : array_like (N,), optional
         Labels, such as the patient, batch or day of each row. Rows with one label are left out
         together, because rows that depend on each other predict each other too well. Each group
@@ -565,8 +573,8 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
     -------
     LeftOut
         The predictions, with the attributes `predictions`, `losses`, `score`, `hat_matrix_diag`,
-        `cooks_distance` and `in_same_basin`, and the methods ``output_changes(X_new)``,
-        ``interval(X_new)``, ``summary()`` and ``plot()``.
+        `cooks_distance`, `at_minimum` and `in_same_basin`, and the methods
+        ``output_changes(X_new)``, ``interval(X_new)``, ``summary()`` and ``plot()``.
 
     Raises
     ------
@@ -578,7 +586,6 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
 
     See Also
     --------
-    influence : Derivatives with respect to the weight of each row.
     MLPRegressor.predict_interval : Intervals from an estimator.
 
     Notes
@@ -595,14 +602,8 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
     predict worse than the score. Wrong labels are not found better by the losses of left-out rows
     than by training losses.
 
-    `in_same_basin` of a row is True if two statements are proved about the objective without this
-    row. First, a minimum lies within a certified radius of the point reached, by the theorem of
-    `classify`. Second, the objective is strictly convex on the straight line from theta to that
-    point. So the objective decreases along the line, and no barrier separates the two points.
-    `in_same_basin` is False if one of the statements could not be proved. Unlike the proofs of
-    `classify`, these proofs bound rounding errors by margins: a millionth of each curvature and
-    1e-10 of the mean norm of the rows' gradients, and at least 1000 times the certified errors at
-    theta.
+    With `exact`, a search without a row or group may end at a saddle instead of a minimum.
+    `at_minimum` says so for each row, and ``summary()`` counts these rows.
 
     Examples
     --------
@@ -615,7 +616,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
     """
     exact = groups is not None if exact is None else check_bool(exact, "exact")
     if exact and isinstance(ob, Objective) and is_sparse(ob.X):
-        # The proofs need dense rows.
+        # The searches without rows need dense rows.
         settings = ob.loss, ob.l2, ob.sample_weight, ob.n_threads, ob.memory
         X = dense_rows(ob.model, ob.X)
         ob = Objective(ob.model, X, ob.y, *settings, l2_biases=ob.l2_biases)
@@ -718,20 +719,22 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
                 moved = at.theta + multiply_by_lower_triangular(steps, inverse)
                 predictions[rows] = outputs_of_networks(ob.model, moved, X[:, None])[:, 0]
     thetas: Any = None
-    kept: Any = None
+    minimum: Any = None
+    basin: Any = None
     undetermined = alone.copy()
     unbounded = _rows_without_minimum(ob, at.theta, z)
-    if groups is not None:
-        thetas, kept = minima_without_groups(at, groups)
-        changes = thetas - at.theta
-        with serial_blas_context():
-            squares = np.sum((changes @ at.factor.lower) ** 2, axis=1)
-        alone[:] = False
-        undetermined = _undetermined_groups(ob, thetas, groups)
-    elif exact:
-        thetas, kept = minima_without_rows(at, a)
-        undetermined = _undetermined_rows(ob, thetas, alone)
     if exact:
+        alone = alone if groups is None else np.zeros(N, bool)
+        labels = np.arange(N) if groups is None else groups
+        if groups is None:
+            thetas = minima_without_rows(at, a)
+        else:
+            thetas = minima_without_groups(at, groups)
+            with serial_blas_context():
+                squares = np.sum(((thetas - at.theta) @ at.factor.lower) ** 2, axis=1)
+        minimum, basin, singular = _describe_refits(at, thetas, labels)
+        minimum[unbounded] = basin[unbounded] = False
+        undetermined = singular if groups is not None else alone & ~minimum
         predictions = outputs_of_networks(model, thetas, dense_rows(model, ob.X)[:, None])[:, 0]
     cooks = _cooks_distances(ob, z, hat, squares)
     predictions[undetermined] = cooks[undetermined] = math.nan
@@ -744,7 +747,8 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
         score_name=loss_spec(ob.loss).score[0],
         hat_matrix_diag=hat,
         cooks_distance=cooks,
-        in_same_basin=kept,
+        at_minimum=minimum,
+        in_same_basin=basin,
         exact=exact,
         n_approximate=int(alone.sum()),
         rows_without_minimum=unbounded,
@@ -755,30 +759,24 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     )
 
 
-def _undetermined_rows(ob: Any, thetas: Floats, alone: Any) -> Any:
-    """Return a mask (N,) of the rows of the mask `alone` (N,) without which the Hessian at the
-    point reached, in `thetas` (N, n), is not positive definite.
+def _describe_refits(at: FactoredMinimum, thetas: Floats, labels: Any) -> tuple[Any, Any, Any]:
+    """Return three masks (N,) for the points `thetas` (N, n), reached without the rows of the same
+    label (N,): those with a positive definite Hessian, among these those without a barrier on the
+    line from theta, and those with a singular Hessian.
     """
-    undetermined = alone.copy()
-    for i in np.flatnonzero(alone).tolist():
-        values = eigvalsh(objective_without_rows(ob, i).hessian(thetas[i]).to_dense())
-        undetermined[i] = not values[0] > MIN_REMAINING_EIGENVALUE * values[-1]
-    return undetermined
-
-
-def _undetermined_groups(ob: Any, thetas: Floats, groups: Any) -> Any:
-    """Return a mask (N,) of the rows of groups, numbered by `groups` (N,), without which the
-    Hessian at the point reached, in `thetas` (N, n), is singular.
-    """
-    undetermined = np.zeros(ob.n_samples, bool)
-    shift = _unpenalised_shift(ob)
-    for group in range(groups.max() + 1):
-        rows = groups == group
-        H = objective_without_rows(ob, rows).hessian(thetas[np.argmax(rows)])
+    minimum, basin, singular = np.zeros((3, len(labels)), bool)
+    shift = _unpenalised_shift(at.ob)
+    for label in range(labels.max() + 1):
+        rows = labels == label
+        end = thetas[np.argmax(rows)]
+        without = objective_without_rows(at.ob, rows)
+        H = without.hessian(end)
         values = eigvalsh((H if shift is None else _add_shift_curvature(H, shift)).to_dense())
         sizes = np.abs(values)
-        undetermined[rows] = not sizes.min() > MIN_REMAINING_EIGENVALUE * sizes.max()
-    return undetermined
+        minimum[rows] = values[0] > MIN_REMAINING_EIGENVALUE * sizes.max()
+        basin[rows] = minimum[rows] & is_convex_on_line(without, at.theta, end)
+        singular[rows] = not sizes.min() > MIN_REMAINING_EIGENVALUE * sizes.max()
+    return minimum, basin, singular
 
 
 def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:
@@ -848,75 +846,3 @@ def _cooks_distances(ob: Any, z: Floats, hat: Floats, squares: Floats) -> Floats
         scale *= 2 * squared / left if left > 0 else math.nan
     with np.errstate(all="ignore"):
         return np.asarray(squares * np.divide(count, scale))
-
-
-@with_nearest_rounding
-def influence(ob: Any, theta: Any, X_new: Any, y_new: Any = None) -> Floats:
-    """Return the derivatives of the predictions of new rows with respect to the weight of each
-    training row.
-
-    Parameters
-    ----------
-    ob : Objective
-        As for `leave_one_out`.
-    theta : array_like (n,)
-        A minimum at which the Hessian is positive definite.
-    X_new : array_like (M, k)
-        The new rows.
-    y_new : array_like (M,) or (M, d_out), optional
-        Targets of the new rows. If given, the derivatives are those of the loss of each new row.
-
-    Returns
-    -------
-    ndarray (M, d_out, N), or (M, N) if `y_new` is given
-        The entry ``[j, c, i]`` is the derivative of output c of new row j with respect to the
-        weight of training row i, where theta moves with the minimum. Multiplied by minus the weight
-        of the training row, it estimates to first order the effect of removing this row,
-        `LeftOut.output_changes`. If `y_new` is given, the entry ``[j, i]`` is the derivative of the
-        loss of new row j.
-
-    Raises
-    ------
-    ValueError
-        As for `leave_one_out`.
-
-    See Also
-    --------
-    leave_one_out : Removes rows together with their curvature.
-
-    Notes
-    -----
-    The derivatives are exact for small changes of a weight. For the removal of a row they give only
-    a part of the change, because the curvature of the row is removed too. The part is about ``1 -
-    h`` of the change of the row's own prediction, where h is its `hat_matrix_diag`. For small
-    networks it is 0.2 to 0.5. Use ``leave_one_out(ob, theta).output_changes(X_new)`` instead, whose
-    cost is similar.
-
-    Examples
-    --------
-    >>> import numpy as np, fastcurv as fc
-    >>> X, y = np.arange(5.0)[:, None], np.array([0.0, 1.0, 2.0, 3.0, 9.0])
-    >>> ob = fc.Objective(fc.MLP([1, 1]), X, y, loss="mse")
-    >>> fc.influence(ob, np.array([2.0, -1.0]), [[4.0]])[0, 0].round(2)
-    array([-0.2, -0. , -0.2, -0.8,  1.2])
-    """
-    at = _factored_minimum(ob, theta, "influence")
-    ob = at.ob
-    N = at.ob.n_samples
-    d = at.ob.model.sizes[-1]
-    first = ob.reweighted(None).outputs(at.theta)[1]
-    X = dense_rows(ob.model, X_new)
-    y = np.zeros((len(X), d)) if y_new is None else y_new
-    loss: Any = "mse" if y_new is None else ob.loss
-    new = Objective(ob.model, X, y, loss, n_threads=ob.n_threads)
-    J_new = new.jacobian(at.theta).to_dense()
-    found = np.empty((len(X), d, N))
-    with serial_blas_context():
-        K = at.factor.solve(J_new.T)  # shape (n, M d_out)
-        for rows, J in jacobian_blocks(ob, at.theta):
-            # gradients of the losses of single rows
-            slopes = np.matmul(first[rows, None, :], J)[:, 0]
-            found[:, :, rows] = (slopes @ K).T.reshape(len(X), d, -1) / -N
-    if y_new is None:
-        return found
-    return np.asarray(np.einsum("jc,jci->ji", new.outputs(at.theta)[1], found))

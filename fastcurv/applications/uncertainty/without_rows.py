@@ -1,11 +1,9 @@
-"""Objectives without one sample each: outputs of many networks at once, the minima of the
-objectives without a sample, and proofs that these minima lie in the basin of the minimum with all
-samples.
+"""Objectives without one sample or group each: outputs of many networks at once, and the points
+that a search from the minimum with all samples reaches.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -13,14 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ...certify.passes import passes_at
-from ...common.linalg import cholesky_eigenvalue_floor, eigvalsh, multiply_by_lower_triangular
-from ...common.objectives import call_certificate, sample_weights
+from ...common.linalg import multiply_by_lower_triangular
+from ...common.objectives import sample_weights
 from ...common.protocols import Floats
 from ...common.runtime import raise_if_interrupted, serial_blas_context
-from ...common.vectors import safe_norm
-from ...critical.classify import classify
-from ...critical.theorem import SCALAR_ROUND_UP_FACTOR, check_kantorovich, eta_bound
 from ...network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ...network.output_loss import OutputLossDerivatives
 from ...optimize.minimize import minimize
@@ -135,20 +129,12 @@ MAX_STEP_GROWTH = 4.0
 MAX_NEWTON_STEPS = 50  # maximum number of Newton steps to the minimum without a group
 MIN_NEWTON_LENGTH = 1e-3  # minimum fraction of a Newton step
 NEWTON_STEP_TOL = 1e-9  # relative length of the last Newton step, which squares the error
-MAX_LINE_POINTS = 200  # maximum number of points on a line at which curvature is computed
-N_TRIAL_LINE_POINTS = 10  # number of points after which a line that is too long is given up
-# Allowances of the proofs for rounding errors in float64. They are CURVATURE_ERROR_RATIO times the
-# curvature at a point and GRADIENT_ERROR_RATIO times the mean norm of the gradients of the samples,
-# but at least CERTIFIED_ERROR_FACTOR times the certified errors at theta. All points lie near
-# theta, so their rounding errors are of similar magnitude.
-CURVATURE_ERROR_RATIO = 1e-6
-GRADIENT_ERROR_RATIO = 1e-10
-CERTIFIED_ERROR_FACTOR = 1000.0
+# number of points, ends included, at which the loss on the line to a new minimum is measured
+N_LINE_POINTS = 9
 
 
-def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floats, Any]:
-    """Return the minima (N, n) of the objectives without each of the N samples, and a mask (N,) of
-    the minima that are proved to lie in the same basin as theta.
+def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> Floats:
+    """Return the points (N, n) reached from theta on the objectives without each of the N samples.
 
     L-BFGS iterations for all samples together start at the ends of the Newton steps with the
     coefficients a_i (N, d_out). The initial matrix is H at theta. If an iteration does not
@@ -197,43 +183,37 @@ def minima_without_rows(at: FactoredMinimum, coefficients: Floats) -> tuple[Floa
         after = gradients(thetas[active], active)
         pairs.append((p, after - g))
         g = after
-    kept = np.zeros(N, bool)
-    bounds = _RemovalProofBounds(at, float(np.linalg.norm(own, axis=1).mean()))
-    for i in every:
-        without = objective_without_rows(ob, i)
-        if not done[i]:
-            thetas[i] = _minimum_by_newton(without, at.theta)
-        elif weight[i] == 0 or _is_in_same_basin(without, at.theta, thetas[i], bounds):
-            kept[i] = True
-    return thetas, kept
+    for i in np.flatnonzero(~done):
+        thetas[i] = _minimum_by_newton(objective_without_rows(ob, i), at.theta)
+    return thetas
 
 
-def minima_without_groups(at: FactoredMinimum, groups: Any) -> tuple[Floats, Any]:
-    """Return, for each row, the minimum (N, n) that `minimize` reaches from theta without the rows
-    of its group, and a mask (N,) of the rows whose minimum is proved to lie in the same basin as
-    theta. `groups` (N,) holds the number of each row's group.
+def minima_without_groups(at: FactoredMinimum, groups: Any) -> Floats:
+    """Return, for each row, the point (N, n) reached from theta without the rows of its group.
+    `groups` (N,) holds the number of each row's group.
     """
     ob = at.ob
     thetas = np.empty((ob.n_samples, ob.n_params))
-    kept = np.zeros(ob.n_samples, bool)
-    X = dense_rows(ob.model, ob.X)
-    gradients = _row_gradients(
-        ob, X, np.broadcast_to(at.theta, thetas.shape), np.arange(ob.n_samples)
-    )
-    bounds = _RemovalProofBounds(at, float(np.linalg.norm(gradients, axis=1).mean()))
     weight = sample_weights(ob)
     for group in range(groups.max() + 1):
         if not np.any(weight[groups != group]):
             raise ValueError("groups must leave rows of positive weight when one is left out.")
         without = objective_without_rows(ob, groups == group)
-        end = _minimum_by_newton(without, at.theta)
-        thetas[groups == group] = end
-        kept[groups == group] = _is_in_same_basin(without, at.theta, end, bounds)
-    return thetas, kept
+        thetas[groups == group] = _minimum_by_newton(without, at.theta)
+    return thetas
+
+
+def is_convex_on_line(ob: Any, theta: Floats, end: Floats) -> bool:
+    """Return True if the slope of the objective along the line from theta to `end` increases from
+    each of `N_LINE_POINTS` equidistant points to the next, or if the points are equal.
+    """
+    d = end - theta
+    slopes = [d @ ob.gradient(theta + t * d) for t in np.linspace(0, 1, N_LINE_POINTS)]
+    return bool((np.diff(slopes) > 0).all() or not d.any())
 
 
 def _minimum_by_newton(ob: Any, theta: Floats) -> Floats:
-    """Return the minimum (n,) that Newton steps reach from theta. If they do not converge,
+    """Return the point (n,) that Newton steps reach from theta. If they do not converge,
     `minimize` is used from theta, and Newton steps refine its result.
     """
     end, converged = _take_newton_steps(ob, theta)
@@ -284,115 +264,3 @@ def _lbfgs_steps(factor: CholeskyFactor, pairs: Any, g: Floats) -> Floats:
     for s, y, rho, alpha in reversed(kept):
         q = q + s * (alpha - rho * np.einsum("ij,ij->i", y, q)[:, None])
     return np.asarray(q)
-
-
-class _RemovalProofBounds:
-    """Quantities shared by the proofs for all samples: half of the smallest eigenvalue of H,
-    allowances for the rounding errors of Hessians and gradients, and Lipschitz constants of the
-    Hessian on balls around theta.
-
-    The Lipschitz constants also hold without a sample, because they are sums of nonnegative terms
-    of the samples.
-    """
-
-    def __init__(self, at: FactoredMinimum, gradient_size: float) -> None:
-        self.at = at
-        self.known = dict[int, float]()
-        enclosed = at.ob.hessian(at.theta).assembled()
-        self.hessian_error = (
-            math.inf if enclosed is None else CERTIFIED_ERROR_FACTOR * enclosed.error_bound(None)
-        )
-        passes = passes_at(at.ob, at.theta)
-        g = at.ob.gradient(at.theta)
-        certified = CERTIFIED_ERROR_FACTOR * float(passes.gradient_error_bound(g))
-        self.gradient_error = max(GRADIENT_ERROR_RATIO * gradient_size, certified)
-        values = eigvalsh(at.factor.lower @ at.factor.lower.T)
-        self.half_least = 0.5 * float(values[0])
-
-    def third_bound(self, radius: float) -> float:
-        """Return the Lipschitz constant for `radius` rounded up to a power of sqrt(2), or infinity
-        if none is known.
-        """
-        if not radius > 0:
-            return 0.0
-        power = math.ceil(2 * math.log2(radius))
-        if power not in self.known:
-            found = call_certificate(self.at.ob, "third_bound", self.at.theta, 2 ** (power / 2))
-            self.known[power] = math.inf if found is None else float(found)
-        return self.known[power]
-
-
-def _has_minimum_near(
-    without: Any, end: Floats, distance: float, bounds: _RemovalProofBounds
-) -> bool:
-    """Return True if a minimum of the objective `without` one sample is proved near `end`, which is
-    at the given distance from theta.
-
-    The proof is Kantorovich's theorem if a Cholesky factor proves that the smallest eigenvalue at
-    `end` is at least half of that of H at theta, with allowances for rounding. Otherwise `classify`
-    is used, which takes about 30 times as long.
-    """
-    A = without.hessian(end).to_dense()
-    error = max(CURVATURE_ERROR_RATIO * float(np.linalg.norm(A)), bounds.hessian_error)
-    floor = cholesky_eigenvalue_floor(A, bounds.half_least) - error
-    if floor > 0:
-        size = safe_norm(without.gradient(end)) + bounds.gradient_error
-        beta = SCALAR_ROUND_UP_FACTOR / floor
-        around_end = check_kantorovich(
-            beta,
-            eta_bound(0.0, beta, size * SCALAR_ROUND_UP_FACTOR),
-            lambda radius: bounds.third_bound((distance + radius) * SCALAR_ROUND_UP_FACTOR),
-        )
-        if around_end.holds:
-            return True
-    point = classify(without, end, progress=False)
-    return point.kind == "minimum" and point.certified
-
-
-def _is_in_same_basin(
-    without: Any, theta: Floats, end: Floats, bounds: _RemovalProofBounds
-) -> bool:
-    """Return True if a minimum of the objective `without` one sample is proved near `end`, and this
-    objective is proved to be strictly convex on the line from theta to `end`.
-
-    Let d be the line and L the Lipschitz constant of the Hessian. ``d'Hd`` changes by at most ``L
-    ||d||^3`` along the line, so finitely many points prove that the loss is convex on the whole
-    line.
-    """
-    d = end - theta
-    length = safe_norm(d)
-    # The line is first, because it costs less where it fails.
-    return _is_convex_on_line(without, theta, d, bounds) and _has_minimum_near(
-        without, end, length, bounds
-    )
-
-
-def _is_convex_on_line(without: Any, theta: Floats, d: Floats, bounds: _RemovalProofBounds) -> bool:
-    """Return True if `without` is proved to be strictly convex on the line from theta to theta +
-    d. Return False after `N_TRIAL_LINE_POINTS` points if they cover so little of the line that
-    `MAX_LINE_POINTS` would not cover half of it at that rate.
-    """
-    length = safe_norm(d)
-    change = bounds.third_bound(length) * length**3 * (1 + CURVATURE_ERROR_RATIO)
-    if not change < math.inf:
-        return False
-    at = covered = 0.0
-    for i in range(MAX_LINE_POINTS):
-        if i == N_TRIAL_LINE_POINTS and covered < 0.5 * i / MAX_LINE_POINTS:
-            return False
-        curvature = float(without.hessian(theta + at * d).quadratic_form(d)) * (
-            1 - CURVATURE_ERROR_RATIO
-        )
-        curvature -= bounds.hessian_error * length**2
-        if not curvature > 0:
-            return False
-        reach = curvature / change if change > 0 else math.inf
-        # If part of the line before this point is not covered, a point half-way back is next.
-        if at - reach >= covered and at > 0:
-            at = 0.5 * (covered + at)
-            continue
-        covered = max(covered, at + reach)
-        if covered > 1:
-            return True
-        at = min(1.0, covered + 0.8 * reach)
-    return False

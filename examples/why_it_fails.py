@@ -2,8 +2,8 @@
 depth, saturated or dead units, and weights, rates and inputs of a wrong size.
 
 Six training runs of a network that reads digits are broken on purpose. `diagnose` names the cause
-of each, and the call that it suggests is made. The picture compares the losses of the failed run
-with those of that call, each from its own start.
+of each and says what helps. The picture compares the losses of the failed run with those of a run
+that does what was said, each from its own start.
 
 Not shown: other networks, data and seeds, and failures with two causes at once.
 """
@@ -25,7 +25,7 @@ def main(scale="normal", out="pictures"):
         run = fc.minimize(ob, start, "sgd", max_iter=100, verdict=False, **options)
         found = fc.diagnose(ob, run.x, run.history)
         first = found.causes[0]
-        helped = first.change.apply(ob, run.x)
+        helped = follow(first.cure, ob)
         named.append(first.name)
         falls.append(helped.fun / ob.value(run.x))
         losses = run.history["loss"]
@@ -50,6 +50,16 @@ def main(scale="normal", out="pictures"):
         save(figure, __file__, out),
         {"causes": causes, "named": named, "falls": falls},
     )
+
+
+def follow(cure, ob):
+    """Train from a new start, with what a cure of `diagnose` says."""
+    model, X = ob.model, ob.X
+    if "columns of X" in cure:
+        X = (X - X.mean(axis=0)) / (X.std(axis=0) + (X.std(axis=0) == 0))
+    if "residual=True" in cure:
+        model = fc.MLP(model.sizes, model.activation, residual=True)
+    return fc.minimize(fc.Objective(model, X, ob.y, l2=ob.l2), rng=0)
 
 
 def broken_trainings(X, y, depth):

@@ -34,7 +34,6 @@ def test_the_extras_that_messages_name_bring_the_package():
 LINES = {
     "matplotlib": """
         fc.spectral_density(H, n_probes=2, n_steps=4, seed=0).plot()
-        fc.diagnose(ob, theta).plot()
         fc.SpectrumDisplay.from_operator(H)
         fc.LandscapeDisplay.from_objective(ob, theta, n_grid=3)
         fc.LandscapeDisplay.slice(ob, theta, n_dims=2, n_grid=3).plot()

@@ -13,7 +13,7 @@ from fastcurv.applications.estimators.regressor import MLPRegressor
 from fastcurv.structure.tables import loss_spec
 
 from ... import nets
-from ...structure.test_activations import TANH, problem
+from ...structure.test_activations import TANH
 from ...structure.test_losses import cauchy
 
 
@@ -90,18 +90,6 @@ def test_regressors_start_at_the_best_constant(loss, rng):
 def test_a_loss_for_classes_raises(rng):
     with pytest.raises(ValueError, match="loss must be one for regression"):
         MLPRegressor(loss="cross_entropy").fit([[0.0], [1.0]], [0.0, 1.0])
-
-
-def test_diagnosis_equals_that_with_kernels():
-    one, two = problem("tanh"), problem(TANH)
-    theta = one.model.init(rng=0)
-    found = [fc.diagnose(ob, theta) for ob in (one, two)]
-    assert [row.name for row in found[0].causes] == [row.name for row in found[1].causes]
-    saturated = fc.diagnose(two, 30 * theta)
-    assert saturated.causes
-    for advice in saturated.causes:
-        if advice.change.action != "join_rows":
-            assert np.isfinite(advice.change.apply(two, theta).fun)
 
 
 def test_unsupported_uses_of_user_defined_activations_raise():

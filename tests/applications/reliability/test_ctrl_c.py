@@ -5,7 +5,6 @@ import pytest
 from ...reliability.test_ctrl_c import ALGORITHMS, check_prompt_ends
 
 CALLS = {
-    "diagnose": "fc.diagnose(few, at_few, compare=True)",
     "sample_critical_points": "fc.sample_critical_points(small, 50, rng=0)",
 }
 

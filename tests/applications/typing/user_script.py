@@ -103,7 +103,7 @@ def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
     words: str = report.reason
     proved: bool = report.certified
     assert report.kind == "minimum" and proved and words and report.gradient_norm >= 0
-    causes: list[str] = [advice.call for advice in fc.diagnose(objective, x, found.history).causes]
+    causes: list[str] = [cause.cure for cause in fc.diagnose(objective, x, found.history).causes]
     assert all(causes)
     walked = fc.find_critical_point(objective, theta, max_iter=5)
     assert np.isfinite(walked.fun) and walked.gradient_norm >= 0.0

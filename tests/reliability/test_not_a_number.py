@@ -1,4 +1,4 @@
-"""NaN and infinity: one test for each row of the table in docs/limits.md."""
+"""NaN and infinity: tests of the table in docs/limits.md."""
 
 import warnings
 from functools import partial

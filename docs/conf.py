@@ -82,7 +82,8 @@ TASKS = {
     ),
     "Training": (
         "Minimise an objective, find out why that fails, and take single steps.",
-        "minimize diagnose newton_step saddle_free_newton_step IndefiniteHessianWarning",
+        "minimize optimize.EarlyStopping optimize.Checkpoint diagnose newton_step "
+        "saddle_free_newton_step IndefiniteHessianWarning",
     ),
     "Learning rates": (
         "Schedules for first-order methods of ``minimize``; ``fc.schedules.constant`` and so on.",

@@ -14,6 +14,7 @@ from common import Outcome, command_line, digits, pick, save, table_of
 
 import fastcurv as fc
 from fastcurv import plots
+from fastcurv.optimize import EarlyStopping
 
 
 def problem(scale, seed):
@@ -33,13 +34,13 @@ def problem(scale, seed):
     return ob, held_out, (X[test], y[test])
 
 
-def train(scale, seed, **options):
-    """Return the result of Adam after all epochs, or earlier with a `patience`."""
+def train(scale, seed, stop=None):
+    """Return the result of Adam after all epochs, or earlier with an `EarlyStopping`."""
     ob, _, _ = problem(scale, seed)
     epochs = pick(scale, 100, 300, 1000)
     usual = {"batch_size": 32, "learning_rate": 3e-3, "rng": seed, "verdict": False}
     start = ob.model.init(rng=seed)
-    return fc.minimize(ob, start, "adam", max_iter=epochs, **usual, **options)
+    return fc.minimize(ob, start, "adam", max_iter=epochs, callback=stop, **usual)
 
 
 def experiment(scale):
@@ -49,7 +50,7 @@ def experiment(scale):
     rows = []
     for seed in range(pick(scale, 5, 10, 10)):
         ob, held_out, (X, y) = problem(scale, seed)
-        stopped = train(scale, seed, validation=held_out, patience=15)
+        stopped = train(scale, seed, EarlyStopping(held_out, patience=15))
         to_the_end = train(scale, seed)
         row = {
             "seed": seed,
@@ -67,7 +68,8 @@ def main(scale="normal", out="pictures"):
     table = table_of(__file__, experiment, scale)
     figure = plots.new_figure((7.6, 3.8))
     left, right = figure.subplots(1, 2)
-    draw_run(left, train(scale, 0, validation=problem(scale, 0)[1]).history, table["epochs"][0])
+    watched = train(scale, 0, EarlyStopping(problem(scale, 0)[1]))
+    draw_run(left, watched.history, table["epochs"][0])
     stopped, to_the_end = table["right_stopped"], table["right_end"]
     for color, label, values, place in (
         (plots.GREY, "to the end", to_the_end, 0),

@@ -1,3 +1,7 @@
 """Minimisation and the search for critical points: optimisers, single Newton steps, learning-rate
 schedules, escapes from saddles.
 """
+
+from .callbacks import Checkpoint, EarlyStopping
+
+__all__ = ["Checkpoint", "EarlyStopping"]

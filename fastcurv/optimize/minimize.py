@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy, deepcopy
 from functools import partial
 from typing import Any
@@ -32,7 +33,7 @@ from ..common.errors import (
     require_attrs,
     type_phrase,
 )
-from ..common.linalg import cholesky
+from ..common.linalg import NotFiniteError, cholesky
 from ..common.objectives import budgeted_hessian
 from ..common.outcome import outcome as as_result
 from ..common.progress import show_bar
@@ -40,7 +41,6 @@ from ..common.protocols import (
     EngineSteps,
     Solver,
     SupportsGradient,
-    SupportsValue,
     missing_bound_reason,
     missing_reason,
 )
@@ -52,7 +52,8 @@ from ..common.runtime import (
 )
 from ..common.sentences import Note, render_notes
 from ..common.vectors import default_n_threads
-from ..spectrum.tracker import Tracker, tracker_and_callback
+from ..spectrum.tracker import Tracker
+from .callbacks import Checkpoint, EarlyStopping
 from .checkpoint import CheckpointWriter, load_saved
 from .finish import StationaryPointExaminer
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
@@ -83,15 +84,44 @@ from .units import find_target_units, minimize_in_target_units
 # Callbacks, in either of SciPy's forms.
 
 
-def convert_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
-    """Convert a callback in either of SciPy's forms to a function of the intermediate result that
-    returns True to stop. Return None if the callback is None, and raise TypeError if it is not
-    callable.
+def resolve_callbacks(given: Any) -> tuple[EarlyStopping, Callable[[Any], bool] | None]:
+    """Return the `EarlyStopping` of the argument `callback` of `minimize`, by default one that
+    never ends a run, and a function that calls all other callbacks with an intermediate result and
+    returns True to stop. The function is None if there are none.
     """
-    if callback is None:
-        return None
+    every = list(given) if isinstance(given, Sequence) else [] if given is None else [given]
+    stops = [one for one in every if isinstance(one, EarlyStopping)]
+    if len(stops) > 1:
+        raise ValueError(
+            f"callback must hold at most one EarlyStopping, got {len(stops)}. Stop by a function "
+            "in place of the others."
+        )
+    calls = [_convert_callback(one) for one in every if not isinstance(one, EarlyStopping)]
+
+    def call(result: Any) -> bool:
+        # All are called, also after one of them has returned True.
+        return max([one(result) for one in calls])
+
+    return stops[0] if stops else EarlyStopping(), call if calls else None
+
+
+def _convert_callback(callback: Any) -> Callable[[Any], bool]:
+    """Convert a callback in either of SciPy's forms, or a tracker, to a function of the
+    intermediate result that returns True to stop. Raise TypeError if it is not callable.
+    """
     if not callable(callback):
-        raise TypeError(f"callback must be a function, got {type_phrase(callback)}.")
+        raise TypeError(
+            f"callback must be a function or a list of functions, got {type_phrase(callback)}."
+        )
+    if isinstance(callback, Tracker):
+
+        def track(result: Any) -> bool:
+            # A diverged run is stopped by its own rule, not by this error.
+            with suppress(NotFiniteError):
+                callback(result.x)
+            return False
+
+        return track
     try:
         takes_result = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
@@ -101,7 +131,7 @@ def convert_callback(callback: Any) -> Callable[[MinimizeResult], bool] | None:
     wrapped = hasattr(callback, "stop_iteration")
     callback = wrap_user_callback(callback)
 
-    def call(result: MinimizeResult) -> bool:
+    def call(result: Any) -> bool:
         try:
             if wrapped:
                 return bool(callback(result))
@@ -150,16 +180,11 @@ def minimize(
     gradient_tol: float | None = None,
     fun_target: float | None = None,
     n_init: int = 1,
-    callback: Callable[..., Any] | None = None,
+    callback: Any = None,
     rng: Any = None,
     progress: bool | None = None,
-    validation: SupportsValue | None = None,
-    patience: int | None = None,
-    checkpoint: Any = None,
-    checkpoint_every: int | None = None,
-    resume: Any = None,
     verdict: bool = True,
-    track: bool | Tracker = False,
+    checkpoint: Any = None,
     **options: Any,
 ) -> MinimizeResult:
     """Minimise an objective, and classify the point that was reached.
@@ -167,153 +192,49 @@ def minimize(
     Parameters
     ----------
     ob : objective
-        Any object with ``n_params``, ``value`` and ``gradient``. Second-order methods and verdicts
-        need ``hessian``, mini-batches ``batch(rows)`` and ``n_samples``, and Gauss-Newton steps
-        ``ggn``. If the object has ``value_and_gradient``, this method is used.
-    theta0 : ndarray, shape (n,)
-        The start; not changed. By default the model of the objective draws one,
-        ``ob.model.init(rng)``, unless there is a checkpoint to resume.
+        An object with ``n_params``, ``value`` and ``gradient``. Second-order methods and verdicts
+        need ``hessian``, mini-batches ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn``.
+    theta0 : ndarray, shape (n,), optional
+        The start; not changed. By default ``ob.model.init(rng)``.
     method : str
-        ``auto``, the default: ``levenberg-marquardt`` for a network of at most 300 parameters whose
-        rows are in memory, else ``trust-region``, which is also used if an option or `max_products`
-        is given. With ``auto`` and ``mse`` without l2, the loss reached does not depend on the unit
-        of y. For this, if the targets are far from mean 0 and variance 1, the run first minimises
-        the loss of scaled targets. A start that explains nothing of the targets is then used
-        unchanged. Targets are not scaled if a gradient_tol, validation, patience, checkpoint or
-        option is given.
-        First order: ``sgd``, ``momentum``, ``nesterov``, ``rmsprop`` and ``adam``, with the
-        formulas of torch. Second order: ``trust-region``, ``newton-cg``, ``saddle-free-newton``,
-        ``cubic`` and ``gauss-newton``, which escape from saddles, and ``newton``,
-        ``damped-newton`` and ``newton-mr``, which may converge to saddles. Quasi-Newton:
-        ``l-bfgs``. For small networks: ``levenberg-marquardt`` or ``lm``.
+        ``sgd``, ``momentum``, ``nesterov``, ``rmsprop``, ``adam``, ``l-bfgs``, ``trust-region``,
+        ``newton-cg``, ``saddle-free-newton``, ``cubic``, ``gauss-newton``,
+        ``levenberg-marquardt``, or one of ``newton``, ``damped-newton`` and ``newton-mr``, which
+        may converge to saddles. ``auto``: ``levenberg-marquardt`` for a network of at most 300
+        parameters with rows in memory, else ``trust-region``. It first scales the targets of
+        an ``mse`` without l2 that are far from mean 0 and variance 1.
     max_iter : int, optional
         Limit on steps, or on epochs if `batch_size` is given. By default 5000 steps of a
         second-order method, 1000 steps of any other, or 100 epochs.
     max_time, max_products : float, int, optional
-        Seconds and Hessian products after which the run ends, inside a step if necessary. The first
-        step takes at least two products. `max_time` includes the checks at the end. `max_products`
-        does not include the products of these checks, which ``verdict=False`` avoids. Without
-        `max_time`, trial moves and escapes use at most as many evaluations as the steps did, or as
-        many as take about one second if that is more. For a proof by all eigenvalues (up to n =
-        4096), or a search for active relu kinks at which a run has stalled, the limit is about half
-        a minute if that is more. These times are estimated from the sizes of the network, so the
-        result does not depend on the speed of the machine. For a user-defined objective, the limits
-        are 1000 and 30000 evaluations; give `max_time` if its evaluations are slow.
+        Seconds (the checks at the end included) and Hessian products after which the run ends.
     gradient_tol : float, optional
-        A gradient with at most this norm counts as zero. The default is 1e-6 (1e-3 in float32). At
-        the default tolerance a first-order method ends. A second-order method continues, also by
-        Newton steps with gradients in extended precision, until theta is near a critical point in
-        the scale-free sense of `classify`.
+        A gradient with at most this norm counts as zero. By default a run ends at 1e-6 (1e-3 in
+        float32), and a second-order method continues until the verdict is a proof.
     fun_target : float, optional
         The run ends once the loss is at most this value, for any gradient.
     n_init : int
-        Number of starts: `theta0`, if it is given, and others drawn by ``ob.model.init`` from
-        `rng`. The starts run in threads, each with the given limits, except that `max_time` limits
-        all starts together. The run then continues from the lowest point, or from that of the first
-        start, in order, that reached `fun_target`. Without `max_time` the result is the same for
-        any number of threads. Ctrl-C ends all starts, and the lowest point so far is the result.
-    callback : callable, optional
-        Called after each iteration, as ``callback(intermediate_result)`` with an OptimizeResult or,
-        if its parameter has any other name, as ``callback(xk)`` with the point. Returning True or
-        raising StopIteration ends the run. After an epoch that `record_every` skips, the result has
-        no ``jac``, and ``fun`` is the mean loss of the batches, each evaluated before its update.
+        Number of starts, `theta0` and random ones, which run in threads with the given limits. The
+        run continues from the lowest point, or from the first that reached `fun_target`.
+    callback : callable or list, optional
+        Called after each iteration, in either form of SciPy: ``callback(intermediate_result)`` or
+        ``callback(xk)``. Returning True or raising StopIteration ends the run. A list may also hold
+        `fastcurv.optimize.EarlyStopping` and `fastcurv.spectrum.Tracker` objects.
     rng : None, int or Generator
-        Seed of mini-batches and random probes, and of a start that is not given.
+        Seed of mini-batches, random probes and random starts.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
-        With output to a pipe or a log, pass True or a `callback` that prints.
-    validation : objective, optional
-        An objective whose ``value`` is recorded with every iteration. The point where this value
-        was lowest is returned.
-    patience : int, optional
-        End the run after this many records without a lower validation loss (or, without
-        `validation`, a lower loss).
-    checkpoint : path, optional
-        File to which the run is saved, at intervals and at the end. If a write fails, as on a full
-        disk, a `RuntimeWarning` is issued and the run continues.
-    checkpoint_every : int, optional
-        Iterations between saves; by default at most two saves a minute.
-    resume : path, optional
-        Continue a saved run of the same method, options, objective and validation, with results
-        bit-identical to an uninterrupted run. A different loss at the saved theta is an error.
     verdict : bool
-        If False, `classify` is not called at the end, and `success` is True only at `fun_target`.
-        `kind` is then None, or ``saddle`` if the gradient is within its tolerance, the matrix of
-        the Hessian takes milliseconds, and eigenvalues of both signs are proved.
-    track : bool or Tracker
-        If True, record the lowest and highest eigenvalue of the Hessian after each iteration. This
-        takes at most 5 products each time, which `nhev` does not count. A
-        `fastcurv.spectrum.Tracker` is used in place of a new one. The attribute `track` of the
-        result is the tracker.
+        If False, `classify` is not called, and `success` is True only at `fun_target`.
+    checkpoint : path or Checkpoint, optional
+        File to which the run is saved, or a `fastcurv.optimize.Checkpoint`, which may also resume.
     **options
-        Options of the method.
-        First order: ``learning_rate``, ``schedule``, ``batch_size``, ``clip``, ``record_every``,
-        ``momentum``, ``rho``, ``beta1``, ``beta2`` and ``eps``. With
-        mini-batches, the loss and gradient of all rows are computed, recorded and compared with the
-        tolerance every `record_every` epochs and at the end. The default is every epoch, which
-        takes half as long as the epoch itself.
-        Second order: ``sample``, ``radius``, ``damping`` and ``weight``. With ``sample``, the
-        curvature (never value and gradient) is that of this number of rows, drawn again at each
-        point. ``trust-region``,
-        ``saddle-free-newton``, ``cubic`` and ``gauss-newton`` also have ``precondition`` (scaling
-        by the norms of the Hessian's rows) and ``warm_start`` (the last step as an extra start
-        vector). Both are False by default, and help large networks.
-        ``l-bfgs``: ``memory``, the number of pairs kept, 20 by default, and ``precondition``, False
-        by default. With ``precondition``, steps are computed in coordinates of the layers, in which
-        regressions take a half to a fifth of the steps. This needs a network without batch
-        normalisation and dense rows in memory.
+        Options of the method, which the documentation of each method lists.
 
     Returns
     -------
-    OptimizeResult
-        ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``nhev``, ``status``, ``success`` and
-        ``message`` as in SciPy, where ``nhev`` is the number of Hessian products, and
-
-        * ``kind`` and ``report``: the verdict of `classify` on x. If ||g|| is above `gradient_tol`,
-          kind is ``not_critical``, or ``undecided`` if the run stalled and the gradient jumps as at
-          a kink, because a minimum may lie at the kink. In both cases report is None, and `message`
-          names the call that returns one.
-        * ``success``: True at a minimum, proved or, if nothing bounds the third derivative,
-          measured (`message` states which), and with the endings ``lower_bound`` and ``target``.
-          False in all other cases.
-        * ``finished``: True if little is left to gain near x: `success`, or ``report.gain_left``,
-          the relative decrease of the loss predicted for Newton's step, is at most 1e-4.
-        * ``history``: dict of the arrays ``iteration``, ``loss``, ``gradient_norm``, ``products``,
-          ``time`` and, with `validation`, ``validation``.
-        * ``stopped``: why the run ended: ``critical``, ``max_iter``, ``max_time``,
-          ``max_products``, ``callback``, ``patience``, ``stalled`` (no step lowers the loss),
-          ``diverged``, ``interrupted``, ``degenerate`` (trial moves along the null vectors of the
-          Hessian found no descent, or led to x, where the run ended), ``infinity`` (the infimum
-          lies at infinity), ``unbounded``, ``kinks`` (at active kinks of relu units, without a
-          proof), ``target`` (at `fun_target`, without a verdict), ``slow``, ``lower_bound`` (the
-          loss equals its proved lower bound, such as an mse of 0, to rounding or to 1e-24 of the
-          loss at the start) or ``tolerance`` (the gradient norm is within `gradient_tol`, but
-          `classify` finds no critical point). `status` is the position in this list,
-          0 for ``critical``. With ``verdict=False``, ``critical`` means only that the gradient norm
-          is within `gradient_tol`; `classify`, whose tolerance is scale-free, may find the point
-          not critical. A second-order method is ``slow`` if 50 iterations lower neither the
-          loss by 1e-8 of itself nor the gradient norm by half. With the default tolerance, and a
-          loss within 1e-4 of its lower bound (relative to the loss at the start and at theta = 0),
-          it is also ``slow`` if they do not lower the loss by a millionth of that scale.
-        * ``notes``: the facts that `message` states, as pairs of a key of
-          `fastcurv.common.sentences.ENDINGS` and a dict of numbers. For a run that stalled, the
-          entry ``cause`` of this dict is a key of ``CLAUSES["cause"]`` there.
-        * ``track``: with `track`, the Tracker with its records.
-        * ``starts``: with `n_init`, the loss that each start reached, in order; all counts and
-          `history` are those of the run that continues from the chosen start.
-
-        If a run ends at active kinks of relu units, x is the point at these kinks; the gradient of
-        the loss is not small there, and `report` gives the number of active kinks and what is
-        proved.
-
-        x is the last point of a second-order method or the best recorded point of a first-order
-        method, moved by the last Newton steps.
-
-    See Also
-    --------
-    find_critical_point : critical points of any kind.
-    classify : the verdict that ends a run.
-    newton_cg, trust_region, saddle_free_newton : Methods for use in SciPy's minimize.
+    MinimizeResult
+        `x`, `fun`, `kind`, `report`, `success`, `stopped`, `message`, `history` and others.
 
     Examples
     --------
@@ -323,37 +244,28 @@ def minimize(
     >>> run = fc.minimize(ob, rng=0)
     >>> run.success, run.kind, run.report.certified
     (True, 'minimum', True)
-
-    Any function with a gradient and a Hessian:
-
-    >>> class Valley:  # a saddle at 0, minima at (0, -1) and (0, 1)
-    ...     n_params = 2
-    ...     def value(self, t): return t[0] ** 2 + (t[1] ** 2 - 1) ** 2
-    ...     def gradient(self, t): return np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)])
-    ...     def hessian(self, t): return np.diag([2.0, 12 * t[1] ** 2 - 4])
-    >>> found = fc.minimize(Valley(), np.zeros(2), "newton-cg", rng=0)
-    >>> found.success, found.kind, abs(found.x).round(6)
-    (True, 'minimum', array([0., 1.]))
     """
     seed = check_rng(rng)
-    chosen, maker = _resolve_method(ob, theta0, method, max_products, options, validation)
+    stop, call = resolve_callbacks(callback)
+    saved = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    chosen, maker = _resolve_method(ob, theta0, method, max_products, options)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     losses = None
     pressed = None
     if check_positive_int(n_init, "n_init") > 1:
-        single = {"checkpoint": checkpoint, "resume": resume, "callback": callback}
+        single = {"checkpoint": checkpoint, "callback": call}
         seed = as_rng(seed)
         theta0, losses, max_time, pressed = _minimise_from_starts(
             ob, theta0, n_init, seed, single, max_time=max_time, progress=progress, method=method,
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
-            fun_target=fun_target, patience=patience, validation=validation, **options,
+            fun_target=fun_target, callback=stop, **options,
         )  # fmt: skip
-    theta0 = _draw_start(ob, seed) if theta0 is None and resume is None else theta0
-    tracker, call = tracker_and_callback(ob, track, convert_callback(callback))
-    arrays, facts = ({}, {}) if resume is None else load_saved(resume, chosen, options, ob.n_params)
+    resumed = saved.resume is not None
+    theta0 = _draw_start(ob, seed) if theta0 is None and not resumed else theta0
+    arrays, facts = load_saved(saved.resume, chosen, options, ob.n_params) if resumed else ({}, {})
     theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
     run = Run(
-        ob, theta, seed, curvature=maker.curvature, validation=validation,
+        ob, theta, seed, curvature=maker.curvature, validation=stop.validation,
         max_time=_validate(max_time, "max_time", check_positive),
         max_products=_validate(max_products, "max_products"),
         fun_target=_validate(fun_target, "fun_target", _check_not_nan),
@@ -363,17 +275,17 @@ def minimize(
     tol = _validate(gradient_tol, "gradient_tol", check_not_negative)
     loop = MinimizeLoop(
         run, maker, chosen, options, gradient_tol=tol, callback=call,
-        max_iter=_validate(max_iter, "max_iter") or usual, patience=_validate(patience, "patience"),
-        saver=CheckpointWriter(checkpoint, _validate(checkpoint_every, "checkpoint_every")),
+        max_iter=_validate(max_iter, "max_iter") or usual, patience=stop.patience,
+        saver=CheckpointWriter(saved.path, saved.every),
         ending=StationaryPointExaminer(run, tol, maker, options) if verdict else None,
     )  # fmt: skip
     run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
-    given = (gradient_tol, checkpoint, resume, validation, patience, *options.values())
-    _start_in_scaled_units(loop, method, given, seed, progress)
+    plain = stop == EarlyStopping() and saved == Checkpoint()
+    if method == "auto" and gradient_tol is None and plain and not options:
+        _start_in_scaled_units(loop, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
         result = _report_proved_saddle(ob, loop.run_to_end(arrays, facts, progress), verdict)
-    more = {"starts": losses, "track": tracker}
-    return as_result(MinimizeResult, **result, **{k: v for k, v in more.items() if v is not None})
+    return result if losses is None else as_result(MinimizeResult, **result, starts=losses)
 
 
 @with_nearest_rounding
@@ -446,21 +358,16 @@ def _proved_negative_eigenvalue(ob: Any, x: np.ndarray) -> float | None:
     return low if low + error < 0 < high - other else None
 
 
-def _start_in_scaled_units(
-    loop: MinimizeLoop, method: Any, given: Any, seed: Any, progress: Any
-) -> None:
-    """If `method` is "auto" and the targets are far from mean 0 and variance 1, let the loop begin
-    at the end of a run for scaled targets. This is not done if any of the arguments `given` is not
-    None, since these refer to the unscaled problem.
+def _start_in_scaled_units(loop: MinimizeLoop, seed: Any, progress: Any) -> None:
+    """If the targets are far from mean 0 and variance 1, let the loop begin at the end of a run for
+    scaled targets.
     """
     run = loop.run
-    units = None
-    chosen: Any = loop.name
-    if isinstance(method, str) and method == "auto" and all(one is None for one in given):
-        units = find_target_units(run.ob)
+    units = find_target_units(run.ob)
     if units is not None:
+        name: Any = loop.name
         go: Any = partial(
-            minimize, method=chosen, max_iter=loop.max_iter, max_time=run.max_time,
+            minimize, method=name, max_iter=loop.max_iter, max_time=run.max_time,
             max_products=run.max_products, fun_target=run.fun_target / units.unit**2, rng=seed,
             progress=progress, verdict=False,
         )  # fmt: skip
@@ -472,7 +379,7 @@ def _draw_start(ob: Any, seed: Any) -> Any:
     if not hasattr(getattr(ob, "model", None), "init"):
         raise ValueError(
             "theta0 must be given if ob has no model that draws a start, got None. Pass a vector "
-            "of shape (n_params,), or a checkpoint as resume."
+            "of shape (n_params,), or fastcurv.optimize.Checkpoint(resume=path)."
         )
     return ob.model.init(seed)
 
@@ -548,7 +455,7 @@ def _minimise_from_starts(
 
 
 def _resolve_method(
-    ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any], validation: Any
+    ob: Any, theta0: Any, name: Any, products: Any, options: dict[str, Any]
 ) -> tuple[str, type[Method]]:
     """Return the name and the class of the method, after checking that the objective has the
     attributes that the method needs and that the method has the options.
@@ -569,9 +476,6 @@ def _resolve_method(
         _check_options("auto" if automatic else chosen, maker, options)
     if maker.curvature is not None and not hasattr(ob, maker.curvature):
         _check_objective_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature), theta0)
-    if validation is not None:
-        wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
-        require_attrs(validation, ("value",), "validation", wanted)
     return chosen, maker
 
 

@@ -35,7 +35,6 @@ from .checkpoint import State, check_run, generator_state_as_json, restore_gener
 
 if TYPE_CHECKING:
     from ..critical.report import CriticalPoint
-    from ..spectrum.tracker import Tracker
 
 # names of the entries of a record; a validation loss may follow
 RECORD_FIELDS = "iteration", "loss", "gradient_norm", "products", "time"
@@ -72,7 +71,51 @@ MAX_GAIN_OF_FINISHED_FIT = 1e-4
 
 
 class MinimizeResult(Result):
-    """Result of `minimize`. The section Returns of `minimize` describes the attributes."""
+    """Result of `minimize`.
+
+    ``x``, ``fun``, ``jac``, ``nit``, ``nfev``, ``njev``, ``nhev`` (the number of Hessian products),
+    ``status``, ``success`` and ``message`` are those of SciPy. `x` is the last point of a
+    second-order method or the best recorded point of a first-order method, moved by the last
+    Newton steps, or the point at active kinks of relu units, where the gradient is not small.
+
+    Attributes
+    ----------
+    success : bool
+        True at a minimum, proved or, if nothing bounds the third derivative, measured (`message`
+        states which), and with the endings ``lower_bound`` and ``target``. False in all other
+        cases.
+    kind : str or None
+        The verdict of `classify` on x. If ||g|| is above `gradient_tol`, ``not_critical``, or
+        ``undecided`` if the run stalled and the gradient jumps as at a kink. Without a verdict
+        None, or ``saddle`` if eigenvalues of both signs are proved within milliseconds.
+    report : CriticalPoint or None
+        The verdict; None without one, where `message` names the call that returns one.
+    stopped : str
+        Why the run ended: ``critical``, ``max_iter``, ``max_time``, ``max_products``,
+        ``callback``, ``patience``, ``stalled`` (no step lowers the loss), ``diverged``,
+        ``interrupted``, ``degenerate`` (trial moves along the null vectors of the Hessian found no
+        descent), ``infinity`` (the infimum lies at infinity, or training drives the parameters
+        there), ``unbounded``, ``kinks`` (at active kinks of relu units, without a proof),
+        ``target`` (at `fun_target`, without a verdict), ``slow`` (50 iterations lowered neither the
+        loss by 1e-8 of itself nor the gradient norm by half, or hardly lowered a loss near its
+        lower bound), ``lower_bound`` (the loss equals its proved lower bound to rounding or to
+        1e-24 of the loss at the start) or ``tolerance`` (the gradient norm is within
+        `gradient_tol`, but `classify` finds no critical point). `status` is the position in this
+        list, 0 for ``critical``.
+    notes : tuple of Note
+        The facts that `message` states, as pairs of a key of `fastcurv.common.sentences.ENDINGS`
+        and a dict of numbers.
+    history : History
+        Arrays ``iteration``, ``loss``, ``gradient_norm``, ``products``, ``time`` and, with a
+        validation objective, ``validation``.
+    method : str
+        The name of the method.
+    wall_time : float
+        Seconds.
+    starts : ndarray
+        With `n_init`, the loss that each start reached; all counts and `history` are those of the
+        run that continues from the chosen start.
+    """
 
     jac: np.ndarray
     nit: int
@@ -87,7 +130,6 @@ class MinimizeResult(Result):
     method: str
     wall_time: float
     starts: np.ndarray
-    track: Tracker
 
     @property
     def finished(self) -> bool:

@@ -5,8 +5,6 @@ step.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +17,7 @@ from ..common.checks import (
     check_positive_int,
     check_vector,
 )
-from ..common.errors import OBJECTIVE_HINT, require_attrs, type_phrase
-from ..common.linalg import NotFiniteError
+from ..common.errors import OBJECTIVE_HINT, require_attrs
 from ..common.protocols import Seed, Which
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import raise_if_interrupted
@@ -113,7 +110,7 @@ class Tracker(ReadOnlyMixin):
     See Also
     --------
     fastcurv.eigsh : The same eigenvalues at one point, to any tolerance.
-    fastcurv.minimize : Creates a tracker with ``track=True``.
+    fastcurv.minimize : Accepts a tracker as ``callback``.
 
     Notes
     -----
@@ -338,29 +335,3 @@ class Tracker(ReadOnlyMixin):
             f"Tracker(which={self._which!r}, {len(self)} records, {self.n_products} products, "
             f"last: {last})"
         )
-
-
-def tracker_and_callback(
-    ob: Any, track: Any, call: Callable[[Any], bool] | None
-) -> tuple[Tracker | None, Callable[[Any], bool] | None]:
-    """Return the tracker that `track` specifies, and a callback of `minimize` that records each
-    iteration before it calls `call`.
-
-    `track` is True, a Tracker or False. If it is False, return None and `call`. Raise TypeError for
-    any other value.
-    """
-    if track is False:
-        return None, call
-    tracker = Tracker(ob) if track is True else track
-    if not isinstance(tracker, Tracker):
-        raise TypeError(
-            f"track must be True, False or a fastcurv.spectrum.Tracker, got {type_phrase(track)}."
-        )
-
-    def record(result: Any) -> bool:
-        # A diverged run is stopped by its own criterion, not by this error.
-        with suppress(NotFiniteError):
-            tracker(result.x)
-        return call is not None and call(result)
-
-    return tracker, record

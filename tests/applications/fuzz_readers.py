@@ -34,7 +34,15 @@ def resume(method, options):
     ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.1)
 
     def read(path):
-        fc.minimize(ob, None, method, resume=path, max_iter=1, verdict=False, **options)
+        fc.minimize(
+            ob,
+            None,
+            method,
+            checkpoint=fc.optimize.Checkpoint(resume=path),
+            max_iter=1,
+            verdict=False,
+            **options,
+        )
 
     return read
 

@@ -113,7 +113,7 @@ MISTAKES = [
     ("fc.LandscapeDisplay.slice(only, theta, directions='gradient')", "without gradient"),
     ("fc.LandscapeDisplay.slice(only, theta, directions='eigenvectors')", "without hessian"),
     ("fc.structure.permute_hidden(ob, theta, 0, [0])", "must be .*an Objective without sizes"),
-    ("fc.minimize(ob, theta, validation=(ob.X, ob.X))", "must be an obj.*a tuple without value"),
+    ("fc.optimize.EarlyStopping((ob.X, ob.X))", "must be an obj.*a tuple without value"),
 ]
 
 

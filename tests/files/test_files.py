@@ -21,6 +21,7 @@ import fastcurv as fc
 from fastcurv.common import files
 from fastcurv.common.errors import escape_unprintable, one_line
 from fastcurv.common.files import check_writable_path, read_tensors, write_atomically, write_tensors
+from fastcurv.optimize import Checkpoint
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {
@@ -291,7 +292,7 @@ def test_checkpoint_holds_the_last_step_before_a_callback_raised(tmp_path):
         fc.minimize(ob, theta0, "l-bfgs", callback=fail_once, checkpoint=tmp_path / "x")
     arrays, _ = read_tensors(tmp_path / "x")
     assert np.array_equal(arrays["run.theta"], steps[2])
-    fc.minimize(ob, None, "l-bfgs", resume=tmp_path / "x", max_iter=6)
+    fc.minimize(ob, None, "l-bfgs", checkpoint=Checkpoint(resume=tmp_path / "x"), max_iter=6)
 
 
 @posix
@@ -499,7 +500,7 @@ def test_readers_reject_pipes_without_waiting(tmp_path):
     model = tmp_path / "x.safetensors"
     for reader, path in (
         (read_tensors, model), (fc.load, model),
-        (lambda path: fc.minimize(ob, None, resume=path), model),
+        (lambda path: fc.minimize(ob, None, checkpoint=Checkpoint(resume=path)), model),
         (lambda path: fc.StreamedObjective(ob.model, path, ob.y), tmp_path / "x.npy"),
     ):  # fmt: skip
         with pytest.raises(
@@ -520,7 +521,15 @@ def example_files(folder):
         fc.minimize(ob, theta, method, checkpoint=path, max_iter=3, rng=1, verdict=False, **options)
 
         def resume(path, method=method, options=options):
-            fc.minimize(ob, None, method, resume=path, max_iter=4, verdict=False, **options)
+            fc.minimize(
+                ob,
+                None,
+                method,
+                checkpoint=Checkpoint(resume=path),
+                max_iter=4,
+                verdict=False,
+                **options,
+            )
 
         yield path.read_bytes(), resume
 
@@ -601,7 +610,14 @@ def test_checkpoints_create_only_known_bit_generators(name, tmp_path, monkeypatc
     called = []
     monkeypatch.setattr(np.random, "test", lambda: called.append(1), raising=False)
     with pytest.raises(ValueError, match="bit generator"):
-        fc.minimize(ob, None, "sgd", resume=path, max_iter=4, batch_size=1)
+        fc.minimize(
+            ob,
+            None,
+            "sgd",
+            checkpoint=Checkpoint(resume=path),
+            max_iter=4,
+            batch_size=1,
+        )
     assert not called
 
 
@@ -617,7 +633,14 @@ def test_every_known_bit_generator_resumes(kind, tmp_path):
 
     train(3, checkpoint=path)
     resumed = fc.minimize(
-        ob, None, "sgd", resume=path, max_iter=6, batch_size=1, rng=0, verdict=False
+        ob,
+        None,
+        "sgd",
+        checkpoint=Checkpoint(resume=path),
+        max_iter=6,
+        batch_size=1,
+        rng=0,
+        verdict=False,
     )
     assert np.array_equal(resumed.x, train(6).x)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC_METHODS
 from fastcurv.testing import FunctionObjective, zoo
 
@@ -193,17 +194,24 @@ def saved() -> dict[str, list[Any]]:
                 words["batch_size"] = 7
             bits = getattr(np.random, kinds[i % 5])(3)
             fc.minimize(
-                ob, theta, method, max_iter=3, checkpoint=file, checkpoint_every=2,
+                ob, theta, method, max_iter=3, checkpoint=Checkpoint(file, 2),
                 rng=np.random.Generator(bits), **words,
             )  # fmt: skip
-            on = fc.minimize(ob, None, method, max_iter=6, resume=file, **words)
+            on = fc.minimize(
+                ob,
+                None,
+                method,
+                max_iter=6,
+                checkpoint=Checkpoint(resume=file),
+                **words,
+            )
             history = on.get("history", {})
             found[method] = [*describe_run(on), *(float(len(x)) for x in dict(history).values())]
         rows = (ob.X[:6], ob.y[:6])
         part = fc.Objective(ob.model, *rows, ob.loss, l2=ob.l2)
         for what, words in {
-            "patience": {"validation": part, "patience": 3, "max_iter": 30},
-            "validation": {"validation": part, "max_iter": 9},
+            "patience": {"callback": EarlyStopping(part, 3), "max_iter": 30},
+            "validation": {"callback": EarlyStopping(part), "max_iter": 9},
             "every": {"record_every": 3, "max_iter": 10},
         }.items():
             run = fc.minimize(ob, theta, "momentum", rng=1, verdict=False, **words)

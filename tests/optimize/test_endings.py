@@ -5,6 +5,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.common.sentences import CALL_NOTES
+from fastcurv.optimize import EarlyStopping
 from fastcurv.optimize.loop import _slow_progress_note
 from fastcurv.optimize.run import STATUS_CODES, ending_of_kind, is_success
 
@@ -48,7 +49,12 @@ ENDINGS = {
     "max_time": (sine, {"max_time": 1e-9}, False, "max_time"),
     "max_products": (sine, {"max_products": 3}, False, "max_products"),
     "callback": (sine, {"callback": lambda _: True}, False, "callback"),
-    "patience": (sine, {"method": "sgd", "learning_rate": 0.5, "patience": 2}, False, "patience"),
+    "patience": (
+        sine,
+        {"method": "sgd", "learning_rate": 0.5, "callback": EarlyStopping(None, 2)},
+        False,
+        "patience",
+    ),
     "diverged": (sine, {"method": "sgd", "learning_rate": 1e6}, False, "diverged"),
     "interrupted": (sine, {"callback": interrupt}, False, "interrupted"),
     "infinity": (decay, {}, False, "infinity"),
@@ -142,7 +148,7 @@ def test_a_run_returns_the_point_at_which_it_reached_its_target(verdict):
     ob = sine()
     start, options = ob.model.init(rng=0), {"rng": 0, "verdict": verdict}
     other = fc.Objective(ob.model, ob.X, ob.model.predict(start, ob.X), "mse")
-    for words in ({}, {"validation": other}):
+    for words in ({}, {"callback": EarlyStopping(other)}):
         run = fc.minimize(ob, start, fun_target=0.1, **words, **options)
         assert run.stopped == "target" and run.fun == ob.value(run.x) <= 0.1
         assert run.success and run.kind is None and run.report is None

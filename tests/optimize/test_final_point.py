@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.common.vectors import reduction_ratio
-from fastcurv.optimize import checkpoint
+from fastcurv.optimize import EarlyStopping, checkpoint
 from fastcurv.optimize.finish import StationaryPoint, StationaryPointExaminer
 from fastcurv.optimize.lower_points import (
     appears_unbounded,
@@ -25,7 +25,7 @@ from fastcurv.optimize.lower_points import (
 )
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.optimize.refine import _cholesky_solve, refine_by_newton
-from fastcurv.optimize.run import STATUS_CODES, Run
+from fastcurv.optimize.run import STATUS_CODES, MinimizeResult, Run
 from fastcurv.testing import FunctionObjective as function
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled
 
@@ -594,9 +594,8 @@ def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
 
 
 def test_statuses_are_numbered_as_minimize_lists_them():
-    listed = re.search(r"``stopped``: (.*?)`status` is the position in", fc.minimize.__doc__, re.S)[
-        1
-    ]
+    text = MinimizeResult.__doc__
+    listed = re.search(r"Why the run ended: (.*?)`status` is the position in", text, re.S)[1]
     names = [name for part in re.findall(r"``(.*?)``", listed, re.S) for name in part.split()]
     assert {name: i for i, name in enumerate(names)} == STATUS_CODES
 
@@ -618,7 +617,7 @@ def test_a_constant_loss_exhausts_patience(problem, rng):
     p = problem(rng, (2, 2, 1), N=4)
     flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
     words = {"learning_rate": 1e-3, "gradient_tol": 1e-300, "verdict": False}
-    run = fc.minimize(p.ob, p.theta, "sgd", validation=flat, patience=4, max_iter=30, **words)
+    run = fc.minimize(p.ob, p.theta, "sgd", callback=EarlyStopping(flat, 4), max_iter=30, **words)
     assert run.nit == 4 and np.array_equal(run.x, p.theta) and run.notes[0].key == "patience"
 
 

@@ -14,6 +14,7 @@ import fastcurv as fc
 from fastcurv._engine import QuasiNewton
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.network.kronecker import KroneckerCoordinates
+from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.lbfgs import LBFGS
 from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective
@@ -230,7 +231,14 @@ def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
     how = {"memory": memory, "verdict": False}
     whole = fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=25, **how)
     fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=at, checkpoint=path, **how)
-    rest = fc.minimize(rosenbrock(10), None, "l-bfgs", max_iter=25, resume=path, **how)
+    rest = fc.minimize(
+        rosenbrock(10),
+        None,
+        "l-bfgs",
+        max_iter=25,
+        checkpoint=Checkpoint(resume=path),
+        **how,
+    )
     assert rest.nit == 25
     same(whole, rest)
 
@@ -244,7 +252,7 @@ def test_an_invalid_oldest_pair_of_a_checkpoint_raises(tmp_path):
     with pytest.raises(
         ValueError, match="the oldest stored pair, 2, is not that of one of 3 pairs"
     ):
-        fc.minimize(rosenbrock(10), None, "l-bfgs", resume=path)
+        fc.minimize(rosenbrock(10), None, "l-bfgs", checkpoint=Checkpoint(resume=path))
 
 
 def test_float32_runs_stay_in_float32():
@@ -329,7 +337,7 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
     )
     same(alone, minimize(net.ob, net.theta, max_iter=80, callback=seen.append))
     same(alone, minimize(net.objective(n_threads=2), net.theta, max_iter=80))
-    held = minimize(net.ob, net.theta, max_iter=80, validation=net.ob, patience=80)
+    held = minimize(net.ob, net.theta, max_iter=80, callback=EarlyStopping(net.ob, 80))
     assert np.array_equal(held.history["validation"], alone.history["loss"])
     same(alone, held)
     assert len(seen) == alone.nit > 10 and net.ob.value(alone.x) == alone.fun
@@ -527,7 +535,7 @@ def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
     how = {"memory": memory, "precondition": True}
     whole = minimize(ob, theta, max_iter=25, **how)
     minimize(ob, theta, max_iter=at, checkpoint=path, **how)
-    rest = minimize(ob, None, max_iter=25, resume=path, **how)
+    rest = minimize(ob, None, max_iter=25, checkpoint=Checkpoint(resume=path), **how)
     assert rest.nit == whole.nit == 25 and rest.nfev == whole.nfev
     assert np.array_equal(rest.x, whole.x)
     assert np.array_equal(rest.history["loss"], whole.history["loss"])
@@ -540,7 +548,7 @@ def test_scaled_coordinates_without_an_origin_raise(tmp_path):
     del arrays["method.origin"]
     write_tensors(path, arrays, facts)
     with pytest.raises(ValueError, match="is damaged: the array .origin. or"):
-        minimize(ob, None, precondition=True, resume=path)
+        minimize(ob, None, precondition=True, checkpoint=Checkpoint(resume=path))
 
 
 def test_layer_coordinates_are_bitwise_identical_for_any_number_of_threads():
@@ -569,7 +577,7 @@ def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp
     steps.clear()
     first = minimize(ob, theta, max_iter=9, precondition=True, checkpoint=path)
     assert read_tensors(path)[1]["method_facts"]["scale"] is None
-    rest = minimize(ob, None, max_iter=12, precondition=True, resume=path)
+    rest = minimize(ob, None, max_iter=12, precondition=True, checkpoint=Checkpoint(resume=path))
     assert first.nit == 9 and np.array_equal(rest.x, whole.x)
 
 

@@ -8,6 +8,7 @@ import scipy.optimize
 import scipy.sparse
 
 import fastcurv as fc
+from fastcurv.optimize import Checkpoint
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 from tests import nets
@@ -117,7 +118,14 @@ def test_slow_runs_are_bitwise_identical_with_callbacks_and_resumed(tmp_path):
     for most in (10, 160, whole.nit - 5):  # before and after the run changes to Hessian steps
         file = tmp_path / str(most)
         run(ob, start, max_iter=most, checkpoint=file)
-        rest = fc.minimize(ob, None, "lm", max_iter=240, resume=file, verdict=False)
+        rest = fc.minimize(
+            ob,
+            None,
+            "lm",
+            max_iter=240,
+            checkpoint=Checkpoint(resume=file),
+            verdict=False,
+        )
         same(whole, rest)
 
 

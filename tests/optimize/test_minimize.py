@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.optimize import EarlyStopping
 from fastcurv.optimize.minimize import METHODS, minimize
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
 
@@ -210,7 +211,8 @@ def test_early_stopping_returns_the_best_point_on_the_validation_set():
     X = rng.standard_normal((30, 20))
     y = X[:, 0] + 2.0 * rng.standard_normal(30)
     train, held_out = LeastSquares(X[:21], y[:21]), LeastSquares(X[21:], y[21:])
-    found = minimize(train, np.zeros(20), "sgd", validation=held_out, patience=30, max_iter=5000)
+    stop = EarlyStopping(held_out, patience=30)
+    found = minimize(train, np.zeros(20), "sgd", callback=stop, max_iter=5000)
     curve = found.history["validation"]
     assert found.stopped == "patience" and len(curve) == curve.argmin() + 31
     assert held_out.value(found.x) == curve.min() < curve[-1]

@@ -12,7 +12,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.common.files import read_tensors, write_tensors
-from fastcurv.optimize import checkpoint
+from fastcurv.optimize import Checkpoint, EarlyStopping, checkpoint
 from fastcurv.optimize.checkpoint import options_as_text
 from fastcurv.optimize.minimize import METHODS as ALL
 from fastcurv.optimize.minimize import minimize
@@ -39,7 +39,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
     path = tmp_path / "run.safetensors"
     whole = minimize(ob, start, method, max_iter=9, rng=3, **options)
     first = minimize(ob, start, method, max_iter=4, rng=3, checkpoint=path, **options)
-    resumed = minimize(ob, None, method, max_iter=9, rng=99, resume=path, **options)
+    resumed = minimize(
+        ob,
+        None,
+        method,
+        max_iter=9,
+        rng=99,
+        checkpoint=Checkpoint(resume=path),
+        **options,
+    )
     same(whole, resumed)
     assert resumed.history["time"][4] == first.history["time"][4]
 
@@ -50,10 +58,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(method, tmp_path):
 def test_resumed_runs_keep_the_order_of_mini_batches(seed, tmp_path):
     ob, path = regression(), tmp_path / "run.safetensors"
     options = {"method": "adam", "batch_size": 7, "learning_rate": 0.05}
-    options["validation"] = regression(seed=1)
+    options["callback"] = EarlyStopping(regression(seed=1))
     whole = minimize(ob, np.zeros(5), max_iter=12, rng=copy.deepcopy(seed), **options)
     minimize(ob, np.zeros(5), max_iter=5, rng=copy.deepcopy(seed), checkpoint=path, **options)
-    same(whole, minimize(ob, max_iter=12, resume=path, **options))
+    same(whole, minimize(ob, max_iter=12, checkpoint=Checkpoint(resume=path), **options))
 
 
 @pytest.mark.parametrize("options", [{"method": "trust-region"}, {"batch_size": 7}])
@@ -67,7 +75,13 @@ def test_resuming_with_another_objective_raises(options, tmp_path):
         ValueError,
         match=r"ob must be the objective of the checkpoint.*got a loss of [\d.e-]+.*instead of ",
     ):
-        minimize(regression(seed=1), None, resume=path, verdict=False, **options)
+        minimize(
+            regression(seed=1),
+            None,
+            checkpoint=Checkpoint(resume=path),
+            verdict=False,
+            **options,
+        )
 
 
 def decaying(step):
@@ -84,7 +98,15 @@ def test_resuming_compares_functions_by_name(tmp_path):
     ob, start = regression(), np.zeros(5)
     minimize(ob, start, "sgd", max_iter=3, learning_rate=0.1, checkpoint=path, verdict=False)
     rate = np.float64(0.1)
-    minimize(ob, None, "sgd", max_iter=4, learning_rate=rate, resume=path, verdict=False)
+    minimize(
+        ob,
+        None,
+        "sgd",
+        max_iter=4,
+        learning_rate=rate,
+        checkpoint=Checkpoint(resume=path),
+        verdict=False,
+    )
 
 
 def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp_path):
@@ -96,7 +118,10 @@ def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp
     assert after > before + 5
     found = minimize(ob, start, max_products=int(before) + 3, rng=0, checkpoint=path, **options)
     assert found.nit == 8 and not np.array_equal(found.history["loss"], whole.history["loss"][:9])
-    same(whole, minimize(ob, None, max_iter=12, resume=path, **options))
+    same(
+        whole,
+        minimize(ob, None, max_iter=12, checkpoint=Checkpoint(resume=path), **options),
+    )
 
 
 @pytest.mark.parametrize("method", ["adam", "saddle-free-newton", "newton-cg"])
@@ -125,7 +150,7 @@ def test_an_interrupt_inside_an_evaluation_can_be_resumed(method, tmp_path):
     found = minimize(ob, start, rng=2, checkpoint=path, **options)
     if calls["left"] <= 0:
         assert found.stopped == "interrupted"
-    same(whole, minimize(base, None, resume=path, **options))
+    same(whole, minimize(base, None, checkpoint=Checkpoint(resume=path), **options))
 
 
 def test_checkpoints_are_written_during_a_run(tmp_path):
@@ -134,7 +159,7 @@ def test_checkpoints_are_written_during_a_run(tmp_path):
     def look(intermediate_result):
         sizes.append(read_tensors(path)[1]["run"]["iteration"] if path.exists() else None)
 
-    how = {"checkpoint": path, "checkpoint_every": 3, "callback": look}
+    how = {"checkpoint": Checkpoint(path, 3), "callback": look}
     minimize(rosenbrock(), np.full(6, -1.5), "trust-region", max_iter=7, **how)
     assert sizes == [None, None, None, 3, 3, 3, 6]
     assert read_tensors(path)[1]["run"]["iteration"] == 7
@@ -145,14 +170,20 @@ def test_file_that_is_not_a_checkpoint_raises(tmp_path):
     path = tmp_path / "run.safetensors"
     minimize(rosenbrock(), np.zeros(6), "adam", max_iter=2, checkpoint=path)
     with pytest.raises(ValueError, match="method must be 'adam' to resume"):
-        minimize(rosenbrock(), None, "sgd", resume=path)
+        minimize(rosenbrock(), None, "sgd", checkpoint=Checkpoint(resume=path))
     with pytest.raises(ValueError, match="got other values of learning_rate"):
-        minimize(rosenbrock(), None, "adam", learning_rate=0.5, resume=path)
+        minimize(
+            rosenbrock(),
+            None,
+            "adam",
+            learning_rate=0.5,
+            checkpoint=Checkpoint(resume=path),
+        )
     with pytest.raises(ValueError, match="parameters"):
-        minimize(rosenbrock(5), None, "adam", resume=path)
+        minimize(rosenbrock(5), None, "adam", checkpoint=Checkpoint(resume=path))
     write_tensors(path, {"run.theta": np.zeros(6)})
     with pytest.raises(ValueError, match="must be a checkpoint of minimize"):
-        minimize(rosenbrock(), None, "adam", resume=path)
+        minimize(rosenbrock(), None, "adam", checkpoint=Checkpoint(resume=path))
 
 
 def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
@@ -160,7 +191,14 @@ def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
     for method in ("l-bfgs", "trust-region"):
         how = {"verdict": False, "rng": 0}
         minimize(ob, np.full(6, -1.5), method, gradient_tol=1.0, checkpoint=path, **how)
-        finer = minimize(ob, None, method, gradient_tol=1e-4, resume=path, **how)
+        finer = minimize(
+            ob,
+            None,
+            method,
+            gradient_tol=1e-4,
+            checkpoint=Checkpoint(resume=path),
+            **how,
+        )
         assert finer.stopped == "critical" and np.linalg.norm(finer.jac) <= 1e-4
 
 
@@ -170,7 +208,7 @@ def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
     """
     ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
     first = minimize(ob, np.ones(2), "trust-region", rng=0, checkpoint=path)
-    again = minimize(ob, None, "trust-region", rng=0, resume=path)
+    again = minimize(ob, None, "trust-region", rng=0, checkpoint=Checkpoint(resume=path))
     assert first.stopped == again.stopped == "unbounded" and again.nit == first.nit
 
 
@@ -180,10 +218,10 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
     raised, because the best point was chosen by another loss.
     """
     ob, path = regression(), tmp_path / "run"
-    one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
+    one, other = ({"callback": EarlyStopping(regression(seed=1))}, {})[:: 1 if watched else -1]
     minimize(ob, np.zeros(5), "adam", max_iter=3, checkpoint=path, **one)
     with pytest.raises(ValueError, match=f"run was made {'with' if watched else 'without'} it"):
-        minimize(ob, None, "adam", max_iter=6, resume=path, **other)
+        minimize(ob, None, "adam", max_iter=6, checkpoint=Checkpoint(resume=path), **other)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -193,7 +231,14 @@ def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
     """
     ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
     first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)
-    again = minimize(ob, None, "sgd", max_iter=4000, learning_rate=1e3, resume=path)
+    again = minimize(
+        ob,
+        None,
+        "sgd",
+        max_iter=4000,
+        learning_rate=1e3,
+        checkpoint=Checkpoint(resume=path),
+    )
     assert first.stopped == again.stopped == "diverged"
     assert again.fun == first.fun and not again.success
 
@@ -215,10 +260,10 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     alone = minimize(ob, np.ones(3), **options)
     monkeypatch.setattr(checkpoint, "write_tensors", write)
     with pytest.warns(RuntimeWarning, match="since step 5 .*: .*No space left") as warned:
-        run = minimize(ob, np.ones(3), **options, checkpoint=path, checkpoint_every=1)
+        run = minimize(ob, np.ones(3), **options, checkpoint=Checkpoint(path, 1))
     assert np.array_equal(run.x, alone.x) and len(saves) >= 9
     assert [warning.filename for warning in warned] == [__file__]
-    assert np.array_equal(minimize(ob, resume=path, **options).x, alone.x)
+    assert np.array_equal(minimize(ob, checkpoint=Checkpoint(resume=path), **options).x, alone.x)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
@@ -259,7 +304,7 @@ def saved(tmp_path):
         arrays, facts = read_tensors(path)
         change(arrays, facts)
         write_tensors(path, arrays, facts)
-        return minimize(OB, None, method, resume=path, max_iter=6, **options)
+        return minimize(OB, None, method, checkpoint=Checkpoint(resume=path), max_iter=6, **options)
 
     return go_on
 
@@ -380,7 +425,14 @@ def test_forged_loss_of_a_checkpoint_is_in_no_result(method, limit, tmp_path):
         change(arrays, facts)
         write_tensors(tmp_path / "forged", arrays, facts)
         try:
-            run = minimize(OB, None, method, resume=tmp_path / "forged", max_iter=limit, **options)
+            run = minimize(
+                OB,
+                None,
+                method,
+                checkpoint=Checkpoint(resume=tmp_path / "forged"),
+                max_iter=limit,
+                **options,
+            )
         except ValueError as error:
             assert "checkpoint" in str(error), name
             continue

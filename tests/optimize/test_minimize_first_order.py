@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.minimize import minimize
 from fastcurv.optimize.schedules import (
     as_schedule,
@@ -204,9 +205,14 @@ def test_an_epoch_that_overflows_counts_as_diverged(dtype, every, rng, tmp_path)
     X, path = rng.standard_normal((60, 3)), tmp_path / "run"
     model = fc.MLP([3, 4, 4, 1], "relu", dtype=dtype)
     ob, start = fc.Objective(model, X, np.sin(X.sum(axis=1)), "mse"), model.init(rng=0)
-    how = {"learning_rate": 1e4, "batch_size": 5, "record_every": every, "validation": ob}
+    how = {
+        "learning_rate": 1e4,
+        "batch_size": 5,
+        "record_every": every,
+        "callback": EarlyStopping(ob),
+    }
     found = minimize(ob, start, "momentum", rng=0, max_iter=9, checkpoint=path, **how)
     assert found.stopped == "diverged" and not found.success
     assert np.array_equal(found.x, start) and found.fun == ob.value(start)
-    again = minimize(ob, None, "momentum", resume=path, max_iter=9, **how)
+    again = minimize(ob, None, "momentum", checkpoint=Checkpoint(resume=path), max_iter=9, **how)
     assert again.stopped == "diverged" and again.nit == found.nit and again.fun == found.fun

@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.common.files import read_tensors
-from fastcurv.optimize import newton
+from fastcurv.optimize import Checkpoint, newton
 from fastcurv.testing import QuadraticObjective
 
 from .problems import same
@@ -72,7 +72,9 @@ def test_gauss_newton_resumes_bit_for_bit_after_switching_to_the_hessian(tmp_pat
     how = {"gradient_tol": 1e-9, "max_iter": whole.nit - 2, "checkpoint": path}
     fc.minimize(ob, theta, "gauss-newton", rng=0, **how)
     assert read_tensors(path)[1]["method_facts"]["exact"]
-    resumed = fc.minimize(ob, None, "gauss-newton", gradient_tol=1e-9, resume=path)
+    resumed = fc.minimize(
+        ob, None, "gauss-newton", gradient_tol=1e-9, checkpoint=Checkpoint(resume=path)
+    )
     same(whole, resumed)
 
 
@@ -149,7 +151,7 @@ def test_epochs_between_records_report_the_mean_loss_of_their_batches(tmp_path):
     means = (counts * losses).sum(axis=1) / ob.n_samples
     assert ["jac" in at for at in seen] == [False, False, True, False]
     assert np.allclose([at.fun for at in seen], [*means[:2], ob.value(seen[2].x), means[3]])
-    again = fc.minimize(rows, None, "adam", resume=path, **how)
+    again = fc.minimize(rows, None, "adam", checkpoint=Checkpoint(resume=path), **how)
     assert np.array_equal(again.x, found.x)
     assert again.history["loss"].tolist() == found.history["loss"].tolist()
 
@@ -170,7 +172,9 @@ def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     path, theta = tmp_path / "run.safetensors", model.init(rng=0)
     whole = fc.minimize(ob, theta, method, max_iter=8, rng=0, **options)
     fc.minimize(ob, theta, method, max_iter=3, rng=0, checkpoint=path, **options)
-    resumed = fc.minimize(ob, None, method, max_iter=8, resume=path, **options)
+    resumed = fc.minimize(
+        ob, None, method, max_iter=8, checkpoint=Checkpoint(resume=path), **options
+    )
     same(whole, resumed)
 
 

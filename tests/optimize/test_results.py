@@ -36,7 +36,7 @@ def test_results_are_optimize_results_and_survive_copy_and_pickle(results):
         for other in (pickle.loads(pickle.dumps(result)), copy.copy(result), copy.deepcopy(result)):
             assert type(other) is type(result) and other.keys() == result.keys()
             assert other.fun == result.fun and np.array_equal(other.x, result.x)
-        assert set(type(result).__annotations__) - {"starts", "track"} <= result.keys()
+        assert set(type(result).__annotations__) - {"starts"} <= result.keys()
 
 
 def test_every_entry_of_a_result_is_an_attribute(results):

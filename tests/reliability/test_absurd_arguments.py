@@ -15,6 +15,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
+from fastcurv.optimize import Checkpoint
 from fastcurv.optimize.minimize import METHODS
 
 from .. import nets
@@ -144,7 +145,7 @@ def test_file_names_with_null_characters_are_rejected(tmp_path):
             lambda name: fc.save(name, model, theta),
             fc.load,
             lambda name: fc.minimize(ob, theta, checkpoint=name),
-            lambda name: fc.minimize(ob, theta, resume=name),
+            lambda name: fc.minimize(ob, theta, checkpoint=Checkpoint(resume=name)),
         ):
             with pytest.raises(
                 ValueError, match="must be the name of a file, without null"

@@ -14,6 +14,7 @@ import numpy as np
 from ...common.runtime import raise_if_interrupted
 from ...network.mlp import MLP
 from ...network.objective import Objective
+from ...optimize.callbacks import EarlyStopping
 from ...optimize.minimize import minimize
 
 
@@ -32,14 +33,18 @@ def minimize_in_row_space(
     """
     options |= {"rng": rng, "progress": False}
     if not has_more_columns_than_rows(ob):
-        run: Any = raise_if_interrupted(minimize(ob, start, validation=validation, **options))
+        run: Any = raise_if_interrupted(
+            minimize(ob, start, callback=EarlyStopping(validation), **options)
+        )
         return run, run.x
     start = ob.model.init(rng=rng) if start is None else start
     small, inside, basis = restrict_to_row_space(ob, start)
     if validation is not None:
         rows = np.asarray(validation.X) @ basis
         validation = Objective(small.model, rows, validation.y, validation.loss)
-    run = raise_if_interrupted(minimize(small, inside, validation=validation, **options))
+    run = raise_if_interrupted(
+        minimize(small, inside, callback=EarlyStopping(validation), **options)
+    )
     return run, change_input_basis(small.model, run.x, basis.T)[1]
 
 

@@ -79,7 +79,7 @@ def _check_runs(results: Any, x: str, y: str) -> None:
             )
         for key in (x, y):
             if key not in history:
-                why = " Use minimize(..., validation=ob)." if key == "validation" else ""
+                why = " Use callback=EarlyStopping(ob)." if key == "validation" else ""
                 raise ValueError(
                     f"result {name!r} must have {key!r} in its history, got "
                     f"{', '.join(map(str, history)) or 'an empty one'}.{why}"

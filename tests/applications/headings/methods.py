@@ -116,9 +116,8 @@ def last_theta(d):
 
     def stopped_at_last(*args, **options):
         run = minimize(*args, **options)
-        if "patience" not in options:
+        if options.pop("callback") is None:
             return run
-        del options["patience"], options["validation"]
         options["max_iter"] = len(run.history["loss"]) - 1
         return SimpleNamespace(x=minimize(*args, **options).x, history=run.history)
 

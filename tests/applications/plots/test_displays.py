@@ -175,7 +175,7 @@ REFUSED = [
     ("Convergence.from_results([RUN, RUN])", "results must be .*got a list"),
     ("Convergence.from_results(BARE)", "OptimizeResult without"),
     ("Convergence.from_results({'a': EMPTY})", "'a' must be a result of fastcurv.minimize, got an"),
-    ("Convergence.from_results({'a': RUN}, y='validation')", r"'a' must .* minimize\(..., valida"),
+    ("Convergence.from_results({'a': RUN}, y='validation')", r"'a' must .* callback=EarlyStopping"),
     ("fc.plots.mark(fc.plots.new_axes(), 0, 0, 'Sattel')", "kind must be one of.*got 'Sattel'"),
 ]
 

@@ -85,7 +85,7 @@ REFUSED: list[Callable[[], object]] = [
     lambda: fc.classify(H, THETA),  # type: ignore[arg-type]
     lambda: fc.minimize(THETA, OB),  # type: ignore[arg-type]
     lambda: fc.minimize(OB, THETA, "nadam"),  # type: ignore[arg-type]
-    lambda: fc.minimize(OB, THETA, validation=X),  # type: ignore[arg-type]
+    lambda: fc.optimize.EarlyStopping(X),  # type: ignore[arg-type]
     lambda: fc.find_critical_point(THETA, OB),  # type: ignore[arg-type]
     lambda: fc.find_critical_point(OB, THETA, "newton"),  # type: ignore[arg-type]
     lambda: fc.find_critical_point(OB, THETA, rng=0),  # type: ignore[call-arg]

@@ -31,7 +31,6 @@ from .common.checks import is_iterable, random_batches
 from .common.errors import one_line, type_phrase, warn_caller
 from .common.optional import optional_import
 from .common.protocols import library_class
-from .common.runtime import wrap_user_callback
 from .network.arguments import Block, check_rows_and_targets, row_indices
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
@@ -82,7 +81,7 @@ class ShardRecipe:
 
     def _read_source(self) -> Any:
         if callable(self.source):
-            return wrap_user_callback(self.source)()
+            return self.source()
         path = Path(self.source)
         if path.suffix != ".npz":
             raise ValueError(

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
@@ -20,8 +19,6 @@ import numpy as np
 import scipy
 
 from .. import _engine
-from .._engine import Callback as Callback
-from .._engine import Lock as Lock
 from .optional import optional_import
 
 try:
@@ -51,19 +48,6 @@ def with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, 
             return function(*args, **named)
 
     return run
-
-
-def wrap_user_callback(function: Callable[Given, Result]) -> Callable[Given, Result]:
-    """Return a user-defined function wrapped such that the thread's floating-point settings are
-    restored after each call.
-    """
-
-    @functools.wraps(function, updated=())
-    def call(*args: Given.args, **named: Given.kwargs) -> Result:
-        with _engine.Callback():
-            return function(*args, **named)
-
-    return call
 
 
 # maximum number of rows of a matrix up to which threads do not make BLAS faster
@@ -220,18 +204,6 @@ def register_threadpoolctl() -> None:
             return VERSION
 
     threadpoolctl.register(FastcurvController)
-
-
-_starting_thread = Lock()
-
-
-def submit_task(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
-    """Return ``pool.submit(call, *given)``, raising an error for reentrant calls. Python holds
-    locks while it starts a thread, so that a signal handler that also starts a thread at that
-    moment would deadlock.
-    """
-    with _starting_thread:
-        return pool.submit(call, *given)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ..common.checks import (
 )
 from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted_indices
 from ..common.protocols import Array, Floats, Indices, Which
-from ..common.runtime import raise_if_out_of_time, seconds_until_deadline, wrap_user_callback
+from ..common.runtime import raise_if_out_of_time, seconds_until_deadline
 from ..common.vectors import (
     NOT_FINITE_MESSAGE,
     Lanczos,
@@ -51,10 +51,9 @@ def product_function(op: Any) -> Callable[[Array, Array], Any]:
     """Return a function ``multiply(v, out)`` that writes the product of an operator with v (n,) to
     `out` (n,). It is the operator's method `product` if the operator has this method.
     """
-    product: Any = getattr(op, "product", None)
+    product: Callable[[Array, Array], Any] | None = getattr(op, "product", None)
     if product is not None:
-        ours = type(op).__module__.startswith("fastcurv.")
-        return product if ours else wrap_user_callback(product)
+        return product
 
     def multiply(v: Array, out: Array) -> None:
         out[:] = checked_product(op, v)

@@ -20,7 +20,7 @@ from ..common.checks import all_finite, check_finite
 from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import serial_blas_context, with_nearest_rounding
+from ..common.runtime import serial_blas_context
 from ..spectrum.forms import summed_matrix
 from .arguments import as_real_array, match_array_type
 
@@ -93,7 +93,6 @@ class CholeskyFactor(ReadOnlyMixin):
         n = self.shape[0]
         return f"<Cholesky factor of a {n}x{n} matrix, logdet={self.logdet:.6g}>"
 
-    @with_nearest_rounding
     def solve(self, B: Any) -> Array:
         """Return ``H^-1 B`` in float64.
 
@@ -124,7 +123,6 @@ class CholeskyFactor(ReadOnlyMixin):
         return match_array_type(B, solution)  # type: ignore[no-any-return]
 
     @cached_property
-    @with_nearest_rounding
     def inverse_lower(self) -> Floats:
         """Inverse of the factor L, shape (n, n). ``inverse_lower.T @ (inverse_lower @ B)`` solves
         for many right-hand sides B by matrix products.
@@ -136,7 +134,6 @@ class CholeskyFactor(ReadOnlyMixin):
         return lower_inverse
 
     @cached_property
-    @with_nearest_rounding
     def inverse_diagonal(self) -> Floats:
         """Diagonal of the inverse of H, shape (n,)."""
         diagonal: Floats = np.einsum("ij,ij->j", self.inverse_lower, self.inverse_lower)

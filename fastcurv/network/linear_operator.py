@@ -349,14 +349,12 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         out += self.dtype.type(self.mu) * v
         return out
 
-    @with_nearest_rounding
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         whole = self.whole if is_library_object(self.whole) else StatedOperator(self.whole)
         out: Array = whole._matmat(V)
         out += self.dtype.type(self.mu) * columns_as_rows(V, self.shape[0], self.dtype).T
         return out
 
-    @with_nearest_rounding
     def quadratic_form(self, v: Any) -> Any:
         """Return ``v'(H + mu I) v``, as a float for v ``(n,)`` or as an array ``(k,)`` for the
         columns of v ``(n, k)``.
@@ -368,7 +366,6 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
         return np.asarray(self.whole.exact_diagonal() + self.mu)
 
-    @with_nearest_rounding
     def to_dense(self) -> np.ndarray:
         """Return the matrix ``(n, n)``."""
         dense: Array = self.whole.to_dense()

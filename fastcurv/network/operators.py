@@ -87,7 +87,6 @@ class QuadraticFormOperator(SymmetricOperator):
             return self._add_decay(total, Vt)
         return total
 
-    @with_nearest_rounding
     def _add_decay(self, total: Floats, Vt: Array) -> Floats:
         """Return `total`, the quadratic forms of the rows of Vt without l2, plus the contribution
         of l2.
@@ -271,7 +270,6 @@ class Curvature(QuadraticFormOperator):
         self.fast_product.n_products += len(Vt)
         return np.asarray(self._plan.quadratic_forms(Vt, self.kind, None))
 
-    @with_nearest_rounding
     def to_dense(self) -> np.ndarray:
         """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums the matrix over
         rows if this takes less time than n products. `column_error_bounds` does not bound the
@@ -399,7 +397,6 @@ class Curvature(QuadraticFormOperator):
         shared = N_ASSUMED_THREADS if product > THREADING_MIN_SECONDS else 1
         return product, float(shared * SECONDS_PER_FLOP * ob.n_samples * pairs) + MIN_MATRIX_SECONDS
 
-    @with_nearest_rounding
     def exact_diagonal(self) -> Floats:
         """Return the diagonal ``(n,)`` in float64, exact up to rounding. The cost is that of
         `diagonal_cost` products, which `n_products` counts, rounded up. An entry is not finite if
@@ -616,7 +613,6 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
         diagonal: Floats = self.whole.exact_diagonal()[self.indices]
         return diagonal
 
-    @with_nearest_rounding
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix ``(n, n)``. The cost is n products."""
         return self._row_products(np.eye(self.shape[0], dtype=self.dtype))

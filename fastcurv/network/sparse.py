@@ -20,7 +20,6 @@ from scipy.sparse import csr_matrix
 
 from .. import _engine
 from ..common.protocols import Array, Floats
-from ..common.runtime import submit_task, with_nearest_rounding
 from ..structure.parameters import layers_of
 from .row_passes import MatrixPool, RowPasses, RowState, UnrotatedLayerMap, multiply_rows
 
@@ -89,7 +88,7 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
         out[start:stop] = csr_matrix((A.data[at], A.indices[at], pointers), shape=shape) @ B
 
     with ThreadPoolExecutor(threads - 1, "fastcurv-sparse") as pool:
-        others = [submit_task(pool, multiply_part, i) for i in range(1, threads)]
+        others = [pool.submit(multiply_part, i) for i in range(1, threads)]
         multiply_part(0)
         for other in others:
             other.result()
@@ -140,7 +139,6 @@ class SparsePlan(RowPasses):
         """The shard. The caller of the plan holds a reference to it."""
         return self._owner()
 
-    @with_nearest_rounding
     @without_overflow_warnings
     def bind(self, theta: Array, gradient: bool = True) -> None:
         """Compute the state at theta (n,). The argument `gradient` has no effect, since
@@ -155,12 +153,10 @@ class SparsePlan(RowPasses):
         self.theta = theta_copy
 
     @property
-    @with_nearest_rounding
     def value(self) -> float:
         """The contribution of the rows of the shard to the loss at theta, without l2."""
         return float(self.state.loss.value)
 
-    @with_nearest_rounding
     @without_overflow_warnings
     def compute_gradient(self) -> None:
         """Compute the contribution of the rows to the gradient, unless it is known."""
@@ -181,7 +177,6 @@ class SparsePlan(RowPasses):
 
     # --- products
 
-    @with_nearest_rounding
     @without_overflow_warnings
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
@@ -193,7 +188,6 @@ class SparsePlan(RowPasses):
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
             self._write_product(v, row, kind, active)
 
-    @with_nearest_rounding
     @without_overflow_warnings
     def quadratic_forms(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """Return the quadratic forms (k,), without l2, of the rows of Vt (k, n). The cost is the
@@ -213,7 +207,6 @@ class SparsePlan(RowPasses):
             forms.append(total)
         return np.array(forms)
 
-    @with_nearest_rounding
     @without_overflow_warnings
     def multiply_jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""

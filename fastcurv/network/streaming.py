@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .._engine import Callback, FloatingPointMode, Lock
+from .._engine import Lock
 from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..common.protocols import library_class
-from ..common.runtime import submit_task, wrap_user_callback
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from .arguments import Block, check_rows_and_targets, row_indices
 from .mlp import MLP
@@ -277,25 +275,22 @@ class StreamedObjective(Objective):
         caller must call it when the previous block is no longer in use.
         """
         size = 0
-        caller = get_ident()
 
         def read() -> tuple[int, CheckedRows] | None:
             nonlocal size
-            with Callback(caller):
-                block = next(raw, None)
+            block = next(raw, None)
             if block is None:
                 return None
             start = size
             size += block[0].shape[0]
-            with FloatingPointMode():
-                return start, check(block, start)
+            return start, check(block, start)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming: Any = submit_task(reader, read)
+            coming: Any = reader.submit(read)
 
             def ahead() -> None:
                 nonlocal coming
-                coming = coming or submit_task(reader, read)
+                coming = coming or reader.submit(read)
 
             while (checked := coming.result()) is not None:
                 coming = None
@@ -385,7 +380,7 @@ class StreamedObjective(Objective):
             rows = rows if source.rows is None else source.rows[rows]
             return self._from_source(ArraySource(source.X, source.y, source.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
-        block = wrap_user_callback(self._source.take_rows)(each)
+        block = self._source.take_rows(each)
         self.n_rows_read += len(each)
         return self._load_block(take_rows(block, back))
 

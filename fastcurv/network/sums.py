@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _engine
-from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LossName
 from .mlp import MLP
@@ -236,7 +235,6 @@ class SumPlan:
         """Drop theta and all results that belong to theta."""
         self.theta = self._value = self._gradient = None
 
-    @with_nearest_rounding
     def bind(self, theta: np.ndarray, gradient: bool = True, transient: bool = False) -> None:
         """Set the current point to a copy of theta (n,). The other arguments have no effect."""
         self.unbind()
@@ -250,7 +248,6 @@ class SumPlan:
     def _sum_over_shards(self, part: Callable[..., Any], *arguments: Any) -> Any:
         return self.ob._sum_over_shards(part, (self.theta, *arguments), dense=False)
 
-    @with_nearest_rounding
     def compute_gradient(self) -> None:
         """Compute value and gradient in one pass over the shards."""
         if self._gradient is None:
@@ -268,7 +265,6 @@ class SumPlan:
         self._gradient = None
 
     @property
-    @with_nearest_rounding
     def value(self) -> float:
         """The loss at theta."""
         if self._value is None:
@@ -276,7 +272,6 @@ class SumPlan:
         return float(self._value)
 
     @property
-    @with_nearest_rounding
     def gradient(self) -> np.ndarray:
         """The gradient at theta, (n,)."""
         self.compute_gradient()
@@ -291,7 +286,6 @@ class SumPlan:
         wide = self.theta.astype(np.float64)
         return value + 0.5 * float(np.sum(l2_diagonal(self.ob) * wide * wide))
 
-    @with_nearest_rounding
     def multiply(
         self,
         v: np.ndarray,
@@ -310,7 +304,6 @@ class SumPlan:
             product = self._add_l2_product(product, Vt)
         out[...] = product.reshape(out.shape)
 
-    @with_nearest_rounding
     def quadratic_forms(
         self, v: np.ndarray, kind: str = "hessian", active: Any = None
     ) -> np.ndarray:
@@ -321,14 +314,12 @@ class SumPlan:
             self._sum_over_shards(shard_quadratic_forms, np.atleast_2d(v), kind, active)
         )
 
-    @with_nearest_rounding
     def diagonal(self, kind: str = "hessian") -> np.ndarray:
         """Return the diagonal (n,) of the curvature `kind`, without l2. Sparse rows are converted
         to dense blocks.
         """
         return np.asarray(self.ob._sum_over_shards(shard_diagonal, (self.theta, kind)))
 
-    @with_nearest_rounding
     def multiply_jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
         order = self.ob._order

@@ -46,7 +46,6 @@ from ..common.runtime import (
     serial_blas_context,
     time_limit,
     with_nearest_rounding,
-    wrap_user_callback,
 )
 from ..common.sentences import Note, render_notes
 from ..common.vectors import augmented_norm, safe_norm
@@ -263,7 +262,7 @@ class CriticalPointSearch:
         self.ob = ob
         self.theta = theta
         self.avoid_trivial = avoid_trivial
-        self.callback = None if callback is None else wrap_user_callback(callback)
+        self.callback = callback
         self.fixed_tol = fixed_tol
         self.max_iter = max_iter
         self.budget = Budget(max_products)

@@ -30,7 +30,6 @@ from ..common.checks import (
     random_batches,
     short_repr,
 )
-from ..common.runtime import wrap_user_callback
 from ..common.vectors import adam_step
 from .checkpoint import State
 from .run import Method, check_not_negative, check_row_batch_size, option
@@ -77,7 +76,7 @@ class _FirstOrderMethod(Method):
                 raise ValueError(
                     f"schedule must not be given if learning_rate is a function, got {schedule!r}."
                 )
-            self.rate = wrap_user_callback(rate)
+            self.rate = rate
         else:
             rate = check_positive(rate, "learning_rate")
             self.rate = as_schedule(schedule, rate)

@@ -48,7 +48,6 @@ from ..common.runtime import (
     Budget,
     forward_interrupts,
     with_nearest_rounding,
-    wrap_user_callback,
 )
 from ..common.sentences import Note, render_notes
 from ..common.vectors import default_n_threads
@@ -129,7 +128,6 @@ def _convert_callback(callback: Any) -> Callable[[Any], bool]:
     # scipy.optimize.minimize wraps the user's callback in a function that already unpacks the
     # result.
     wrapped = hasattr(callback, "stop_iteration")
-    callback = wrap_user_callback(callback)
 
     def call(result: Any) -> bool:
         try:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ..common.errors import type_phrase
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import Callback
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 Made = TypeVar("Made", bound="LossFunction")
@@ -58,7 +57,7 @@ class UserFunction(ReadOnlyMixin):
         at = tuple(part.view() for part in at)
         for part in at:
             part.flags.writeable = False
-        with np.errstate(all="ignore"), Callback():
+        with np.errstate(all="ignore"):
             derivatives = self.function(*at)
         if not isinstance(derivatives, tuple) or len(derivatives) != 3:
             raise TypeError(

@@ -1,21 +1,13 @@
-"""Floating-point settings: callers and workers compute with round to nearest and subnormal numbers,
+"""Floating-point settings: workers and proofs compute with round to nearest and subnormal numbers,
 whatever the caller has set, and the caller's settings are restored afterwards.
 """
 
-import copy
 import shlex
 import shutil
 import subprocess
 import sysconfig
-from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
-
-import fastcurv as fc
-from fastcurv._engine import MatrixMultiplier, QuasiNewton, project_rows, subtract_rows
-from fastcurv.structure.tables import LOSSES
 
 # `set` sets the arithmetic of the calling thread and `now` returns it: 0 is the default, 1 to 3
 # round upward, downward and toward zero, and 4 flushes subnormal numbers to zero where the
@@ -121,92 +113,6 @@ def test_products_are_bitwise_identical_on_any_number_of_threads(library, python
     assert python(code).stdout.split() == ["1"]
 
 
-def halve_gradients(run, W):
-    """Run nine steps of L-BFGS whose trial points have half the gradient and a value lower by 1e5,
-    and return the last point and the norm of its gradient.
-    """
-    run.start(W[0], 0.0, W[1])
-    for _ in range(9):
-        assert run.start_search() and not run.supply_trial(run.value - 1e5, 0.5 * run.gradient)
-    return run.theta, run.gradient_norm
-
-
-def engine_calls():
-    """Return ``{name: function}`` with a call, without arguments, of each entry point of the
-    engine, on inputs whose results depend on the rounding mode.
-    """
-    rng = np.random.default_rng(1)
-    Q, W = rng.standard_normal((5, 40_000)), rng.standard_normal((3, 40_000))
-    S, A = rng.standard_normal((3, 5)), rng.standard_normal((60, 50))
-    mse = fc.MLP([6, 8, 7, 2], ["tanh", "gelu"])
-    X, Y = rng.standard_normal((900, 6)), rng.standard_normal((900, 2))
-    theta, v = mse.init(rng=2), rng.standard_normal(mse.n_params)
-    found = {
-        "project_rows": lambda: project_rows(Q, W),
-        "subtract_rows": lambda: subtract_rows(Q, W.copy(), S),
-        "multiplier": lambda: MatrixMultiplier("float64", 2)(np.empty((60, 60)), A, A.T),
-        "quasi-newton, told": lambda: halve_gradients(QuasiNewton(40_000, float, 4), W),
-        "predict": lambda: mse.predict(theta, X),
-    }
-    rows = {
-        "dense": fc.Objective(mse, X, Y, "mse", l2=0.1),
-        "sparse": fc.Objective(mse, csr_matrix(X), Y, "mse", l2=0.1),
-        "streamed": fc.StreamedObjective(mse, X, Y, "mse", l2=0.1),
-    }
-    for name, ob in rows.items():
-        found[f"product, {name}"] = lambda ob=ob: copy.copy(ob).hessian(theta) @ v
-        found[f"gradient, {name}"] = lambda ob=ob: copy.copy(ob).gradient(theta)
-        found[f"l-bfgs, {name}"] = lambda ob=ob: (
-            fc.minimize(copy.copy(ob), theta, "l-bfgs", max_iter=8, verdict=False).x
-        )
-    few = fc.Objective(mse, X[:9], Y[:9], "mse").ggn(theta)
-    for space in ("samples", "outputs"):
-        small = few.reduced(space)
-        x = rng.standard_normal(small.shape[0])
-        found[f"product in {space}"] = lambda small=small, x=x: small @ x
-    for loss, row in LOSSES.items():
-        numbers = Y
-        if row.given is not None:  # such losses may need positive targets or two outputs per target
-            numbers = np.abs(Y[:, : Y.shape[1] // row.given.per_target]) + 0.1
-        y = numbers if row.targets == "numbers" else 1 / (1 + np.exp(-Y))
-        y = y / y.sum(axis=1, keepdims=True) if row.targets == "classes" else y
-        convex = row.given is None or row.given.convex
-        kinds = ("hessian", "ggn", "empirical_fisher") if convex else ("hessian",)
-        for options in ({}, {"memory": 400_000}, {"l2": 0.1, "l2_biases": False}):
-            ob = fc.Objective(mse, X, y, loss, **options)
-            name = f"{loss}, {options}"
-            found[f"value, {name}"] = lambda ob=ob: copy.copy(ob).value(theta)
-            found[f"gradient, {name}"] = lambda ob=ob: copy.copy(ob).gradient(theta)
-            for kind in kinds:
-                op = lambda ob=ob, kind=kind: getattr(copy.copy(ob), kind)(theta)  # noqa: E731
-                found[f"{kind} v, {name}"] = lambda op=op: op() @ v
-                found[f"{kind} V, {name}"] = lambda op=op: op() @ np.stack([v, v[::-1]], 1)
-                found[f"{kind} form, {name}"] = lambda op=op: op().quadratic_form(v)
-    return found
-
-
-ENTRIES = (
-    PROGRAM
-    + """
-sys.path.insert(0, {folder!r})
-from test_arithmetic import engine_calls
-wrong = []
-for name, call in engine_calls().items():
-    expected = bits(call())
-    wrong += [(name, how) for how in (1, 2, 3, 4) if bits(under(how, call)) != expected]
-assert not wrong, wrong
-"""
-)
-
-
-def test_every_entry_point_rounds_to_nearest(library, python):
-    """Every entry point returns the results of rounding to nearest whatever rounding mode the
-    caller has set, and restores the caller's mode.
-    """
-    code = ENTRIES.format(library=library, folder=str(Path(__file__).parent))
-    python(code)
-
-
 PROOFS = (
     PROGRAM
     + """
@@ -219,7 +125,7 @@ v = rng.standard_normal(H.shape[0])
 def verdict(found):
     return str({{key: x for key, x in found.to_dict().items() if key != "wall_time"}})
 proofs = {{
-    "verdict": lambda: verdict(fc.classify(ob, theta, seed=0)),
+    "verdict": lambda: verdict(fc.classify(ob, theta, rng=0)),
     "inertia": lambda: str(fc.inertia(H)),
     "values": lambda: fc.eigvalsh(H),
     "bound of a product": lambda: ob.hessian(theta).rounding_bound(v),

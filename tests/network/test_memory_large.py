@@ -48,7 +48,7 @@ model = fc.MLP([5000, 5000, 4990, 10], "tanh")
 assert model.n_params > 49_900_000
 ob = fc.Objective(model, rng.standard_normal((64, 5000)), rng.integers(10, size=64))
 H = ob.hessian(model.init(rng=0))
-pairs = fc.eigsh(H, 10, "BE", seed=0)
+pairs = fc.eigsh(H, 10, "BE", rng=0)
 # the low end is so dense that copies may be lost there, and such a pair is not called converged
 assert pairs.space == "samples" and pairs.converged[6:].all()
 assert (pairs.residuals <= pairs.tol * pairs.scale).all()

@@ -10,7 +10,7 @@ that is lost with its worker runs again on another worker, and a lost shard is l
 The cost of a product, for K shards on W workers, n parameters, k vectors at a time and s bytes per
 number: about ``8 N sum(in out) k`` multiply-adds over all workers, or 6 instead of 8 if the state
 at theta is still stored; at most ``W n k s`` bytes sent and ``(W + K / 8) n k 8`` bytes returned;
-``K + K / 7`` tasks. `benchmarks/workers.py` measures the parts of this cost and extrapolates them.
+``K + K / 7`` tasks.
 """
 
 from __future__ import annotations

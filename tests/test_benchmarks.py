@@ -10,16 +10,10 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SMALL = {  # options with which each benchmark takes seconds
-    "correct_digits": "--only fastcurv --networks saddle-toy",
-    "given": "--net small --rounds 1",
     "gpu": "--workload tiny --threads 1 --rounds 1",
     "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",
     "kernels": "--dtype float32 --sizes 8 --square --seconds 0.01",
-    "layouts": "--net sine --dtype float64 --rounds 1",
     "overhead": "--workload tiny --nets 1-5-1 --rounds 1",
-    "relu_minima": "--only 0 --max-time 5",
-    "sample_space": "--workload tiny --rows 4 --rounds 1",
-    "streaming": "--rows 500 --sizes 4,3,2 --repeat 1",
 }
 
 

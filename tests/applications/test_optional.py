@@ -106,7 +106,6 @@ def test_a_missing_package_raises_a_sentence_with_its_extra(python, tmp_path, mo
 
 
 SCRIPTS = (
-    "benchmarks/workers.py --rows 64",
     "benchmarks/estimators.py",
     "benchmarks/optimisers.py digits",
     "examples/poor_minima.py",

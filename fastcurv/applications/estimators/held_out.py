@@ -12,7 +12,7 @@ end.
 
 The rows to hold out are chosen by a hash of their numbers, not by their position: a repeated row,
 or one of weight 2, is held out with its copies, in any order of the rows, and no random number is
-drawn. `benchmarks/decay.py` compares the scores with those of fixed decays.
+drawn.
 """
 
 from __future__ import annotations

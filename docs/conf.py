@@ -99,7 +99,7 @@ TASKS = {
     "Estimators": ("In the manner of scikit-learn.", "MLPClassifier MLPRegressor"),
     "Plots": (
         "Each has a method ``plot``.",
-        "SpectrumDisplay LandscapeDisplay ConvergenceDisplay MinimumRatioDisplay",
+        "SpectrumDisplay LandscapeDisplay",
     ),
     "Converters and files": (
         "Networks of other libraries, and files.",

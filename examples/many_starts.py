@@ -35,8 +35,13 @@ def main(scale="normal", out="pictures"):
     figure.suptitle(
         f"{len(runs)} starts of one network: all fit every sample, {distinct} different solutions"
     )
-    for run, ax in zip(runs, np.ravel(figure.subplots(len(runs) // columns, columns))):
-        plots.decision_regions(lambda P, run=run: model.predict(run.x, P)[:, 0], X, y, ax)
+    panels = np.ravel(figure.subplots(len(runs) // columns, columns))
+    for run, z, ax in zip(runs, outputs, panels):
+        decided = (z > 0).reshape(len(line), len(line))
+        ax.contourf(line, line, decided, [-0.5, 0.5, 1.5], colors=plots.CYCLE[:2], alpha=0.3)
+        for c, color, marker in zip((0, 1), plots.CYCLE, "os"):
+            ax.plot(*X[y == c].T, marker, ms=3, color=color, mec="white", mew=0.3)
+        ax.set(xticks=[], yticks=[])
         ax.set_title(f"loss {run.fun:.4f},\n{run.kind}", fontsize=10)
     losses = [run.fun for run in runs]
     kinds = [run.kind for run in runs]

@@ -26,6 +26,9 @@ from fastcurv.common.optional import optional_import
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 10, 15, 20, 40, 60)
 DATA_SETS = ("waves", "diabetes")
+SIGN_STYLES = {
+    "positive": ("o", plots.BLUE), "negative": ("v", plots.RED), "zero": ("s", plots.GREY),
+}  # fmt: skip
 
 
 def load_data(name, n_rows=40):
@@ -133,17 +136,19 @@ def draw_picture(table, shares):
     figure = plots.new_figure((7.6, 6.8))
     panels = figure.subplot_mosaic([["by signs", "proved"], ["width", "width"]])
     certain = table["certified"] == 1
-    loss, kinds = np.maximum(table["loss"], 1e-33)[certain], table["kind"][certain]
+    loss = np.maximum(table["loss"], 1e-33)[certain]
     titles = {
         "by signs": "By signs of eigvalsh, the\nlowest losses are saddles",
         "proved": "Proved, at the same points:\nzeros, and none negative",
     }
     for name, title in titles.items():
-        shown = fc.MinimumRatioDisplay(loss, shares[name][certain], kinds, quantity="inertia")
-        ax = shown.plot(panels[name]).ax_
+        ax = panels[name]
+        for (sign, (marker, color)), share in zip(SIGN_STYLES.items(), shares[name][certain].T):
+            look = {"color": color, "mec": "white", "ms": 6, "alpha": 0.9, "label": sign}
+            # Zeros are drawn behind the markers of the other signs.
+            ax.plot(share, loss, marker, zorder=1.9 if sign == "zero" else 2, **look)
         ax.set(yscale="log", xlim=(-0.05, 1.05), ylim=(1e-33, 10), ylabel="training loss")
-        ax.set_title(title)
-        ax.get_legend().remove()
+        ax.set(title=title, xlabel="share of the eigenvalues")
     words = "the lecture's 0.5 to 0.6"
     panels["by signs"].axvspan(0.5, 0.6, color=plots.YELLOW, alpha=0.35, lw=0, label=words)
     figure.legend(

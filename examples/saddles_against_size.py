@@ -117,8 +117,14 @@ def main(scale="normal", out="pictures"):
         lowest[network] = min(loss, lowest.get(network, np.inf))
     height = table["loss"] / [lowest[network] for network in networks]
     index = table["negative"] / table["n"]
-    fc.MinimumRatioDisplay(height, index, table["kind"], quantity="index").plot(right)
-    right.set(yscale="log", ylabel="loss over the network's lowest")
+    for kind, (marker, color) in plots.MARKERS.items():
+        mine = table["kind"] == kind
+        if mine.any():
+            label = f"{kind.replace('_', ' ')} ({mine.sum()})"
+            look = {"color": color, "mec": "white", "ms": 6, "alpha": 0.9, "label": label}
+            right.plot(index[mine], height[mine], marker, **look)
+    right.set(xlabel="negative eigenvalues / all", yscale="log")
+    right.set_ylabel("loss over the network's lowest")
     right.set_yticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
     right.minorticks_off()
     right.set_title("Lower points tend to have\nfewer negative eigenvalues")

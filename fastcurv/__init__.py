@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .applications.diagnosis.sample import sample_critical_points
     from .applications.estimators.classifier import MLPClassifier
     from .applications.estimators.regressor import MLPRegressor
-    from .applications.plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .applications.plots.landscape import LandscapeDisplay
     from .applications.plots.spectrum import SpectrumDisplay
     from .applications.uncertainty.laplace import laplace
@@ -81,9 +80,7 @@ __all__ = [
     "report",
     "saddle_free_newton_step",
     "sample_critical_points",
-    "ConvergenceDisplay",
     "LandscapeDisplay",
-    "MinimumRatioDisplay",
     "SpectrumDisplay",
     "register_threadpoolctl",
     "show_versions",
@@ -91,7 +88,6 @@ __all__ = [
 
 # Key: a public name. Value: the module that defines it and is imported on first use.
 _MODULE_OF_PUBLIC_NAME = {
-    "ConvergenceDisplay": "applications.plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
     "LandscapeDisplay": "applications.plots.landscape",
     "Activation": "structure.user_functions",
@@ -99,7 +95,6 @@ _MODULE_OF_PUBLIC_NAME = {
     "MLP": "network.mlp",
     "MLPClassifier": "applications.estimators.classifier",
     "MLPRegressor": "applications.estimators.regressor",
-    "MinimumRatioDisplay": "applications.plots.convergence",
     "Objective": "network.objective",
     "SpectrumDisplay": "applications.plots.spectrum",
     "StreamedObjective": "network.streaming",
@@ -156,6 +151,8 @@ _SUBPACKAGES = {
 
 # Key: a public name that was removed. Value: a sentence that says what to use instead.
 _REMOVED_NAMES: dict[str, str] = {
+    "ConvergenceDisplay": 'Use matplotlib\'s semilogy(run.history["time"], run.history["loss"]).',
+    "MinimumRatioDisplay": "Draw point.loss against point.verdict.minimum_ratio with matplotlib.",
     "check_gradient": "Use scipy.optimize.check_grad(ob.value, ob.gradient, theta).",
     "from_jax": "Use model.flatten([(W.T, b), ...]) with the kernels W and the biases b.",
     "from_keras": "Export the network to ONNX and use fastcurv.from_onnx.",

@@ -33,11 +33,10 @@ def test_the_extras_that_messages_name_bring_the_package():
 # Calls of users, by the package that they need. Each is tested without optional packages.
 LINES = {
     "matplotlib": """
-        fc.spectral_density(H, n_probes=2, n_steps=4, seed=0).plot()
+        fc.spectral_density(H, n_probes=2, n_steps=4, rng=0).plot()
         fc.SpectrumDisplay.from_operator(H)
         fc.LandscapeDisplay.from_objective(ob, theta, n_grid=3)
         fc.LandscapeDisplay.slice(ob, theta, n_dims=2, n_grid=3).plot()
-        fc.ConvergenceDisplay.from_results(run)
         fc.plots.new_axes()
         fc.plots.new_figure()
         fc.plots.surface(lambda x, y: x + y, (0, 1), (0, 1))

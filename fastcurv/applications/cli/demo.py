@@ -18,7 +18,6 @@ from ...common.sentences import render_notes
 from ...critical.report import CriticalPoint
 from ...spectrum.density_curve import SpectralDensity
 from .. import plots
-from ..plots.spectrum import extreme_eigenpairs
 from .output import CommandOutput, verdict_lines, write_figure_file
 from .report import Report
 
@@ -229,7 +228,7 @@ def compute_spectra(
     for name, theta in moments.items():
         hessian = objective.hessian(theta)
         density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, rng=seed)
-        pairs = extreme_eigenpairs(hessian, 5, seed, progress)
+        pairs = raise_if_interrupted(fc.eigsh(hessian, 10, "BE", rng=seed, progress=progress))
         found[name] = density, pairs
         say(f"  {name:<7} lowest  {_join_values(pairs.values[:5])}")
         say(f"  {'':<7} highest {_join_values(pairs.values[-5:])}")

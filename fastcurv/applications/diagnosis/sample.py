@@ -285,7 +285,7 @@ def sample_critical_points(
 
     See Also
     --------
-    fastcurv.MinimumRatioDisplay, fastcurv.find_critical_point
+    fastcurv.find_critical_point
 
     References
     ----------

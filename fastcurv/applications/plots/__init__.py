@@ -1,12 +1,10 @@
-"""Plots of training curves, spectra, loss surfaces and critical points, drawn with matplotlib, an
+"""Plots of spectra and loss surfaces, and what the examples draw with, drawn with matplotlib, an
 optional dependency that is imported when the first plot is drawn.
 """
 
 from ...spectrum.draw import plain_numbers
-from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve
 from .landscape import LandscapeDisplay, surface
-from .predictions import decision_regions
-from .spectrum import SpectrumDisplay, eigenvalues
+from .spectrum import SpectrumDisplay
 from .style import (
     BLUE,
     CYCLE,
@@ -18,15 +16,14 @@ from .style import (
     RED,
     SKY,
     YELLOW,
+    curve,
     mark,
     new_axes,
     new_figure,
 )
 
 __all__ = [
-    "ConvergenceDisplay",
     "LandscapeDisplay",
-    "MinimumRatioDisplay",
     "SpectrumDisplay",
     "BLUE",
     "CYCLE",
@@ -39,8 +36,6 @@ __all__ = [
     "SKY",
     "YELLOW",
     "curve",
-    "decision_regions",
-    "eigenvalues",
     "mark",
     "new_axes",
     "new_figure",

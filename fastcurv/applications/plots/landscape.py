@@ -22,7 +22,6 @@ from ...common.optional import optional_import
 from ...common.protocols import Array
 from ...common.runtime import raise_if_interrupted
 from ...spectrum.eigsh import eigsh
-from .predictions import estimator_objective
 from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axis
 
 # --------------------------------------------------------------------------------------------------
@@ -108,9 +107,6 @@ DIRECTION_NAMES = ("auto", "eigenvectors", "random", "gradient")
 # maximum number of parameters at which "auto" computes eigenvectors, which takes seconds
 EIGENVECTORS_MAX_N = 20_000
 RANDOM_DIRECTION_NOTE = "random directions: a saddle often looks like a minimum"
-# maximum number of draws; if there are two weights, the probability that the random directions are
-# parallel in every draw is below 1e-18
-MAX_DIRECTION_DRAWS = 60
 # methods of the objective that each choice of directions requires
 REQUIRED_METHODS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}
 
@@ -161,7 +157,8 @@ class LandscapeDisplay(Display):
     array([0.25  , 0.7656, 1.    , 0.7656, 0.25  ])
     >>> X = np.linspace(-1.0, 1.0, 20)[:, None]
     >>> est = fc.MLPRegressor((3,), "tanh", random_state=0).fit(X, X[:, 0] ** 2)
-    >>> fc.LandscapeDisplay.from_estimator(est, X, X[:, 0] ** 2, n_grid=5).losses.shape
+    >>> ob = est.objective(X, X[:, 0] ** 2)
+    >>> fc.LandscapeDisplay.from_objective(ob, est.theta_, n_grid=5).losses.shape
     (5,)
     """
 
@@ -246,39 +243,6 @@ class LandscapeDisplay(Display):
         seed = check_rng(rng)
         options = {"to": to, "n_dims": n_dims, "radius": radius, "n_grid": n_grid, "rng": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        ax: Any = None,
-        **options: Any,
-    ) -> LandscapeDisplay:
-        """Draw the loss that a fitted estimator minimises, around its parameters, by
-        `from_objective`.
-
-        Parameters
-        ----------
-        estimator : MLPClassifier or MLPRegressor
-            A fitted estimator of this library, or a pipeline that ends in one.
-        X, y, sample_weight : array_like
-            The rows on which the loss is evaluated, as in ``fit``.
-        ax : matplotlib Axes or None
-            The Axes to draw in; None creates a new figure.
-        **options
-            Passed to `from_objective`.
-
-        Returns
-        -------
-        LandscapeDisplay
-        """
-        cls._check_plot_options(options, "from_estimator", "from_objective")
-        objective, theta = estimator_objective(estimator, X, y, sample_weight)
-        return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
     def slice(
@@ -439,7 +403,12 @@ def _choose_directions(
             )
         return -gradient[None] / length, ("the negative gradient",)
     if wanted == "random":
-        rows = _random_directions(objective, theta, n_dims, rng)
+        rows = np.array([filter_normalised_direction(objective, theta, rng) for _ in range(n_dims)])
+        if n_dims == 2 and angle_sine(*rows) <= MAX_PARALLEL_SINE:
+            raise ValueError(
+                "n_dims must be 1 where the two random directions are parallel, as happens for "
+                "units of a single weight, got 2. Alternatively, pass two directions."
+            )
         return rows, ("a random direction", "another random direction")[:n_dims]
     H = objective.hessian(theta)
     pairs = raise_if_interrupted(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], rng=rng))
@@ -464,34 +433,6 @@ def _check_directions(wanted: Any, n: int) -> np.ndarray:
     if len(rows) == 2 and angle_sine(*rows) <= MAX_PARALLEL_SINE:
         raise ValueError("directions must span a plane, got two on one line.")
     return rows
-
-
-def _random_directions(
-    objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Return `n_dims` random directions as rows. A pair is drawn again until the angle between its
-    directions is at least 30 degrees, which the first draw usually satisfies if there are many
-    weights. After `MAX_DIRECTION_DRAWS` draws the pair with the largest angle is returned.
-
-    For units of a single weight only the signs are random. The directions for two such units are
-    therefore parallel half the time.
-    """
-    best = None
-    widest = MAX_PARALLEL_SINE
-    for _ in range(MAX_DIRECTION_DRAWS):
-        rows = np.array([filter_normalised_direction(objective, theta, rng) for _ in range(n_dims)])
-        angle = 1.0 if n_dims == 1 else angle_sine(*rows)
-        if angle >= 0.5:
-            return rows
-        if angle > widest:
-            best = rows
-            widest = angle
-    if best is not None:
-        return best
-    raise ValueError(
-        "n_dims must be 1 if all random directions are parallel, as for a single weight, got 2. "
-        "Alternatively, pass two directions."
-    )
 
 
 def filter_normalised_direction(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_positive_int, check_rng, check_symmetric_operator
-from ...common.errors import OBJECTIVE_HINT, require_attrs
-from ...common.linalg import eigh
+from ...common.checks import check_positive_int, check_rng
+from ...common.errors import require_attrs
 from ...common.protocols import Axis
 from ...common.runtime import raise_if_interrupted
 from ...spectrum.density import spectral_density
@@ -17,19 +15,11 @@ from ...spectrum.density_curve import SpectralDensity
 from ...spectrum.draw import (
     add_legend_with_headroom,
     draw_density,
-    plain_numbers,
     reflect_density_at_bounds,
     sign_count_clause,
 )
 from ...spectrum.eigsh import eigsh
-from ...spectrum.forms import matrix_of
-from ...spectrum.results import Eigenpairs
-from .predictions import estimator_objective
-from .style import BLUE, GREY, RED, Display, new_axes
-
-# maximum n at which all eigenvalues are computed from the matrix, in less than a second
-PLOT_DENSE_MAX_N = 1000
-CONVERGED_TOL = 1e-6  # maximum residual of a converged pair, relative to the largest eigenvalue
+from .style import BLUE, GREY, RED, Display
 
 
 class SpectrumDisplay(Display):
@@ -132,75 +122,9 @@ class SpectrumDisplay(Display):
         k = check_positive_int(k, "k", least=0)
         seed = check_rng(rng)
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, rng=seed)
-        values = extreme_eigenpairs(op, min(k, density.n // 2), seed).values if k else None
+        k = min(k, density.n // 2)
+        values = raise_if_interrupted(eigsh(op, 2 * k, "BE", rng=seed)).values if k else None
         return cls(density, eigenvalues=values).plot(ax, **look)
-
-    @classmethod
-    def from_objective(
-        cls, objective: Any, theta: Any, *, ax: Any = None, **options: Any
-    ) -> SpectrumDisplay:
-        """Draw the spectrum of the Hessian of an objective at a point, by `from_operator`.
-
-        Parameters
-        ----------
-        objective : object
-            Anything with ``hessian(theta)``.
-        theta : (n,) array
-            The point.
-        ax : matplotlib Axes or None
-            The Axes to draw in; None creates a new figure.
-        **options
-            Passed to `from_operator`.
-
-        Returns
-        -------
-        SpectrumDisplay
-        """
-        cls._check_plot_options(options, "from_objective", "from_operator")
-        require_attrs(objective, ("hessian",), "objective", OBJECTIVE_HINT, theta)
-        return cls.from_operator(objective.hessian(theta), ax=ax, **options)
-
-    @classmethod
-    def from_estimator(
-        cls,
-        estimator: Any,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        ax: Any = None,
-        **options: Any,
-    ) -> SpectrumDisplay:
-        """Draw the spectrum of the Hessian of the objective that a fitted estimator minimises, by
-        `from_operator`.
-
-        Parameters
-        ----------
-        estimator : MLPClassifier or MLPRegressor
-            A fitted estimator of this library, or a pipeline that ends in one.
-        X, y, sample_weight : array_like
-            The rows on which the loss is evaluated, as in ``fit``.
-        ax : matplotlib Axes or None
-            The Axes to draw in; None creates a new figure.
-        **options
-            Passed to `from_operator`.
-
-        Returns
-        -------
-        SpectrumDisplay
-
-        Examples
-        --------
-        >>> import numpy as np, fastcurv as fc
-        >>> X = np.random.default_rng(0).standard_normal((40, 2))
-        >>> est = fc.MLPRegressor((3,), random_state=0).fit(X, np.sin(X[:, 0]))
-        >>> shown = fc.SpectrumDisplay.from_estimator(est, X, np.sin(X[:, 0]), k=1, n_steps=10)
-        >>> shown.density.n == est.model_.n_params
-        True
-        """
-        cls._check_plot_options(options, "from_estimator", "from_operator")
-        objective, theta = estimator_objective(estimator, X, y, sample_weight)
-        return cls.from_objective(objective, theta, ax=ax, **options)
 
     def plot(
         self,
@@ -259,84 +183,3 @@ class SpectrumDisplay(Display):
         if alone and isinstance(self.density, SpectralDensity):
             ax.set_title(sign_count_clause(self.density))
         return self
-
-
-def extreme_eigenpairs(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
-    """Return the ``k`` lowest and ``k`` highest eigenpairs of an operator. If n is at most
-    `PLOT_DENSE_MAX_N`, they are computed from the dense matrix, so that no copy of a multiple
-    eigenvalue is missed.
-    """
-    n = hessian.shape[0]
-    if n <= PLOT_DENSE_MAX_N:
-        return select_extreme_pairs(all_eigenpairs(hessian), k)
-    return raise_if_interrupted(
-        eigsh(hessian, k=min(2 * k, n), which="BE", tol=CONVERGED_TOL, rng=seed, progress=progress)
-    )
-
-
-def all_eigenpairs(hessian: Any) -> Eigenpairs:
-    """Return all n eigenpairs of an operator, computed from the dense matrix."""
-    P, n_products = matrix_of(check_symmetric_operator(hessian))
-    P = P.astype(np.float64, copy=False)
-    values, V, _ = eigh(P)
-    scale = float(np.abs(values).max(initial=0.0))
-    residuals = np.linalg.norm(P @ V - V * values, axis=0)
-    found = values, V, residuals, residuals <= CONVERGED_TOL * scale, n_products
-    return Eigenpairs(*found, scale=scale, tol=CONVERGED_TOL, probed=True, missed_within=0.0)
-
-
-def select_extreme_pairs(pairs: Eigenpairs, k: int) -> Eigenpairs:
-    """Return the ``k`` lowest and ``k`` highest of all eigenpairs `pairs`, or all if there are at
-    most 2 k.
-    """
-    n = len(pairs)
-    kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
-    parts = {name: getattr(pairs, name)[kept] for name in ("values", "residuals", "converged")}
-    return replace(pairs, vectors=pairs.vectors[:, kept], **parts)
-
-
-def eigenvalues(
-    values: Any, residuals: Any = None, ax: Any = None, *, label: str | None = None
-) -> Any:
-    """Draw eigenvalues in ascending order, with different markers and colours for negative values,
-    positive values, and zeros within rounding.
-
-    Parameters
-    ----------
-    values : (k,) array
-        The eigenvalues, in any order.
-    residuals : (k,) array or None
-        The residual norm of each value, which is drawn as the half length of an error bar. The
-        bar contains an exact eigenvalue.
-    ax : matplotlib Axes or None
-        The Axes to draw in; None creates a new figure.
-    label : str or None
-        Text before "positive", "negative" and "zero" in the legend.
-
-    Returns
-    -------
-    matplotlib Axes
-    """
-    ax = new_axes(ax)
-    values = np.asarray(values, dtype=float)
-    order = np.argsort(values)
-    errors = None if residuals is None else np.asarray(residuals, dtype=float)[order]
-    values, rank = values[order], np.arange(1, values.size + 1)
-    threshold = 1e-12 * max(np.abs(values).max(initial=0.0), np.finfo(float).tiny)
-    for sign, marker, color, mask in (
-        ("negative", "v", RED, values < -threshold),
-        ("zero", "o", GREY, np.abs(values) <= threshold),
-        ("positive", "^", BLUE, values > threshold),
-    ):
-        if mask.any():
-            bars = None if errors is None else errors[mask]
-            name = sign if label is None else f"{label}, {sign}"
-            ax.errorbar(
-                rank[mask], values[mask], bars, fmt=marker, ms=5, color=color, lw=1, label=name
-            )
-    ax.axhline(0, color=GREY, lw=0.8, ls=":")
-    ax.set_yscale("symlog", linthresh=max(np.abs(values).max(initial=0.0) * 1e-4, threshold))
-    plain_numbers(ax.yaxis)
-    ax.set(xlabel="rank", ylabel="eigenvalue")
-    ax.legend(frameon=False)
-    return ax

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from ...common.checks import check_choice
 from ...common.errors import keyword_names, raise_if_unknown_argument
 from ...common.optional import optional_import
@@ -90,42 +93,47 @@ def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> An
     return _add_legend(ax, label)
 
 
-def legend_width(names: list[str]) -> float:
-    """Return the width in inches of a legend with the given names next to the axes. Return 0 if
-    there are no more names than colours, because the legend then fits inside the axes.
-    """
-    if len(names) <= len(CYCLE):
-        return 0.0
-    return _n_legend_columns(names) * (0.7 + 0.08 * max(map(len, names)))
-
-
-def add_line_legend(ax: Any, *, room: bool) -> None:
-    """Add a legend to `ax`, next to the axes or inside them.
-
-    The legend is next to the axes if there are more lines than colours and if there is space.
-    `room` is True if the figure has this space. Otherwise there is space if a layout engine can
-    shrink the axes to no less than half of their width.
-    """
-    names = ax.get_legend_handles_labels()[1]
-    width = legend_width(names)
-    if not room and ax.figure.get_layout_engine() is not None:
-        room = ax.get_window_extent().width / ax.figure.dpi >= 2 * width
-    if width and room:
-        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.3}
-        ax.legend(frameon=False, ncols=_n_legend_columns(names), **beside)
-    else:
-        ax.legend(frameon=False)
-
-
-def _n_legend_columns(names: list[str]) -> int:
-    """Return the number of columns of a legend next to the axes, with 16 names in each column."""
-    return -(-len(names) // 16)
-
-
 def _add_legend(ax: Any, label: str | None) -> Any:
     if label is not None:
         ax.legend(frameon=False)
     return ax
+
+
+def curve(
+    x: ArrayLike,
+    y: ArrayLike,
+    ax: Any = None,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    log: bool = True,
+) -> Any:
+    """Plot ``y`` against ``x``. The vertical axis is logarithmic if all values of y are positive.
+
+    Parameters
+    ----------
+    x, y : (k,) arrays
+        The points of the curve.
+    ax : matplotlib Axes or None
+        The Axes to draw in; None creates a new figure.
+    label, color, xlabel, ylabel : str or None
+        The label of the curve in the legend, its colour, and the labels of the axes.
+    log : bool
+        True for a logarithmic vertical axis, if all values of y are positive.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = new_axes(ax)
+    y = np.asarray(y, dtype=float)
+    look = line_style(len(ax.lines)) if color is None else {"color": color}
+    ax.plot(x, y, lw=1.6, label=label, **look)
+    set_log_axis(ax, log and bool(np.all(y[np.isfinite(y)] > 0)))
+    ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())
+    return _add_legend(ax, label)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -150,13 +158,12 @@ class Display(ReadOnlyMixin):
         raise NotImplementedError
 
     @classmethod
-    def _check_plot_options(cls, look: dict[str, Any], *makers: str) -> None:
-        """Raise a TypeError for options in `look` that neither ``plot`` nor any of the constructors
-        named in `makers` accepts. The message names the first constructor, which was called.
+    def _check_plot_options(cls, look: dict[str, Any], maker: str) -> None:
+        """Raise a TypeError for options in `look` that ``plot`` does not accept, before the
+        constructor `maker`, which passes them on, computes anything.
         """
-        takers = [getattr(cls, name) for name in (*makers, "plot")]
-        known = {name for taker in takers for name in keyword_names(taker)} - {"self"}
-        raise_if_unknown_argument(f"{cls.__name__}.{makers[0]}", look, known)
+        known = {*keyword_names(getattr(cls, maker)), *keyword_names(cls.plot)} - {"self"}
+        raise_if_unknown_argument(f"{cls.__name__}.{maker}", look, known)
 
     def _repr_png_(self) -> bytes | None:
         """Return the plot as a PNG image for a notebook. Return None if the figure was created by

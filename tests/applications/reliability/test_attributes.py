@@ -35,15 +35,13 @@ def objects():
                 fc.sample_critical_points(ob, 2, rng=0),
                 fc.SpectrumDisplay(fc.spectral_density(ob.hessian(theta))),
                 fc.LandscapeDisplay.from_objective(ob, theta),
-                fc.ConvergenceDisplay({"run": ([0, 1], [1.0, 0.5])}),
-                fc.MinimumRatioDisplay([1.0], [0.5], ["minimum"]),
             ]
         )
 
 
 def test_attribute_tests_cover_every_public_class(objects):
     exported = {one for one in public_classes() if "applications" in one.__module__}
-    assert len(exported) >= 5
+    assert len(exported) >= 4
     assert exported - {fc.MLPClassifier, fc.MLPRegressor} <= {type(x) for x in objects}
 
 
@@ -56,7 +54,7 @@ def test_every_public_attribute_is_read_only_with_a_message(objects):
 def test_public_arrays_are_read_only(objects):
     """Public arrays cannot be written to, unless each access returns a copy."""
     wrong, seen = writable_arrays(objects)
-    assert not wrong and seen > 20, (wrong, seen)
+    assert not wrong and seen >= 15, (wrong, seen)
 
 
 # --- estimators, whose weights may be assigned as in scikit-learn

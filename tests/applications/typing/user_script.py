@@ -213,9 +213,7 @@ def pictures(objective: fc.Objective, x: Floats) -> None:
     H = objective.hessian(x)
     fc.SpectrumDisplay.from_operator(H, k=2, n_probes=2, n_steps=5, rng=0).plot()
     fc.LandscapeDisplay.from_objective(objective, x, n_grid=3, rng=0).plot()
-    fc.ConvergenceDisplay.from_results({"run": fc.minimize(objective, x, max_iter=2)}).plot()
-    sample = fc.sample_critical_points(objective, 2, max_iter=10, rng=0)
-    fc.MinimumRatioDisplay.from_points(sample).plot()
+    assert len(fc.sample_critical_points(objective, 2, max_iter=10, rng=0)) <= 2
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The estimators compared with scikit-learn's own, in one run.
 
-By default, the time of a fit, including curvature_, to an objective no higher than that of
+By default, the time of a fit to an objective no higher than that of
 scikit-learn's lbfgs. "to it" is fastcurv's fit that ends at the first iteration whose loss_ is no
 higher than that of lbfgs; "as it comes" is fastcurv's fit with the same alpha, with the ratio of
 its loss_ to that of lbfgs. Each contender has a process of its own, both fit in turns, and the
@@ -207,7 +207,6 @@ def serve(whose):
         net.fit(X, y)
         found = {"time": time.perf_counter() - start, "loss": net.loss_, "steps": net.n_iter_}
         found["curve"] = list(getattr(net, "loss_curve_", []))
-        found["kind"] = getattr(getattr(net, "curvature_", None), "kind", None)
         print(json.dumps(found), flush=True)
 
 
@@ -264,7 +263,7 @@ def time_fits(theirs, ours, args):
         [],
     )
     if not args.json:
-        print(f"{head}{'steps':>11}   as it comes: ratio, loss_ over theirs, curvature_")
+        print(f"{head}{'steps':>11}   as it comes: ratio, loss_ over theirs")
     progress = Progress()
     for problem in PROBLEMS:
         if args.only and args.only not in problem[0]:
@@ -285,7 +284,7 @@ def time_fits(theirs, ours, args):
                 f"{to_it['loss']:10.4g}{their['time'] / to_it['time']:7.1f}"
                 f"{to_it['steps']:5d} /{their['steps']:4d}   "
                 f"{their['time'] / ours_by_defaults['time']:5.1f}"
-                f"{ours_by_defaults['loss'] / their['loss']:8.3f}  {ours_by_defaults['kind']}"
+                f"{ours_by_defaults['loss'] / their['loss']:8.3f}"
                 + ("" if to_it["loss"] <= their["loss"] else "  HIGHER"),
                 flush=True,
             )

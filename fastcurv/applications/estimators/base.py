@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ...common.checks import is_sparse
 from ...common.errors import warn_caller
@@ -27,11 +27,10 @@ from ...structure.user_functions import Loss
 from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
 from .evidence import FitPosterior, choose_alpha_by_evidence, laplace_of_fit, posterior_of_fit
 from .fit_warnings import warn_if_not_converged
-from .held_out import DEFAULT_DECAY
+from .held_out import DEFAULT_DECAY, default_decay
 from .input_slopes import InputSlopesMixin
 from .parameters import check_parameters, hidden_layers
-from .rows import nonzero_weight_rows, sanitise, select_rows, sum_of_weights
-from .shown import FitReprMixin
+from .rows import check_sample_weight, nonzero_weight_rows, sanitise, select_rows, sum_of_weights
 from .sizes import default_n_threads, densify_if_small
 from .solver_runs import SolverRunsMixin
 from .weights import FittedWeightsMixin
@@ -49,7 +48,7 @@ DEFAULT_MAX_STEPS = 2000
 DEFAULT_MAX_EPOCHS = 200
 MAX_EPOCH_LOSS_GROWTH = 3.0  # maximum growth factor of the loss in `partial_fit`
 # attributes that not every fit sets, or that are computed on first use
-OPTIONAL_RESULTS = "_training", "_posterior", "_left_out", "sigma_", "validation_loss_curve_"
+OPTIONAL_RESULTS = "training_", "_posterior", "_left_out", "sigma_", "validation_loss_curve_"
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 
 
@@ -57,7 +56,6 @@ class BaseMLP(
     SolverRunsMixin,
     InputSlopesMixin,
     FittedWeightsMixin,
-    FitReprMixin,
     BaseEstimator,
 ):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
@@ -67,8 +65,8 @@ class BaseMLP(
     _scale: float
     _deadline: float | None
     curvature_: Any
-    # (rows of the last fit for `_build_objective`, theta at its end, gradient there or None)
-    _training: tuple[Any, Any, Any]
+    # ((X, y, loss, weight) of the last fit, theta at its end, gradient there or None)
+    training_: tuple[Any, Any, Any]
     _posterior: FitPosterior  # posterior of the fit, computed on first use
     _epochs: Any  # solver of `partial_fit` and its state
     _stratify = False
@@ -161,7 +159,7 @@ class BaseMLP(
             reset=reset,
         )
         if weight is not None:
-            weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
+            weight = check_sample_weight(weight, X)
             X, y, weight = nonzero_weight_rows(X, y, weight)  # rows of weight 0 add no class
         X = densify_if_small(X)
         labels = y
@@ -258,16 +256,16 @@ class BaseMLP(
             theta = choose_alpha_by_evidence(self, ob, theta)
         elif self.alpha == "auto" and not resumed:
             if fresh and held is None:
-                choice = self._choose_decay(ob, X, y, weight, theta)
-            self.alpha_ = choice.alpha if choice else DEFAULT_DECAY
+                choice = self._choose_decay(ob, X, weight, theta)
+            self.alpha_ = choice.alpha if choice else default_decay(loss)
         self.alpha_ = self._weight_decay
         if chosen:
             ob = ob.with_l2(self.alpha_ / (self._total * self._scale))
-        self._training = (X, y, loss, weight), None, None
+        self.training_ = (X, y, loss, weight), None, None
         self._run_solver(ob, theta, held, int(rng.randint(1 << 31)), choice)
         self._store_fitted_objective(ob)
         gradient = ob.gradient(self.theta_)
-        self._training = (X, y, loss, weight), np.array(self.theta_), gradient
+        self.training_ = (X, y, loss, weight), np.array(self.theta_), gradient
         warn_if_not_converged(self, X, self._scale * float(np.abs(gradient).max()))
 
     def _store_fitted_objective(self, ob: Objective) -> None:
@@ -377,12 +375,12 @@ class BaseMLP(
         if the rows were not stored, or if the rows or the parameters have changed since a fit that
         was not interrupted. `call` is the name of the public function, for the message.
         """
-        if "_training" not in vars(self):
+        if "training_" not in vars(self):
             raise ValueError(
-                f"the estimator must hold the rows of its fit for {call}, but they are not stored "
-                "after partial_fit, copying or pickling. Call fit first."
+                f"the estimator must hold the rows of its fit for {call}, but partial_fit does not "
+                "store them. Call fit first."
             )
-        rows, theta, gradient = self._training
+        rows, theta, gradient = self.training_
         ob = self._build_objective(self.model_, *rows)
         if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
             raise ValueError(

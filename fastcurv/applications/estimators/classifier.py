@@ -29,29 +29,33 @@ PARAMETERS_DOC = """
         ``relu``, ``tanh``, ``logistic``, ``identity``, or any activation of `fastcurv.MLP`. A
         sequence has one activation for each hidden layer.
     solver : str
-        ``auto``: L-BFGS until `tol` is met, an estimate of the curvature at the end, trust-region
-        steps with exact Hessian products if L-BFGS stalled, and an escape if the end is a saddle.
-        This solver draws no random numbers. Other values are the methods of `fastcurv.minimize`,
-        such as ``trust-region``, ``newton-cg``, ``gauss-newton``, ``cubic``,
-        ``saddle-free-newton`` and ``lbfgs``, or with mini-batches ``sgd``, ``momentum``,
-        ``nesterov``, ``rmsprop`` and ``adam``.
+        ``auto``: L-BFGS until `tol` is met, trust-region steps with exact Hessian products if
+        L-BFGS stalled, and an escape if the gradient meets `tol` at a saddle. This solver draws no
+        random numbers. Other values are the methods of `fastcurv.minimize`, such as
+        ``trust-region``, ``newton-cg``, ``gauss-newton``, ``cubic``, ``saddle-free-newton`` and
+        ``lbfgs``, or with mini-batches ``sgd``, ``momentum``, ``nesterov``, ``rmsprop`` and
+        ``adam``.
     alpha : float, "auto" or "evidence"
         Weight decay: ``alpha / 2`` times the squares of the weights, without biases, divided by the
         number of rows, as in scikit-learn, whose default is 1e-4. "auto": the value from 10 to
-        1e-4, for classes from 10 to 0.3, with the lowest loss on a quarter of the rows, which are
-        held out. For each value the other rows are fitted until the held-out loss has not fallen
-        for a while, for large data in float32. Then all rows are fitted from the best point, down
+        1e-4, for classes and losses with an exponential from 10 to 0.3, with the lowest loss on a
+        quarter of the rows, which are held out. For each value the other rows are fitted until the
+        held-out loss has not fallen for a while. Then all rows are fitted from the best point, down
         to the loss reached there (``stopped_`` is "held_out"), or until the gradient vanishes if
         the held-out loss fell to the end. Equal rows are held out together, and no random number
-        is drawn. 1e-4 is used if no rows are held out: with another `solver`, with
-        `early_stopping`, or with fewer than about 40 distinct rows. "evidence": the value with the
-        largest evidence of the Laplace approximation (see `fastcurv.laplace`), on a path from large
-        to small values. All rows are fitted, until the gradient vanishes. This requires
-        ``solver="auto"`` and at most 4096 parameters.
+        is drawn. 1e-4, or 0.3 for losses with an exponential, is used if no rows are held out: with
+        another `solver`, with `early_stopping`, or with fewer than about 40 distinct rows.
+        "evidence": the value with the largest evidence of the Laplace approximation (see
+        `fastcurv.laplace`), on a path from large to small values with the same lower limit for
+        classes. All rows are fitted, until the gradient vanishes. This requires ``solver="auto"``
+        and at most 4096 parameters.
     batch_size : int or "auto"
         Rows per mini-batch; "auto" is min(200, N). Other solvers ignore it.
     learning_rate_init : float, optional
         Learning rate of mini-batch solvers; each has its own default.
+    momentum, beta_1, beta_2, epsilon : float
+        Momentum of ``momentum`` and ``nesterov``, and the decay rates and the smallest denominator
+        of ``adam``, as in scikit-learn. Other solvers ignore them.
     max_iter : int, optional
         Limit on iterations, or on epochs of a mini-batch solver. The default is 2000 if `solver`
         and at least one of `alpha` and `tol` are "auto" and no earlier fit is continued, and 200
@@ -76,10 +80,8 @@ PARAMETERS_DOC = """
         Seconds after which the fit ends.
     n_threads, memory : int, optional
         See `fastcurv.Objective`.
-    verdict : {"quick", True, False}
-        Content of `curvature_`. "quick": an estimate of both ends of the spectrum, with a sixth as
-        many Hessian products as the fit took gradients of all rows, or epochs, at most 40. True:
-        the verdict of `fastcurv.classify`, which can cost more than the fit. False: None.
+    verdict : bool
+        Whether to compute `curvature_`, which can cost more than the fit.
     verbose : bool
         Show a progress bar, if tqdm is installed.
 
@@ -96,9 +98,9 @@ PARAMETERS_DOC = """
         The reason why the run ended: ``callback`` if the gradient met tol, ``held_out`` if the
         loss of rows held out stopped improving, ``patience`` after `n_iter_no_change`, and others
         as in `fastcurv.minimize`.
-    curvature_ : SpectrumCheck or CriticalPoint
-        The curvature at the end, with ``kind``, ``lambda_min``, ``lambda_max`` and ``reason``. None
-        if `coefs_` or `intercepts_` have been changed since.
+    curvature_ : CriticalPoint or None
+        The verdict of `fastcurv.classify` on the end. None without `verdict`, or if `coefs_` or
+        `intercepts_` have been changed since.
     model_, theta_ : MLP, ndarray
         The network and its parameters, for use with the other functions of this library.
     coefs_, intercepts_ : list of ndarray
@@ -174,6 +176,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         alpha: float | Literal["auto", "evidence"] = "auto",
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
+        momentum: float = 0.9,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
         max_iter: int | None = None,
         tol: Any = "auto",
         class_weight: Any = None,
@@ -185,7 +191,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         max_time: float | None = None,
         n_threads: int | None = None,
         memory: int | None = None,
-        verdict: Any = "quick",
+        verdict: bool = False,
         verbose: bool = False,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -194,6 +200,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
+        self.momentum = momentum
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
         self.max_iter = max_iter
         self.tol = tol
         self.class_weight = class_weight

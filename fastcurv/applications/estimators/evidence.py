@@ -24,6 +24,7 @@ from ..uncertainty.laplace import (
 )
 from ..uncertainty.left_out import minimum_after_fit
 from ..uncertainty.path import max_evidence_posterior, with_units_pruned
+from .held_out import CLASS_TRIAL_DECAYS, needs_decay_floor
 
 # maximum number of parameters for alpha="evidence"; for more, the matrix and its factor take longer
 # than the fits
@@ -112,7 +113,9 @@ def choose_alpha_by_evidence(est: Any, ob: Objective, start: np.ndarray) -> np.n
         ).x
 
     try:
-        best = max_evidence_posterior(ob, start, minimise, count=est._total)
+        least = CLASS_TRIAL_DECAYS[-1] if needs_decay_floor(ob.loss) else 0.0
+        l2 = least / (est._total * est._scale)
+        best = max_evidence_posterior(ob, start, minimise, count=est._total, min_l2=l2)
     except ExactFitError:
         raise _exact_fit_error(est) from None
     est.alpha_ = best.objective.l2 * est._total * est._scale

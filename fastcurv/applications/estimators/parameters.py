@@ -6,9 +6,8 @@ import numbers
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from ...common.checks import (
+    check_bool,
     check_choice,
     check_positive,
     check_positive_int,
@@ -32,6 +31,10 @@ PARAMETER_CHECKS: dict[str, tuple[Any, str | None]] = {
     "batch_size": (check_positive_int, "an int >= 1"),
     "learning_rate_init": (check_positive, None),
     "max_time": (check_positive, None),
+    "beta_1": (CHECK_NOT_NEGATIVE, None),
+    "beta_2": (CHECK_NOT_NEGATIVE, None),
+    "epsilon": (CHECK_NOT_NEGATIVE, None),
+    "momentum": (CHECK_NOT_NEGATIVE, None),
 }
 
 
@@ -46,8 +49,7 @@ def check_parameters(est: Any) -> None:
             raise ValueError(f"{name} must be {named} or {instead}, got {short_repr(given)}.")
         if not (given is None and instead is None or isinstance(given, str) and instead):
             check(given, name)
-    if not (isinstance(est.verdict, (bool, np.bool_, int)) or est.verdict == "quick"):
-        raise ValueError(f"verdict must be 'quick', True or False, got {short_repr(est.verdict)}.")
+    check_bool(est.verdict, "verdict")
     if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
         raise ValueError(
             f"validation_fraction must be a number between 0 and 1, got {est.validation_fraction}."

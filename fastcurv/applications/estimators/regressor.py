@@ -95,6 +95,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         alpha: float | Literal["auto", "evidence"] = "auto",
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
+        momentum: float = 0.9,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
         max_iter: int | None = None,
         tol: Any = "auto",
         random_state: Any = None,
@@ -105,7 +109,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         max_time: float | None = None,
         n_threads: int | None = None,
         memory: int | None = None,
-        verdict: Any = "quick",
+        verdict: bool = False,
         verbose: bool = False,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -115,6 +119,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         self.alpha = alpha
         self.batch_size = batch_size
         self.learning_rate_init = learning_rate_init
+        self.momentum = momentum
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
+from sklearn.utils import check_array, check_consistent_length
 
 from ...common.checks import as_numpy, is_sparse
 from ...network.arguments import as_owned_csr
@@ -38,6 +37,20 @@ def sum_of_weights(weight: np.ndarray) -> float:
     return total
 
 
+def check_sample_weight(weight: Any, X: Any) -> np.ndarray:
+    """Return the weights of the rows of X, one for each or one for all, as an array of the dtype of
+    X. Raise ValueError if they are not finite, negative, or of another number.
+    """
+    weight = check_array(weight, ensure_2d=False, dtype=X.dtype, input_name="sample_weight")
+    weight = np.full(X.shape[0], weight) if weight.ndim == 0 else weight
+    if weight.ndim != 1:
+        raise ValueError(f"sample_weight must have one axis, got {weight.ndim}.")
+    check_consistent_length(X, weight)
+    if (weight < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`.")
+    return np.asarray(weight)
+
+
 def nonzero_weight_rows(X: Any, y: Any, weight: np.ndarray) -> tuple[Any, Any, Any]:
     """Return the rows of positive weight, with targets and weights. Raise ValueError for none."""
     kept = weight > 0
@@ -53,7 +66,10 @@ def scored_rows(X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     w = None if weight is None else np.asarray(weight)
     if w is None or w.ndim != 1 or w.dtype.kind not in "biuf" or w.all() or not w.any():
         return X, y, weight
-    if not len(w) == _num_samples(X) == _num_samples(y):
-        return X, y, weight  # scikit-learn raises an error for these lengths
+    check_consistent_length(X, y, w)
     kept = np.flatnonzero(w)
-    return _safe_indexing(X, kept), _safe_indexing(y, kept), w[kept]
+    X, y = (
+        x.iloc[kept] if hasattr(x, "iloc") else (x if is_sparse(x) else np.asarray(x))[kept]
+        for x in (X, y)
+    )
+    return X, y, w[kept]

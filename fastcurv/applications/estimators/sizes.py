@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ...common.checks import is_sparse
 
 THREADS_MIN_FLOPS = 10_000_000  # minimum flops of a gradient; below, one thread is faster
-# minimum flops of a gradient at which float32 saves more time than casting the rows takes
-FLOAT32_MIN_FLOPS = 20_000_000
-# limits for the use of float32: minimum relative spread of a column, and maximum size of its
-# entries
-MIN_RELATIVE_SPREAD = 1e-3
-MAX_COLUMN_MAGNITUDE = 1e6
 # maximum number of entries of the steps in all L-BFGS pairs if these must fit into a cache; 1 MB
 # with the gradient differences
 CACHED_PAIRS_MAX_ENTRIES = 1 << 16
@@ -57,24 +49,3 @@ def densify_if_small(X: Any) -> Any:
     """
     small = is_sparse(X) and X.shape[0] * X.shape[1] <= CACHED_DENSE_MAX_ENTRIES
     return X.toarray() if small else X
-
-
-def can_search_in_float32(X: Any, y: np.ndarray, n: int) -> bool:
-    """Return True if the held-out stage of a fit may run in float32. This requires dense float64
-    rows, a gradient of at least `FLOAT32_MIN_FLOPS`, and columns whose spread and size float32
-    resolves.
-    """
-    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < FLOAT32_MIN_FLOPS:
-        return False
-    for a in (X, y) if y.dtype.kind == "f" else (X,):
-        low = a.min(axis=0)
-        high = a.max(axis=0)
-        size = np.maximum(np.abs(low), np.abs(high))
-        resolved = (
-            (high - low >= MIN_RELATIVE_SPREAD * size)
-            & (size < MAX_COLUMN_MAGNITUDE)
-            & (size * MAX_COLUMN_MAGNITUDE > 1)
-        )
-        if not np.all(resolved | (high == low)):
-            return False
-    return True

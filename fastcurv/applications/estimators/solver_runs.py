@@ -17,19 +17,26 @@ from ...critical.report import for_audience
 from ...network.objective import Objective
 from ...optimize.escape import escape
 from ...optimize.minimize import STOCHASTIC_METHODS, run_method
+from ...spectrum.eigsh import eigsh
 from ...structure.tables import loss_spec
 from .held_out import MAX_ITER_PER_ALPHA, DecayChoice, choose_decay, held_out_mask
 from .rows import sum_of_weights
-from .sizes import can_search_in_float32, default_n_pairs
-from .spectrum_check import SpectrumCheck, check_spectrum
+from .sizes import default_n_pairs
 
 PRECOND_MIN_FLOPS = 4_000_000  # minimum flops of a gradient at which preconditioning is used
 
 
 MIN_SADDLE_CURVATURE = 1e-2  # minimum |lambda_min| / |lambda_max| for an escape from a saddle
 MAX_TRUST_REGION_STEPS = 25  # maximum number of trust-region steps after L-BFGS has stalled
-GRADIENTS_PER_PRODUCT = 6  # number of gradients of the fit for each Hessian product of the check
 MAX_SADDLE_ESCAPES = 4  # maximum number of saddles that "auto" escapes from
+MAX_SADDLE_PRODUCTS = 40  # maximum number of Hessian products of a search for negative curvature
+SADDLE_TOL = 1e-2  # residual of the eigenvalues of this search, relative to the largest
+# options of mini-batch solvers: the parameter of the estimator, and the option of the solver
+SOLVER_OPTIONS = {
+    "adam": {"beta_1": "beta1", "beta_2": "beta2", "epsilon": "eps"},
+    "momentum": {"momentum": "momentum"},
+    "nesterov": {"momentum": "momentum"},
+}
 
 
 def _objective_of_rows(ob: Objective, rows: Any, weight: Any) -> tuple[Objective, float]:
@@ -77,18 +84,11 @@ class SolverRunsMixin:
             runs = [self._run_one_solver(ob, theta, solver, self._max_iter, options)]
         else:
             runs = self._refit_chosen_decay(ob, choice, options)
-        seen: Any = None
         if self.solver == "auto" and held is None:
-            seen = self._continue_training(ob, runs, options)
+            self._continue_training(ob, runs, options)
         self._set_fitted(ob, runs)
-        if self.verdict == "quick" and seen is None:
-            spent = sum(run.nfev if solver not in STOCHASTIC_METHODS else run.nit for run in runs)
-            seen, _ = check_spectrum(
-                ob, self.theta_, self._scale, self._gradient_tol, spent // GRADIENTS_PER_PRODUCT
-            )
-        elif self.verdict != "quick":
-            seen = self._classify_final_point(ob) if self.verdict else None
-        self.curvature_ = seen
+        if self.verdict:
+            self.curvature_ = self._classify_final_point(ob)
 
     def _classify_final_point(self, ob: Objective) -> Any:
         """Return the verdict on theta_, within the remainder of max_time."""
@@ -97,7 +97,7 @@ class SolverRunsMixin:
         return for_audience(point, FIT_AUDIENCE)
 
     def _choose_decay(
-        self, ob: Objective, X: Any, y: Any, weight: Any, theta: np.ndarray
+        self, ob: Objective, X: Any, weight: Any, theta: np.ndarray
     ) -> DecayChoice | None:
         """Return the weight decay chosen on held-out rows, or None if there are too few rows. `ob`
         is the objective of all rows without decay.
@@ -105,9 +105,6 @@ class SolverRunsMixin:
         out = held_out_mask(X)
         if out is None:
             return None
-        if can_search_in_float32(X, y, ob.n_params):
-            ob = ob.astype(np.float32)
-            theta = theta.astype(np.float32)
         held, count = _objective_of_rows(ob, out, weight)
         plain, total = _objective_of_rows(ob, ~out, weight)
         steps = min(MAX_ITER_PER_ALPHA, self._max_iter)
@@ -150,9 +147,11 @@ class SolverRunsMixin:
         return min(size, rows) if self.solver in STOCHASTIC_METHODS else rows
 
     def _mini_batch_options(self, ob: Objective) -> dict[str, Any]:
-        """Return the options `batch_size` and, if given, `learning_rate` of mini-batch solvers."""
+        """Return the options of the mini-batch solver."""
         rate = self.learning_rate_init
         known = {} if rate is None else {"learning_rate": rate}
+        names = SOLVER_OPTIONS.get(self.solver, {})
+        known |= {option: getattr(self, name) for name, option in names.items()}
         return {"batch_size": self._rows_per_gradient(ob.n_samples)} | known
 
     def _fit_by_batches(
@@ -196,11 +195,9 @@ class SolverRunsMixin:
             run.history["validation"] = scores
         return run
 
-    def _continue_training(
-        self, ob: Objective, runs: list[Any], options: dict[str, Any]
-    ) -> SpectrumCheck | None:
+    def _continue_training(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> None:
         """Continue after L-BFGS: by trust-region steps if it stalled, and by an escape from a
-        saddle. Append the runs to `runs`. Return the last check of the spectrum, or None.
+        saddle. Append the runs to `runs`.
         """
         for _ in range(MAX_SADDLE_ESCAPES):
             left = self._max_iter - sum(run.nit for run in runs)
@@ -210,22 +207,21 @@ class SolverRunsMixin:
                 left -= runs[-1].nit
                 if left > 0 and runs[-1].stopped == "max_iter":
                     runs[-1].stopped = "stalled"
-            if runs[-1].stopped == "interrupted":
-                return None
-            spent = sum(run.nfev for run in runs)
-            seen, down = check_spectrum(
-                ob, runs[-1].x, self._scale, self._gradient_tol, spent // GRADIENTS_PER_PRODUCT
-            )
-            low = seen.lambda_min
-            high = seen.lambda_max
-            saddle = seen.kind == "saddle"
-            if left <= 0 or not (saddle and low < -MIN_SADDLE_CURVATURE * abs(high)):
-                return seen
-            lower = escape(ob, runs[-1].x, down)
+            if left <= 0 or runs[-1].stopped == "interrupted":
+                return
+            H = ob.hessian(runs[-1].x)
+            if self._scale * float(np.abs(H.gradient).max()) > self._gradient_tol:
+                return
+            k = min(2, ob.n_params)
+            limits: Any = {"tol": SADDLE_TOL, "max_products": MAX_SADDLE_PRODUCTS}
+            ends = eigsh(H, k, "BE", rng=0, progress=False, **limits)
+            low = float(ends.values[0] + ends.residuals[0])
+            if not low < -MIN_SADDLE_CURVATURE * abs(float(ends.values[-1])):
+                return
+            lower = escape(ob, runs[-1].x, ends.vectors[:, 0])
             if not lower.fun < runs[-1].fun:
-                return seen
+                return
             runs.append(self._run_one_solver(ob, lower.x, "l-bfgs", left, options))
-        return None
 
     def _run_one_solver(
         self, ob: Any, theta: Any, solver: Descent, max_iter: int, options: Any, watch: Any = None

@@ -119,10 +119,12 @@ class FittedWeightsMixin:
 
     def __getstate__(self) -> Any:
         state: Any = super().__getstate__()
-        # A pickled estimator does not contain the rows of the fit or other data that only
-        # predict_interval uses.
-        dropped = "_stored", "_training", "_left_out"
-        return {name: part for name, part in state.items() if name not in dropped}
+        state = {name: part for name, part in state.items() if name != "_stored"}
+        if "training_" in state:
+            # The rows in a copy cannot change, and gradients on another machine differ in the last
+            # digit, so the check for changes is dropped.
+            state["training_"] = state["training_"][0], None, None
+        return state
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)  # type: ignore[misc]

@@ -131,6 +131,7 @@ def max_evidence_posterior(
     *,
     curvature: str = "ggn",
     count: float | None = None,
+    min_l2: float = 0.0,
 ) -> LaplacePosterior:
     """Return the posterior with the largest evidence on a path of penalties from large to small.
     For squared errors, the noise in the evidence is at least the root mean square residual of rows
@@ -138,8 +139,8 @@ def max_evidence_posterior(
     reproduce all targets.
 
     The path ends once the evidence has decreased at `MAX_EVIDENCE_DECREASES` penalties since its
-    maximum, or at the penalty `MIN_L2`. If the maximum is inside the path, a penalty between its
-    neighbours is tried too.
+    maximum, or at the larger of `MIN_L2` and `min_l2`. If the maximum is inside the path, a penalty
+    between its neighbours is tried too.
 
     Parameters
     ----------
@@ -152,6 +153,8 @@ def max_evidence_posterior(
         ``minimise(ob, theta)`` returns the point that a fit reaches.
     curvature, count
         As in `laplace_posterior`.
+    min_l2 : float
+        The smallest penalty that is tried.
 
     Raises
     ------
@@ -173,7 +176,8 @@ def max_evidence_posterior(
     best = 0
     theta = start
     loss = np.inf
-    while l2 > MIN_L2 and decreases < MAX_EVIDENCE_DECREASES:
+    min_l2 = max(min_l2, MIN_L2)
+    while l2 > min_l2 and decreases < MAX_EVIDENCE_DECREASES:
         try:
             found.append(fit(l2, theta))
         except ExactFitError:  # smaller penalties would also fit the rows exactly

@@ -1,5 +1,7 @@
 """Weight decay chosen by the evidence, and standard deviations of predictions."""
 
+import copy
+import io
 import pickle
 import warnings
 
@@ -8,8 +10,10 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from sklearn.datasets import make_friedman1  # noqa: E402
+import joblib  # noqa: E402
+from sklearn.datasets import load_iris, load_wine, make_friedman1  # noqa: E402
 from sklearn.metrics import log_loss  # noqa: E402
+from sklearn.preprocessing import scale  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
 
@@ -25,6 +29,14 @@ def wave(rng, N=150, noise=0.2):
 
 def regressor(activation="tanh", **how):
     return fc.MLPRegressor((6,), activation, alpha="evidence", random_state=0, **how)
+
+
+def joblib_copy(net):
+    """Return the estimator that joblib reads from the file that it writes."""
+    file = io.BytesIO()
+    joblib.dump(net, file)
+    file.seek(0)
+    return joblib.load(file)
 
 
 def test_the_evidence_estimates_noise_and_weight_decay(rng):
@@ -163,19 +175,41 @@ def test_a_weight_of_two_equals_a_repeated_sample_in_the_evidence(rng):
     assert np.allclose(*std, rtol=1e-6)
 
 
-def test_deviations_need_a_posterior_or_the_training_samples(rng):
+@pytest.mark.parametrize("alpha", ["auto", "evidence", 0.3])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), joblib_copy]
+)
+def test_copies_of_a_fit_answer_everything(copied, alpha, rng):
+    """A copied or pickled estimator, also one from a file of joblib, returns what the fitted one
+    returns, whether this was computed before or not.
+    """
     X, y = wave(rng)
-    net = regressor().fit(X, y)
-    std = net.predict(X, return_std=True)[1]
-    assert np.array_equal(pickle.loads(pickle.dumps(net)).predict(X, return_std=True)[1], std)
-    fixed = regressor().set_params(alpha=0.3).fit(X, y)
-    fixed.predict(X, return_std=True)
-    for made in (
-        pickle.loads(pickle.dumps(regressor().set_params(alpha=0.3).fit(X, y))),
-        fc.MLPRegressor((3,), solver="adam").partial_fit(X, y),
-    ):
+    for asked in (False, True):
+        net = regressor().set_params(alpha=alpha).fit(X, y)
+        if asked:
+            net.predict_interval(X[:3]), net.predict(X[:3], return_std=True, return_domain=True)
+        made = copied(net)
+        results = [
+            (*one.predict(X, return_std=True, return_domain=True), *one.predict_interval(X),
+             one.next_rows(X, 2).indices)
+            for one in (net, made)
+        ]  # fmt: skip
+        assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+        classes = fc.MLPClassifier((3,), "tanh", alpha=alpha, random_state=0).fit(X, y > 0)
+        inside = (one.predict(X, return_domain=True)[1] for one in (classes, copied(classes)))
+        assert np.array_equal(*inside)
+
+
+def test_deviations_need_the_rows_of_a_fit(rng):
+    X, y = wave(rng)
+    part = fc.MLPRegressor((3,), solver="adam").partial_fit(X, y)
+    gone = regressor().set_params(alpha=0.3).fit(X, y)
+    del gone.training_
+    for made in (part, gone):
         with pytest.raises(ValueError, match="must hold the rows of its fit for return_std=True"):
             made.predict(X, return_std=True)
+    fixed = regressor().set_params(alpha=0.3).fit(X, y)
+    std = fixed.predict(X, return_std=True)[1]
     fixed.coefs_ = [2 * W for W in fixed.coefs_]  # the posterior depends on the weights
     assert not np.allclose(fixed.predict(X, return_std=True)[1], std)
     exact = fc.MLPRegressor((30,), "tanh", alpha=0.0, tol=1e-9, random_state=0, max_iter=50)
@@ -231,6 +265,24 @@ def test_poisson_and_classification_have_an_evidence(rng):
             for net in (own, bare)
         ]
         assert own.alpha_ > 0.01 and losses[0] < 0.7 * losses[1]
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine])
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_evidence_of_clear_classes_keeps_probabilities_moderate(load, binary):
+    """Of classes that are nearly separable, the log loss on new rows is at most 1.5 times that of
+    the best of three decays.
+    """
+    X, y = load(return_X_y=True)
+    X, y = scale(X), y == 1 if binary else y
+    order = np.random.default_rng(0).permutation(len(y))
+    old, new = order[::2], order[1::2]
+
+    def loss(alpha):
+        net = fc.MLPClassifier((5,), "tanh", alpha=alpha, random_state=0).fit(X[old], y[old])
+        return log_loss(y[new], net.predict_proba(X[new]))
+
+    assert loss("evidence") <= 1.5 * min(loss(alpha) for alpha in (0.03, 0.3, 3.0))
 
 
 def test_evidence_scores_nearly_as_high_as_the_best_weight_decay(rng):

@@ -183,33 +183,29 @@ def test_default_decay_without_held_out_rows_equals_scikit_learns(words):
     assert few.alpha_ == 1e-4
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("N", [24, 40, 60])
+@pytest.mark.parametrize("loss", ["poisson", "gamma", "gaussian_nll"])
+def test_default_fits_of_exponentials_extrapolate_moderately(loss, N):
+    """Means and standard deviations that are exponentials of outputs are on average at most ten
+    times the largest target, on new rows from the distribution of the fitted ones.
+    """
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, new = rng.standard_normal((N, 3)), rng.standard_normal((400, 3))
+        mean = np.exp(0.7 * X[:, 0])
+        y = mean * rng.gamma(2, 0.5, N) if loss != "poisson" else rng.poisson(mean)
+        net = fc.MLPRegressor(loss=loss, random_state=seed).fit(X, y)
+        assert net.alpha_ >= 0.3
+        found = net.predict(new, return_std=loss == "gaussian_nll")
+        assert np.mean(found[1] if loss == "gaussian_nll" else found) <= 10 * y.max()
+
+
 def test_a_warm_start_keeps_the_decay_that_was_chosen():
     X, y = noisy()
     net = fc.MLPClassifier((8,), "tanh", random_state=0, warm_start=True).fit(X, y)
     chosen = net.alpha_
     assert chosen > 1e-4 and net.fit(X, y).alpha_ == chosen
-
-
-def test_large_data_are_first_fitted_in_float32(monkeypatch):
-    """The default fit of many samples begins in float32, ends in float64, and is bitwise identical
-    for one and two threads. Data that float32 does not resolve are fitted in float64 only.
-    """
-    seen, begin = [], HeldOutMonitor.__init__
-
-    def init(self, fitted, *rest):
-        seen.append(fitted.dtype)
-        begin(self, fitted, *rest)
-
-    monkeypatch.setattr(HeldOutMonitor, "__init__", init)
-    X, y = datasets.load_digits(return_X_y=True)
-    one, two = (fc.MLPClassifier(random_state=0, n_threads=n).fit(X / 16, y) for n in (1, 2))
-    assert one.theta_.dtype == np.float64 and (one.theta_ == two.theta_).all()
-    assert set(seen) == {np.dtype("float32")}
-    seen.clear()
-    far = fc.MLPClassifier(random_state=0, max_iter=5)
-    with pytest.warns(ConvergenceWarning):
-        far.fit(np.c_[X / 16, 2e4 + X[:, 20]], y)
-    assert far.theta_.dtype == np.float64 and set(seen) == {np.dtype("float64")}
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -233,15 +229,15 @@ def noisy():
     return scale(X), y
 
 
-def test_a_default_fit_ends_before_the_minimum_and_reports_it():
-    """A default fit ends before the minimum of its loss, and its verdict is "not_critical". With
-    the same alpha given as a number, the fit continues to a loss at least 10% lower.
+def test_a_default_fit_ends_before_the_minimum():
+    """A default fit ends before the minimum of its loss. With the same alpha given as a number, the
+    fit continues to a loss at least 10% lower.
     """
     X, y = noisy()
     net = fc.MLPRegressor((20,), "tanh", random_state=0).fit(X, y)
     further = fc.MLPRegressor((20,), "tanh", random_state=0, alpha=net.alpha_).fit(X, y)
     assert net.stopped_ == "held_out" and further.stopped_ == "callback"
-    assert further.loss_ < 0.9 * net.loss_ and net.curvature_.kind == "not_critical"
+    assert further.loss_ < 0.9 * net.loss_
     assert net.loss_curve_[-1] == net.loss_ == net.objective(X, y).value(net.theta_) / 2
     assert net.n_iter_ == len(net.loss_curve_) - 2  # the starts of two runs are also in the curve
 

@@ -98,12 +98,14 @@ def trusted_decrease(ob, theta, share=0.1):
     """Return the decrease along -g, as a fraction of the loss, up to which Taylor's polynomial errs
     by at most `share` of the predicted change.
     """
-    quadratic, loss = ob.taylor(theta), ob.value(theta)
+    H, loss = ob.hessian(theta), ob.value(theta)
     direction = -ob.gradient(theta)
     direction /= np.linalg.norm(direction)
     fall = 0.0
     for t in np.geomspace(1e-4, 1e2, 121):
-        predicted, found = quadratic(t * direction), ob.value(theta + t * direction)
+        d = t * direction
+        predicted = loss + H.gradient @ d + 0.5 * H.quadratic_form(d)
+        found = ob.value(theta + d)
         if abs(found - predicted) > share * abs(predicted - loss):
             break
         fall = max(fall, loss - found)

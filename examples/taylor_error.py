@@ -31,18 +31,18 @@ def main(scale="normal", out="pictures"):
     for (name, theta), color in zip(
         {"start": start, "trained": trained}.items(), (plots.BLUE, plots.ORANGE)
     ):
-        quadratic = ob.taylor(theta)
-        value, gradient = ob.value_and_gradient(theta)
+        H = ob.hessian(theta)
+        value, gradient = H.value, H.gradient
         directions = rng.standard_normal((pick(scale, 3, 10, 50), ob.n_params))
         directions[0] = gradient
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         second, first = np.empty((2, distances.size))
         for i, r in enumerate(distances):
             true = np.array([ob.value(theta + r * d) for d in directions])
-            second[i] = np.median([abs(t - quadratic(r * d)) for t, d in zip(true, directions)])
-            first[i] = np.median(
-                [abs(t - value - r * (gradient @ d)) for t, d in zip(true, directions)]
-            )
+            linear = value + r * (directions @ gradient)
+            quadratic = linear + 0.5 * r**2 * H.quadratic_form(directions.T)
+            second[i] = np.median(np.abs(true - quadratic))
+            first[i] = np.median(np.abs(true - linear))
         usable = (second > 1e-12) & (distances < 0.1)
         slopes[name] = (
             slope(distances[usable], second[usable]),

@@ -236,6 +236,7 @@ class Objective(AnyObjective):
     """
 
     client: Any
+    n_shards: int
     kernels: tuple[str, ...]
     _frame: ShardSettings
     _read_only = AnyObjective._read_only | {"client", "kernels"}
@@ -303,7 +304,7 @@ class Objective(AnyObjective):
         """
         self._n_samples = sum(sizes)
         frame = replace(frame, n_samples=self._n_samples)
-        self._n_shards = len(sizes)
+        self.n_shards = len(sizes)
         self._frame = frame
         self._sizes = sizes
         self._firsts = np.cumsum([0, *sizes[:-1]]).tolist()
@@ -425,7 +426,7 @@ class Objective(AnyObjective):
 
     # --- other objectives on the same rows
 
-    def with_model(self, model: MLP) -> Objective:  # type: ignore[override]
+    def _with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         other = self._copy_without_shards(model)
         other._set_shards(self._shards, self._sizes, replace(self._frame, model=model))

@@ -54,7 +54,7 @@ def test_every_form_of_import_is_recognised(tmp_path):
     loaded = imported_by(file, "room.some", {"b": 0}, inside=False)
     assert loaded == {"room.a", "b", "c", "d", "e", "h.i"}
     assert {"krylov.lanczos", "critical.classify"} <= set(MODULES)
-    assert "_engine" in imports_of("network.objective")
+    assert "_engine" in imports_of("network.plans")
 
 
 def test_modules_have_no_circular_imports():

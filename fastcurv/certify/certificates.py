@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
+from ..network.sums import sum_over_rows
 from ..structure.curvature_probes import curvature_probes
 from ..structure.orbits import Orbit, proved_orbits
 from ..structure.parameters import (
@@ -63,7 +64,7 @@ class ForwardCertificates(ReadOnlyMixin):
 
     def _sum_over_rows(self, part: Callable[..., Any], *arguments: Any) -> Any:
         """Return the sum of ``part(shard, *arguments)`` over the shards of the rows."""
-        return self.objective.sum_over_rows(part, *arguments)
+        return sum_over_rows(self.objective, part, *arguments)
 
     @property
     def loss_lower_bound(self) -> float:

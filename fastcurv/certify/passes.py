@@ -85,6 +85,7 @@ from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT_ROUNDOFF
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
+from ..network.plans import plan_layout
 from ..structure.given import EPS
 from ..structure.parameters import (
     batch_norm_params,
@@ -617,7 +618,7 @@ class ErrorPass:
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
-            layout = ob.plan_layout()
+            layout = plan_layout(ob)
         self.arithmetic = r = RoundingModel(np.dtype(float) if measured else ob.dtype, layout, N)
         self.names = model.activation
         layers = layers_of(model, self.theta)

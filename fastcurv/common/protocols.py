@@ -12,11 +12,6 @@ optional: an object without one does not have the feature that needs it.
 
 Of an objective:
 
-- ``with_l2(l2)``: the objective with another weight decay on the same rows;
-- ``with_model(model)``: the objective of another network on the same rows;
-- ``engine_steps``: an `EngineSteps` or None;
-- ``plan_layout()``: the division of the rows in the engine;
-- ``sum_over_rows(part, *arguments)``: the sum of a function over shards of the rows;
 - ``why_unproved``: the reason why nothing can be proved about the loss, or "" if proofs are
   possible.
 
@@ -87,9 +82,8 @@ SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # Names from the lists above that are used between subpackages and not meant for users; the pages of
 # the documentation leave them out.
 INTERNAL_NAMES = frozenset(
-    ("diagonal_cost", "engine_steps", "estimated_seconds", "exact_diagonal", "fast_product",
-     "fold_batch_norm", "plan_layout", "reduction_forms", "rounded", "sum_over_rows",
-     "summed_matrix", "why_unproved", "with_l2", "with_model")
+    ("diagonal_cost", "estimated_seconds", "exact_diagonal", "fast_product", "fold_batch_norm",
+     "reduction_forms", "rounded", "summed_matrix", "why_unproved")
 )  # fmt: skip
 
 
@@ -284,36 +278,6 @@ class EnclosedMatrix(NamedTuple):
     products: NDArray[np.float64]
     bounds: NDArray[np.float64]
     error: float
-
-
-class EngineSteps(Protocol):
-    """The steps of minimisers that the engine computes for an objective whose loss it evaluates, as
-    the objective's ``engine_steps``. A method returns None if the engine cannot compute the
-    steps.
-    """
-
-    objective: Any
-
-    @property
-    def uses_matrix(self) -> bool:
-        """True if `levenberg_solver` returns a run, because the Gauss-Newton matrix is positive
-        semidefinite everywhere.
-        """
-
-    def levenberg_solver(self, theta: Array) -> Any:
-        """Return a run of Levenberg-Marquardt steps from `theta`, which is updated in place."""
-
-    def point_evaluator(self) -> Any:
-        """Return an evaluator of losses, gradients and products at the current point of a run and
-        at trial points. The result is None unless evaluations take so little time that overhead in
-        Python matters, and the GGN is positive semidefinite.
-        """
-
-    def locked_run_function(self, minimiser: Any) -> Any:
-        """Return ``minimiser.run`` with the objective's own plan bound as its first argument."""
-
-    def kronecker_coordinates(self) -> Any:
-        """Return the `fastcurv.network.kronecker.KroneckerCoordinates` of the parameters."""
 
 
 # --------------------------------------------------------------------------------------------------

@@ -536,8 +536,21 @@ class MLP(ReadOnlyMixin):
         """
         if getattr(ob, "model", None) != self:
             raise ValueError(f"ob must be an Objective of {self!r}, got {ob!r}.")
-        statistics: list[Any] = ob.statistics(theta)
-        return statistics
+        if not self.batch_norm:
+            raise ValueError(
+                "the model must have batch normalisation for statistics, got batch_norm=False. Use "
+                "MLP(..., batch_norm=True)."
+            )
+        with ob._lock:
+            plan = ob._bind_plan(theta, False)
+            biases = [
+                0 if layer[1] is None else layer[1].astype(np.float64)
+                for layer in self.unflatten(plan.theta)
+            ]
+            return [
+                ((mean + b).astype(self.dtype), variance.astype(self.dtype))
+                for (mean, variance), b in zip(_engine.batch_norm_statistics(plan), biases)
+            ]
 
     def fold_batch_norm(self, theta: Any, statistics: Any) -> tuple[MLP, Any]:
         """Return a network without batch normalisation that computes the same function.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _engine
 from ..common.checks import check_positive, is_sparse, random_batches
 from ..common.html import html_table
 from ..common.protocols import is_library_object, library_class, missing_reason, states
@@ -16,7 +15,6 @@ from ..common.runtime import with_nearest_rounding
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from . import row_views
 from .arguments import as_vector, check_dtype
-from .engine_steps import EngineSteps
 from .mlp import MLP
 from .objective_rows import ObjectiveRows
 from .operators import Curvature, Jacobian
@@ -111,8 +109,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
 
     With a sparse X, products with X and its transpose cost ``2 nnz width`` flops, and the state
     above the first layer is kept for all rows. Verdicts are measured, not proved: use
-    ``X.toarray()`` for proofs. Batch normalisation raises ValueError. The attribute ``n_passes``
-    counts passes over all rows.
+    ``X.toarray()`` for proofs. Batch normalisation raises ValueError.
 
     Examples
     --------
@@ -129,13 +126,11 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     >>> loss, g = ob.value_and_gradient(theta)  # as SciPy's jac=True expects
     >>> bool(np.allclose(ob.hessp(theta, v), H @ v)), ob.rounding_bound(theta) < 1e-10
     (True, True)
-    >>> bool(abs(ob.taylor(theta)(1e-4 * v) - ob.value(theta + 1e-4 * v)) < 1e-8)
-    True
     >>> [batch.n_samples for batch in ob.batches(20, np.random.default_rng(0))]
     [20, 20, 10]
     >>> normal = fc.MLP([4, 8, 3], batch_norm=True)
     >>> normal_ob = fc.Objective(normal, X, y)
-    >>> [mean.shape for mean, variance in normal_ob.statistics(normal.init(rng=0))]
+    >>> [mean.shape for mean, variance in normal.statistics(normal_ob, normal.init(rng=0))]
     [(8,)]
 
     Sparse rows:
@@ -243,14 +238,6 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         from ..certify.passes import ErrorPass
 
         return ErrorPass(self, theta, layout, self.dtype == np.float32)
-
-    @property
-    def engine_steps(self) -> Any:
-        """The `EngineSteps` for a minimiser of this loss. For an object of a subclass they are used
-        only if the body of its class defines this attribute, since the subclass may have another
-        loss.
-        """
-        return EngineSteps(self)
 
     # --- the function and its derivatives
 
@@ -429,54 +416,29 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
             yield batch
         self._made = last_batches
 
-    def taylor(self, theta: Any) -> Callable[[Any], float]:
-        """Return a function of d, the quadratic model ``L + g'd + d'Hd/2`` of the loss at ``theta +
-        d``, with the gradient g and the Hessian H at theta. The error decreases as ``||d||^3``.
-        """
-        H = self.hessian(theta)
-
-        def model(d: Any) -> float:
-            d = as_vector(d, self.n_params, self.dtype)
-            return float(H.value + H.gradient @ d + 0.5 * H.quadratic_form(d))
-
-        return model
-
-    def statistics(self, theta: Any) -> list[Any]:
-        """Return the mean and variance of each hidden layer's pre-activations z over all rows; see
-        `MLP.statistics`.
-        """
-        if not self.model.batch_norm:
-            raise ValueError(
-                "the model must have batch normalisation for statistics, got batch_norm=False. Use "
-                "MLP(..., batch_norm=True)."
-            )
-        with self._lock:
-            plan = self._bind_plan(theta, False)
-            biases = [
-                0 if layer[1] is None else layer[1].astype(np.float64)
-                for layer in self.model.unflatten(plan.theta)
-            ]
-            return [
-                ((mean + b).astype(self.dtype), variance.astype(self.dtype))
-                for (mean, variance), b in zip(_engine.batch_norm_statistics(plan), biases)
-            ]
-
     def astype(self, dtype: Any) -> Objective:
         """Return the same objective in another precision. The data keep the values that they have
         in the current precision.
         """
         dtype = check_dtype(dtype)
-        return self if dtype == self.dtype else self.with_model(self.model.astype(dtype))
+        return self if dtype == self.dtype else self._with_model(self.model.astype(dtype))
 
     def with_l2(self, l2: float) -> Objective:
         """Return the objective with another weight decay on the same rows, which are shared and not
         checked again.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> ob = fc.Objective(fc.MLP([1, 1]), [[1.0]], [1.0], loss="mse")
+        >>> ob.with_l2(0.5).value([1.0, 0.0])
+        0.25
         """
         other: Objective = self._copy_without_row_state(l2=check_positive(l2, "l2", zero=True))
         other._set_up_rows()
         return other
 
-    def with_model(self, model: MLP, y: Any = None) -> Objective:
+    def _with_model(self, model: MLP, y: Any = None) -> Objective:
         """Return the objective of another model on the same rows, with other targets if given. An
         object of a subclass gives an object of that subclass.
         """

@@ -37,10 +37,7 @@ class ObjectiveRows(ObjectivePlans):
     """Base class of objectives: the settings, and the rows with their targets and weights."""
 
     loss: LossName | Loss
-    # `n_shards`, `n_passes` and `block_rows` belong to objectives by blocks only.
-    n_passes: int
-    _n_shards: int
-    _block_rows: int
+    _block_rows: int  # number of rows of a block, of objectives by blocks
     _sparse: bool = False  # True if X is sparse
     # index in the caller's order of each row of the blocks, or None if the orders are equal
     _order: Any = None
@@ -116,20 +113,6 @@ class ObjectiveRows(ObjectivePlans):
         """The weights of the rows as a read-only array, or None."""
         return read_only_view(self._weight)
 
-    @property
-    def n_shards(self) -> int:
-        """The number of blocks of rows, of objectives by blocks."""
-        return self._n_shards
-
-    @property
-    def block_rows(self) -> int:
-        """The number of rows of a block, of objectives by blocks."""
-        return self._block_rows
-
-    def __dir__(self) -> list[str]:
-        hidden = () if self._by_blocks else ("block_rows", "n_shards")
-        return [name for name in super().__dir__() if name not in hidden]
-
     def _set_up_rows(self) -> None:
         """Set up the state for the rows of X, y and sample_weight."""
         self._determine_loss_properties()
@@ -144,8 +127,6 @@ class ObjectiveRows(ObjectivePlans):
         self._create_process_state()
         self._whole = self._shard_type(self._shard_settings(2), rows, self._y, self._weight)
         self._block_rows = max(MIN_BLOCK_ROWS, min(self.n_samples, self._max_dense_rows))
-        self._n_shards = -(-self.n_samples // self._block_rows)
-        self.n_passes = 0
 
     def _check_rows(self, X: Any, y: Any, weight: Any) -> None:
         """Check and store the rows, and set up the state for them."""
@@ -246,20 +227,13 @@ class ObjectiveRows(ObjectivePlans):
         weight = None if weight is None else np.ascontiguousarray(weight)
         return self._copy_without_row_state(_X=X, _y=y, _weight=weight, _untamed=untamed)
 
-    def sum_over_rows(self, part: Any, *arguments: Any) -> Any:
-        """Return ``part(self, *arguments)`` or, if the rows come in blocks, the sum of
-        ``part(shard, *arguments)`` over the shards.
-        """
-        return self._sum_over_shards(part, arguments) if self._by_blocks else part(self, *arguments)
-
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
         """Return the sum of ``part(shard, *arguments)`` over shards of all rows, in order. If
         `dense` is True, X of each shard is an array. Otherwise sparse rows may remain sparse.
         """
-        self.n_passes += 1
         if not dense:
             return part(self._whole, *arguments)
         tree = TreeSum()
-        for shard in self._whole.dense_shards(self.block_rows):
+        for shard in self._whole.dense_shards(self._block_rows):
             tree.add_part(part(shard, *arguments))
         return tree.total()

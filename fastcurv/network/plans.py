@@ -183,8 +183,9 @@ class ObjectivePlans:
             self._plan = self._new_plan()
         return self._plan
 
-    def plan_layout(self) -> Any:
-        """Return the layout that operators of this objective have; see `Curvature.layout`."""
-        plan = self._spare_or_new_plan()
-        self._return_plan(plan)
-        return plan.layout
+
+def plan_layout(ob: Any) -> Any:
+    """Return the layout that operators of this objective have; see `Curvature.layout`."""
+    plan = ob._spare_or_new_plan()
+    ob._return_plan(plan)
+    return plan.layout

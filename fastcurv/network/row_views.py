@@ -15,6 +15,7 @@ from ..common.protocols import Array
 from ..structure.parameters import n_terms_per_row
 from .arguments import check_out, check_sample_weight
 from .output_loss import OutputLossDerivatives
+from .sums import sum_over_rows
 
 if TYPE_CHECKING:
     from ..structure.given import LossFunction
@@ -42,6 +43,13 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
         ob._shares_rows = other._shares_rows = True
         other._adopt_rows(ob._rows.with_weight(other._weight))
     return other
+
+
+def with_model(ob: Any, model: Any, *y: Any) -> Any:
+    """Return the objective of another model on the same rows, with other targets if `y` is given.
+    An object of a subclass gives an object of that subclass.
+    """
+    return ob._with_model(model, *y)
 
 
 def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
@@ -101,7 +109,7 @@ def check_convex(ob: Any, theta: Any, loss: LossFunction) -> None:
     """Raise NotConvexError, a ValueError, if the loss of a row has negative curvature with respect
     to the outputs at theta.
     """
-    curvatures = ob.sum_over_rows(shard_min_loss_curvature, ob.model.check_theta(theta), loss)
+    curvatures = sum_over_rows(ob, shard_min_loss_curvature, ob.model.check_theta(theta), loss)
     if not min(curvatures) >= 0:
         raise NotConvexError(
             f"loss must have a second derivative >= 0 for ggn, got {loss!r} with a second "

@@ -120,7 +120,10 @@ class StreamedObjective(Objective):
     1000
     """
 
+    n_passes: int
     n_rows_read: int
+    n_shards: int
+    block_rows: int
     _source: RowSource
     # {number of rows: shard}, one for full blocks and one for the last block
     _shards: dict[int, Shard]
@@ -161,13 +164,13 @@ class StreamedObjective(Objective):
         self._determine_loss_properties()
         if block_rows is not None:
             block_rows = check_positive_int(block_rows, "block_rows")
-        self._block_rows = self._rows_per_block() if block_rows is None else block_rows
+        self.block_rows = self._rows_per_block() if block_rows is None else block_rows
         if source.n_rows is None:
             source.n_rows = sum(block[0].shape[0] for _, block, _ in self._iter_checked_blocks())
         self._n_samples = int(source.n_rows)
         if not self._n_samples:
             raise ValueError("X must have at least one row, got 0.")
-        self._n_shards = -(-self._n_samples // self.block_rows)
+        self.n_shards = -(-self._n_samples // self.block_rows)
 
     def _determine_loss_properties(self) -> None:
         """Read a few rows to determine the properties of a user-defined loss that is used for the
@@ -363,7 +366,7 @@ class StreamedObjective(Objective):
 
     # --- other objectives of the same rows
 
-    def with_model(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
+    def _with_model(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
         return self._from_source(self._source, model)
 

@@ -99,6 +99,13 @@ class TreeSum:
         return whole
 
 
+def sum_over_rows(ob: Any, part: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``part(ob, *arguments)`` or, if the rows of the objective come in blocks, the sum of
+    ``part(shard, *arguments)`` over its shards.
+    """
+    return ob._sum_over_shards(part, arguments) if ob._by_blocks else part(ob, *arguments)
+
+
 # --------------------------------------------------------------------------------------------------
 # Functions evaluated where a shard is held: the contribution of its rows to a sum.
 
@@ -340,9 +347,8 @@ class SumPlan:
 
     @property
     def layout(self) -> dict[str, Any]:
-        """Dict with the numbers of shards and threads, and the name of the kernels in use."""
+        """Dict with the number of threads, and the name of the kernels in use."""
         return {
-            "shards": self.ob.n_shards,
             "threads": self.ob.n_threads or _engine.default_n_threads(),
             "arch": _engine.chosen_arch(),
         }

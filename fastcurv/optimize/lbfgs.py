@@ -64,8 +64,8 @@ class LBFGS(Method):
                     "memory, dense, of a network without batch normalisation, got True for "
                     f"{run.ob!r}."
                 )
-        elif run.own_engine is not None:
-            self.take_steps = run.own_engine.locked_run_function(self.engine)
+        elif run.engine is not None:
+            self.take_steps = run.engine.locked_run_function(self.engine)
 
     def _start_engine(self) -> None:
         run = self.run

@@ -38,7 +38,6 @@ from ..common.objectives import budgeted_hessian
 from ..common.outcome import outcome as as_result
 from ..common.progress import show_bar
 from ..common.protocols import (
-    EngineSteps,
     Solver,
     SupportsGradient,
     missing_bound_reason,
@@ -51,6 +50,7 @@ from ..common.runtime import (
 )
 from ..common.sentences import Note, render_notes
 from ..common.vectors import default_n_threads
+from ..network.engine_steps import engine_steps_of
 from ..spectrum.tracker import Tracker
 from .callbacks import Checkpoint, EarlyStopping
 from .checkpoint import CheckpointWriter, load_saved
@@ -465,8 +465,7 @@ def _resolve_method(
         # A dense matrix is fastest for few parameters. Any options given belong to the trust-region
         # method.
         fits = not options and products is None and ob.n_params <= LEVENBERG_MAX_PARAMS
-        stated = fits and not missing_reason(ob, "engine_steps")
-        engine: EngineSteps | None = ob.engine_steps if stated else None
+        engine = engine_steps_of(ob) if fits else None
         matrix = engine is not None and engine.uses_matrix
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]

@@ -26,11 +26,12 @@ from ..common.objectives import (
     value_at,
 )
 from ..common.outcome import Result
-from ..common.protocols import EngineSteps, missing_reason, states
+from ..common.protocols import states
 from ..common.runtime import Budget, interrupt_source
 from ..common.sentences import Note
 from ..common.vectors import norm
 from ..krylov.lanczos import product_function
+from ..network.engine_steps import EngineSteps, engine_steps_of
 from .checkpoint import State, check_run, generator_state_as_json, restore_generator
 
 if TYPE_CHECKING:
@@ -386,14 +387,7 @@ class Run(RunFacts):
         """The `EngineSteps` of the objective, or None if the engine does not evaluate the loss of
         this objective.
         """
-        return self.ob.engine_steps if not missing_reason(self.ob, "engine_steps") else None
-
-    @property
-    def own_engine(self) -> EngineSteps | None:
-        """The `EngineSteps` of the objective, or None if the objective wraps another one, whose own
-        methods must be called.
-        """
-        return None if self.engine is None or self.engine.objective is not self.ob else self.engine
+        return engine_steps_of(self.ob)
 
     # --- costs and budgets
 
@@ -530,7 +524,7 @@ class Run(RunFacts):
             return False
         if not self.points_requested:
             self.points_requested = True
-            self.points = None if self.own_engine is None else self.own_engine.point_evaluator()
+            self.points = None if self.engine is None else self.engine.point_evaluator()
         return self.points is not None
 
     def product(self, v: np.ndarray, out: Any) -> Any:

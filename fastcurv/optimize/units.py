@@ -18,6 +18,8 @@ import numpy as np
 from ..common.objectives import has_consistent_hessian, value_as_float, value_at
 from ..common.outcome import outcome as as_result
 from ..common.vectors import norm
+from ..network.objective import Objective
+from ..network.row_views import with_model
 from .run import MinimizeResult
 
 # range of the standard deviations of targets that need no scaling
@@ -101,7 +103,7 @@ def find_target_units(ob: Any) -> TargetUnits | None:
     """Return units for an objective whose targets are far from mean 0 and standard deviation 1, or
     None for other targets and for objectives other than an unpenalised ``mse`` on rows in memory.
     """
-    in_memory = hasattr(ob, "X") and hasattr(ob, "with_model")
+    in_memory = isinstance(ob, Objective) and hasattr(ob, "X")
     if not in_memory or not has_consistent_hessian(ob) or ob.loss != "mse" or ob.l2 != 0:
         return None
     y = np.array(ob.y, dtype=float).reshape(ob.n_samples, -1)
@@ -124,7 +126,7 @@ def find_target_units(ob: Any) -> TargetUnits | None:
     ):
         return None
     shift *= ob.model.bias
-    return TargetUnits(ob, ob.with_model(ob.model, (y - shift) / spread), spread, shift)
+    return TargetUnits(ob, with_model(ob, ob.model, (y - shift) / spread), spread, shift)
 
 
 def minimize_in_target_units(

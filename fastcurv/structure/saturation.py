@@ -108,7 +108,7 @@ class ColumnRanges:
 
 def ranges_at_theta(ob: Any, theta: ArrayLike) -> tuple[ColumnRanges, ColumnRanges]:
     """Return the `ColumnRanges` of the inputs and of the network outputs at theta, as a pair."""
-    statistics = ob.statistics(theta) if ob.model.batch_norm else None
+    statistics = ob.model.statistics(ob, theta) if ob.model.batch_norm else None
     outputs = np.asarray(ob.model.predict(theta, ob.X, statistics), dtype=float)
     return ColumnRanges(ob.X.min(axis=0), ob.X.max(axis=0)), ColumnRanges(
         outputs.min(axis=0), outputs.max(axis=0)

@@ -23,8 +23,8 @@ from fastcurv.common.protocols import (
     OPTIONAL_OPERATOR_METHODS,
     PRODUCT_METHODS,
     missing_bound_reason,
-    missing_reason,
 )
+from fastcurv.network.engine_steps import engine_steps_of
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 from .. import nets
@@ -102,7 +102,7 @@ def test_inherited_and_forwarded_facts_are_no_proofs(kind):
     ob = UNPROVED[kind]
     assert all(certificate_method(ob, name) is None for name in PROOFS)
     assert gradient_error_bound_at(ob, ZERO) is None and not has_consistent_hessian(ob)
-    assert missing_reason(ob, "engine_steps") and cast_to_float64(ob) is ob
+    assert engine_steps_of(ob) is None and cast_to_float64(ob) is ob
     assert why_unproved(ob)
     assert not fc.classify(ob, ZERO).certified
 

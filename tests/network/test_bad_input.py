@@ -252,7 +252,6 @@ BAD_THETAS = [
         "ggn",
         "empirical_fisher",
         "jacobian",
-        "taylor",
         "rounding_bound",
     ],
 )
@@ -289,7 +288,6 @@ def test_invalid_vectors_are_rejected():
             assert_raises(lambda: H.product(v), kind, *words)  # noqa: B023
             assert_raises(lambda: H.quadratic_form(v), kind, *words)  # noqa: B023
             assert_raises(lambda: ob.hessp(THETA, v), kind, *words)  # noqa: B023
-            assert_raises(lambda: ob.taylor(THETA)(v), kind, *words)  # noqa: B023
         for V in (
             THETA[None],
             np.zeros((n + 1, 2)),

@@ -8,13 +8,14 @@ from numpy.linalg import norm
 
 import fastcurv as fc
 from fastcurv.network import kronecker
+from fastcurv.network.engine_steps import engine_steps_of
 from tests import nets
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 2)
 
 
 def fitted(net):
-    made = net.ob.engine_steps.kronecker_coordinates()
+    made = engine_steps_of(net.ob).kronecker_coordinates()
     made.fit(net.theta)
     return made
 
@@ -103,7 +104,7 @@ def test_losses_without_positive_curvature_use_gradient_factors(rng):
     X, model = rng.standard_normal((1, 3)), fc.MLP([3, 2], dtype="float64")
     ob = fc.Objective(model, X, rng.standard_normal((1, 1)), "gaussian_nll")
     theta = model.init(rng=0)
-    made = ob.engine_steps.kronecker_coordinates()
+    made = engine_steps_of(ob).kronecker_coordinates()
     made.widest = 4
     made.fit(theta)
     L, _ = made.factors[0][0]
@@ -140,7 +141,7 @@ def test_dead_units_keep_coordinates_finite(rng):
     model = fc.MLP([3, 4, 1], "relu")
     ob = fc.Objective(model, rng.standard_normal((30, 3)), rng.standard_normal(30), "mse")
     theta = np.zeros(model.n_params)
-    made = ob.engine_steps.kronecker_coordinates()
+    made = engine_steps_of(ob).kronecker_coordinates()
     made.fit(theta)
     assert np.array_equal(made.factors[0][0][0], np.ones(4))
     assert np.isfinite(matrix_of(made, "to_theta")).all()
@@ -152,7 +153,7 @@ def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
     """
     X = np.arange(5000.0)[:, None] * np.ones(2)
     ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
-    rows = ob.engine_steps.kronecker_coordinates().ob.X[:, 0]
+    rows = engine_steps_of(ob).kronecker_coordinates().ob.X[:, 0]
     assert len(rows) == 600 and rows[0] == 0 and np.ptp(np.diff(rows)) <= 1
 
 
@@ -161,7 +162,7 @@ def test_coordinates_for_weights_that_are_all_zero_are_the_parameters(rng):
     model = fc.MLP([3, 4, 1])
     X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 1))
     ob = fc.Objective(model, X, y, "mse", l2=0.1, sample_weight=np.zeros(20))
-    made = ob.engine_steps.kronecker_coordinates()
+    made = engine_steps_of(ob).kronecker_coordinates()
     made.fit(model.init(rng=0))
     for which in ("to_theta", "from_theta"):
         assert np.array_equal(matrix_of(made, which), np.eye(model.n_params))

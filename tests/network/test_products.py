@@ -412,16 +412,6 @@ def test_n_products_counts_products(drawn):
     ]  # the matrix is summed directly, without products
 
 
-def test_the_error_of_the_quadratic_model_is_cubic(drawn):
-    """If the step is halved, the error of `taylor` decreases by a factor of about eight."""
-    p = drawn("tiny")
-    model = p.ob.taylor(p.theta)
-    d = p.v / np.linalg.norm(p.v)
-    errors = np.array([abs(p.ob.value(p.theta + t * d) - model(t * d)) for t in (0.04, 0.02, 0.01)])
-    assert model(0 * d) == p.ob.value(p.theta)
-    assert np.all(abs(np.log2(errors[:-1] / errors[1:]) - 3) <= 0.25)
-
-
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_a_batch_equals_an_objective_of_its_samples(loss, rng, problem):
     """A batch chosen by slice, indices or mask is bitwise equal to an objective of those samples,

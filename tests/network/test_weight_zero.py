@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 
 import fastcurv as fc
+from fastcurv.network.row_views import with_model
 
 from .. import nets
 from ..plans import laid_out
@@ -242,7 +243,7 @@ def test_large_inputs_of_samples_of_weight_zero_return_with_other_weights(form):
     streamed = fc.StreamedObjective(model, form(X), y, "mse", sample_weight=weight)
     double = ob.astype("float64")
     for other in (
-        ob, ob.with_model(fc.MLP([1, 2, 1], dtype="float32")), double, double.astype("float32"),
+        ob, with_model(ob, fc.MLP([1, 2, 1], dtype="float32")), double, double.astype("float32"),
         streamed.batch(np.arange(3)), next(streamed.batches(3, np.random.default_rng(0))),
     ):  # fmt: skip
         rows = np.ravel(other.reweighted(None).X.sum(axis=1))

@@ -13,6 +13,7 @@ from scipy.optimize import rosen, rosen_der
 import fastcurv as fc
 from fastcurv._engine import QuasiNewton
 from fastcurv.common.files import read_tensors, write_tensors
+from fastcurv.network.engine_steps import engine_steps_of
 from fastcurv.network.kronecker import KroneckerCoordinates
 from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.lbfgs import LBFGS
@@ -498,7 +499,7 @@ def test_steps_equal_lbfgs_in_layer_coordinates():
     objective as a function of layer coordinates, up to rounding.
     """
     ob, theta = regression()
-    made = ob.engine_steps.kronecker_coordinates()
+    made = engine_steps_of(ob).kronecker_coordinates()
     made.fit(theta)
     made.limit_first_step(ob.gradient(theta))
     inside = FunctionObjective(

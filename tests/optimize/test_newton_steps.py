@@ -10,6 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
+from fastcurv.network.engine_steps import engine_steps_of
 from fastcurv.optimize.run import Run
 from tests import nets
 
@@ -84,7 +85,7 @@ def test_the_engine_evaluates_at_the_point_of_the_objective(rng):
     """
     net = small_network("tanh")
     ob, theta, other = net.ob, net.theta, net.theta + 0.1
-    points = ob.engine_steps.point_evaluator()
+    points = engine_steps_of(ob).point_evaluator()
     value, gradient, gradient_norm = points.move_to(theta)
     assert abs(gradient_norm - np.linalg.norm(gradient)) <= 1e-14 * gradient_norm
     assert (value, *gradient) == (ob.value(theta), *ob.gradient(theta))
@@ -128,11 +129,11 @@ def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng
     """
     net = small_network("tanh")
     bent = fc.Objective(net.model, net.X, net.y, fc.Loss(cauchy))
-    assert net.ob.engine_steps.point_evaluator() is not None
-    assert bent.engine_steps.point_evaluator() is None  # Cauchy's loss is not convex
+    assert engine_steps_of(net.ob).point_evaluator() is not None
+    assert engine_steps_of(bent).point_evaluator() is None  # Cauchy's loss is not convex
     little = fc.Objective(net.model, net.X, net.y, "mse", memory=2_000_000)
     many = fc.Objective(fc.MLP([3, 300, 2]), rng.standard_normal((3000, 3)), np.ones((3000, 2)))
-    assert many.engine_steps.point_evaluator() is None
+    assert engine_steps_of(many).point_evaluator() is None
     for ob in (little, bent):
         found = minimize(ob, net.theta, "trust-region", max_iter=5)
         assert found.nit == 5 or found.stopped == "critical"

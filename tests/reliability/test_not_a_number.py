@@ -183,7 +183,6 @@ def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
         warnings.simplefilter("error")
         assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic_form(v))
         assert not np.isfinite(OB.jacobian(THETA) @ v).any()
-        assert not np.isfinite(OB.taylor(THETA)(v))
         both = H @ np.stack([THETA, v, THETA], 1)
     assert np.array_equal(both[:, 0], H @ THETA) and np.array_equal(both[:, 2], H @ THETA)
     assert not np.isfinite(both[:, 1]).any()

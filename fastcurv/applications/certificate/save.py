@@ -15,6 +15,7 @@ from ...common.protocols import Floats
 from ...common.vectors import safe_norm
 from ...critical.report import CriticalPoint
 from ...network.objective import Objective
+from ...network.row_views import with_model
 from . import check_certificate as checker
 
 # factor by which a claimed number is weaker than the number computed in float64
@@ -99,7 +100,7 @@ def certificate_document(ob: Any, theta: Any, point: CriticalPoint) -> dict[str,
     at = np.asarray(np.asarray(check_theta(ob, theta), dtype=ob.model.dtype), dtype=float)
     document = problem_document(ob, at)
     exact = ExactPoint(document, at)
-    H = ob.with_model(ob.model.astype("float64")).hessian(at).to_dense()
+    H = with_model(ob, ob.model.astype("float64")).hessian(at).to_dense()
     claim = None
     correction = np.zeros(len(at))
     failure = ""

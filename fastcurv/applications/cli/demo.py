@@ -333,9 +333,10 @@ def plot_loss_along_step(objective: fc.Objective, theta: Array, step: Array, ax:
     length = float(np.linalg.norm(step))
     direction = step / length
     t = np.linspace(-0.5 * length, 1.5 * length, 101)
-    quadratic = objective.taylor(theta)
+    H = objective.hessian(theta)
     losses = [objective.value(theta + s * direction) for s in t]
-    lines = {"loss": losses, "second-order Taylor": [quadratic(s * direction) for s in t]}
+    quadratic = H.value + t * (H.gradient @ direction) + 0.5 * t**2 * H.quadratic_form(direction)
+    lines = {"loss": losses, "second-order Taylor": quadratic}
     for label, values in lines.items():
         plots.curve(t, values, ax, label=label, log=False)
     ax.set(xlabel="distance along the escape direction", ylabel="loss")

@@ -36,6 +36,8 @@ from ...common.runtime import (
 )
 from ...common.vectors import safe_norm
 from ...critical.classify import classify
+from ...network.objective import Objective
+from ...network.row_views import with_model
 from ...optimize.find import (
     KRYLOV_STEP_MIN_N,
     check_index,
@@ -307,7 +309,7 @@ def sample_critical_points(
     raise_if_unknown_argument("sample_critical_points", verdict, CLASSIFY_OPTIONS)
     require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
-    if not hasattr(ob, "with_model"):
+    if not isinstance(ob, Objective):
         raise TypeError(
             "ob must be an objective of a network, such as fastcurv.Objective, got "
             f"{type_phrase(ob)}."
@@ -574,7 +576,7 @@ def _widen_narrower_point(
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
-    small = ob.with_model(narrow)
+    small = with_model(ob, narrow)
     theta = _minimise_in_remaining_time(
         sampler, small, narrow.init(rng=rng), "newton-cg", max_iter=500, verdict=False, rng=rng
     )

@@ -21,6 +21,7 @@ from ...common.errors import OBJECTIVE_HINT, require_attrs
 from ...common.optional import optional_import
 from ...common.protocols import Array
 from ...common.runtime import raise_if_interrupted
+from ...network.objective import Objective
 from ...spectrum.eigsh import eigsh
 from .style import CYCLE, GREY, Display, n_labelled_lines, new_axes, set_log_axis
 
@@ -318,9 +319,10 @@ class LandscapeDisplay(Display):
         taylor = None
         if len(along) == 1:
             losses = np.array([objective.value(theta + t * along[0]) for t in steps])
-            if hasattr(objective, "taylor"):
-                model = objective.taylor(theta)
-                taylor = np.array([model(t * along[0]) for t in steps])
+            if isinstance(objective, Objective):
+                slope, bend = objective.gradient(theta) @ along[0], objective.hessian(theta)
+                taylor = objective.value(theta) + steps * slope
+                taylor += 0.5 * steps**2 * bend.quadratic_form(along[0])
         else:
             losses = np.array(
                 [

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...network.mlp import MLP
 from ...network.objective import Objective
+from ...network.row_views import with_model
 from ..diagnosis.facts import constant_loss
 from .laplace import ExactFitError, LaplacePosterior, laplace_posterior
 
@@ -118,7 +119,7 @@ def without_inactive_units(ob: Any, theta: Any) -> tuple[Any, Any]:
         (W[np.ix_(rows, columns)], b[rows])
         for (W, b), rows, columns in zip(model.unflatten(theta), above, below)
     ]
-    less = ob.with_model(smaller)
+    less = with_model(ob, smaller)
     found = smaller.flatten(layers)
     before = ob.value(theta)
     return (less, found) if less.value(found) <= before + PRUNE_TOL * abs(before) else (ob, theta)

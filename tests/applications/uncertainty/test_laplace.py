@@ -9,6 +9,7 @@ from scipy.special import expit, logsumexp
 
 import fastcurv as fc
 from fastcurv.applications.uncertainty.laplace import _mean_sigmoid
+from fastcurv.network.row_views import with_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:ob has .* rows for each parameter")
 
@@ -143,7 +144,7 @@ def test_biases_of_saturated_units_are_fixed(rng):
     (W, b), (V, c) = small.model.unflatten(theta)
     for bias in (12.0, 120.0, 1e4):
         model = fc.MLP([2, 4, 1])
-        ob = small.with_model(model)
+        ob = with_model(small, model)
         wide = [(np.r_[W, [[1e-3, 0.0]]], np.r_[b, bias]), (np.c_[V, 0.1], c - 0.1)]
         post = fc.laplace(ob, model.flatten(wide))
         assert post.n_undetermined == 1
@@ -193,7 +194,7 @@ def test_directions_without_effect_count_as_undetermined(rng):
     layers = ob.model.unflatten(theta)
     W, b = np.r_[layers[0][0], [[0.0]]], np.r_[layers[0][1], 0.7]
     wider = model.flatten([(W, b), (np.c_[layers[1][0], 0.0], layers[1][1])])
-    small, large = fc.laplace(ob, theta), fc.laplace(ob.with_model(model), wider)
+    small, large = fc.laplace(ob, theta), fc.laplace(with_model(ob, model), wider)
     assert (small.n_undetermined, large.n_undetermined) == (0, 1)
     for name in ("log_evidence", "n_effective", "noise_std", "next_l2"):
         assert np.isclose(getattr(large, name), getattr(small, name), rtol=1e-7), name

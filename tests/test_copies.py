@@ -154,8 +154,7 @@ def of_operator(op, v):
         found[name] = contents(getattr(op, name, None))
     for name in ("quadratic_form", "rounding_bound"):
         found[name] = result_or_error(lambda name=name: getattr(op, name)(v))
-    for name in ("to_dense", "column_error_bounds", "row_error_bounds"):
-        found[name] = result_or_error(lambda name=name: getattr(op, name)())
+    found["to_dense"] = result_or_error(lambda: op.to_dense())
     return found
 
 
@@ -323,7 +322,7 @@ USES = {
     "blocks": lambda ob, theta: ob.hessian(theta).restrict(layers=[1]).shift(1.0) @ np.ones(15),
     "a Jacobian": lambda ob, theta: ob.jacobian(theta).T @ np.ones(3 * N),
     "a bound": lambda ob, theta: ob.rounding_bound(theta),
-    "column bounds": lambda ob, theta: ob.hessian(theta).column_error_bounds(),
+    "an inertia": lambda ob, theta: fc.inertia(ob.hessian(theta)).values,
     "eigenpairs": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, rng=0),
     "pairs of the GGN": lambda ob, theta: fc.eigsh(ob.ggn(theta), 2, rng=0),
     "a density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), rng=0),

@@ -25,10 +25,7 @@ IMPORTS_INSIDE = {
     "network.objective._error_bounds_at",
     "network.objective.certificates",
     "network.operators.assembled",
-    "network.operators.column_error_bounds",
-    "network.operators.row_error_bounds",
     "network.output_space.matrix_with_bounds",
-    "network.reductions.column_error_bounds",
 }
 
 

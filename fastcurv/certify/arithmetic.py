@@ -6,9 +6,8 @@ norm of the errors of each row. `enclose_linear_map`, `ActivationDerivatives`, s
 propagate errors and add the rounding errors of the kernels (`RoundingModel`). Bounds on entries
 alone grow fast with depth: without the bounds on norms and those of `ErrorChain` over several
 layers, results are 1.08 times as large for one hidden layer and 14 000 times as large for six.
-Three other types hold less: `NormBound` (`fastcurv.certify.columns`) holds norms alone, for all
-columns at once; `RowMatrices` (`dense_hessian`) holds a matrix for each row; `PreciseEnclosure`
-(`precise`) holds numbers with a precision of about 100 bits.
+Two other types hold less: `RowMatrices` (`dense_hessian`) holds a matrix for each row, and
+`PreciseEnclosure` (`precise`) holds numbers with a precision of about 100 bits.
 
 All arrays here are float64; bounds are >= 0.
 """

@@ -26,8 +26,8 @@ known. With A the sizes of a and dA their errors, an entry of the sum has an err
 
 One such number is kept for each pair of inputs p, q of two layers and all of their hidden units
 together (for K, for each input p and unit j). So every column of X and every layer may have its own
-unit of measurement. The bounds of `EnclosedHessian` in other units (`error_bound`), on columns
-(`bounds`) and on entries (`entry_error_bounds`) are computed from these numbers. If the weights of
+unit of measurement. The bounds of `EnclosedHessian` in other units (`error_bound`) and on entries
+(`entry_error_bounds`) are computed from these numbers. If the weights of
 one layer have scales that differ between its hidden units, the largest scale is used. Sharper
 bounds would need all rows to be kept.
 """
@@ -35,7 +35,7 @@ bounds would need all rows to be kept.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -272,9 +272,7 @@ class RowBlockState:
 
 
 MAX_STACK_BYTES = 1 << 25  # maximum size of a stack of matrices with one matrix for each row
-# maximum and minimum number of rows in one matrix product
-MAX_PRODUCT_ROWS = 1024
-MIN_PRODUCT_ROWS = 64
+MAX_PRODUCT_ROWS = 1024  # maximum number of rows in one matrix product
 
 
 def _row_outer_products(x: Floats, y: Floats) -> Floats:
@@ -286,26 +284,20 @@ def _row_outer_products(x: Floats, y: Floats) -> Floats:
 
 def rows_per_hessian_block(model: Any) -> int:
     """Return the number of rows that are processed together: at most `MAX_PRODUCT_ROWS`, and so few
-    that a stack of matrices takes at most `MAX_STACK_BYTES`. The number is 0 for very wide layers.
+    that a stack of matrices takes at most `MAX_STACK_BYTES`, but at least 1.
     """
     widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
-    return int(min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest)))
+    return int(max(1, min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest))))
 
 
 def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
     """Return the `EnclosedHessian` of an objective at theta (n,) for the kind "hessian" or "ggn",
     or None if it is not available.
 
-    The result is None in four cases: the kind is "fisher"; the network has batch normalisation or X
-    is not a NumPy array; the layers are so wide that fewer than `MIN_PRODUCT_ROWS` rows fit into
-    one stack, for which products are as fast; an entry or a bound is not finite.
+    The result is None in three cases: the kind is "fisher"; the network has batch normalisation or
+    X is not a NumPy array; an entry or a bound is not finite.
     """
-    if (
-        kind == "fisher"
-        or is_batch_normalised(ob.model)
-        or not isinstance(ob.X, np.ndarray)
-        or rows_per_hessian_block(ob.model) < MIN_PRODUCT_ROWS
-    ):
+    if kind == "fisher" or is_batch_normalised(ob.model) or not isinstance(ob.X, np.ndarray):
         return None
     at = round_to_model_dtype(ob, theta)
     short = kind == "hessian" and at.size <= MULTI_RESULT_CACHE_MAX_PARAMS
@@ -331,13 +323,10 @@ class EnclosedHessian:
     ----------
     A : ndarray, shape (n, n)
         The matrix, exactly symmetric.
-    bounds : ndarray, shape (n,)
-        Bounds on the norms of the errors of the columns.
     finite : bool
         True if all entries and bounds are finite and no number of the passes has overflowed.
     """
 
-    bounds: Any
     finite: bool
 
     def __init__(self, ob: Any, passes: Passes, kind: str = "hessian") -> None:
@@ -455,9 +444,7 @@ class EnclosedHessian:
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
     def _complete_matrix(self) -> None:
-        """Write all blocks into A, mirror the computed half, add l2, and compute `bounds` and
-        `finite`.
-        """
+        """Write all blocks into A, mirror the computed half, add l2, and compute `finite`."""
         n = len(self.A)
         for at in list(self.sums):
             self._write_block_sums(*at)
@@ -466,25 +453,8 @@ class EnclosedHessian:
             block = self.A[s, s]
             block[...] = np.triu(block) + np.triu(block, 1).T
         self.A[np.diag_indices(n)] += self.l2
-        self.bounds = self._column_error_bounds()
-        is_finite = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
+        is_finite = np.isfinite(self.A).all() and np.isfinite(self.error_bound())
         self.finite = bool(is_finite and not self.passes.arithmetic.overflow)
-
-    def _column_error_bounds(self) -> Floats:
-        """Return bounds (n,) on the norms of the errors of the columns of A."""
-        sides = [np.zeros((o, k + self.bias)) for o, k in self.shapes]
-        for (l, m), E in self.of_S.items():
-            o, k = self.shapes[m]
-            both = 2**0.5 if l == m else 1.0  # factor for the mirrored half of a symmetric block
-            moved = self.of_K.get((l, m), np.zeros((len(E), o)))
-            sides[l] = np.hypot(sides[l], (both * row_norms(E) + row_norms(moved))[:, 0])
-            if l != m:
-                columns = np.tile(row_norms(np.ascontiguousarray(E.T))[:, 0], (o, 1))
-                columns[:, :k] += row_norms(np.ascontiguousarray(moved.T))
-                sides[m] = np.hypot(sides[m], columns)
-        flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
-        own = 2 * UNIT_ROUNDOFF * np.abs(np.diagonal(self.A)) + MATRIX_UNDERFLOW_BOUND * self.weight
-        return np.asarray(NORM_ROUND_UP_FACTOR * (np.concatenate(flat) + own))
 
     def _input_indices(self) -> NDArray[np.intp]:
         """Return an array (n,) with the index of the input that each parameter multiplies, counted
@@ -570,7 +540,7 @@ def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
     R = ErrorPass(ob, theta, measured=True)
     with np.errstate(all="ignore"):
         states = list(R.iter_states())
-        parts = [_backpropagated_root_columns(R, s, kind) for s in states]
+        parts = [_backpropagate_columns(R, s, loss_root_columns(s.loss, kind)) for s in states]
         q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
         K = np.zeros((q, q))
         bounds = np.zeros(q)
@@ -622,13 +592,13 @@ def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd
     return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 
-def _backpropagated_root_columns(R: ErrorPass, s: State, kind: str) -> list[Any]:
-    """Return a list by layer of pairs (D, bounds). D (columns, rows, out) holds the columns of the
-    loss factor (see `loss_root_columns`) propagated backward to the layer. The bounds (columns,
-    rows, 1) are on the norms of the errors of the rows of D.
+def _backpropagate_columns(R: ErrorPass, s: State, columns: Iterable[Any]) -> list[Any]:
+    """Return a list by layer of pairs (D, bounds). D (columns, rows, out) holds the columns, each a
+    pair of an array (rows, d_out) and its `Errors`, propagated backward from the outputs to the
+    layer. The bounds (columns, rows, 1) are on the norms of the errors of the rows of D.
     """
     found: list[Any] = [[] for _ in R.W]
-    for d, dd in loss_root_columns(s.loss, kind):
+    for d, dd in columns:
         chain = ErrorChain(s.kappa)
         e = None
         row = Enclosure(d, dd, R.arithmetic, dd)
@@ -637,6 +607,39 @@ def _backpropagated_root_columns(R: ErrorPass, s: State, kind: str) -> list[Any]
             if l:
                 row, e = s.backpropagate_layer(l, chain, row, e)
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
+
+
+def enclosed_jacobian(ob: Any, theta: Any) -> tuple[Floats, Floats]:
+    """Return the Jacobian of the outputs (N d_out, n) of an objective without batch normalisation,
+    and bounds (N d_out,) on the norms of the errors of its rows, which are infinite if an overflow
+    cannot be excluded.
+
+    The part of row (sample, output) for the weights of a layer is the outer product of the row D of
+    `_backpropagate_columns` for this output and the input a of the layer.
+    """
+    R = ErrorPass(ob, theta, measured=True)
+    m = ob.model.sizes[-1]
+    found = []
+    with np.errstate(all="ignore"):
+        for s in R.iter_states():
+            rows = len(s.z[-1].x)
+            units = (np.tile(np.arange(m) == k, (rows, 1)) * 1.0 for k in range(m))
+            layers = _backpropagate_columns(R, s, ((u, Errors(0 * u)) for u in units))
+            parts = []
+            off = np.zeros((rows, m))
+            for a, (D, dd) in zip(s.a, layers):
+                D = D.transpose(1, 0, 2)
+                parts.append((D[..., None] * a.x[:, None, None, :]).reshape(rows, m, -1))
+                parts += [D] if ob.model.bias else []
+                size = row_norms(np.abs(D).reshape(rows * m, -1)).reshape(rows, m)
+                A = np.hypot(row_norms(np.abs(a.x)) + a.dx.nu, float(ob.model.bias))
+                error = dd[:, :, 0].T * A + size * (a.dx.nu + UNIT_ROUNDOFF * A)
+                off = np.hypot(off, error + D.shape[2] * a.x.shape[1] * SMALLEST_SUBNORMAL)
+            found.append((np.concatenate(parts, axis=2).reshape(rows * m, -1), off.ravel()))
+    J = np.concatenate([J for J, _ in found])
+    bounds = R.slack_factor * np.concatenate([off for _, off in found])
+    proved = not (R.arithmetic.overflow or flushes_subnormals())
+    return J, np.where(np.isfinite(bounds) & proved, bounds, np.inf)
 
 
 def loss_root_columns(loss: LossDerivatives, kind: str) -> Any:

@@ -71,7 +71,6 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -517,52 +516,6 @@ class LossDerivatives:
         dx = Errors(moved * d.magnitude + along * d.dx.E, moved * norms + along * d.dx.nu)
         dx = dx + Errors(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
         return Enclosure(rd, dx, r, dx)
-
-    def rdelta_norm_factors(self) -> tuple[Floats, Floats]:
-        """Return (B, C), each (rows, 1), such that ``||rdelta|| <= (B + C) ||rz||`` and the error
-        of rdelta is at most ``C ||rz|| + (B + C) ||drz||``.
-        """
-        r = self.r
-        if self.row.given and self.row.given.coupled:
-            return self.bend, self._coupled_curvature_errors() + r.eta
-        if self.row.per_entry:
-            B = np.abs(self.h.x).max(axis=1, keepdims=True)
-            return B, self.h.dx.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
-        m = self.p.shape[1]
-        first = np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
-        root = math.sqrt(2.0)  # factor in |rz_j - rz_k| <= sqrt(2) ||rz||
-        size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
-        others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
-        softmax_errors = self._cross_entropy_rdelta_errors(
-            size, np.where(first, others, root + others), 0.0
-        )
-        B = self._bound_loss_curvature()
-        return B, row_norms(softmax_errors) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
-
-    def fisher_rdelta_norm_factors(self) -> tuple[Floats, Floats]:
-        """Return the pair (B, C), defined in `rdelta_norm_factors`, for the rdelta of
-        `fisher_rdelta`.
-        """
-        d = row_norms(np.abs(self.d.x))
-        dd = self.d.dx.nu
-        norms = d + dd
-        lost = multiply_rounded_up(dd, norms + d) + multiply_rounded_up(
-            self.r.gamma(self.d.x.shape[1] + 6) * norms, norms
-        )
-        return self.r.N * multiply_rounded_up(d, d), self.r.N * lost
-
-    def rdelta_underflow_bounds(self) -> Floats:
-        """Return bounds (rows, 1) on the norm of the effect of underflow on the results of `rdelta`
-        and `fisher_rdelta`, for vectors rz of length 1.
-        """
-        r = self.r
-        m = self.d.x.shape[1]
-        if self.row.given and self.row.given.coupled:
-            size = self.bend + self.dh
-        else:
-            size = self.h.magnitude if self.row.per_entry else np.abs(self.h) + self.dh
-        size = size.max(axis=1, keepdims=True) + r.N * (row_norms(np.abs(self.d.x)) + self.d.dx.nu)
-        return np.asarray(2 * m * r.eta * (1 + size))
 
 
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")

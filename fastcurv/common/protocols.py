@@ -3,7 +3,7 @@
 Optional methods are used where an object has them. Of an objective: ``value_and_gradient(theta)``,
 ``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``, ``batch(rows)``
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
-`Certificate`. Of an operator: ``rounding_bound(v)`` (of a product), ``column_error_bounds()`` (n,),
+`Certificate`. Of an operator: ``rounding_bound(v)`` (of a product),
 ``quadratic_form(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or
 None), ``gram_operator()`` (a `DenseReduction` or None).
 
@@ -292,7 +292,7 @@ class EnclosedMatrix(NamedTuple):
 
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
-    "rounding_bound", "column_error_bounds", "quadratic_form", "to_dense", "astype", "reduced",
+    "rounding_bound", "quadratic_form", "to_dense", "astype", "reduced",
     "gram_operator", "assembled", "fast_product", "summed_matrix", "exact_diagonal",
     "diagonal_cost", "gradient", "objective", "estimated_seconds", "reduction_forms",
 )  # fmt: skip

@@ -107,7 +107,7 @@ def classify(
         ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
         ``curvature_floor(theta)``, ``probes(theta)`` and ``saturation(theta)``. Optional attributes
         of the operator that ``hessian(theta)`` returns are ``rounding_bound(v)``,
-        ``column_error_bounds()``, ``astype(dtype)`` and ``gradient``. `fastcurv.common.protocols`
+        ``astype(dtype)`` and ``gradient``. `fastcurv.common.protocols`
         describes all of these.
     theta : array_like, shape (n,)
         The point.
@@ -433,9 +433,6 @@ def _select_inertia_strategy(
         )
     seen = inertia.spectrum_evidence(proof)
     g = inertia.gradient[0]
-    bounded = not all(
-        missing_bound_reason(H.op, name) for name in ("rounding_bound", "column_error_bounds")
-    )
     return inertia, Evidence(
         nearness=inertia.nearness_with_flat_ratio(),
         spectrum=seen,
@@ -448,7 +445,8 @@ def _select_inertia_strategy(
             if inertia.near.near
             else has_descent_along_gradient(ob, theta, g)
         ),
-        error_bound_assumed=not (bounded or isinstance(H.op, MatrixOperator)),
+        error_bound_assumed=bool(missing_bound_reason(H.op))
+        and not isinstance(H.op, MatrixOperator),
         n_products=H.count,
     )
 
@@ -476,8 +474,9 @@ def check_interpolation(
     rows = getattr(here, "rows", None)
     op = cast_to_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
     H.record_products(op.shape[0])
-    J = np.asarray((op.T @ np.eye(op.shape[0])).T, dtype=float) * here.scale[:, None]
-    off = safe_norm(op.row_error_bounds() * here.scale) + 4 * EPS * safe_norm(J)
+    J, errors = op.assembled()
+    J = J * here.scale[:, None]
+    off = safe_norm(errors * here.scale) + 4 * EPS * safe_norm(J)
 
     def lipschitz(radius: float) -> float:
         return float(call_certificate(ob, "residual_bounds", theta, radius).lipschitz)

@@ -133,11 +133,11 @@ class Curvature(QuadraticFormOperator):
     4
     >>> H.product(np.ones(2), out=np.empty(2))  # without an allocation
     array([-2., -2.])
-    >>> H.rounding_bound(np.ones(2)) < 1e-13, H.column_error_bounds().shape
-    (True, (2,))
-    >>> matrix = H.assembled()  # a matrix A with bounds on the errors of its columns
-    >>> bool(np.allclose(matrix.A, H.to_dense())), matrix.bounds.shape
-    (True, (2,))
+    >>> bool(H.rounding_bound(np.ones(2)) < 1e-13)
+    True
+    >>> matrix = H.assembled()  # a matrix A with bounds on its errors
+    >>> bool(np.allclose(matrix.A, H.to_dense())), bool(matrix.error_bound() < 1e-13)
+    (True, True)
 
     Smaller operators for few samples:
 
@@ -272,8 +272,7 @@ class Curvature(QuadraticFormOperator):
 
     def to_dense(self) -> np.ndarray:
         """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums the matrix over
-        rows if this takes less time than n products. `column_error_bounds` does not bound the
-        rounding errors of a summed matrix.
+        rows if this takes less time than n products.
         """
         n = self.shape[0]
         product, summing = self.estimated_seconds
@@ -321,33 +320,16 @@ class Curvature(QuadraticFormOperator):
         return float(bounds.product_error_bound(v, self.kind, computed))
 
     @with_nearest_rounding
-    def column_error_bounds(self) -> np.ndarray | None:
-        """Return bounds ``(n,)`` on the norms of the rounding errors of ``H e_j`` for all unit
-        vectors e_j, or None where `rounding_bound` returns None.
-
-        The bounds hold for any order of the products. Cost: as much arithmetic as a few gradients,
-        in NumPy; with batch normalisation one pass for each parameter.
-        """
-        # Proofs are built on operators, and this is a method that users call.
-        from ..certify.columns import column_error_bounds
-        from ..certify.passes import ErrorPass
-
-        if self.why_unproved:
-            return None
-        bounds = ErrorPass(self.objective, self.theta, self.layout)
-        return np.asarray(column_error_bounds(bounds, self.kind))
-
-    @with_nearest_rounding
     def assembled(self) -> Any:  # returns EnclosedHessian or None
-        """Return an `EnclosedHessian`, the matrix of a float64 Hessian or GGN with bounds on its
-        errors, assembled layer by layer at a fraction of the cost of n products. Return None for
-        float32, for rows in blocks, if rounding errors have no known bounds, and if
-        `fastcurv.certify.dense_hessian` cannot assemble the matrix.
+        """Return an `EnclosedHessian`, the matrix of a Hessian or GGN in float64 with bounds on its
+        errors, assembled layer by layer at a fraction of the cost of n products. Return None if
+        rounding errors have no known bounds, and if `fastcurv.certify.dense_hessian` cannot
+        assemble the matrix.
         """
         # Proofs are built on operators, and operators of any origin have this method.
         from ..certify.dense_hessian import enclosed_hessian
 
-        if self.why_unproved or self.dtype != np.float64:
+        if self.why_unproved:
             return None
         return enclosed_hessian(self.objective, self.theta, self.kind)
 
@@ -599,15 +581,6 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
         self.whole.n_products -= 1  # a bound does not count as a product
         return float(self.whole._error_bounds.product_error_bound(full, self.kind, computed))
 
-    @with_nearest_rounding
-    def column_error_bounds(self) -> np.ndarray | None:
-        """Return bounds ``(n,)`` on the norms of the rounding errors of the n columns of the block,
-        or None. The bounds are those for the corresponding columns of the whole operator.
-        """
-        if self.why_unproved:
-            return None
-        return np.asarray(self.whole.column_error_bounds()[self.indices])
-
     def exact_diagonal(self) -> Floats:
         """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
         diagonal: Floats = self.whole.exact_diagonal()[self.indices]
@@ -684,21 +657,21 @@ class Jacobian(Operator):
         """
         return jacobian_matrix(self, rows, out)
 
-    def row_error_bounds(self) -> Any:
-        """Return bounds ``(N d_out,)`` on the norms of the rounding errors of ``J.T @ e_i``, the
-        rows of the matrix if computed by products. The bounds are infinite with batch
-        normalisation, and if the rows X are not in memory.
+    @with_nearest_rounding
+    def assembled(self) -> tuple[Floats, Floats]:
+        """Return the matrix ``(N d_out, n)`` in float64, and bounds ``(N d_out,)`` on the norms of
+        the errors of its rows. The bounds are infinite with batch normalisation, and if the rows X
+        are not in memory.
 
-        Cost: as much arithmetic as a few gradients, in NumPy.
+        Cost: as much arithmetic as a few products for each output, in NumPy.
         """
-        # Proofs are built on operators, and this is a method that users call.
-        from ..certify.columns import jacobian_row_error_bounds
-        from ..certify.passes import ErrorPass
+        # Proofs are built on operators, and operators of any origin have this method.
+        from ..certify.dense_hessian import enclosed_jacobian
 
         X = getattr(self.objective, "X", None)
         if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
-            return np.full(self.shape[0], np.inf)
-        return jacobian_row_error_bounds(ErrorPass(self.objective, self.theta, self._plan.layout))
+            return self.to_dense().astype(float), np.full(self.shape[0], np.inf)
+        return enclosed_jacobian(self.objective, self.theta)
 
     def _transpose(self) -> TransposedOperator:
         return TransposedOperator(self)

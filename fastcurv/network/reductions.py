@@ -16,9 +16,6 @@ from ..common.vectors import safe_norm
 from .arguments import as_vector, vector_and_output
 from .linear_operator import SymmetricOperator
 
-N_TEST_VECTORS = 8  # number of random vectors that `column_error_bounds` multiplies in both spaces
-FROBENIUS_SAFETY_FACTOR = 8.0  # Frobenius bound over root mean square of products (risk 1e-6)
-
 
 class CurvatureReduction(SymmetricOperator):
     """Base class of operators with the eigenvalues of `whole`, except those on the complement."""
@@ -129,25 +126,3 @@ class CoordinateReduction(CurvatureReduction):
             return None
         x = as_vector(v, self.shape[0], self.dtype)
         return self.product_defect(x) + float(self.whole.rounding_bound(self.embed(x)))
-
-    @with_nearest_rounding
-    def column_error_bounds(self) -> Array | None:
-        """Return m equal numbers whose root sum of squares bounds the Frobenius norm of the
-        rounding errors of this operator's matrix. Return None if the errors of products with
-        `whole` have no known bounds.
-
-        The bound is the sum of the proved bound for the columns in parameter space and an estimate
-        of the Frobenius norm of the difference between the matrices in both spaces. The estimate is
-        8 times the root mean square of the norms on 8 random vectors (risk below 1e-6).
-        """
-        # Proofs are built on operators, and this is a method that users call.
-        from ..certify.arithmetic import norm
-
-        if self.why_unproved:
-            return None
-        rng = np.random.default_rng(0)
-        m = self.shape[0]
-        defects = [self.product_defect(rng.standard_normal(m)) for _ in range(N_TEST_VECTORS)]
-        seen = FROBENIUS_SAFETY_FACTOR * safe_norm(np.array(defects)) / N_TEST_VECTORS**0.5
-        proved = norm(self.whole.column_error_bounds())
-        return np.full(m, (seen + proved) / m**0.5)

@@ -27,10 +27,9 @@ from .results import Inertia
 
 
 class AssembledMatrix(Protocol):
-    """A symmetric matrix A (n, n), with bounds (n,) on the norms of the errors of its columns."""
+    """A symmetric matrix A (n, n), with bounds on its errors."""
 
     A: Floats
-    bounds: Floats
 
     def entry_error_bounds(self) -> Floats:
         """Return bounds (n, n) on the errors of the entries of A."""
@@ -65,7 +64,7 @@ class DenseMatrix:
     bounds : ndarray, shape (n,)
         Bounds on the norms of the errors of the columns of P, the matrix of the computed products.
         Of the entries (i, j) and (j, i) of P, A holds the one from the column with the smaller
-        bound, or the mean of both if the bounds are equal.
+        bound, or the mean of both if the bounds are equal. They are 0 if A was assembled.
     asymmetry : ndarray, shape (n,)
         The norms of the columns of ``P - P'``.
     n_products : int
@@ -155,8 +154,8 @@ def dense_matrix(op: Any) -> DenseMatrix:
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         The real symmetric operator. A matrix is taken as exact. The rounding errors of products are
-        bounded by the operator's ``column_error_bounds()`` or ``rounding_bound(e_j)``. If the
-        operator has neither method, an error of `PRODUCT_ERROR_EPS` eps ``||op||`` is assumed for
+        bounded by the operator's ``rounding_bound(e_j)``. If the operator does not have this
+        method, an error of `PRODUCT_ERROR_EPS` eps ``||op||`` is assumed for
         each column.
 
     Returns
@@ -173,7 +172,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     n = op.shape[0]
     assembled = op.assembled() if isinstance(op, SupportsAssembly) else None
     if assembled is not None:
-        return DenseMatrix(assembled.A, assembled.bounds, np.zeros(n), 0, assembled)
+        return DenseMatrix(assembled.A, np.zeros(n), np.zeros(n), 0, assembled)
     P, n_products = matrix_by_products(op)
     P = P.astype(np.float64, copy=False)
     return symmetric_part(P, _column_error_bounds(op, P), n_products)
@@ -206,16 +205,13 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
 
 def _column_error_bounds(op: Any, P: Floats) -> Floats:
     """Return bounds (n,) on the norms of the errors of the columns of P, the matrix of products
-    with `op`. Raise ValueError if the bounds of the operator have the wrong shape or are negative
-    or NaN.
+    with `op`. Raise ValueError if a bound of the operator is negative or NaN.
     """
     n = len(P)
     dtype = operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if not missing_bound_reason(op, "column_error_bounds"):
-        bounds = np.asarray(op.column_error_bounds(), dtype=np.float64)
-    elif not missing_bound_reason(op):
+    if not missing_bound_reason(op):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # The 2-norm is at most the geometric mean of the 1-norm and the infinity norm, which
@@ -224,10 +220,6 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
             rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
         norm = min(safe_norm(P), rows**0.5 * columns**0.5)
         return np.full(n, PRODUCT_ERROR_EPS * float(np.finfo(dtype).eps) * norm)
-    if bounds.shape != (n,):
-        raise ValueError(
-            f"column_error_bounds() of the operator must have shape ({n},), got {bounds.shape}."
-        )
     if not (bounds >= 0).all():
         raise ValueError(
             f"error bounds of the operator must be >= 0, got {bounds[~(bounds >= 0)][0]:g}."
@@ -301,8 +293,8 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     By Weyl's theorem the error of each computed eigenvalue is at most the norm of the sum of all
     errors. These are the rounding errors of the products, the asymmetry of the products, ``||A -
     A'||``, and the error of the eigensolver, which is proved from the computed eigenvectors. The
-    rounding errors are bounded by ``op.column_error_bounds()`` or ``op.rounding_bound(e_j)``; if
-    the operator has neither method, 64 eps ``||op||`` is assumed for each column. A matrix is taken
+    rounding errors are bounded by ``op.rounding_bound(e_j)``; if the operator does not have this
+    method, 64 eps ``||op||`` is assumed for each column. A matrix is taken
     as exact.
 
     Parameters

@@ -10,12 +10,14 @@ from scipy.optimize import minimize
 
 import fastcurv as fc
 from fastcurv import _engine as engine
+from fastcurv._engine import testing_hooks as hooks
+from fastcurv.certify import arithmetic
 from fastcurv.certify.passes import gradient_bound, product_bound
 from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import DTYPES
 from .bound_cases import KINDS, ORACLE, problem
-from .longdouble import Truth, size
+from .longdouble import LD, Truth, activation, size
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
@@ -281,11 +283,11 @@ def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
         numbers = [
             ob.rounding_bound(theta), known.precise_gradient(theta)[1],
             known.precise_value(theta)[1], known.third_bound(theta, 1e-3), H.rounding_bound(v),
-            *H.column_error_bounds(),
-            *ob.ggn(theta).column_error_bounds(), *ob.empirical_fisher(theta).column_error_bounds(),
+            H.assembled().error_bound(), ob.ggn(theta).assembled().error_bound(),
+            ob.empirical_fisher(theta).rounding_bound(v),
         ]  # fmt: skip
         powers = np.full(len(numbers), p)
-        powers[-model.n_params :] = 2 * p
+        powers[-1] = 2 * p
         roots = np.ldexp([r.lipschitz, r.error], -p // 2)
         found.append(np.concatenate([np.ldexp(numbers, -powers), roots]))
     assert np.isfinite(found[1]).all() or power > 400
@@ -311,3 +313,82 @@ def test_bounds_hold_where_products_underflow(dtype):
         X = tiny**0.6 * np.random.default_rng(0).standard_normal((20, 4))
         ob, theta, v = problem([4, 6, 3], act, "mse", dtype, X=X, bias=False)
         check_bounds(ob, theta, (v * tiny**0.3).astype(dtype))
+
+
+@pytest.mark.parametrize("k", [300, 784, 2000])
+def test_bounds_hold_for_long_sums(arch, dtype, k):
+    """Rounding bounds on gradient and product hold for a sum of 1 and many terms below eps, each of
+    which is rounded in the same direction.
+    """
+    eps = float(np.finfo(dtype).eps)
+    X = np.full((3, k), 0.4 * eps)
+    X[:, 0] = 1
+    ob = fc.Objective(fc.MLP([k, 1], bias=False, dtype=dtype), X, [0.9, 0.9, 0.9], loss="mse")
+    ones = np.ones(k, dtype)
+    truth, H = Truth(ob, ones), ob.hessian(ones)
+    room = 1 + ORACLE / eps
+    lost = abs(float(ob.model.predict(ones, X)[0, 0] - (1 + 0.4 * eps * (k - 1)))) / eps
+    assert lost > 20 or arch == "blas"  # the error to be bounded is not negligible
+    assert size(ob.gradient(ones) - truth.gradient) <= gradient_bound(ob, ones) * room
+    assert size(H @ ones - truth.product(ones)) <= product_bound(ob, ones, ones) * room
+
+
+def test_bounds_hold_for_sums_of_two_products_and_over_samples(arch, dtype):
+    """Rounding bounds on gradient and product hold for sums over many samples, and for long sums
+    ``ra W' + a V'`` over the units of a layer. Here ra is the derivative of the activations a along
+    V.
+    """
+    for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
+        rng = np.random.default_rng(N)
+        model = fc.MLP(sizes, activation="softplus", dtype=dtype)
+        X = np.full((N, sizes[0]), 0.1)
+        X[0] = 1
+        ob = fc.Objective(model, X, rng.random((N, 2)), loss="mse")
+        theta, v = np.full((2, model.n_params), 1 / sizes[0], dtype)
+        truth, H = Truth(ob, theta), ob.hessian(theta)
+        room = 1 + ORACLE / np.finfo(dtype).eps
+        assert size(H.gradient - truth.gradient) <= gradient_bound(ob, theta) * room
+        assert size(H @ v - truth.product(v)) <= product_bound(ob, theta, v) * room
+
+
+def test_the_bound_of_a_block_holds_for_its_products():
+    for dtype in DTYPES:
+        ob, theta, v = problem([4, 6, 3], "gelu", "mse", dtype)
+        block = ob.hessian(theta).restrict(layers=[1])
+        full = np.zeros_like(v)
+        full[block.indices] = v[block.indices]
+        error = size((block @ v[block.indices]) - Truth(ob, theta).product(full)[block.indices])
+        assert error <= block.rounding_bound(v[block.indices]) * (1 + ORACLE / np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", engine.ACTIVATIONS)
+def test_activations_are_as_accurate_as_bounds_assume(dtype, name):
+    rng = np.random.default_rng(0)
+    z = [rng.uniform(-b, b, 500) for b in (0.01, 1, 6, 30, 80)] + [10.0 ** rng.uniform(-30, 1, 500)]
+    z = np.concatenate(z).astype(dtype)[None]
+    with np.errstate(under="ignore"):
+        truth = activation(name, z.astype(LD))
+    for arch in engine.available_archs():
+        r = arithmetic.RoundingModel(
+            np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1
+        )
+        phi = arithmetic.ActivationDerivatives(name, arithmetic.exact_enclosure(z, r), skip=True)
+        bounds = [np.zeros(z.shape) if x is None else x.dx.E for x in (phi.a, phi.p, phi.q)]
+        for got, true, bound in zip(hooks.activate(arch, name, z), truth, bounds):
+            assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
+
+
+def test_norms_are_safe_from_underflow_and_overflow():
+    E = np.array([[3e-200, 4e-200], [3e200, 4e200], [3.0, 4.0], [0.0, 0.0], [np.inf, 1.0]])
+    np.testing.assert_allclose(arithmetic.row_norms(E)[:, 0], [5e-200, 5e200, 5, 0, np.inf])
+
+
+def test_constants_of_proofs_equal_those_of_kernels():
+    """The epsilon of batch normalisation and the slope of leaky_relu have the same values in proofs
+    and in kernels.
+    """
+    from fastcurv.structure import tables
+
+    assert engine.BATCH_NORM_EPS == tables.BATCH_NORM_EPS
+    a, slope, _ = hooks.activate(None, "leaky_relu", np.array([[-1.0, 1.0]]))
+    assert slope[0, 0] == tables.ACTIVATIONS["leaky_relu"].leak == -a[0, 0]

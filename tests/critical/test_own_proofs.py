@@ -314,7 +314,7 @@ def test_user_defined_parts_state_why_nothing_is_proved():
     H = ob.hessian(ZERO)
     for op in (H, H.shift(1.0), H.restrict(layers=[0])):
         assert missing_bound_reason(op) and op.rounding_bound(ZERO[: op.shape[0]]) is None
-    assert H.column_error_bounds() is None and H.assembled() is None
+    assert H.assembled() is None
     assert why_unproved(object()) and why_unproved(INNER) == ""
     assert why_unproved(wrapper()(INNER)) == (
         "the class Around does not define certificates itself"

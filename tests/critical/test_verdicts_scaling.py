@@ -12,7 +12,7 @@ import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import balanced_units
-from fastcurv.spectrum.dense import counted_matrix, matrix_error_bound
+from fastcurv.spectrum.dense import counted_matrix, matrix_error_bound, symmetric_part
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
 from fastcurv.testing.reference import ReferenceObjective
 
@@ -155,8 +155,9 @@ def test_the_error_bound_covers_float32_rounding(factor):
         theta = theta.astype(np.float32)
         rough = budgeted_hessian(ob, theta, best=False)
         assert rough.dtype == np.float32
-        M = counted_matrix(rough)
-        A, bounds = M.A, M.bounds
+        I = np.eye(theta.size, dtype=np.float32)
+        bounds = np.array([rough.op.rounding_bound(e) for e in I])
+        A = symmetric_part((rough.op @ I).astype(float), bounds, theta.size).A
         exact = counted_matrix(budgeted_hessian(ob, theta)).A
         d = balanced_units(exact, np.zeros((len(exact), 1)), np.zeros(len(exact), int))
         error = np.linalg.norm(d[:, None] * (A - exact) * d)

@@ -129,7 +129,7 @@ proofs = {{
     "inertia": lambda: str(fc.inertia(H)),
     "values": lambda: fc.eigvalsh(H),
     "bound of a product": lambda: ob.hessian(theta).rounding_bound(v),
-    "bounds of columns": lambda: ob.hessian(theta).column_error_bounds(),
+    "bound of the matrix": lambda: ob.hessian(theta).assembled().error_bound(),
     "bound of the gradient": lambda: ob.rounding_bound(theta),
     "gradient": lambda: ob.certificates.precise_gradient(theta),
     "value": lambda: ob.certificates.precise_value(theta),

@@ -76,7 +76,7 @@ def test_nothing_is_proved_about_rows_in_blocks(rng, sparse):
         assert known.kinks(theta, radius) == measured.kinks(theta, radius)
     assert known.saturation(theta) == measured.saturation(theta)
     H = b.hessian(theta)
-    bounds = b.rounding_bound(theta), H.rounding_bound(theta), H.column_error_bounds()
+    bounds = b.rounding_bound(theta), H.rounding_bound(theta), H.assembled()
     assert bounds == (None, None, None)
     assert H.restrict(layers=[0]).rounding_bound(theta[:42]) is None
     smooth = fc.MLP(SIZES)

@@ -144,8 +144,7 @@ OF_ALGORITHMS = {
     "the matrix by layers": "enclosed_hessian(few, at_few, 'hessian')",
     "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
     "the proof of that matrix": "enclosed_gram_matrix(wide, there, 'ggn')",
-    "bounds on all columns": "H.column_error_bounds()",
-    "bounds on all columns with batch normalisation": "N.column_error_bounds()",
+    "bounds on all columns with batch normalisation": "fc.inertia(N)",
     "save": "write_tensors(folder + '/x', {'x': large})",
     "load": "read_tensors(folder + '/y')",
 }

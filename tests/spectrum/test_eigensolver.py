@@ -522,16 +522,13 @@ def test_matrices_of_the_smallest_and_largest_numbers_are_solved():
         matrix_of(huge)
 
 
-@pytest.mark.parametrize("bounds", [np.full(5, np.nan), np.zeros(4)])
-def test_invalid_column_bounds_are_rejected(bounds):
+@pytest.mark.parametrize("bound", [np.nan, -1.0])
+def test_invalid_error_bounds_are_rejected(bound):
     class Bounded(PrescribedSpectrum):
-        def column_error_bounds(self):
-            return bounds
+        def rounding_bound(self, v):
+            return bound
 
-    with pytest.raises(
-        ValueError,
-        match=r"^(column_error_bounds\(\)|error bounds) of the operator must ",
-    ):
+    with pytest.raises(ValueError, match=r"^error bounds of the operator must "):
         dense_matrix(Bounded(np.arange(5.0)))
 
 
@@ -546,8 +543,8 @@ def test_the_more_accurate_of_two_products_is_kept():
         def __matmul__(self, V):
             return np.array([[2.0, 1.0, 0.0], [1.5, 2.0, 0.0], [0.0, 0.5, 2.0]]) @ V
 
-        def column_error_bounds(self):
-            return np.array([0.0, 1.0, 1.0])
+        def rounding_bound(self, v):
+            return float(v[0] == 0)
 
     made = dense_matrix(Half())
     assert np.array_equal(made.A, [[2.0, 1.5, 0.0], [1.5, 2.0, 0.25], [0.0, 0.25, 2.0]])

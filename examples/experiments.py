@@ -15,7 +15,6 @@ import fastcurv as fc
 EXPERIMENTS = (
     "early_stopping",
     "failed_training",
-    "finding_saddles",
     "initial_scale",
     "learning_rates",
     "minimum_ratio",

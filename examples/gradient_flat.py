@@ -1,10 +1,10 @@
-"""A search that minimises the norm of the gradient can end, in a network with tanh, where the
-gradient is not zero but an eigenvector of H with eigenvalue 0.
+"""A search that minimises the norm of the gradient can end where the gradient is not zero but an
+eigenvector of H with eigenvalue 0.
 
 L-BFGS minimises half the squared norm of the gradient g, whose own gradient is Hg. In a linear
-autoencoder nearly all searches end at critical points, where g is zero. In a network with tanh and
-weight decay they end where Hg is zero and g is not. The paper calls such a point gradient-flat;
-Newton's method stops there too, because H is singular along g.
+autoencoder nearly all searches end at critical points, where g is zero. In the network with tanh
+and weight decay here they end where Hg is zero and g is not. The paper calls such a point
+gradient-flat; Newton's method stops there too, because H is singular along g.
 
 Paper: C. Frye et al., Critical Point-Finding Methods Reveal Gradient-Flat Regions of Deep Network
 Losses, Neural Computation 2021.
@@ -83,7 +83,7 @@ def main(scale="normal", out="pictures"):
         ax.set_ylim(1e-13, 10)
     left.set_ylabel(r"$\|g\|$")
     right.set_ylabel(r"$\|Hg\| \,/\, \|H\| \|g\|$")
-    left.set_title("With tanh, the gradient\ndoes not go to zero")
+    left.set_title("In this network with tanh the\ngradient stays above zero")
     right.set_title("There, it is an eigenvector\nof eigenvalue 0")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=2)

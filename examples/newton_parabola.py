@@ -1,5 +1,5 @@
-"""L18. In one variable Newton's step goes to the vertex of a parabola: down where the function is
-convex, up where it is concave.
+"""L18. In one variable Newton's step goes to the vertex of a parabola, which lies below the point
+where the function is convex, and above it where the function is concave.
 
 One weight of a network is free, and L(w) is its loss. The parabola with the same value, slope and
 curvature at a point has its vertex one Newton step away. Where the curve is concave, that vertex is
@@ -7,8 +7,9 @@ the top of the parabola. The saddle-free step, with |curvature| in place of the 
 from both points.
 
 Not shown: more than one weight, where a step may go down along some directions and up along others;
-and convex points near the inflection (w from 1.27 to 1.49), from which the step is so long that the
-loss rises.
+and points from which the loss at the end of the step is on the other side than the vertex: near the
+inflection (w from 1.27 to 1.49) the step is so long that the loss rises, and with gelu and silu
+units it falls from some concave points.
 """
 
 import warnings
@@ -32,7 +33,7 @@ def main(scale="normal", out="pictures"):
     w = np.linspace(-3.2, 3.2, pick(scale, 61, 241, 481))
     losses = [ob.value(restricted(x)) for x in w]
     facts = {}
-    points = {"Convex: Newton's step\ngoes down": 0.4, "Concave: Newton's step\ngoes up": -1.1}
+    points = {"Convex: the vertex\nis below": 0.4, "Concave: the vertex\nis above": -1.1}
     for ax, (title, at) in zip(figure.subplots(1, 2, sharey=True), points.items()):
         theta = restricted(at)
         slope = ob.gradient(theta)[:1]
@@ -59,6 +60,7 @@ def main(scale="normal", out="pictures"):
             "curvature": curvature,
             "newton": float(ob.value(restricted(newton)) - value),
             "free": float(ob.value(restricted(free)) - value),
+            "vertex": float(vertex - value),
         }
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3)

@@ -1,8 +1,8 @@
 """L1. Poor local minima are real in small networks, and rarer at width 32.
 
 Networks with one hidden layer of 2 to 32 units are trained until they converge, from 20 starts for
-each width on each of five data sets. The dots are their losses: the wider the network, the lower
-and the closer together they are, from some width on. Last panel: the share of starts within 10% of
+each width on each of five data sets. The dots are their losses, and the line the lowest of each
+width, which falls with the width. Last panel: the share of starts within 10% of
 the lowest loss found, for one, two and four hidden layers of six units.
 
 Half right: "you are unlikely to get stuck in bad local optima so long as the network is reasonably
@@ -112,7 +112,7 @@ def main(scale="normal", out="pictures"):
     last.set_xticks(DEPTHS)
     last.set(xlabel="hidden layers of 6", ylabel="share within 10%", ylim=(-0.03, 1.06))
     last.set_title("Depth: no such rule")
-    figure.suptitle("The wider the network, the lower and closer the losses of 20 starts")
+    figure.suptitle("The wider the network, the lower the losses of 20 starts")
     for ax in panels[::3]:
         ax.set_ylabel("training loss")
     lines = [ax.get_legend_handles_labels() for ax in (panels[0], last)]

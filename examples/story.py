@@ -15,7 +15,6 @@ STORY = {
     ),
     "Saddles, or poor minima?": (
         "saddles_against_size",
-        "finding_saddles",
         "minimum_ratio",
         "wider_net",
         "two_weights",
@@ -30,7 +29,6 @@ STORY = {
         "escape_times",
         "failed_training",
         "why_it_fails",
-        "losses",
     ),
     "Depth": (
         "gradients_by_depth",
@@ -54,7 +52,6 @@ STORY = {
         "hessian_cost",
         "newton_steps",
     ),
-    "A fitted network": ("slopes", "left_out", "data_gap"),
     "Ten papers, reproduced": (
         "edge_of_stability",
         "straight_line",

@@ -1,16 +1,16 @@
-"""On the straight line from the start of a training to its end the loss only falls.
+"""On the straight line from the start of a training on digits to its end the loss only falls.
 
 Networks with two hidden layers learn handwritten digits, and the loss is computed on the line from
-the initial weights to the last ones. It falls all the way, for every activation, method and seed
-tried, with batch normalisation too. This holds for a start and its own end: between the ends of two
-trainings the loss rises.
+the initial weights to the last ones. It falls all the way, for every activation (tanh, relu,
+sigmoid), method (SGD, Adam) and seed tried, with batch normalisation too. This holds for a start
+and its own end: between the ends of two trainings the loss rises.
 
 Paper: I. Goodfellow, O. Vinyals and A. Saxe, Qualitatively Characterizing Neural Network
 Optimization Problems, ICLR 2015.
 
 Not shown: that training follows this line. It does not, as the lengths of the paths show. And rates
 at which training nearly diverges: with relu and momentum 0.9 at a rate of 0.3 the loss rises on the
-way by 0.01 to 0.05.
+way by 0.01 to 0.05. Nor other data: on diabetes, with momentum, it rises by 8%.
 """
 
 from itertools import product

@@ -1,18 +1,21 @@
-"""L9. What looks like a minimum in few dimensions is a saddle in more, for units that are 0 at 0.
+"""L9. A proved minimum of a network is a saddle of a wider network, if units are 0 at 0 and their
+inputs correlate with the residuals by more than the weight decay.
 
 A small tanh network is trained until it is stuck at a proved minimum. Then it gets one more hidden
-unit with zero weights in and out, which does not change its function. The Hessian gains the block
-`[[0, B], [B', 0]]` (plus weight decay on its diagonal), and with it eigenvalues of both signs. The
+unit with zero weights in and out, which does not change its function if the activation is 0 at 0.
+The Hessian gains the block `[[l2, B], [B', l2]]`, where B is the mean over samples of the
+derivative of the loss with respect to the output times the unit's inputs (1 for the bias) times the
+slope of the activation at 0. Its eigenvalues are l2 and `l2 +- |B|`. If `|B|` exceeds l2, the
 minimum has become a saddle, and its escape direction leads to a lower minimum. This is repeated.
 
-There are ten starts, and two spirals drawn again for each. Left: the losses of one start. Right:
-what the same construction gives with other activations and a weight decay of 1e-3, for one unit
-added to two.
+Left: the losses of one of ten starts, with two spirals drawn again for each. Right: one unit is
+added to two at minima for drawn activations and weight decays, and the lowest eigenvalue is
+compared with `l2 - |B|`. Where `|B|` is smaller, the point stays a minimum.
 
-Half right: that the wider network has a saddle there. With sigmoid and softplus units, which are
-not 0 at 0, the gradient over the new outgoing weight does not vanish, and the point is mostly not
-critical; descent goes on all the same. With relu units the new unit lies on its kink, and no
-verdict is given.
+Half right: that the wider network has a saddle there. With much weight decay it may be a minimum.
+With sigmoid and softplus units, which are not 0 at 0, the gradient over the new outgoing weight
+does not vanish, and the point is mostly not critical; descent goes on all the same. With relu units
+the new unit lies on its kink, and no verdict is given.
 
 Not shown: that an escape may gain little, because it leads to the next minimum only.
 """
@@ -23,7 +26,9 @@ from common import Outcome, binomial_interval, command_line, pick, save, two_spi
 import fastcurv as fc
 from fastcurv import plots
 
-ACTIVATIONS = ("tanh", "sigmoid", "softplus", "relu")
+ZERO_AT_ZERO = {"tanh": 1.0, "gelu": 0.5, "silu": 0.5}  # with the slope at 0
+OTHERS = ("sigmoid", "softplus", "relu")
+SEED = 0  # of the activations, weight decays and samples that are drawn
 
 
 def main(scale="normal", out="pictures"):
@@ -34,10 +39,9 @@ def main(scale="normal", out="pictures"):
     figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     draw_chain(left, runs[0][0])
-    opened = {
-        name: kinds_after_widening(name, data[: pick(scale, 3, 9, 20)]) for name in ACTIVATIONS
-    }
-    draw_kinds(right, opened)
+    opened = {name: kinds_after_widening(name, data[: pick(scale, 3, 9, 20)]) for name in OTHERS}
+    drawn = minima_with_one_unit_more(n_tries=pick(scale, 8, 24, 100))
+    draw_condition(right, drawn)
     steps = [step for steps, _ in runs for step in steps]
     facts = {name: np.array([step[name] for step in steps]) for name in steps[0]}
     stuck = facts["stuck"] == "minimum"
@@ -49,9 +53,10 @@ def main(scale="normal", out="pictures"):
         f"minimum; with one zero unit more {saddles} of these were on a saddle (95% interval "
         f"{low:.0%} to {high:.0%}; lowest eigenvalue {facts['lowest'][stuck].max():.1g} at most), "
         f"and escaping it lowered the loss by {falls.min():.0%} to {falls.max():.0%}, "
-        f"{np.median(falls):.0%} in the median.",
+        f"{np.median(falls):.0%} in the median. Of {drawn['kind'].size} drawn minima "
+        f"{np.sum(drawn['kind'] == 'saddle')} became saddles, those with |B| above l2.",
         save(figure, __file__, out),
-        facts | {"kinds": opened},
+        facts | {"kinds": opened, "drawn": drawn},
     )
 
 
@@ -67,18 +72,43 @@ def kinds_after_widening(activation, data):
     return kinds
 
 
-def draw_kinds(ax, opened):
-    """Draw stacked counts of kinds by activation."""
-    names, bottom = list(opened), np.zeros(len(opened))
-    for kind in ("saddle", "not_critical", "undecided", "degenerate", "minimum"):
-        counts = np.array([opened[name].count(kind) for name in names])
-        if counts.any():
-            words, color = kind.replace("_", " "), plots.MARKERS[kind][1]
-            ax.bar(names, counts, 0.6, bottom=bottom, color=color, label=words)
-            bottom += counts
-    ax.set(ylabel="minima of two units", ylim=(0, 1.35 * bottom.max()))
-    ax.set_title("With one zero unit more:\nalways a saddle for tanh alone")
-    ax.legend(frameon=False, loc="upper right")
+def minima_with_one_unit_more(n_tries):
+    """Draw activations, weight decays and samples, train to a minimum of two units, and add one.
+    Return a dict of arrays: the size of B over l2, the lowest eigenvalue over l2, and the kind.
+    """
+    rng, found = np.random.default_rng(SEED), {"size": [], "lowest": [], "kind": []}
+    for _ in range(n_tries):
+        activation, l2 = rng.choice([*ZERO_AT_ZERO]), 10 ** rng.uniform(-3, 0)
+        seed = int(rng.integers(1 << 30))
+        X, y = two_spirals(100, turns=1.5, noise=0.05, seed=seed)
+        ob = objective(X, y, 2, activation, l2)
+        theta = train_to_critical_point(ob, ob.model.init(rng=seed))
+        if fc.classify(ob, theta).kind != "minimum":
+            continue
+        slopes = ob.outputs(theta)[1][:, 0] * ZERO_AT_ZERO[activation]
+        B = np.append(slopes @ X, slopes.sum()) / len(X)
+        widened = fc.classify(objective(X, y, 3, activation, l2), add_zero_unit(ob.model, theta))
+        found["size"].append(np.linalg.norm(B) / l2)
+        found["lowest"].append(widened.lambda_min / l2)
+        found["kind"].append(widened.kind)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def draw_condition(ax, drawn):
+    """Draw the lowest eigenvalue against the size of B, both over l2, with a mark by kind."""
+    line = np.geomspace(0.7 * drawn["size"].min(), 1.4 * drawn["size"].max(), 100)
+    ax.plot(line, 1 - line, color=plots.GREY, lw=1, label="1 - |B| / l2")
+    for kind in np.unique(drawn["kind"]):
+        for x, y in zip(*(drawn[name][drawn["kind"] == kind] for name in ("size", "lowest"))):
+            shown = ax.get_legend_handles_labels()[1]
+            plots.mark(ax, x, y, kind, None if kind in shown else kind)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.axvline(1, color="black", lw=0.8, ls=":")
+    ax.set_xscale("log")
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set(xlabel="|B| / l2, from the small network", ylabel="lowest eigenvalue / l2")
+    ax.set_title("A saddle where |B| exceeds l2,\na minimum where it does not")
+    ax.legend(frameon=False, loc="lower left")
 
 
 def train_and_widen(X, y, widths, seed):
@@ -122,7 +152,7 @@ def draw_chain(ax, steps):
             plots.mark(ax, at, before, kind, None if kind in shown else kind)
     ax.set(yscale="log", xlabel="hidden units", ylabel="loss")
     ax.set_xticks([steps[0]["width"] - 1, *(step["width"] for step in steps)])
-    ax.set_title("A minimum is a saddle\nonce a unit is added")
+    ax.set_title("With little weight decay a minimum\nis a saddle once a unit is added")
 
 
 def objective(X, y, width, activation="tanh", l2=1e-5):

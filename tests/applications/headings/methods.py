@@ -169,9 +169,10 @@ def a_parabola(d):
 def newton_parabola(d):
     convex, concave = d["convex"], d["concave"]
     return {
-        "where the function is convex Newton's step goes down": convex["curvature"] > 0
-        and convex["newton"] < 0,
-        "where it is concave it goes up": concave["curvature"] < 0 < concave["newton"],
+        "where the function is convex the vertex is below": convex["curvature"] > 0
+        and max(convex["vertex"], convex["newton"]) < 0,
+        "where it is concave it is above": concave["curvature"] < 0
+        and min(concave["vertex"], concave["newton"]) > 0,
         "the saddle-free step goes down from both": convex["free"] == convex["newton"]
         and max(convex["free"], concave["free"]) < 0,
     }
@@ -291,59 +292,4 @@ def newton_steps(d):
         "the others reach the minimum from these, too": all(
             d["usual"][name] == starts for name in WITH_SIGNS
         ),
-    }
-
-
-# --------------------------------------------------------------------------------------------------
-# A fitted network.
-
-
-@heading(linear_model=lambda d: {"slopes": np.tile(d["linear"], (len(d["slopes"]), 1))})
-def slopes(d):
-    low, high = np.percentile(d["slopes"], [5, 95], axis=0)
-    return {
-        "slopes differ from patient to patient, mostly in their sign": np.sum(
-            (low < 0) & (high > 0)
-        )
-        >= 6
-        and np.ptp(d["slopes"], axis=0).min() > 5,
-        "their means agree with a linear model": np.corrcoef(d["slopes"].mean(axis=0), d["linear"])[
-            0, 1
-        ]
-        > 0.6,
-    }
-
-
-def strong_decay(d):
-    """Return the numbers of `left_out` with weight decay a thousand times as strong, with which no
-    sample moves the minimum far.
-    """
-    objective = fc.Objective
-
-    def decayed(model, X, y, *, loss, l2):
-        return objective(model, X, y, loss=loss, l2=1000 * l2)
-
-    return vary("left_out", {"Objective": decayed})
-
-
-@heading(strong_decay=strong_decay)
-def left_out(d):
-    shares = d["shares"]
-    return {
-        "one Newton step predicts what removing a row does": 0.7 < shares["one"] < 1.2,
-        "the influence function falls short": shares["influence"] < shares["one"] - 0.1,
-    }
-
-
-def more_noise_and_no_gap(d):
-    """Return the numbers of `data_gap` for three times the noise and no gap in the inputs."""
-    return vary("data_gap", GAP=0.0, NOISE=0.3)
-
-
-@heading(more_noise_and_no_gap=more_noise_and_no_gap)
-def data_gap(d):
-    return {
-        "the band widens where there are no data": d["ratio"] > 3,
-        "over the data it is as wide as the noise": 0.07 < d["noise"] < 0.14
-        and d["covered"] > 0.85,
     }

@@ -4,7 +4,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from .check import example, heading, rank_correlation, reverse, vary
+from .check import example, heading, rank_correlation, reverse, slow, vary
 
 MLP = fc.MLP
 
@@ -161,32 +161,6 @@ def saddles_against_size(d):
 
 
 @heading()
-def finding_saddles(d):
-    common = example("common")
-    sample, before = (d["counts"][way] for way in ("sample", "gradient norm"))
-    low, high = (
-        [common.binomial_interval(way[part], way[of])[end] for part, of in PARTS]
-        for end, way in enumerate((sample, before))
-    )
-    table = common.select(d["table"], way="sample")
-    tries = [common.select(table, n=n) for n in np.unique(table["n"])]
-    points = [common.select(mine, distinct=1) for mine in tries]
-    ranks = np.array([rank_correlation(mine["loss"], mine["index"]) for mine in points])
-    return {
-        "on each network nine searches of ten end at a proved critical point": all(
-            mine["proved"].mean() >= 0.9 for mine in tries
-        ),
-        "most of those for an index end at it": sample["there"] >= 0.6 * sample["wanted"],
-        "far more than by minimising the norm of the gradient": np.all(np.greater(low, high))
-        and sample["distinct"] > 3 * before["distinct"],
-        "a higher index goes with a higher loss": np.all(ranks > 0.3) and np.sum(ranks > 0.5) >= 6,
-    }
-
-
-PARTS = (("proved", "tries"), ("there", "wanted"))
-
-
-@heading()
 def minimum_ratio(d):
     wide = d["wide"]
     half = (1 + 40 / wide["n"]) / 2  # rounding gives half of the zero eigenvalues a positive sign
@@ -205,16 +179,28 @@ def minimum_ratio(d):
     }
 
 
-@heading(reversed=lambda d: {"kinds": reverse(d["kinds"])})
+def without_slope(d):
+    """Return the numbers of `wider_net` if the slope of the activation at 0 is taken as 1."""
+    return vary("wider_net", ZERO_AT_ZERO=dict.fromkeys(("gelu", "silu"), 1.0))
+
+
+@heading(reversed=lambda d: {"kinds": reverse(d["kinds"])}, without_slope=slow(without_slope))
 def wider_net(d):
-    kinds = d["kinds"]
+    kinds, drawn = d["kinds"], d["drawn"]
     return {
         "a minimum is a saddle of the wider network": set(d["stuck"]) == {"minimum"}
         and set(d["opened"]) == {"saddle"}
         and max(d["lowest"]) < -1e-5,
         "its escape direction leads to a lower minimum": np.all(d["escaped"] < d["before"])
         and np.all(d["after"] < np.minimum(d["escaped"], 0.97 * d["before"])),
-        "this holds for tanh units, which are 0 at 0": set(kinds["tanh"]) == {"saddle"},
+        "the point is a saddle where the residuals' correlation with the inputs exceeds l2": all(
+            kind == ("saddle" if size > 1 else "minimum")
+            for kind, size in zip(drawn["kind"], drawn["size"])
+        )
+        and set(drawn["kind"]) == {"saddle", "minimum"},
+        "its lowest eigenvalue is the difference": np.allclose(
+            drawn["lowest"][drawn["size"] > 1], 1 - drawn["size"][drawn["size"] > 1], rtol=1e-3
+        ),
         "for sigmoid and softplus the point is mostly not critical": all(
             kinds[name].count("not_critical") > len(kinds[name]) / 2
             for name in ("sigmoid", "softplus")
@@ -266,7 +252,13 @@ def poor_minima(d):
     widths = [by["width"] for by in d["shares"].values()]
     hard = [by["width"] for name, by in d["shares"].items() if name != "two moons"]
     deep = [by["depth"][4][0] for by in d["shares"].values()]
+    table, select = d["table"], example("common").select
+    medians = [
+        [np.median(select(table, data=name, depth=1, width=width)["loss"]) for width in (2, 8, 32)]
+        for name in d["shares"]
+    ]
     return {
+        "the wider the network, the lower the losses": np.all(np.diff(medians, axis=1) < 0),
         "at width 32 poor minima are rarer": min(counts[32][0] for counts in widths) >= 15,
         "in small networks they are not": all(
             interval(*min(counts.values()))[1] < interval(*counts[32])[0] for counts in hard

@@ -1,22 +1,24 @@
 """Checkpoints of `minimize`: write them, and validate them on resume.
 
-A checkpoint is accepted only if a run could have saved every value in it: its contents are compared
-with what a fresh run would save, and no object is created from a name in the file other than the
-bit generators in `GENERATOR_TYPES`.
+A checkpoint is the saved state of a run. What is read must have the names, types and shapes of what
+a new run would save, and its loss must be that of the objective; no object is created from a name
+in the file other than the bit generators in `GENERATOR_TYPES`. The numbers themselves are not
+checked: resume only files that you have saved.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..common.errors import one_line, warn_caller
-from ..common.files import check_writable_path, read_tensors, write_tensors
-from ..common.objectives import value_at
-from ..common.vectors import norm
+from ..common.files import read_tensors, write_tensors
+from .callbacks import Checkpoint
+from .method import UNSAVED, State
 
 GENERATOR_TYPES = {
     kind.__name__: kind
@@ -28,13 +30,10 @@ GENERATOR_TYPES = {
         np.random.SFC64,
     )
 }
-State = tuple[dict[str, np.ndarray], dict[str, Any]]  # (arrays, values that JSON can hold)
 # exclusive upper bounds on integers in the state of a random generator, which NumPy does not check
 STATE_VALUE_LIMITS = {"pos": 625, "buffer_pos": 5, "has_uint32": 2, "uinteger": 1 << 32}
-CHECKPOINT_VERSION = 4  # version of the layout of a checkpoint
-# maximum difference between a saved loss and the loss computed again on the same processor,
-# relative to the loss and in units of roundoff
-MAX_LOSS_DIFFERENCE_EPS = 64
+CHECKPOINT_VERSION = 5  # version of the layout of a checkpoint
+SAVE_INTERVAL_SECONDS = 30.0  # minimum time between two saves if no number of iterations is given
 
 
 def invalid_checkpoint_error(what: str) -> ValueError:
@@ -111,11 +110,11 @@ def check_metadata(facts: Any, fresh: dict[str, Any], of: str) -> None:
 
 def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = None) -> None:
     """Raise ValueError unless all arrays are vectors of n finite floating-point numbers, of `dtype`
-    if given. `of` names in the message what the arrays belong to.
+    if given, or matrices of such rows. `of` names in the message what the arrays belong to.
     """
     for name, array in arrays.items():
         wrong = array.dtype.kind != "f" if dtype is None else array.dtype != dtype
-        if wrong or array.shape != (n,):
+        if wrong or array.shape[-1:] != (n,) or array.ndim > 2:
             kind = "float" if dtype is None else dtype
             raise invalid_checkpoint_error(
                 f"the array {name[:40]!r} of {of} is not a {kind} vector of length {n}"
@@ -124,116 +123,121 @@ def check_vectors(arrays: dict[str, np.ndarray], n: int, of: str, dtype: Any = N
             raise invalid_checkpoint_error(f"the array {name[:40]!r} of {of} holds NaN or infinity")
 
 
-def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
-    """Raise ValueError if these arrays and facts cannot have been produced by `Run.state` and
-    `Run.past_records` of a run for the same problem as `run`.
+def split_state(state: State) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return copies of the arrays of a method's state, and the values that JSON can represent, by
+    name.
     """
-    fresh = run.state()[1] | {"best_score": np.nan, "best_f": np.nan, "best_gnorm": np.nan}
-    check_metadata(facts, fresh | {"f": None, "rng": dict}, "a run")
-    if not 0 <= facts["elapsed"] < 1e15:
-        raise invalid_checkpoint_error(
-            f"the elapsed time of {facts['elapsed']:g} seconds is negative or too large"
-        )
-    points = {name: arrays[name] for name in arrays if name in ("theta", "best")}
-    check_vectors(points, run.theta.size, "a run", run.theta.dtype)
-    rows = arrays.get("rows")
-    count = getattr(run.ob, "n_samples", 0)
-    if rows is not None and (
-        rows.ndim != 1
-        or rows.dtype.kind not in "iu"
-        or not 0 < rows.size <= count
-        or rows.min() < 0
-        or rows.max() >= count
-    ):
-        raise invalid_checkpoint_error(f"the rows are not indices of the {count} samples")
-    watched = "history.validation" in arrays
-    if watched != (run.validation is not None):
-        raise ValueError(
-            f"validation must {'' if watched else 'not '}be given, because the saved run was made "
-            f"{'with' if watched else 'without'} it."
-        )
-    for key in run.record_names:
-        values = arrays.get("history." + key)
-        if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
-            raise invalid_checkpoint_error(
-                f"the history of {key} is not a float64 vector of length {facts['records']}"
+    saved = [x for x in fields(state) if not (x.name in UNSAVED or "unsaved" in x.metadata)]
+    arrays = {x.name: getattr(state, x.name) for x in saved if "array" in x.metadata}
+    facts = {x.name: getattr(state, x.name) for x in saved if "array" not in x.metadata}
+    return {name: np.array(x) for name, x in arrays.items() if x is not None}, facts
+
+
+class SavedRun:
+    """The contents of a checkpoint: the saved values of the run by name, its arrays, and those of
+    the state of its method.
+    """
+
+    COUNTS: ClassVar[tuple[str, ...]] = ("n_values", "n_gradients", "n_products")
+
+    def __init__(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        self.arrays = {name: np.array(array) for name, array in arrays.items()}
+        self.method_facts: Any = facts.get("method_facts")
+        self.facts: Any = facts.get("run")
+        if not isinstance(self.facts, dict):
+            raise invalid_checkpoint_error("the entries for a run are missing")
+        self.rng = restore_generator(self.facts.get("rng"))
+        self.theta = self.arrays["run.theta"]
+        self.rows = self.arrays.get("run.rows")
+
+    def check(self, fresh: dict[str, Any], ob: Any, names: tuple[str, ...]) -> None:
+        """Raise ValueError unless the values have the structure of `fresh`, those of a new run, the
+        points and rows are those of `ob`, and there is a history of the quantities `names`.
+        """
+        check_metadata(self.facts, fresh | {"f": None, "rng": dict}, "a run")
+        points = {
+            x: self.arrays["run." + x] for x in ("theta", "best") if "run." + x in self.arrays
+        }
+        check_vectors(points, self.theta.size, "a run", getattr(ob, "dtype", None))
+        rows = self.rows
+        count = getattr(ob, "n_samples", 0)
+        if rows is not None and (
+            rows.ndim != 1
+            or rows.dtype.kind not in "iu"
+            or not 0 < rows.size <= count
+            or rows.min() < 0
+            or rows.max() >= count
+        ):
+            raise invalid_checkpoint_error(f"the rows are not indices of the {count} samples")
+        watched = "run.history.validation" in self.arrays
+        if watched != ("validation" in names):
+            raise ValueError(
+                f"an EarlyStopping with a validation objective must {'' if watched else 'not '}be "
+                f"given, because the saved run was made {'with' if watched else 'without'} it."
             )
-        if key in ("iteration", "products") and not (abs(values) < 1e15).all():
-            raise invalid_checkpoint_error(f"the history of {key} holds counts of 1e15 or more")
+        for key in names:
+            values = self.arrays.get("run.history." + key)
+            shape = (self.facts["records"],)
+            if values is None or values.shape != shape or values.dtype != np.float64:
+                raise invalid_checkpoint_error(
+                    f"the history of {key} is not a float64 vector of length {shape[0]}"
+                )
+            if key in ("iteration", "products") and not (abs(values) < 1e15).all():
+                raise invalid_checkpoint_error(f"the history of {key} holds counts of 1e15 or more")
+
+    def records(self, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
+        """Return the records of the history."""
+        columns = (self.arrays["run.history." + name].tolist() for name in names)
+        return [(int(i), f, norm, int(spent), *rest) for i, f, norm, spent, *rest in zip(*columns)]
+
+    def restore_state(self, fresh: Any) -> Any:
+        """Return the saved state of the method. `fresh` is the first state of a new run at the
+        same point.
+        """
+        expected, facts = split_state(fresh)
+        check_metadata(self.method_facts, facts, "this method")
+        for name, number in self.method_facts.items():
+            if number is not None and number < 0:
+                raise invalid_checkpoint_error(f"the entry {name!r} of this method is negative")
+        known = {x.name for x in fields(fresh) if "array" in x.metadata}
+        prefix = "method."
+        arrays = {k.removeprefix(prefix): x for k, x in self.arrays.items() if prefix in k}
+        for name in expected:
+            if name not in arrays:
+                raise invalid_checkpoint_error(f"the array {name!r} of this method is missing")
+        arrays = {name: x for name, x in arrays.items() if name in known}
+        check_vectors(arrays, fresh.theta.size, "this method")
+        return replace(fresh, **arrays, **self.method_facts)
 
 
-def check_saved_losses(run: Any, facts: Any) -> None:
-    """Raise ValueError if the loss at the restored theta of the run, or at the run's best theta,
-    differs from the saved loss by more than rounding. `facts` holds the saved loss at theta.
-
-    The loss at the best theta is evaluated once here, so that a result never holds a loss that was
-    only read from a file.
+def check_saved_loss(held: float | None, now: float, dtype: Any) -> None:
+    """Raise ValueError if the loss `now` at the restored theta differs from the saved one by more
+    than the rounding on two processors.
     """
-    if facts.get("f") is not None:
-        _reconcile_loss(run, facts["f"], run.f)
-    if run.best is None:
+    if held is None or held == now or not np.isfinite(held) and not np.isfinite(now):
         return
-    f = run.f
-    g = run.g
-    if run.stale or not np.array_equal(run.best, run.theta):
-        f, g = run.value_and_gradient(run.best)
-        # This gradient was counted before the run was saved, so it is not counted again.
-        run.n_gradients -= 1
-    run.best_f = _reconcile_loss(run, run.best_f, f)
-    run.best_gnorm = norm(g)
-    score = value_at(run.validation, run.best) if run.validation is not None else run.best_f
-    run.best_score = _reconcile_loss(run, run.best_score, score)
-
-
-def _reconcile_loss(run: Any, held: float, now: float) -> float:
-    """Return the loss to use at a point for which the checkpoint holds the loss `held` and the
-    objective now returns `now`. If the relative difference of the two is at most
-    `MAX_LOSS_DIFFERENCE_EPS` times roundoff, as for two calls on one processor, return `held`. If
-    the difference is at most the square root of roundoff, as between two processors, return `now`.
-    Otherwise raise ValueError.
-    """
-    gap = abs(now - held)
     size = max(abs(now), abs(held))
-    eps = np.finfo(run.theta.dtype).eps
-    if held != now and not (np.isfinite(held) and gap <= eps**0.5 * size):
+    if not abs(now - held) <= float(np.finfo(dtype).eps) ** 0.5 * size < np.inf:
         raise ValueError(
             "ob must be the objective of the checkpoint, with the same data, network, loss and l2, "
             f"got a loss of {now:.6g} at the saved theta instead of {held:.6g}."
         )
-    return held if held == now or gap <= MAX_LOSS_DIFFERENCE_EPS * eps * size else now
-
-
-def check_method_state(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
-    """Raise ValueError if the method's `state` cannot have produced these arrays and facts for n
-    parameters.
-    """
-    expected, fresh = method.state()
-    check_metadata(facts, fresh, "this method")
-    for name, number in facts.items():
-        if number is not None and number < 0:
-            raise invalid_checkpoint_error(f"the entry {name!r} of this method is negative")
-    for name in expected:
-        if name not in arrays:
-            raise invalid_checkpoint_error(f"the array {name!r} of this method is missing")
-    check_vectors(arrays, n, "this method")
-
-
-# --------------------------------------------------------------------------------------------------
-# Saving a run and reading it again: a checkpoint is the exact state at the start of a step.
-
-SAVE_INTERVAL_SECONDS = 30.0  # minimum time between two saves if no number of iterations is given
 
 
 class CheckpointWriter:
-    """Writer of the checkpoints of a loop to the file at `path`, every `every` iterations or at
-    intervals of time. If `path` is None, all methods do nothing.
+    """Writer of the checkpoints of a loop. Without a path, all methods do nothing. `method` and
+    `options` are those of the run.
     """
 
-    def __init__(self, path: Any, every: int | None) -> None:
-        self.path = path
-        self.every = every
-        if path is not None:
-            check_writable_path(path, "checkpoint")
+    def __init__(self, to: Checkpoint, method: str, options: dict[str, Any]) -> None:
+        self.path = to.path
+        self.every = to.every
+        self.constant = {
+            "what": "minimize",
+            "version": CHECKPOINT_VERSION,
+            "method": method,
+            "options": options_as_text(options),
+        }
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
         # True if the last write failed, so that the file does not hold the latest state
@@ -245,19 +249,9 @@ class CheckpointWriter:
         """
         if self.path is None:
             return
-        points, run_facts = loop.run.state()
-        arrays, facts = loop.method.state()
-        self.snapshot = (
-            add_prefix("run.", points) | add_prefix("method.", arrays),
-            {
-                "what": "minimize",
-                "version": CHECKPOINT_VERSION,
-                "method": loop.name,
-                "options": options_as_text(loop.options),
-                "run": run_facts,
-                "method_facts": facts,
-            },
-        )
+        arrays, facts = split_state(loop.state)
+        points = loop.arrays() | {"method." + name: x for name, x in arrays.items()}
+        self.snapshot = points, {**self.constant, "run": loop.facts(), "method_facts": facts}
 
     def save_if_due(self, loop: Any) -> None:
         """Save the loop's state after a step, if a save is due. A save is due after each `every`
@@ -267,10 +261,10 @@ class CheckpointWriter:
         if self.path is None:
             return
         if self.every is not None:
-            due = loop.run.iteration % self.every == 0
+            due = loop.trace.iteration % self.every == 0
         else:
             due = time.perf_counter() - self.saved_at > SAVE_INTERVAL_SECONDS
-        if due and not loop.run.cut and np.isfinite(loop.run.f):
+        if due and not loop.problem.cut and np.isfinite(loop.state.f):
             self.take_snapshot(loop)
             self.write_snapshot(loop)
 
@@ -281,7 +275,7 @@ class CheckpointWriter:
         """
         if self.path is None:
             return
-        before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
+        before = loop.problem.cut or loop.why in ("interrupted", "critical", "diverged")
         if self.snapshot is None or not before:
             self.take_snapshot(loop)
         self.write_snapshot(loop)
@@ -293,9 +287,9 @@ class CheckpointWriter:
         if self.snapshot is None:
             return
         arrays, facts = self.snapshot
+        columns = zip(*loop.records[: facts["run"]["records"]])
         past = {
-            "run.history." + name: values.astype(np.float64)
-            for name, values in loop.run.past_records(facts["run"]["records"]).items()
+            f"run.history.{name}": np.array(x, float) for name, x in zip(loop.record_names, columns)
         }
         try:
             write_tensors(self.path, arrays | past, facts)
@@ -303,7 +297,7 @@ class CheckpointWriter:
             # A write may fail, for example on a full disk. The run then continues without a new
             # checkpoint.
             if not self.old:
-                text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
+                text = f"since step {loop.trace.iteration} {self.path} cannot be written: {error}"
                 warn_caller(text, RuntimeWarning)
             self.old = True
         else:
@@ -326,21 +320,9 @@ def _option_text(value: Any) -> str:
     return f"{value.__module__}.{name}" if callable(value) and name else repr(value)
 
 
-def add_prefix(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays with a prefix before every name."""
-    return {prefix + key: value for key, value in arrays.items()}
-
-
-def arrays_with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose names begin with a prefix, with the prefix removed from the names."""
-    return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
-
-
-def load_saved(
-    path: Any, method: str, options: dict[str, Any], n_params: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the arrays and facts of the checkpoint at `path`. Raise ValueError unless it was saved
-    by `minimize` with this method, these options and `n_params` parameters.
+def load_saved(path: Any, method: str, options: dict[str, Any], n_params: int) -> SavedRun:
+    """Read the checkpoint at `path`. Raise ValueError unless it was saved by `minimize` with this
+    method, these options and `n_params` parameters.
     """
     arrays, facts = read_tensors(path)
     theta = arrays.get("run.theta", np.empty(0))
@@ -376,4 +358,4 @@ def load_saved(
     for right, message in checks:
         if not right:
             raise ValueError(message)
-    return arrays, facts
+    return SavedRun(arrays, facts)

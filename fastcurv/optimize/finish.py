@@ -42,8 +42,10 @@ from .lower_points import (
     is_value_no_higher,
     trial_directions,
 )
+from .method import Limits, Method, State
+from .problem import Problem
 from .refine import refine_by_newton
-from .run import MAX_SMALL_GAINS, SMALL_GAIN_RATIO, Method, Run, RunOutcome
+from .run import MAX_SMALL_GAINS, SMALL_GAIN_RATIO, CheckCounts, RunOutcome
 
 N_RESTARTS = 4  # number of displaced points from which the minimiser is started
 N_RESTART_STEPS = 20  # maximum number of steps from each displaced point
@@ -60,6 +62,10 @@ class StationaryPoint:
     ----------
     theta : ndarray, shape (n,)
         The point.
+    state : State
+        The state of the run when the point is examined.
+    f0 : float
+        The loss at the start of the run.
     moves : bool
         True if the run may continue from another point.
     on_kinks : bool
@@ -71,6 +77,8 @@ class StationaryPoint:
     """
 
     theta: np.ndarray
+    state: State
+    f0: float
     moves: bool
     on_kinks: bool = True
     below: int = 0
@@ -135,17 +143,16 @@ def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
 
 
 class StationaryPointExaminer:
-    """Checks of the points at which the gradient of a run is zero. `maker` is the class of the
-    run's method and `options` are its options.
-    """
+    """Checks of the points at which the gradient of a run with `method` is zero."""
 
-    def __init__(
-        self, run: Run, gradient_tol: float | None, maker: type[Method], options: dict[str, Any]
-    ) -> None:
-        self.run = run
+    def __init__(self, problem: Problem, method: Method, gradient_tol: float | None) -> None:
+        self.problem = problem
         self.gradient_tol = gradient_tol
-        self.maker = maker
-        self.options = {name: value for name, value in options.items() if name != "sample"}
+        # Restarts from displaced points use all rows.
+        sampled = getattr(method, "sample", None) is not None
+        whole: Any = method
+        self.method = replace(whole, sample=None) if sampled else whole
+        self.so_far = CheckCounts()
         self.n_training = 0  # number of evaluations of the training before the current check
 
     # --- budget of the checks
@@ -153,18 +160,18 @@ class StationaryPointExaminer:
     @contextmanager
     def _count_checks(self) -> Iterator[None]:
         """Count the evaluations in this context as those of checks, not of the training."""
-        run = self.run
-        self.n_training = run.n_evaluations - run.n_check_evaluations
+        so_far = self.so_far
+        self.n_training = self.problem.n_evaluations - so_far.n_check_evaluations
         try:
             yield
         finally:
-            run.n_check_evaluations = run.n_evaluations - self.n_training
+            so_far.n_check_evaluations = self.problem.n_evaluations - self.n_training
 
     @cached_property
     def evaluation_seconds(self) -> float:
         """The estimated seconds of one evaluation of the loss, a gradient or a Hessian product."""
-        model = getattr(self.run.ob, "model", None)
-        n_samples = getattr(self.run.ob, "n_samples", None)
+        model = getattr(self.problem.ob, "model", None)
+        n_samples = getattr(self.problem.ob, "n_samples", None)
         if not isinstance(model, MLP) or n_samples is None:
             return UNKNOWN_EVALUATION_SECONDS
         flops = product_flops(model.shapes, n_samples, "hessian")[1]
@@ -173,19 +180,19 @@ class StationaryPointExaminer:
     @property
     def eigensystem_seconds(self) -> float:
         """The estimated seconds of all eigenvalues of a Hessian matrix."""
-        return SECONDS_PER_N_CUBED * float(self.run.theta.size) ** 3
+        return SECONDS_PER_N_CUBED * float(self.problem.ob.n_params) ** 3
 
     def _can_spend(self, n_evaluations: float, floor: float, n_uncounted: int = 0) -> bool:
         """Return True if the checks may use this number of further evaluations. All checks may use
         as many as the training, or as take `floor` estimated seconds, whichever is more, within
         `max_time`. The counts of the run do not yet contain `n_uncounted` evaluations.
         """
-        run = self.run
-        spectra = run.n_eigensystems * self.eigensystem_seconds / self.evaluation_seconds
-        spent = run.n_evaluations + n_uncounted - self.n_training + spectra
+        problem = self.problem
+        spectra = self.so_far.n_eigensystems * self.eigensystem_seconds / self.evaluation_seconds
+        spent = problem.n_evaluations + n_uncounted - self.n_training + spectra
         evaluations_left = max(self.n_training, floor / self.evaluation_seconds) - spent
         seconds = n_evaluations * self.evaluation_seconds
-        return n_evaluations <= evaluations_left and seconds <= run.budget.seconds_left()
+        return n_evaluations <= evaluations_left and seconds <= problem.budget.seconds_left()
 
     def is_out_of_budget(self) -> bool:
         """Return True if the evaluations for checks are used up."""
@@ -200,12 +207,12 @@ class StationaryPointExaminer:
         """Return the number of parameters below which all eigenvalues are computed, or None if
         there is no budget for a verdict.
         """
-        n = self.run.theta.size
+        n: int = self.problem.ob.n_params
         seconds = self.eigensystem_seconds
-        always = n <= CHECK_ALWAYS_DENSE_MAX_N and self.run.max_time is None
+        always = n <= CHECK_ALWAYS_DENSE_MAX_N and self.problem.max_time is None
         if always or (
             n <= CHECK_DENSE_MAX_N
-            and seconds <= self.run.budget.seconds_left()
+            and seconds <= self.problem.budget.seconds_left()
             and self._can_spend(n + seconds / self.evaluation_seconds, MIN_PROOF_SECONDS)
         ):
             return n + 1
@@ -215,25 +222,27 @@ class StationaryPointExaminer:
 
     # --- examination of points
 
-    def examine(self, theta: np.ndarray, moves: bool) -> Any:
-        """Return the outcome at theta. With `moves` the outcome may be a point from which the run
-        continues.
+    def examine(self, theta: np.ndarray, state: State, f0: float, moves: bool) -> Any:
+        """Return the outcome at theta, for a run with this state and the loss f0 at its start. With
+        `moves` the outcome may be a point from which the run continues.
         """
         with self._count_checks():
-            moves = moves and self.run.n_moves < MAX_MOVES and not self._is_out_of_budget()
-            return _outcome_of_run(
-                self._first_outcome(FIRST_STRATEGIES, StationaryPoint(theta, moves))
-            )
+            moves = moves and self.so_far.n_moves < MAX_MOVES and not self._is_out_of_budget()
+            at = StationaryPoint(theta, state, f0, moves)
+            return _outcome_of_run(self._first_outcome(FIRST_STRATEGIES, at))
 
-    def outcome_at_kinks(self, theta: np.ndarray, patient: bool) -> RunOutcome | None:
+    def outcome_at_kinks(
+        self, theta: np.ndarray, state: State, f0: float, patient: bool
+    ) -> RunOutcome | None:
         """Return the outcome at the active kinks that stop a run, or None if no kinks do.
 
         `patient` allows the budget of a proof, because the run has stalled and nothing else is left
         to try.
         """
         with self._count_checks():
+            at = StationaryPoint(theta, state, f0, moves=False)
             return _outcome_of_run(
-                self._end_at_kinks(theta, MIN_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
+                self._end_at_kinks(at, MIN_PROOF_SECONDS if patient else MIN_CHECK_SECONDS)
             )
 
     def _first_outcome(
@@ -247,9 +256,9 @@ class StationaryPointExaminer:
 
     def _end_at_proved_infinity(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome if the infimum of the loss is proved to lie at infinity, or None."""
-        if call_certificate(self.run.ob, "ray_to_infimum", at.theta) is None:
+        if call_certificate(self.problem.ob, "ray_to_infimum", at.theta) is None:
             return None
-        why = {"no_minimum_reason": why_no_minimum(self.run.ob, at.theta)}
+        why = {"no_minimum_reason": why_no_minimum(self.problem.ob, at.theta)}
         return RunOutcome(at.theta, "infinity", "not_critical", notes=(Note("no_minimum", why),))
 
     def _end_without_verdict(self, at: StationaryPoint) -> RunOutcome | None:
@@ -257,7 +266,7 @@ class StationaryPointExaminer:
         below = self.dense_below()
         if below is None:
             return RunOutcome(at.theta, "max_time", notes=(Note("no_time"),))
-        if not hasattr(self.run.ob, "hessian"):
+        if not hasattr(self.problem.ob, "hessian"):
             return RunOutcome(at.theta, "critical", notes=(Note("no_hessian"),))
         at.below = below
         return None
@@ -265,21 +274,23 @@ class StationaryPointExaminer:
     def _move_to_newton_point(self, at: StationaryPoint) -> None:
         """Set ``at.theta`` to the point that `refine_by_newton` reaches from it."""
         at.theta, _, n_products, n_gradients = refine_by_newton(
-            self.run.ob, at.theta, at.below, lambda k: not self._can_spend(1, MIN_PROOF_SECONDS, k)
+            self.problem.ob,
+            at.theta,
+            at.below,
+            lambda k: not self._can_spend(1, MIN_PROOF_SECONDS, k),
         )
-        self.run.n_products += n_products
-        self.run.n_gradients += n_gradients
+        self.problem.charge(0, n_gradients, n_products)
 
     def _classify_point(self, at: StationaryPoint) -> None:
         """Classify the point, and count the products as those of the run."""
-        run = self.run
+        problem = self.problem
         at.report = classify(
-            run.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
+            problem.ob, at.theta.astype(np.float64), gradient_tol=self.gradient_tol,
             failure_probability=MISSED_CURVATURE_PROBABILITY,
-            dense_below=at.below, max_time=run.budget.inner_max_time(), progress=False,
+            dense_below=at.below, max_time=problem.budget.inner_max_time(), progress=False,
         )  # fmt: skip
-        run.n_products += int(at.report.n_products)
-        run.n_eigensystems += at.theta.size < at.below
+        problem.charge(n_products=int(at.report.n_products))
+        self.so_far.n_eigensystems += at.theta.size < at.below
 
     def _outcome_by_kind(self, at: StationaryPoint) -> RunOutcome | None:
         """Return the outcome of the strategies for the kind of the point, or None. A degenerate
@@ -303,15 +314,16 @@ class StationaryPointExaminer:
         x = at.report.nearest_point
         minimum = there is not None and there.kind == "minimum" and there.certified
         exact = minimum and at.theta.dtype == np.float64
-        if not (exact and is_value_no_higher(self.run.value, x, at.theta)):
+        if not (exact and is_value_no_higher(self.problem.value, x, at.theta)):
             return None
         return RunOutcome(x, "critical", "minimum", (verdict_note(there),), there)
 
-    def _end_at_kinks(self, theta: np.ndarray, floor: float) -> RunOutcome | None:
-        """End the run at a minimum at active kinks near theta, with the verdict of `classify` on
+    def _end_at_kinks(self, before: StationaryPoint, floor: float) -> RunOutcome | None:
+        """End the run at a minimum at active kinks near `before`, with the verdict of `classify` on
         that minimum. Return None if no such minimum is found, if its loss is higher, or if theta is
         not in float64. For `floor` see `_can_spend`.
         """
+        theta = before.theta
         if theta.dtype != np.float64:
             return None
 
@@ -319,16 +331,16 @@ class StationaryPointExaminer:
             """Count an eigensystem, the most that a step of the search computes. Return True if the
             budget is used up.
             """
-            self.run.n_eigensystems += 1
+            self.so_far.n_eigensystems += 1
             return not self._can_spend(1, floor)
 
-        kink_point = find_kink_minimum(self.run.ob, theta, charge_step)
-        f = self.run.value(theta)
-        if kink_point is None or not self.run.value(kink_point.theta) <= f + value_rounding_error(
-            f, theta.dtype
-        ):
+        kink_point = find_kink_minimum(self.problem.ob, theta, charge_step)
+        f = self.problem.value(theta)
+        if kink_point is None or not self.problem.value(
+            kink_point.theta
+        ) <= f + value_rounding_error(f, theta.dtype):
             return None
-        at = StationaryPoint(kink_point.theta, moves=False, on_kinks=False)
+        at = replace(before, theta=kink_point.theta, moves=False, on_kinks=False, report=None)
         if kink_point.is_smooth:
             return self._first_outcome(FIRST_STRATEGIES, at)
         at.below = self.dense_below() or 0
@@ -344,10 +356,10 @@ class StationaryPointExaminer:
         """
         if at.report.certified:
             return None
-        f = self.run.value(at.theta)
+        f = self.problem.value(at.theta)
         flat = np.zeros((at.theta.size, 0))
-        for v in trial_directions(self.run.ob, at.theta, flat, np.random.default_rng(0)):
-            lower = find_lower_point(self.run.value, at.theta, f, v, barrier=True)
+        for v in trial_directions(self.problem.ob, at.theta, flat, np.random.default_rng(0)):
+            lower = find_lower_point(self.problem.value, at.theta, f, v, barrier=True)
             if lower is not None:
                 return self._move_lower(at, lower, f)
         return None
@@ -358,15 +370,15 @@ class StationaryPointExaminer:
         the bound at the start or, if that is smaller, at theta = 0. There is no verdict unless the
         point is degenerate, because the bound may also be an infimum that no point attains.
         """
-        ob = self.run.ob
+        ob = self.problem.ob
         theta = at.theta
-        f = self.run.value(at.theta)
+        f = self.problem.value(at.theta)
         c = value_lower_bound(ob)
         here = theta.astype(np.float64)
         if c == -np.inf or not certificate_method(ob, "attains_lower_bound", True):
             return None
         least = value_rounding_error(c, theta.dtype)
-        far = max(0.0, self.run.f0 - c)
+        far = max(0.0, at.f0 - c)
         residuals = call_certificate(ob, "residual_bounds", here, 0.0)
         # `residuals.error` is a bound for float64, and is scaled to the precision of the objective.
         if residuals is not None:
@@ -380,7 +392,7 @@ class StationaryPointExaminer:
         # The loss at theta = 0 is a second scale, since a start whose loss nearly overflows gives
         # none.
         if plain > 2 * least:
-            far = min(far, max(0.0, self.run.value(np.zeros_like(theta)) - c))
+            far = min(far, max(0.0, self.problem.value(np.zeros_like(theta)) - c))
         slack = least + ZERO_LOSS_TOL * far
         best, off = call_certificate(ob, "precise_value", here, default=(f, np.inf))
         above = (best + off if off < np.inf else f) - c
@@ -398,11 +410,11 @@ class StationaryPointExaminer:
         """
         if self._is_out_of_budget():
             return None
-        run = self.run
-        f, g = run.value_and_gradient(at.theta)
+        problem = self.problem
+        f, g = problem.value_and_gradient(at.theta)
         rays = (at.theta, -g) if np.any(g) else ()
-        falls = any(appears_unbounded(run.ob, run.value, at.theta, f, ray) for ray in rays)
-        notes = Note("infinity"), Note("l2" if hasattr(run.ob, "l2") else "penalty")
+        falls = any(appears_unbounded(problem.ob, problem.value, at.theta, f, ray) for ray in rays)
+        notes = Note("infinity"), Note("l2" if hasattr(problem.ob, "l2") else "penalty")
         return at.end_here("infinity", notes=notes) if falls else None
 
     def _follow_negative_curvature(self, at: StationaryPoint) -> RunOutcome | None:
@@ -411,10 +423,12 @@ class StationaryPointExaminer:
         """
         if not at.moves or at.report.escape_direction is None:
             return None
-        f = self.run.value(at.theta)
+        f = self.problem.value(at.theta)
         kind = at.theta.dtype.type
         unit = np.asarray(at.report.escape_direction, dtype=at.theta.dtype)
-        t, lowest = line_minimum(self.run.value, at.theta, unit, f, initial_trial_length(at.theta))
+        t, lowest = line_minimum(
+            self.problem.value, at.theta, unit, f, initial_trial_length(at.theta)
+        )
         if not lowest < f - value_rounding_error(f, at.theta.dtype) or not self._count_move(
             lowest, f
         ):
@@ -432,15 +446,16 @@ class StationaryPointExaminer:
             and not self._is_out_of_budget()
         ):
             return None
-        run = self.run
+        problem = self.problem
+        value = problem.value
         theta = at.theta
-        f = self.run.value(at.theta)
-        flat, spent = flat_directions(run.ob, theta, self.dense_below() or 0)
-        run.n_products += spent
-        run.n_eigensystems += spent > 0
-        tried = list(trial_directions(run.ob, theta, flat, np.random.default_rng(0)))
+        f = value(theta)
+        flat, spent = flat_directions(problem.ob, theta, self.dense_below() or 0)
+        problem.charge(n_products=spent)
+        self.so_far.n_eigensystems += spent > 0
+        tried = list(trial_directions(problem.ob, theta, flat, np.random.default_rng(0)))
         for v in tried:
-            lower = None if self._is_out_of_budget() else find_lower_point(run.value, theta, f, v)
+            lower = None if self._is_out_of_budget() else find_lower_point(value, theta, f, v)
             if lower is not None:
                 return self._move_lower(at, lower, f)
         noise = value_rounding_error(f, theta.dtype)
@@ -457,26 +472,20 @@ class StationaryPointExaminer:
         """Take a few steps of this run's method from the point `start`, and return the lowest point
         reached and its value. The run itself does not move.
         """
-        run = self.run
-        side = Run(
-            run.ob,
-            start.copy(),
-            0,
-            curvature=self.maker.curvature,
-            max_time=max(run.budget.seconds_left(), 0.0),
-        )
-        method = self.maker(side, **self.options)
-        side.evaluate_at_theta()
-        side.record()
-        for _ in range(N_RESTART_STEPS):
-            lost = not (np.isfinite(side.f) and side.gnorm > 0)
-            if lost or side.exhausted_budget() or method.step() is not None:
+        problem = self.problem
+        side = Problem(problem.ob, 0, max_time=max(problem.budget.seconds_left(), 0.0))
+        state = self.method.init(side, start)
+        best = state.theta, np.inf
+        for i in range(N_RESTART_STEPS + 1):
+            best = min(best, (state.theta, state.f), key=lambda point: point[1])
+            lost = not (np.isfinite(state.f) and state.gnorm > 0)
+            if i == N_RESTART_STEPS or lost or side.exhausted_budget():
                 break
-            side.record()
-        run.n_products += side.n_products
-        run.n_gradients += side.n_gradients
-        run.n_values += side.n_values
-        return side.best, side.best_f
+            state = self.method.step(side, state, Limits())
+            if not state.steps:
+                break
+        problem.charge(side.n_values, side.n_gradients, side.n_products)
+        return best
 
     def _searches_lower_points(self, at: StationaryPoint) -> bool:
         """Return True if the run may move and the point is critical or, with the default tolerance,
@@ -493,7 +502,7 @@ class StationaryPointExaminer:
         r = at.report
         size = at.theta.size
         if r.kind == "minimum":
-            bounded = certificate_method(self.run.ob, "third_bound") is not None
+            bounded = certificate_method(self.problem.ob, "third_bound") is not None
             wide = not r.certified and bounded and size <= CHECK_DENSE_MAX_N
         else:
             definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
@@ -502,7 +511,7 @@ class StationaryPointExaminer:
             at.moves and self.gradient_tol is None and wide and self._can_reduce_gradient(at.theta)
         ):
             return None
-        self.run.n_moves += 1
+        self.so_far.n_moves += 1
         return RunOutcome(at.theta, finer=True)
 
     def _end_without_descent(self, at: StationaryPoint) -> RunOutcome | None:
@@ -526,7 +535,7 @@ class StationaryPointExaminer:
         theta, lowest = found
         if self._count_move(lowest, f) and at.moves:
             return at.continue_from(theta)
-        there = StationaryPoint(theta, False)
+        there = replace(at, theta=theta, moves=False, on_kinks=True, report=None)
         if self._end_without_verdict(there) is None:
             self._classify_point(there)
             if there.report.kind == "minimum":
@@ -539,17 +548,18 @@ class StationaryPointExaminer:
         """Count a move from the value f to the value `lowest`, and return True unless more than
         `MAX_SMALL_GAINS` moves in a row had small gains.
         """
-        run = self.run
-        run.n_small_moves = run.n_small_moves + 1 if f - lowest < SMALL_GAIN_RATIO * abs(f) else 0
-        run.n_moves += 1
-        return run.n_small_moves <= MAX_SMALL_GAINS
+        so_far = self.so_far
+        small = f - lowest < SMALL_GAIN_RATIO * abs(f)
+        so_far.n_small_moves = so_far.n_small_moves + 1 if small else 0
+        so_far.n_moves += 1
+        return so_far.n_small_moves <= MAX_SMALL_GAINS
 
     def _can_reduce_gradient(self, theta: np.ndarray) -> bool:
         """Return True if further steps may lower the gradient: theta is in float64, the gradient
         norm is more than 10 times its rounding error, and its square, to which the decrease of the
         loss is proportional, does not underflow.
         """
-        g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
+        g, error = gradient_and_error(self.problem.ob, theta.astype(np.float64))
         size = norm(g)
         rounding = error if np.isfinite(error) else 0.0
         return bool(theta.dtype == np.float64 and size > 10 * rounding and size * size > 0)
@@ -560,8 +570,8 @@ class StationaryPointExaminer:
         of the initial and the current loss. Without this test the run would continue until steps no
         longer change theta.
         """
-        possible_decrease = self.run.gnorm * augmented_norm(at.theta)
-        negligible = float(np.finfo(at.theta.dtype).eps) * max(abs(self.run.f0), abs(self.run.f))
+        possible_decrease = at.state.gnorm * augmented_norm(at.theta)
+        negligible = float(np.finfo(at.theta.dtype).eps) * max(abs(at.f0), abs(at.state.f))
         return bool(at.report.plateau or at.report.n_zero) and possible_decrease <= negligible
 
 
@@ -609,9 +619,7 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "undecided": (
         StationaryPointExaminer._end_at_certified_minimum,
         lambda self, at: (
-            self._end_at_kinks(at.theta, MIN_PROOF_SECONDS)
-            if at.on_kinks and at.report.n_kinks
-            else None
+            self._end_at_kinks(at, MIN_PROOF_SECONDS) if at.on_kinks and at.report.n_kinks else None
         ),
         *_SADDLE_STRATEGIES[1:],
     ),

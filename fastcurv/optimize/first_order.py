@@ -17,9 +17,9 @@ mu m + (1 - mu) g and theta -= a m, equals momentum above with the learning rate
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,8 +31,18 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.vectors import adam_step
-from .checkpoint import State
-from .run import Method, check_not_negative, check_row_batch_size, option
+from .method import (
+    ONE_STEP,
+    Limits,
+    Method,
+    State,
+    StepRecord,
+    array,
+    check_not_negative,
+    check_row_batch_size,
+    option,
+)
+from .problem import Problem
 from .schedules import as_schedule
 
 
@@ -50,198 +60,197 @@ def _check_fraction(value: Any, name: str) -> float:
     return float(value)
 
 
+Buffers = dict[str, np.ndarray]  # averages or sums of gradients (n,), by name
+
+
+@dataclass(frozen=True)
+class FirstOrderState(State):
+    """The state of a first-order method.
+
+    Attributes
+    ----------
+    t, epoch : int
+        Number of updates, and of steps or epochs.
+    last_rate : float
+        Learning rate of the last update.
+    velocity, average, squares : ndarray (n,) or None
+        The sums and averages of gradients that the method has.
+    """
+
+    t: int = 0
+    epoch: int = 0
+    last_rate: float = 0.0
+    velocity: np.ndarray | None = array()
+    average: np.ndarray | None = array()
+    squares: np.ndarray | None = array()
+
+
+@dataclass(frozen=True)
 class _FirstOrderMethod(Method):
     """Base class of first-order methods, with the loop over updates."""
 
-    @dataclass(frozen=True)
-    class Options(Method.Options):
-        learning_rate: Any = option(None)
-        schedule: Any = option("constant")
-        batch_size: int | None = option(None)
-        clip: float | None = option(None, _check_clip)
-        record_every: int = option(1, check_positive_int)
+    learning_rate: Any = option(None)
+    schedule: Any = option("constant")
+    batch_size: int | None = option(None)
+    clip: float | None = option(None, _check_clip)
+    record_every: int = option(1, check_positive_int)
+    rate: ClassVar[Any]  # function of the update number, set for each object from its options
+    default_rate: ClassVar[float] = 0.1
+    buffer_names: ClassVar[tuple[str, ...]] = ()
 
-    options: Options
-    default_rate = 0.1
-    # names of the arrays that are averages or sums of gradients
-    buffer_names: tuple[str, ...] = ()
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "rate", self._rate_function())
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        schedule = self.options.schedule
-        rate = self.options.learning_rate
-        rate = self.default_rate if rate is None else rate
-        if callable(rate):
-            if schedule != "constant":
-                raise ValueError(
-                    f"schedule must not be given if learning_rate is a function, got {schedule!r}."
-                )
-            self.rate = rate
-        else:
-            rate = check_positive(rate, "learning_rate")
-            self.rate = as_schedule(schedule, rate)
-        self.batch_size = check_row_batch_size(run.ob, self.options.batch_size, "batch_size")
-        self.t = 0
-        self.last_rate = 0.0
-        self.scratch = np.zeros_like(run.theta)
-        self.buffers = {name: np.zeros_like(run.theta) for name in self.buffer_names}
-
-    def step(self) -> str | None:
-        run = self.run
-        if self.batch_size is None:
-            self._apply_update(run.g)
-        else:
-            run.f = self._run_epoch(self.batch_size)
-            run.stale = True
-        is_recorded = (run.iteration + 1) % self.options.record_every == 0 or not all_finite(
-            run.theta
-        )
-        if self.batch_size is None or run.cut or is_recorded:
-            run.evaluate_at_theta()
-        return None
-
-    def _run_epoch(self, size: int) -> float:
-        """Make one update for each batch of `size` rows, so that every row is used once, in a new
-        random order. The last batch may be smaller, but is used with the full learning rate. Return
-        the mean loss of the rows, each evaluated at the theta at which its batch was used.
-        """
-        run = self.run
-        total = 0.0
-        seen = 0
-        n = self.run.ob.n_samples
-        for batch in self._batches(size):
-            f, g = run.value_and_gradient(run.theta, batch)
-            self._apply_update(g)
-            rows = min(size, n - seen)
-            total += rows * f
-            seen += rows
-            if run.is_out_of_budget():
-                break
-        return total / seen
-
-    def _batches(self, size: int) -> Iterator[Any]:
-        """Yield the batches of an epoch, of `size` rows each. They come from the objective's method
-        `batches`, or consist of random rows if there is no such method.
-        """
-        ob = self.run.ob
-        rng = self.run.rng
-        if hasattr(ob, "batches"):
-            yield from ob.batches(size, rng)
-            return
-        for rows in random_batches(ob.n_samples, size, rng):
-            yield ob.batch(rows)
-
-    def _apply_update(self, g: np.ndarray) -> None:
-        self.t += 1
-        clip = self.options.clip
-        if clip is not None:
-            norm = float(np.linalg.norm(g))
-            if norm > clip:
-                g = g * g.dtype.type(clip / norm)
-        self.last_rate = self.rate(self.t)
-        is_number = isinstance(self.last_rate, (int, float, np.integer, np.floating))
-        if not (is_number and 0 <= self.last_rate <= sys.float_info.max):
+    def _rate_function(self) -> Callable[[int], float]:
+        """Return the learning rate as a function of the number of the update."""
+        rate = self.default_rate if self.learning_rate is None else self.learning_rate
+        if not callable(rate):
+            return as_schedule(self.schedule, check_positive(rate, "learning_rate"))
+        if self.schedule != "constant":
             raise ValueError(
-                f"the learning rate of update {self.t} must be a finite number >= 0, got "
-                f"{short_repr(self.last_rate)}."
+                f"schedule must not be given if learning_rate is a function, got {self.schedule!r}."
             )
-        self.last_rate = float(self.last_rate)
-        self.update(g, self.run.theta.dtype.type(self.last_rate))
+        function: Callable[[int], float] = rate
+        return function
 
-    def update(self, g: np.ndarray, rate: Any) -> None:
-        """Change `run.theta` in place, for a gradient g (n,) and a learning rate."""
+    def init(self, problem: Problem, theta: np.ndarray) -> FirstOrderState:
+        check_row_batch_size(problem.ob, self.batch_size, "batch_size")
+        buffers: Any = {name: np.zeros_like(theta) for name in self.buffer_names}
+        return FirstOrderState(theta, *problem.evaluate(theta, None), **buffers)
+
+    def step(self, problem: Problem, state: Any, limits: Limits = ONE_STEP) -> Any:
+        start_time = problem.elapsed()
+        size = check_row_batch_size(problem.ob, self.batch_size, "batch_size")
+        theta = state.theta.copy()
+        buffers = {name: getattr(state, name).copy() for name in self.buffer_names}
+        t, last_rate = state.t, state.last_rate
+        f, g, gnorm = state.f, None, state.gnorm
+        if size is None:
+            t += 1
+            last_rate = self._apply_update(theta, state.g, t, buffers)
+        else:
+            total = 0.0
+            seen = 0
+            for batch in _batches(problem, size):
+                t += 1
+                loss, slope = problem.value_and_gradient(theta, batch)
+                last_rate = self._apply_update(theta, slope, t, buffers)
+                rows = min(size, problem.ob.n_samples - seen)
+                total += rows * loss
+                seen += rows
+                if problem.is_out_of_budget():
+                    break
+            f = total / seen  # mean of the losses, each at the theta at which its batch was used
+        due = (state.epoch + 1) % self.record_every == 0
+        if size is None or problem.cut or due or not all_finite(theta):
+            f, g, gnorm = problem.evaluate(theta, None)
+        steps = (StepRecord(f, gnorm, problem.elapsed() - start_time, problem.n_products),)
+        kept = {"t": t, "epoch": state.epoch + 1, "last_rate": last_rate, **buffers}
+        return replace(state, theta=theta, f=f, g=g, gnorm=gnorm, steps=steps, **kept)
+
+    def _apply_update(self, theta: np.ndarray, g: np.ndarray, t: int, buffers: Buffers) -> float:
+        """Change theta and the buffers in place by update number t with the gradient g, and return
+        the learning rate.
+        """
+        if self.clip is not None:
+            norm = float(np.linalg.norm(g))
+            if norm > self.clip:
+                g = g * g.dtype.type(self.clip / norm)
+        rate = self.rate(t)
+        is_number = isinstance(rate, (int, float, np.integer, np.floating))
+        if not (is_number and 0 <= rate <= sys.float_info.max):
+            raise ValueError(
+                f"the learning rate of update {t} must be a finite number >= 0, got "
+                f"{short_repr(rate)}."
+            )
+        self.update(theta, g, theta.dtype.type(float(rate)), t, buffers)
+        return float(rate)
+
+    def update(self, theta: np.ndarray, g: np.ndarray, rate: Any, t: int, buffers: Buffers) -> None:
+        """Change theta and the buffers in place, for a gradient g (n,) and a learning rate."""
         raise NotImplementedError
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, state: Any) -> dict[str, Any]:
         """Return the options. ``learning_rate`` is that of the last update, and ``schedule`` is
         "function" if it is a function.
         """
-        schedule = self.options.schedule
-        named = schedule if isinstance(schedule, str) else "function"
-        return super().settings() | {"learning_rate": self.last_rate, "schedule": named}
-
-    def state(self) -> State:
-        return {name: buffer.copy() for name, buffer in self.buffers.items()}, {"t": self.t}
-
-    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        self.buffers = {name: arrays[name].copy() for name in self.buffers}
-        self.t = facts["t"]
-
-    def _descend(self, rate: Any, direction: np.ndarray) -> None:
-        np.multiply(direction, rate, out=self.scratch)
-        self.run.theta -= self.scratch
+        named = self.schedule if isinstance(self.schedule, str) else "function"
+        return super().settings(state) | {"learning_rate": state.last_rate, "schedule": named}
 
 
+def _batches(problem: Problem, size: int) -> Iterator[Any]:
+    """Yield the batches of an epoch, of `size` rows each, so that every row is used once, in a new
+    random order. The last batch may be smaller, but is used with the full learning rate. The
+    batches come from the objective's method `batches`, or consist of random rows if there is no
+    such method.
+    """
+    ob = problem.ob
+    if hasattr(ob, "batches"):
+        yield from ob.batches(size, problem.rng)
+        return
+    for rows in random_batches(ob.n_samples, size, problem.rng):
+        yield ob.batch(rows)
+
+
+@dataclass(frozen=True)
 class SGD(_FirstOrderMethod):
     """Stochastic gradient descent, ``theta -= a g``."""
 
-    def update(self, g: np.ndarray, rate: Any) -> None:
-        self._descend(rate, g)
+    def update(self, theta: np.ndarray, g: np.ndarray, rate: Any, t: int, buffers: Buffers) -> None:
+        theta -= rate * g
 
 
+@dataclass(frozen=True)
 class Momentum(_FirstOrderMethod):
     """Momentum, ``v = mu v + g; theta -= a v``."""
 
-    @dataclass(frozen=True)
-    class Options(_FirstOrderMethod.Options):
-        momentum: float = option(0.9, _check_fraction)
+    momentum: float = option(0.9, _check_fraction)
+    buffer_names: ClassVar[tuple[str, ...]] = ("velocity",)
+    ahead: ClassVar[bool] = False  # True for Nesterov's form of the step, g + mu v
 
-    options: Options
-    buffer_names = ("velocity",)
-    ahead = False  # True for Nesterov's form of the step, g + mu v
-
-    def update(self, g: np.ndarray, rate: Any) -> None:
-        mu = g.dtype.type(self.options.momentum)
-        velocity = self.buffers["velocity"]
+    def update(self, theta: np.ndarray, g: np.ndarray, rate: Any, t: int, buffers: Buffers) -> None:
+        mu = g.dtype.type(self.momentum)
+        velocity = buffers["velocity"]
         velocity *= mu
         velocity += g
-        self._descend(rate, mu * velocity + g if self.ahead else velocity)
+        theta -= rate * (mu * velocity + g if self.ahead else velocity)
 
 
+@dataclass(frozen=True)
 class Nesterov(Momentum):
     """Nesterov's momentum, ``v = mu v + g; theta -= a (g + mu v)``."""
 
-    ahead = True
+    ahead: ClassVar[bool] = True
 
 
+@dataclass(frozen=True)
 class RMSProp(_FirstOrderMethod):
     """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
-    @dataclass(frozen=True)
-    class Options(_FirstOrderMethod.Options):
-        rho: float = option(0.99, _check_fraction)
-        eps: float = option(1e-8, check_not_negative)
+    rho: float = option(0.99, _check_fraction)
+    eps: float = option(1e-8, check_not_negative)
+    default_rate: ClassVar[float] = 1e-3
+    buffer_names: ClassVar[tuple[str, ...]] = ("squares",)
 
-    options: Options
-    default_rate = 1e-3
-    buffer_names = ("squares",)
-
-    def update(self, g: np.ndarray, rate: Any) -> None:
-        """Take an Adam step with beta1 = 0 and the learning rate `rate`. With beta1 = 0, the
-        average of the gradients is the gradient g itself.
-        """
-        rho = self.options.rho
-        eps = self.options.eps
-        adam_step(self.run.theta, g, self.scratch, self.buffers["squares"], 0, rho, 1, rate, eps)
+    def update(self, theta: np.ndarray, g: np.ndarray, rate: Any, t: int, buffers: Buffers) -> None:
+        # With beta1 = 0, the average of the gradients of an Adam step is the gradient itself.
+        average = np.zeros_like(theta)
+        adam_step(theta, g, average, buffers["squares"], 0, self.rho, 1, rate, self.eps)
 
 
+@dataclass(frozen=True)
 class Adam(_FirstOrderMethod):
     """Adam (Kingma and Ba 2015); see the formula in the module docstring."""
 
-    @dataclass(frozen=True)
-    class Options(_FirstOrderMethod.Options):
-        beta1: float = option(0.9, _check_fraction)
-        beta2: float = option(0.999, _check_fraction)
-        eps: float = option(1e-8, check_not_negative)
+    beta1: float = option(0.9, _check_fraction)
+    beta2: float = option(0.999, _check_fraction)
+    eps: float = option(1e-8, check_not_negative)
+    default_rate: ClassVar[float] = 1e-3
+    buffer_names: ClassVar[tuple[str, ...]] = ("average", "squares")
 
-    options: Options
-    default_rate = 1e-3
-    buffer_names = ("average", "squares")
-
-    def update(self, g: np.ndarray, rate: Any) -> None:
-        beta1 = self.options.beta1
-        beta2 = self.options.beta2
+    def update(self, theta: np.ndarray, g: np.ndarray, rate: Any, t: int, buffers: Buffers) -> None:
         adam_step(
-            self.run.theta, g, self.buffers["average"], self.buffers["squares"], beta1, beta2,
-            1.0 / (1.0 - beta2**self.t), float(rate) / (1.0 - beta1**self.t), self.options.eps,
+            theta, g, buffers["average"], buffers["squares"], self.beta1, self.beta2,
+            1.0 / (1.0 - self.beta2**t), float(rate) / (1.0 - self.beta1**t), self.eps,
         )  # fmt: skip

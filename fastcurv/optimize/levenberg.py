@@ -10,13 +10,15 @@ steps are those of `GaussNewton`, in Krylov spaces.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..common.vectors import equal_vectors
-from .checkpoint import State, invalid_checkpoint_error
-from .newton import GaussNewton, initial_trust_radius
+from .method import ONE_STEP, Limits, StepRecord, workspace
+from .newton import BY_RADIUS, GaussNewton, GaussNewtonState, Subproblem, initial_trust_radius
+from .problem import Problem
 
 # maximum number of parameters for a dense matrix; for more, forming and factorising the matrix
 # takes longer than products with it
@@ -31,118 +33,102 @@ SLOW_DECREASE_RATIO = 1e-3
 SLOW_GRADIENT_RATIO = 0.1
 
 
+@dataclass(frozen=True)
+class LevenbergState(GaussNewtonState):
+    """The state of `LevenbergMarquardt`.
+
+    Attributes
+    ----------
+    growth : float
+        Factor of the damping after the next rejected step.
+    since : int
+        Number of the engine's steps since the last check of progress.
+    f_then, g_then : float
+        The loss and the gradient norm at that check.
+    engine : LevenbergRun or None
+        The engine's solver with a dense matrix, or None if steps are computed in Krylov spaces.
+    """
+
+    growth: float = 2.0
+    since: int = 0
+    f_then: float = np.inf
+    g_then: float = np.inf
+    engine: Any = workspace()
+
+
+@dataclass(frozen=True)
 class LevenbergMarquardt(GaussNewton):
     """Levenberg-Marquardt steps, by the engine with a dense Gauss-Newton matrix if n is small, or
     in Krylov spaces.
     """
 
-    # the engine's solver with a dense matrix, or None if steps are computed in Krylov spaces
-    engine: Any
-    growth = 2.0
-    # number of steps since the last check of progress, with the loss and the gradient norm at that
-    # check
-    since = 0
-    f_then: float = np.inf
-    g_then: float = np.inf
+    def init(self, problem: Problem, theta: np.ndarray) -> LevenbergState:
+        small = len(theta) <= DENSE_MATRIX_MAX_PARAMS and self.sample is None
+        engine = _solver_at(problem, theta) if small else None
+        if engine is None:
+            values = problem.evaluate(theta, self.curvature)
+        else:
+            values = engine.value, engine.gradient.copy(), engine.gradient_norm
+            problem.charge(n_gradients=1)
+        return LevenbergState(theta, *values, damping=self.damping, engine=engine)
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.parameters["radius"] = None
-        self.engine = None
-        if len(run.theta) <= DENSE_MATRIX_MAX_PARAMS and self.options.sample is None:
-            self._start_engine()
-        if self.engine is not None:
-            run.curvature = None
-            engine = self.engine
-            run.precomputed = engine.value, engine.gradient.copy(), engine.gradient_norm
+    def kind(self, state: Any) -> str | None:
+        return None if state.engine is not None and not state.exact else super().kind(state)
 
-    def state(self) -> State:
-        arrays, facts = super().state()
-        progress = {"since": self.since, "f_then": self.f_then, "g_then": self.g_then}
-        return arrays, facts | {"growth": self.growth, **progress}
+    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+        by_radius = state.engine is not None and state.exact
+        return BY_RADIUS if by_radius else super().subproblem(problem, state)
 
-    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        if not facts["since"] < LEVENBERG_STEPS_PER_CALL:
-            raise invalid_checkpoint_error(
-                f"the entry 'since' of this method has the invalid value {facts['since']}"
-            )
-        self.growth = facts["growth"]
-        self.since = facts["since"]
-        self.f_then = facts["f_then"]
-        self.g_then = facts["g_then"]
-        super().load(arrays, facts)
-        if not self.exact:
-            self._set_engine_damping()
-
-    def _start_engine(self) -> None:
-        """Create the engine's solver at the current point, or set it to None if the engine does not
-        evaluate the loss.
-        """
-        steps = self.run.engine
-        self.engine = None if steps is None else steps.levenberg_solver(self.run.theta.copy())
-        self._set_engine_damping()
-
-    def _set_engine_damping(self) -> None:
-        """Pass the damping of this method to the engine. If this method has no damping yet, the
-        engine keeps its own.
-        """
-        if self.engine is not None and self.parameters["damping"] is not None:
-            self.engine.damping = self.parameters["damping"]
-            self.engine.growth = self.growth
-
-    def _set_curvature(self, curvature: str) -> None:
-        if self.engine is not None and curvature == "ggn":
-            self.exact = False
-            self.since = 0
-            self.run.curvature = None
-            return
-        super()._set_curvature(curvature)
-        if self.engine is not None:
-            self.problem = "trust-region"
-            self.parameter = "radius"
-            self.parameters["radius"] = self.parameters["radius"] or initial_trust_radius(
-                self.run.theta
-            )
-
-    def step(self) -> str | None:
-        if self.engine is None or self.exact:
-            return super().step()
-        run = self.run
-        # If theta was changed from outside the engine, the engine starts again at the new point.
-        if not equal_vectors(self.engine.theta, run.theta):
-            self.since = 0
-            self._start_engine()
-        if self.since == 0:
-            self.f_then = run.f
-            self.g_then = run.gnorm
-        steps = self._step_in_engine(min(run.max_steps, LEVENBERG_STEPS_PER_CALL - self.since))
-        self.since = (self.since + steps) % LEVENBERG_STEPS_PER_CALL
+    def step(self, problem: Problem, state: Any, limits: Limits = ONE_STEP) -> Any:
+        if state.engine is None or state.exact:
+            new = super().step(problem, state, limits)
+            return new if new.exact or new.engine is None else replace(new, since=0)
+        problem.bind(state.theta, None)
+        state = self._step_in_engine(problem, state, limits)
         slow = (
-            self.f_then - run.f < SLOW_DECREASE_RATIO * abs(run.f)
-            and run.gnorm > SLOW_GRADIENT_RATIO * self.g_then
+            state.f_then - state.f < SLOW_DECREASE_RATIO * abs(state.f)
+            and state.gnorm > SLOW_GRADIENT_RATIO * state.g_then
         )
-        if (slow and not self.since) or not (steps or run.cut):
-            self._set_curvature("hessian")
-        return None if steps or run.cut else super().step()
+        found = bool(state.steps or problem.cut)
+        if (slow and not state.since) or not found:
+            radius = state.radius or initial_trust_radius(state.theta)
+            state = replace(state, exact=True, radius=radius)
+        return state if found else super().step(problem, state, limits)
 
-    def _step_in_engine(self, count: int) -> int:
-        """Take at most `count` steps in the engine and return their number, which is 0 if no step
-        lowers the loss by more than its rounding or if the time is used up.
+    def _step_in_engine(self, problem: Problem, state: Any, limits: Limits) -> Any:
+        """Take up to ``limits.max_steps`` steps in the engine, none if no step lowers the loss by
+        more than its rounding or if the time is used up.
         """
-        run = self.run
-        engine = self.engine
-        start_time = run.elapsed()
+        engine, since = state.engine, state.since
+        # If theta was changed from outside the engine, the engine starts again at the new point.
+        if not equal_vectors(engine.theta, state.theta):
+            engine, since = _solver_at(problem, state.theta), 0
+        f_then, g_then = (state.f_then, state.g_then) if since else (state.f, state.gnorm)
+        if state.damping is not None:
+            engine.damping, engine.growth = state.damping, state.growth
+        count = min(limits.max_steps, LEVENBERG_STEPS_PER_CALL - since)
         values = engine.n_values
         record = np.empty((count, 3))
-        engine.corrects = not run.near_bound
-        steps, ending = engine.run(
-            count, run.enough, run.fun_target, run.budget.seconds_left(), record
+        engine.corrects = not limits.near_bound
+        n_steps, ending = engine.run(
+            count, limits.gnorm, problem.fun_target, problem.budget.seconds_left(), record
         )
-        run.n_values += engine.n_values - values
-        run.n_gradients += steps
-        self.parameters["damping"] = engine.damping
-        self.growth = engine.growth
-        run.record_steps(record[:steps].tolist(), start_time, ending)
-        if steps:
-            run.move_to_engine_point(engine)
-        return int(steps)
+        problem.charge(engine.n_values - values, n_steps)
+        problem.end_engine_call(ending)
+        rows = record[:n_steps].tolist()
+        steps = tuple(StepRecord(f, g, at, problem.n_products) for f, g, at in rows)
+        kept = {
+            "engine": engine, "damping": engine.damping, "growth": engine.growth, "steps": steps,
+            "since": (since + n_steps) % LEVENBERG_STEPS_PER_CALL, "f_then": f_then,
+            "g_then": g_then,
+        }  # fmt: skip
+        if not steps:
+            return replace(state, **kept)
+        here = engine.value, engine.gradient.copy(), engine.gradient_norm
+        return state.moved_to(engine.theta.copy(), here, **kept)
+
+
+def _solver_at(problem: Problem, theta: np.ndarray) -> Any:
+    """Return the engine's solver at theta, or None if the engine does not evaluate the loss."""
+    steps = problem.engine
+    return None if steps is None else steps.levenberg_solver(theta.copy())

@@ -53,12 +53,13 @@ from ..common.vectors import default_n_threads
 from ..network.engine_steps import engine_steps_of
 from ..spectrum.tracker import Tracker
 from .callbacks import Checkpoint, EarlyStopping
-from .checkpoint import CheckpointWriter, load_saved
+from .checkpoint import load_saved
 from .finish import StationaryPointExaminer
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .levenberg import LevenbergMarquardt
 from .loop import MinimizeLoop
+from .method import Method, check_not_negative, check_row_batch_size
 from .newton import (
     CubicRegularization,
     DampedNewton,
@@ -69,14 +70,8 @@ from .newton import (
     SaddleFreeNewton,
     TrustRegion,
 )
-from .run import (
-    STATUS_CODES,
-    Method,
-    MinimizeResult,
-    Run,
-    check_not_negative,
-    check_row_batch_size,
-)
+from .problem import Problem
+from .run import STATUS_CODES, MinimizeResult
 from .units import find_target_units, minimize_in_target_units
 
 # --------------------------------------------------------------------------------------------------
@@ -258,31 +253,34 @@ def minimize(
             max_iter=max_iter, max_products=max_products, gradient_tol=gradient_tol,
             fun_target=fun_target, callback=stop, **options,
         )  # fmt: skip
-    resumed = saved.resume is not None
-    theta0 = _draw_start(ob, seed) if theta0 is None and not resumed else theta0
-    arrays, facts = load_saved(saved.resume, chosen, options, ob.n_params) if resumed else ({}, {})
-    theta = np.array(check_theta(ob, arrays.get("run.theta", theta0), "theta0", kind))
-    run = Run(
-        ob, theta, seed, curvature=maker.curvature, validation=stop.validation,
+    run = None
+    if saved.resume is not None:
+        run = load_saved(saved.resume, chosen, options, ob.n_params)
+        theta0 = run.theta
+    elif theta0 is None:
+        theta0 = _draw_start(ob, seed)
+    theta = np.array(check_theta(ob, theta0, "theta0", kind))
+    problem = Problem(
+        ob, seed,
+        sample=check_row_batch_size(ob, options.get("sample"), "sample"),
         max_time=_validate(max_time, "max_time", check_positive),
         max_products=_validate(max_products, "max_products"),
         fun_target=_validate(fun_target, "fun_target", _check_not_nan),
-        sample=check_row_batch_size(ob, options.get("sample"), "sample"),
+        pressed=pressed,  # Ctrl-C in the runs from several starts ends this run
     )  # fmt: skip
     usual = 100 if options.get("batch_size") is not None else 5000 if maker.curvature else 1000
     tol = _validate(gradient_tol, "gradient_tol", check_not_negative)
+    solver = maker(**options)
     loop = MinimizeLoop(
-        run, maker, chosen, options, gradient_tol=tol, callback=call,
-        max_iter=_validate(max_iter, "max_iter") or usual, patience=stop.patience,
-        saver=CheckpointWriter(saved.path, saved.every),
-        ending=StationaryPointExaminer(run, tol, maker, options) if verdict else None,
+        problem, theta, solver, chosen, gradient_tol=tol, callback=call, stop=stop,
+        max_iter=_validate(max_iter, "max_iter") or usual, checkpoint=saved, options=options,
+        examiner=StationaryPointExaminer(problem, solver, tol) if verdict else None,
     )  # fmt: skip
-    run.pressed = pressed or run.pressed  # Ctrl-C in the runs from several starts ends this run
     plain = stop == EarlyStopping() and saved == Checkpoint()
     if method == "auto" and gradient_tol is None and plain and not options:
         _start_in_scaled_units(loop, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
-        result = _report_proved_saddle(ob, loop.run_to_end(arrays, facts, progress), verdict)
+        result = _report_proved_saddle(ob, loop.run_to_end(run, progress), verdict)
     return result if losses is None else as_result(MinimizeResult, **result, starts=losses)
 
 
@@ -296,15 +294,13 @@ def run_method(
     0 or another limit is reached. A fit that makes several runs checks its arguments only once.
     """
     method = METHOD_ALIASES.get(method, method)
-    maker = METHODS[method]
-    theta = np.array(theta0, ob.dtype)
-    run = Run(ob, theta, rng, curvature=maker.curvature, validation=validation, max_time=max_time)
     loop = MinimizeLoop(
-        run, maker, method, options, gradient_tol=0.0, callback=callback, max_iter=max_iter,
-        patience=patience, saver=CheckpointWriter(None, None), ending=None,
+        Problem(ob, rng, max_time=max_time), np.array(theta0, ob.dtype),
+        METHODS[method](**options), method, gradient_tol=0.0, callback=callback,
+        max_iter=max_iter, stop=EarlyStopping(validation, patience),
     )  # fmt: skip
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
-        return loop.run_to_end({}, {}, progress)
+        return loop.run_to_end(None, progress)
 
 
 MAX_SADDLE_N = 256  # maximum number of parameters for which an eigensystem takes milliseconds
@@ -360,16 +356,16 @@ def _start_in_scaled_units(loop: MinimizeLoop, seed: Any, progress: Any) -> None
     """If the targets are far from mean 0 and variance 1, let the loop begin at the end of a run for
     scaled targets.
     """
-    run = loop.run
-    units = find_target_units(run.ob)
+    problem = loop.problem
+    units = find_target_units(problem.ob)
     if units is not None:
         name: Any = loop.name
         go: Any = partial(
-            minimize, method=name, max_iter=loop.max_iter, max_time=run.max_time,
-            max_products=run.max_products, fun_target=run.fun_target / units.unit**2, rng=seed,
-            progress=progress, verdict=False,
+            minimize, method=name, max_iter=loop.max_iter, max_time=problem.max_time,
+            max_products=problem.max_products, fun_target=problem.fun_target / units.unit**2,
+            rng=seed, progress=progress, verdict=False,
         )  # fmt: skip
-        loop.continue_run(*minimize_in_target_units(units, run.theta, go, loop.callback))
+        loop.continue_run(*minimize_in_target_units(units, loop.start, go, loop.callback))
 
 
 def _draw_start(ob: Any, seed: Any) -> Any:

@@ -19,9 +19,9 @@ space, so a change of radius, damping or weight costs no product.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,10 @@ from ..common.linalg import NotFiniteError
 from ..common.vectors import CGWorkspace, KrylovSpace, dot, next_radius, norm, reduction_ratio
 from ..krylov.solvers import capped_cg
 from ..krylov.trust_region import new_krylov_space
-from .checkpoint import State
 from .line_search import initial_trial_length, line_minimum
+from .method import Limits, Method, State, array, check_not_negative, option, workspace
+from .problem import Problem
 from .residual import extend_krylov_space, krylov_newton_mr_steps, reduce_gradient_norm
-from .run import Method, check_not_negative, option
 from .steps import STEP_DENSE_MAX_N
 
 # maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
@@ -45,9 +45,6 @@ CG_FORCING = 0.5
 # A subproblem ends once a further product lowers the model by less than this fraction of the mean
 # decrease per product of the whole step, its trial included.
 COST_WEIGHT = 0.5
-# maximum number of steps in one call of a method, after which the loop checks for lack of progress
-STEPS_PER_CALL = 10
-PROGRESS_INTERVAL_SECONDS = 0.1  # time after which a call ends so that progress can be reported
 MAX_REJECTED_STEPS = 100  # maximum number of consecutive rejected steps; then the run ends
 MIN_ACCEPT_RATIO = 1e-4  # minimum ratio of actual to predicted decrease of an accepted step
 # number of consecutive steps with little decrease, although the model is accurate, after which
@@ -60,24 +57,6 @@ def initial_trust_radius(theta: np.ndarray) -> float:
     return 0.1 * max(1.0, norm(theta))
 
 
-def next_cubic_weight(weight: float, ratio: float) -> float:
-    """Return the weight of the cubic term after a trial step, whose actual decrease is `ratio`
-    times the predicted one.
-    """
-    if ratio < 0.1:
-        return 3 * weight
-    return max(weight / 3, 1e-12) if ratio > 0.9 else weight
-
-
-def next_damping(damping: float, ratio: float, curvature: float) -> float:
-    """Return the damping after a trial step, whose actual decrease is `ratio` times the predicted
-    one. `curvature` is the largest |eigenvalue| of the projected Hessian.
-    """
-    if ratio < 0.25:
-        return 4 * damping
-    return max(damping / 3, 1e-12 * curvature) if ratio > 0.75 else damping
-
-
 def is_negligible_step(step: np.ndarray, theta: np.ndarray, eps: float) -> bool:
     """Return True if ``theta + step`` equals theta up to rounding."""
     if norm(step) > 2 * eps * (math.sqrt(len(step)) + norm(theta)):
@@ -85,93 +64,110 @@ def is_negligible_step(step: np.ndarray, theta: np.ndarray, eps: float) -> bool:
     return bool((np.abs(step) <= eps * np.maximum(1.0, np.abs(theta))).all())
 
 
-def current_cost_weight(run: Any) -> float:
-    """Return `COST_WEIGHT`, or 0 after `MAX_INEXACT_ITERATIONS` iterations of the run without
-    progress. Directions of small curvature appear late in a Krylov space, so subproblems that are
-    solved with few products never contain these directions.
-    """
-    return 0.0 if run.idle else COST_WEIGHT
-
-
-class GroupedStepMethod(Method):
-    """Base class of methods that take several steps in one call if the engine evaluates the loss,
-    because the checks between two calls take as long as a step of a small network.
+class Trial(NamedTuple):
+    """A trial step: the ratio of its actual to the predicted decrease of the loss, its length,
+    whether a radius bounded it, and the largest |eigenvalue| of the projected Hessian.
     """
 
-    # True if the current call of `step` ends after the current step
-    ends_call = False
-
-    def max_steps_per_call(self) -> int:
-        """Return the maximum number of steps of the next call."""
-        run = self.run
-        return 1 if run.points is None else min(run.max_steps, STEPS_PER_CALL)
-
-    def step(self) -> str | None:
-        """Take one step, or several if the engine evaluates the loss. Return None, or the key in
-        `CLAUSES["cause"]` of the reason why no further step was possible.
-        """
-        run = self.run
-        rows = []
-        complete = False
-        here = run.theta
-        start_time = run.elapsed()
-        count = self.max_steps_per_call()
-        self.ends_call = False
-        try:
-            while (cause := self._take_step()) is None and run.theta is not here:
-                seconds = run.elapsed() - start_time
-                rows.append((run.f, run.gnorm, seconds, run.n_products))
-                here = run.theta
-                if (
-                    len(rows) == count
-                    or run.cut is not None
-                    or self.ends_call
-                    or run.f <= run.fun_target
-                    or not run.enough < run.gnorm < np.inf
-                    or seconds > PROGRESS_INTERVAL_SECONDS
-                    or run.is_out_of_budget()
-                ):
-                    break
-            complete = True
-        finally:
-            # After Ctrl-C, all steps taken so far are complete. If the point has changed but the
-            # last step is not in `rows` yet, the step is added here.
-            if run.theta is not here:
-                rows.append((run.f, run.gnorm, run.elapsed() - start_time, run.n_products))
-            run.record_steps(rows, start_time, None, complete)
-        return cause
-
-    def _take_step(self) -> str | None:
-        """Take one step and return None, or return the key of the reason why there is no step. If
-        a budget ends first, return None and leave `run.theta` unchanged.
-        """
-        raise NotImplementedError
+    ratio: float
+    length: float
+    bounded: bool
+    curvature: float
 
 
+class Subproblem(NamedTuple):
+    """How a step is computed from a Krylov space.
+
+    Attributes
+    ----------
+    model : str
+        Name of the engine's solver.
+    name : str
+        Field of the state that holds the parameter: a radius, a damping or a weight.
+    adapt : callable
+        ``adapt(parameter, trial)`` returns the parameter after a trial step.
+    """
+
+    model: str
+    name: str
+    adapt: Callable[[float, Trial], float]
+
+
+def _next_radius(radius: float, trial: Trial) -> float:
+    return float(next_radius(radius, trial.ratio, trial.length, trial.bounded))
+
+
+def _next_weight(weight: float, trial: Trial) -> float:
+    if trial.ratio < 0.1:
+        return 3 * weight
+    return max(weight / 3, 1e-12) if trial.ratio > 0.9 else weight
+
+
+def _next_damping(damping: float, trial: Trial) -> float:
+    if trial.ratio < 0.25:
+        return 4 * damping
+    return max(damping / 3, 1e-12 * trial.curvature) if trial.ratio > 0.75 else damping
+
+
+BY_RADIUS = Subproblem("trust-region", "radius", _next_radius)
+BY_WEIGHT = Subproblem("cubic", "weight", _next_weight)
+BY_ABSOLUTE_VALUES = Subproblem("absolute", "damping", _next_damping)
+BY_CLIPPED_VALUES = Subproblem("clipped", "damping", _next_damping)
+
+
+def max_krylov_dim(theta: np.ndarray) -> int:
+    """Return the maximum dimension of a Krylov space."""
+    fits = MAX_SPACE_BYTES // (theta.size * int(theta.dtype.itemsize))
+    return min(theta.size, max(8, min(MAX_KRYLOV_DIM, fits)))
+
+
+@dataclass(frozen=True)
+class KrylovState(State):
+    """The state of a method with Krylov spaces.
+
+    Attributes
+    ----------
+    radius, damping, weight : float or None
+        The parameter of the subproblem. A damping of None is chosen by the first step.
+    last : ndarray (n,) or None
+        The last step, with `warm_start`.
+    row_squares : ndarray (n,) or None
+        Estimates of the squared norms of the Hessian's rows, with `precondition`.
+    ratio : float
+        Ratio of actual to predicted decrease of the last step.
+    """
+
+    radius: float | None = None
+    damping: float | None = None
+    weight: float | None = None
+    last: np.ndarray | None = array()
+    row_squares: np.ndarray | None = array()
+    ratio: float = workspace(default=-math.inf)
+    space: Any = workspace()
+
+
+@dataclass(frozen=True)
 class _KrylovMethod(Method):
     """Base class of methods whose steps are solutions of a small problem in a Krylov space."""
 
-    @dataclass(frozen=True)
-    class Options(Method.Options):
-        sample: int | None = option(None)  # checked by `minimize`, which passes it to the run
+    sample: int | None = option(None)  # checked by `minimize`, which passes it to the problem
+    curvature: ClassVar[str | None] = "hessian"
 
-    options: Options
-    curvature = "hessian"
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
+        return KrylovState(theta, *problem.evaluate(theta, self.curvature))
 
-    @cached_property
-    def max_krylov_dim(self) -> int:
-        """The maximum dimension of a Krylov space."""
-        n = len(self.run.theta)
-        size = self.run.theta.dtype.itemsize
-        return min(n, max(8, min(MAX_KRYLOV_DIM, MAX_SPACE_BYTES // (n * int(size)))))
-
-    @cached_property
-    def krylov_space(self) -> KrylovSpace:
-        """The Krylov space, created on first use and kept for the run."""
-        return new_krylov_space(len(self.run.theta), self.run.theta.dtype, self.max_krylov_dim + 2)
+    @staticmethod
+    def space_at(state: KrylovState) -> KrylovSpace:
+        """Return the workspace of the state, or a new one."""
+        if state.space is not None:
+            space: KrylovSpace = state.space
+            return space
+        theta = state.theta
+        return new_krylov_space(len(theta), theta.dtype, max_krylov_dim(theta) + 2)
 
 
-class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
+@dataclass(frozen=True)
+class _AdaptiveMethod(_KrylovMethod):
     """Base class of methods that repeat four steps: grow a Krylov space, solve a subproblem in this
     space, try the step, and adapt the radius, damping or weight.
 
@@ -189,171 +185,161 @@ class _AdaptiveMethod(_KrylovMethod, GroupedStepMethod):
            2021.
     """
 
-    @dataclass(frozen=True)
-    class Options(_KrylovMethod.Options):
-        precondition: bool = option(False, check_bool)
-        warm_start: bool = option(False, check_bool)
+    precondition: bool = option(False, check_bool)
+    warm_start: bool = option(False, check_bool)
+    adapts: ClassVar[bool] = True
 
-    options: Options
-    leaves_saddles = True
-    adapts = True
-    problem: str  # name of the subproblem in the engine
-    parameter: str  # name of the parameter of the subproblem: "radius", "damping" or "weight"
-    # the values of the parameters by name; a damping of None is chosen by the first step
-    parameters: dict[str, float | None]
-    last: np.ndarray | None = None
-    row_squares: Any = None
-    scale: Any = None
-    ratio = -math.inf  # ratio of actual to predicted decrease of the last trial step
+    def leaves_saddles(self, problem: Problem) -> bool:
+        return True
 
-    @cached_property
-    def trial_step(self) -> np.ndarray:
-        """Memory for the trial step."""
-        return np.empty_like(self.run.theta)
+    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+        """Return the subproblem of the next step."""
+        raise NotImplementedError
 
-    def start_krylov_space(self) -> None:
-        run = self.run
-        further_starts = [] if self.last is None else [self.last]
-        if not self.options.precondition:
-            self.krylov_space.start(run.product, run.g, further_starts)
-            return
-        self._update_row_scaling()
-        scale = self.scale
-        self.krylov_space.start(
-            self._scaled_product, run.g * scale, [v / scale for v in further_starts]
-        )
+    def max_steps(self, problem: Problem, limits: Limits) -> int:
+        plain = not (self.precondition or self.warm_start)
+        return super().max_steps(problem, limits) if plain else 1
 
-    def _update_row_scaling(self) -> None:
-        run = self.run
-        first = self.row_squares is None
-        squares = np.zeros(len(run.theta)) if first else self.row_squares
-        for i in range(4 if first else 1):
-            v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
-            product = np.square(run.product(v, np.empty_like(v)), dtype=np.float64)
-            squares += (1.0 / (i + 1) if first else 0.05) * (product - squares)
-        self.row_squares = squares
-        mean = float(squares.mean()) or 1.0
-        self.scale = ((squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
-
-    def _scaled_product(self, v: np.ndarray, out: Any) -> None:
-        self.run.product(v * self.scale, out)
-        out *= self.scale
-
-    def max_steps_per_call(self) -> int:
-        if self.options.precondition or self.options.warm_start:
-            return 1
-        return super().max_steps_per_call()
-
-    def _take_step(self) -> str | None:
-        run = self.run
-        space = self.krylov_space
-        step = self.trial_step
-        parameter = self.parameters[self.parameter]
+    def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
+        model, name, adapt = self.subproblem(problem, state)
+        parameter = getattr(state, name)
+        theta = state.theta
+        space = self.space_at(state)
+        step = np.empty_like(theta)
+        squares = scale = None
+        cause: str | None = "refused_steps"
         try:
-            self.start_krylov_space()
-            tolerance = min(KRYLOV_FORCING, math.sqrt(run.gnorm)) * space.gamma
-            cost_weight = current_cost_weight(run)
-            step_cost = run.step_cost()
+            if self.precondition:
+                squares, scale = self._row_scaling(problem, state)
+            _start_space(space, problem, state, scale)
+            tolerance = min(KRYLOV_FORCING, math.sqrt(state.gnorm)) * space.gamma
+            cost_weight = 0.0 if limits.accurate else COST_WEIGHT
+            step_cost = problem.step_cost()
             for _ in range(MAX_REJECTED_STEPS):
                 length, predicted, bounded, parameter = space.solve(
-                    self.problem, parameter, tolerance, self.max_krylov_dim, run.is_out_of_budget,
+                    model, parameter, tolerance, max_krylov_dim(theta), problem.is_out_of_budget,
                     cost_weight, step_cost, step,
                 )  # fmt: skip
-                if self.options.precondition:
-                    step *= self.scale
+                if scale is not None:
+                    step *= scale
                 if not (predicted > 0 and math.isfinite(length)):
-                    return "no_reduction"
-                np.add(run.theta, step, out=run.spare)
-                f = run.value(run.spare)
-                self.ratio = ratio = reduction_ratio(run.f, f, predicted, run.eps)
-                if self.problem == "trust-region":
-                    parameter = next_radius(parameter, ratio, length, bounded)
-                elif self.problem == "cubic":
-                    parameter = next_cubic_weight(parameter, ratio)
-                else:
-                    parameter = next_damping(parameter, ratio, space.max_abs_eigenvalue)
+                    cause = "no_reduction"
+                    break
+                trial = theta + step
+                f = problem.value(trial)
+                ratio = reduction_ratio(state.f, f, predicted, float(np.finfo(theta.dtype).eps))
+                at = Trial(ratio, length, bounded, space.max_abs_eigenvalue)
+                parameter = adapt(parameter, at)
                 if ratio > MIN_ACCEPT_RATIO:
-                    run.accept_trial_point()
-                    if self.options.warm_start:
-                        self.last = step.copy()
-                    return None
-                if is_negligible_step(step, run.theta, run.eps):
-                    return "tiny_steps"
-                if run.cut is not None:
-                    return None
+                    values = problem.move_to(trial, self.kind(state))
+                    last = step if self.warm_start else None
+                    kept = {name: parameter, "last": last, "row_squares": squares}
+                    return state.moved_to(trial, values, ratio=ratio, space=space, **kept)
+                if is_negligible_step(step, theta, float(np.finfo(theta.dtype).eps)):
+                    cause = "tiny_steps"
+                    break
+                if problem.cut is not None:
+                    cause = None
+                    break
         except NotFiniteError:
-            return "overflow"
-        finally:
-            self.parameters[self.parameter] = parameter
-        return "refused_steps"
+            cause = "overflow"
+        kept = {name: parameter, "row_squares": squares}
+        return replace(state, cause=cause, space=space, **kept)
 
-    def state(self) -> State:
-        arrays = {"last": self.last, "row_squares": self.row_squares}
-        present = {name: x.copy() for name, x in arrays.items() if x is not None}
-        return present, dict(self.parameters)
+    @staticmethod
+    def _row_scaling(problem: Problem, state: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return new estimates (n,) of the squared norms of the Hessian's rows, and D (n,)."""
+        n = state.theta.size
+        kind = state.theta.dtype
+        first = state.row_squares is None
+        squares = np.zeros(n) if first else state.row_squares.copy()
+        for i in range(4 if first else 1):
+            v = (2 * problem.rng.integers(0, 2, n) - 1).astype(kind)
+            product = np.square(problem.product(v, np.empty_like(v)), dtype=np.float64)
+            squares += (1.0 / (i + 1) if first else 0.05) * (product - squares)
+        mean = float(squares.mean()) or 1.0
+        return squares, ((squares / mean + 1e-6) ** -0.25).astype(kind)
 
-    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        self.last = arrays.get("last")
-        self.row_squares = arrays.get("row_squares")
-        self.parameters = {name: facts[name] for name in self.parameters}
+
+def _start_space(space: Any, problem: Problem, state: Any, scale: np.ndarray | None) -> None:
+    """Start the Krylov space of the gradient, in coordinates scaled by `scale` if it is given."""
+    starts = [] if state.last is None else [state.last]
+    if scale is None:
+        space.start(problem.product, state.g, starts)
+        return
+
+    def scaled_product(v: np.ndarray, out: Any) -> None:
+        problem.product(v * scale, out)
+        out *= scale
+
+    space.start(scaled_product, state.g * scale, [v / scale for v in starts])
 
 
+@dataclass(frozen=True)
 class TrustRegion(_AdaptiveMethod):
     """Trust-region steps by GLTR: minimisers of the quadratic model in the Krylov space within the
     radius, including the hard case.
     """
 
-    @dataclass(frozen=True)
-    class Options(_AdaptiveMethod.Options):
-        radius: float | None = option(None, check_positive)
+    radius: float | None = option(None, check_positive)
 
-    options: Options
-    problem = "trust-region"
-    parameter = "radius"
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
+        radius = self.radius or initial_trust_radius(theta)
+        return replace(super().init(problem, theta), radius=radius)
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.parameters = {"radius": self.options.radius or initial_trust_radius(run.theta)}
+    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+        return BY_RADIUS
 
 
+@dataclass(frozen=True)
 class CubicRegularization(_AdaptiveMethod):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011): steps that minimise the
     quadratic model plus ``weight ||s||^3 / 3`` in the Krylov space.
     """
 
-    @dataclass(frozen=True)
-    class Options(_AdaptiveMethod.Options):
-        weight: float = option(1.0, check_positive)
+    weight: float = option(1.0, check_positive)
 
-    options: Options
-    problem = "cubic"
-    parameter = "weight"
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
+        return replace(super().init(problem, theta), weight=self.weight)
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.parameters = {"weight": self.options.weight}
+    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+        return BY_WEIGHT
 
 
+@dataclass(frozen=True)
 class SaddleFreeNewton(_AdaptiveMethod):
     """Saddle-free Newton, ``(|T| + damping) y = -c``: steps as long as Newton's, but downhill along
     every eigenvector (Dauphin et al. 2014). The damping is increased if the model predicted too
     large a decrease, and reduced if the prediction was right.
     """
 
-    @dataclass(frozen=True)
-    class Options(_AdaptiveMethod.Options):
-        damping: float | None = option(None, check_positive)
+    damping: float | None = option(None, check_positive)
 
-    options: Options
-    problem = "absolute"
-    parameter = "damping"
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
+        return replace(super().init(problem, theta), damping=self.damping)
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.parameters = {"damping": self.options.damping}
+    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+        return BY_ABSOLUTE_VALUES
 
 
-class GaussNewton(SaddleFreeNewton):
+@dataclass(frozen=True)
+class GaussNewtonState(KrylovState):
+    """The state of `GaussNewton`.
+
+    Attributes
+    ----------
+    exact : bool
+        True if the curvature is H and not the Gauss-Newton matrix.
+    slow : int
+        Number of consecutive steps that hardly lowered the loss.
+    """
+
+    exact: bool = False
+    slow: int = 0
+
+
+@dataclass(frozen=True)
+class GaussNewton(_AdaptiveMethod):
     """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature,
     and on the Hessian H near the end.
 
@@ -363,95 +349,70 @@ class GaussNewton(SaddleFreeNewton):
     the GGN returns once a step lowers the loss by more than a hundredth.
     """
 
-    curvature = "ggn"
-    problem = "clipped"
-    exact = False  # True if the curvature is H and not the Gauss-Newton matrix
-    # number of consecutive steps that hardly lowered the loss, in the sense of the class docstring
-    slow = 0
+    damping: float | None = option(None, check_positive)
+    curvature: ClassVar[str | None] = "ggn"
 
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
+    def leaves_saddles(self, problem: Problem) -> bool:
         # These steps need no Hessian of the objective, but the search for negative curvature does.
-        self.leaves_saddles = hasattr(run.ob, "hessian")
+        return hasattr(problem.ob, "hessian")
 
-    def state(self) -> State:
-        arrays, facts = super().state()
-        return arrays, facts | {"exact": self.exact, "slow": self.slow}
+    def init(self, problem: Problem, theta: np.ndarray) -> GaussNewtonState:
+        values = problem.evaluate(theta, self.curvature)
+        return GaussNewtonState(theta, *values, damping=self.damping)
 
-    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        super().load(arrays, facts)
-        self.slow = facts["slow"]
-        if facts["exact"]:
-            self._set_curvature("hessian")
+    def kind(self, state: Any) -> str | None:
+        return "hessian" if state.exact else "ggn"
 
-    def _take_step(self) -> str | None:
-        run = self.run
-        before = run.theta
-        loss = run.f
-        gradient_norm = run.gnorm
-        cause = super()._take_step()
-        if cause is not None or run.theta is before or run.cut is not None:
-            return cause
-        decrease = loss - run.f
-        slow = decrease < 1e-3 * abs(loss) and run.gnorm > 0.5 * gradient_norm
-        self.slow = self.slow + 1 if slow and self.ratio > 0.75 else 0
-        self.ends_call = self.leaves_saddles and (
-            decrease > 1e-2 * abs(loss) if self.exact else self.slow >= MAX_SLOW_STEPS
+    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+        return BY_ABSOLUTE_VALUES if state.exact else BY_CLIPPED_VALUES
+
+    def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
+        new = super().take_step(problem, state, limits)
+        if new.theta is state.theta or problem.cut is not None:
+            return new
+        decrease = state.f - new.f
+        is_slow = decrease < 1e-3 * abs(state.f) and new.gnorm > 0.5 * state.gnorm
+        slow = state.slow + 1 if is_slow and new.ratio > 0.75 else 0
+        changes = self.leaves_saddles(problem) and (
+            decrease > 1e-2 * abs(state.f) if state.exact else slow >= MAX_SLOW_STEPS
         )
-        if self.ends_call:
-            self._set_curvature("ggn" if self.exact else "hessian")
-        return None
-
-    def _set_curvature(self, curvature: str) -> None:
-        """From the next step on, use the curvature matrix of the given name, ``hessian`` or
-        ``ggn``.
-        """
-        self.exact = curvature == "hessian"
-        self.run.curvature = curvature
-        self.problem = "absolute" if self.exact else "clipped"
-        self.run.bind_operator()
+        return replace(new, slow=slow, exact=state.exact != changes)
 
 
+@dataclass(frozen=True)
 class Newton(_KrylovMethod):
     """Newton's method, ``(H + damping) s = -g``, always with the full step. It converges to a
     nearby critical point of any kind.
     """
 
-    @dataclass(frozen=True)
-    class Options(_KrylovMethod.Options):
-        damping: float = option(0.0, check_not_negative)
+    damping: float = option(0.0, check_not_negative)
 
-    options: Options
-
-    def step(self) -> str | None:
-        run = self.run
-        space = self.krylov_space
-        space.start(run.product, run.g, [])
-        step = np.empty_like(run.theta)
+    def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
+        space = self.space_at(state)
+        theta = state.theta
+        space.start(problem.product, state.g, [])
+        step = np.empty_like(theta)
         if len(step) <= STEP_DENSE_MAX_N:
-            tolerance = 1e-12 * run.gnorm
+            tolerance = 1e-12 * state.gnorm
         else:
-            tolerance = min(KRYLOV_FORCING, run.gnorm**0.5) * space.gamma
+            tolerance = min(KRYLOV_FORCING, state.gnorm**0.5) * space.gamma
         space.solve(
-            "shifted", self.options.damping, tolerance, self.max_krylov_dim, run.is_out_of_budget,
-            0.0, run.step_cost(), step,
+            "shifted", self.damping, tolerance, max_krylov_dim(theta), problem.is_out_of_budget,
+            0.0, problem.step_cost(), step,
         )  # fmt: skip
-        if not np.isfinite(run.try_step(step)):
-            return "not_finite"
-        run.accept_trial_point()
-        return None
+        trial = theta + step
+        if not np.isfinite(problem.value(trial)):
+            return replace(state, cause="not_finite")
+        return state.moved_to(trial, problem.move_to(trial, self.curvature), space=space)
 
 
+@dataclass(frozen=True)
 class DampedNewton(Newton):
     """Newton's method with the constant `damping` added to every eigenvalue. It still converges to
     saddles whose negative eigenvalues are all below ``-2 damping``.
     """
 
-    @dataclass(frozen=True)
-    class Options(Newton.Options):
-        damping: float = option(1e-3, check_not_negative)
-
-    options: Options
+    damping: float = option(1e-3, check_not_negative)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -460,7 +421,28 @@ class DampedNewton(Newton):
 MAX_INITIAL_SHIFT = 1e-6  # maximum shift of the Hessian while no curvature is known
 
 
-class NewtonCG(GroupedStepMethod):
+@dataclass(frozen=True)
+class NewtonCGState(State):
+    """The state of `NewtonCG`.
+
+    Attributes
+    ----------
+    weight : float or None
+        The weight of the shift; None before the first step.
+    bound : float
+        Largest curvature seen.
+    reach : float or None
+        Length of the last step along negative curvature.
+    """
+
+    weight: float | None = None
+    bound: float = 0.0
+    reach: float | None = None
+    work: Any = workspace()
+
+
+@dataclass(frozen=True)
+class NewtonCG(Method):
     """Newton-CG: conjugate gradients on the shifted Hessian, capped where they meet negative
     curvature, followed by a line search along the result.
 
@@ -468,120 +450,102 @@ class NewtonCG(GroupedStepMethod):
     vanishes. `weight` decreases after full steps and increases after shortened ones.
     """
 
-    @dataclass(frozen=True)
-    class Options(Method.Options):
-        weight: float | None = option(None, check_positive)
-        sample: int | None = option(None)  # checked by `minimize`, which passes it to the run
+    weight: float | None = option(None, check_positive)
+    sample: int | None = option(None)  # checked by `minimize`, which passes it to the problem
+    curvature: ClassVar[str | None] = "hessian"
 
-    options: Options
-    curvature = "hessian"
-    leaves_saddles = True
-
-    def __init__(self, run: Any, **options: Any) -> None:
-        super().__init__(run, **options)
-        self.weight = self.options.weight
-        self.bound = 0.0
-        self.reach: float | None = None
-        self.work = CGWorkspace(len(run.theta), run.theta.dtype)
-
-    def _take_step(self) -> str | None:
-        run = self.run
-        weight = self._initial_weight() if self.weight is None else self.weight
-        eps = np.sqrt(weight * run.gnorm)
-        d, curvature, self.bound = capped_cg(
-            run.product, run.g, eps, min(CG_FORCING, np.sqrt(run.gnorm)), self.work,
-            bound=self.bound, stop=run.is_out_of_budget,
-            cost_weight=current_cost_weight(run), price=run.step_cost(),
-        )  # fmt: skip
-        moved = (
-            self._search_negative_curvature(d)
-            if curvature is not None
-            else self._descend(d, weight)
-        )
-        # No step lowers the loss, so the quadratic model is wrong, as it can be at a kink. A step
-        # against the gradient is tried instead.
-        if not moved:
-            down = run.g * run.theta.dtype.type(-1.0 / max(self.bound, 1e-300))
-            if self._backtrack(down) is None:
-                return "no_lower_loss"
-        run.accept_trial_point()
-        return None
-
-    def _min_shift(self) -> float:
-        """Return the minimum shift while the curvature is unknown: `MAX_INITIAL_SHIFT`, or the
-        gradient norm if that is smaller.
-        """
-        return float(max(min(MAX_INITIAL_SHIFT, self.run.gnorm), 1e-140))
-
-    def _initial_weight(self) -> float:
-        """Measure the curvature along the gradient by a product, and return and store the weight
-        for which the first shift is 1% of this curvature.
-        """
-        run = self.run
-        self.bound = norm(run.product(run.g, self.work.Hp)) / norm(run.g)
-        shift = max(min(0.01 * self.bound, 1e150), self._min_shift())
-        self.weight = weight = float(shift**2 / run.gnorm)
-        return weight
-
-    # --- steps, each of which leaves its point in `run.spare`
-
-    def _descend(self, d: np.ndarray, weight: float) -> bool:
-        """Backtrack from the full step d, adapt the weight, and return False if no lower value is
-        found. The smallest weight gives a shift of 1e-7 times the measured curvature, times
-        ``sqrt(||g||)`` if that is below 1.
-        """
-        t = self._backtrack(d)
-        if t is not None:
-            size = min(max(self.bound, self._min_shift()), 1e150)
-            least = float(1e-14 * size**2 / max(1.0, self.run.gnorm))
-            self.weight = weight * 4.0 if t < 1.0 else max(weight * 0.25, least)
-        return t is not None
-
-    def _backtrack(self, d: np.ndarray) -> float | None:
-        """Return the first fraction of d tried at which the loss decreases by at least 1e-4 of the
-        decrease predicted by the slope, and leave that point in `run.spare`. Return None if no
-        fraction satisfies this.
-        """
-        run = self.run
-        slope = dot(self.run.g, d)
-        noise = 10.0 * run.eps * abs(run.f)
-        t = 1.0
-        for _ in range(60 if slope < 0 else 0):
-            f = run.try_step(d, t)
-            if f <= run.f + 1e-4 * t * slope + noise:
-                return t
-            fitted = -0.5 * slope * t * t / (f - run.f - slope * t) if np.isfinite(f) else 0.0
-            t = min(max(fitted, 0.1 * t), 0.5 * t)
-        return None
-
-    def state(self) -> State:
-        return {}, {"weight": self.weight, "bound": self.bound, "reach": self.reach}
-
-    def load(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
-        self.weight = facts["weight"]
-        self.bound = facts["bound"]
-        self.reach = facts["reach"]
-
-    def _search_negative_curvature(self, d: np.ndarray) -> bool:
-        """Search for the lowest point along d, a direction of negative curvature, on the downhill
-        side. The step length comes from a line search, since the length of the Newton step is not
-        suitable for negative curvature. Return False if no lower value is found.
-        """
-        run = self.run
-        d *= d.dtype.type((-1.0 if dot(run.g, d) > 0 else 1.0) / norm(d))
-        start = self.reach or initial_trial_length(run.theta)
-        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=2, signs=(1.0,))
-        if not f < run.f:
-            return False
-        self.reach = t
-        run.set_spare(d, t)
+    def leaves_saddles(self, problem: Problem) -> bool:
         return True
+
+    def init(self, problem: Problem, theta: np.ndarray) -> NewtonCGState:
+        values = problem.evaluate(theta, self.curvature)
+        work = CGWorkspace(theta.size, theta.dtype)
+        return NewtonCGState(theta, *values, weight=self.weight, work=work)
+
+    def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
+        bound, weight = state.bound, state.weight
+        if weight is None:
+            # The first shift is 1% of the curvature along the gradient.
+            bound = norm(problem.product(state.g, state.work.Hp)) / norm(state.g)
+            shift = max(min(0.01 * bound, 1e150), _min_shift(state))
+            weight = float(shift**2 / state.gnorm)
+        d, curvature, bound = capped_cg(
+            problem.product, state.g, np.sqrt(weight * state.gnorm),
+            min(CG_FORCING, np.sqrt(state.gnorm)), state.work, bound=bound,
+            stop=problem.is_out_of_budget, cost_weight=0.0 if limits.accurate else COST_WEIGHT,
+            price=problem.step_cost(),
+        )  # fmt: skip
+        reach = state.reach
+        if curvature is not None:
+            t, trial = _negative_curvature_step(problem, state, d)
+            reach = reach if trial is None else t
+        else:
+            t, trial = _backtrack(problem, state, d)
+            if trial is not None:
+                # The smallest weight gives a shift of 1e-7 times the measured curvature, times
+                # ``sqrt(||g||)`` if that is below 1.
+                size = min(max(bound, _min_shift(state)), 1e150)
+                least = float(1e-14 * size**2 / max(1.0, state.gnorm))
+                weight = weight * 4.0 if t < 1.0 else max(weight * 0.25, least)
+        # If no step lowers the loss, the quadratic model is wrong, as it can be at a kink. A step
+        # against the gradient is tried instead.
+        if trial is None:
+            down = state.g * state.theta.dtype.type(-1.0 / max(bound, 1e-300))
+            trial = _backtrack(problem, state, down)[1]
+        kept = {"weight": weight, "bound": bound, "reach": reach}
+        if trial is None:
+            return replace(state, cause="no_lower_loss", **kept)
+        return state.moved_to(trial, problem.move_to(trial, self.curvature), **kept)
+
+
+def _min_shift(state: State) -> float:
+    """Return the minimum shift while the curvature is unknown: `MAX_INITIAL_SHIFT`, or the gradient
+    norm if that is smaller.
+    """
+    return float(max(min(MAX_INITIAL_SHIFT, state.gnorm), 1e-140))
+
+
+def _point_on_line(theta: np.ndarray, d: np.ndarray, t: float) -> np.ndarray:
+    point: np.ndarray = np.multiply(d, float(t))
+    point += theta
+    return point
+
+
+def _backtrack(problem: Problem, state: State, d: np.ndarray) -> tuple[float, np.ndarray | None]:
+    """Return the first fraction of d tried at which the loss decreases by at least 1e-4 of the
+    decrease predicted by the slope, and that point, or 0 and None if no fraction satisfies this.
+    """
+    slope = dot(state.g, d)
+    noise = 10.0 * float(np.finfo(state.theta.dtype).eps) * abs(state.f)
+    t = 1.0
+    for _ in range(60 if slope < 0 else 0):
+        trial = _point_on_line(state.theta, d, t)
+        f = problem.value(trial)
+        if f <= state.f + 1e-4 * t * slope + noise:
+            return t, trial
+        fitted = -0.5 * slope * t * t / (f - state.f - slope * t) if np.isfinite(f) else 0.0
+        t = min(max(fitted, 0.1 * t), 0.5 * t)
+    return 0.0, None
+
+
+def _negative_curvature_step(
+    problem: Problem, state: NewtonCGState, d: np.ndarray
+) -> tuple[float, np.ndarray | None]:
+    """Search for the lowest point along d, a direction of negative curvature, on the downhill side.
+    The step length comes from a line search, since the length of the Newton step is not suitable
+    for negative curvature. Return the length and the point, or 0 and None if no value is lower.
+    """
+    d *= d.dtype.type((-1.0 if dot(state.g, d) > 0 else 1.0) / norm(d))
+    start = state.reach or initial_trial_length(state.theta)
+    t, f = line_minimum(problem.value, state.theta, d, state.f, start, refinements=2, signs=(1.0,))
+    return (t, _point_on_line(state.theta, d, t)) if f < state.f else (0.0, None)
 
 
 # --------------------------------------------------------------------------------------------------
 # Newton-MR: minimum-residual steps, which lower the gradient norm and need only invexity.
 
 
+@dataclass(frozen=True)
 class NewtonMR(_KrylovMethod):
     """Least-squares Newton steps with a line search on the gradient norm, which lead to the nearest
     critical point.
@@ -592,20 +556,18 @@ class NewtonMR(_KrylovMethod):
            residual sub-problem solver, EURO J. Comput. Optim. 10 (2022).
     """
 
-    def step(self) -> str | None:
-        run = self.run
-        space = self.krylov_space
-        space.start(run.product, run.g, [])
-        tolerance = min(KRYLOV_FORCING, np.sqrt(run.gnorm))
-        extend_krylov_space(space, tolerance, self.max_krylov_dim, run.is_out_of_budget)
+    def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
+        space = self.space_at(state)
+        space.start(problem.product, state.g, [])
+        tolerance = min(KRYLOV_FORCING, np.sqrt(state.gnorm))
+        limit = max_krylov_dim(state.theta)
+        extend_krylov_space(space, tolerance, limit, problem.is_out_of_budget)
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
-            return "orthogonal_gradient"
+            return replace(state, cause="orthogonal_gradient")
         reduced = reduce_gradient_norm(
-            lambda theta: run.value_and_gradient(theta)[1], run.theta, run.gnorm, steps
+            lambda theta: problem.value_and_gradient(theta)[1], state.theta, state.gnorm, steps
         )
         if reduced is None:
-            return "no_smaller_gradient"
-        np.copyto(run.spare, reduced[0])
-        run.accept_trial_point()
-        return None
+            return replace(state, cause="no_smaller_gradient")
+        return state.moved_to(reduced[0], problem.move_to(reduced[0], self.curvature), space=space)

@@ -167,9 +167,10 @@ def test_fits_of_noise_end_at_the_limit_of_rounding_or_of_progress():
         if run.stopped == "stalled":
             assert run.notes[0].key == "rounded" and not run.success
         elif run.stopped == "slow":
-            assert run.notes[0].key in ("slow", "idle") and not run.success
+            assert run.notes[0].key in ("slow", "idle", "moved_lower") and not run.success
             losses = run.history["loss"]
-            assert losses[-51] - losses[-1] <= 1e-8 * losses[-1]
+            moved = run.notes[0].key == "moved_lower"
+            assert moved or losses[-51] - losses[-1] <= 1e-8 * losses[-1]
     assert "infinity" in ends
 
 

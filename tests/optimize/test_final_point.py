@@ -5,6 +5,7 @@ losses without a minimum, and the time of the final checks.
 import itertools
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from scipy.sparse import csr_matrix
 import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.common.vectors import reduction_ratio
-from fastcurv.optimize import EarlyStopping, checkpoint
+from fastcurv.optimize import Checkpoint, EarlyStopping, checkpoint
 from fastcurv.optimize.finish import StationaryPoint, StationaryPointExaminer
 from fastcurv.optimize.lower_points import (
     appears_unbounded,
@@ -24,8 +25,9 @@ from fastcurv.optimize.lower_points import (
     trial_directions,
 )
 from fastcurv.optimize.minimize import METHODS
+from fastcurv.optimize.problem import Problem
 from fastcurv.optimize.refine import _cholesky_solve, refine_by_newton
-from fastcurv.optimize.run import STATUS_CODES, MinimizeResult, Run
+from fastcurv.optimize.run import STATUS_CODES, MinimizeResult
 from fastcurv.testing import FunctionObjective as function
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled
 
@@ -527,7 +529,7 @@ def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
     """
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    run = Run(overlapping([3, 4, 2], 1e-3, 20), np.zeros(26), 0, max_time=1.0)
+    run = Problem(overlapping([3, 4, 2], 1e-3, 20), max_time=1.0)
     clock[0] = 0.1
     assert not run.is_out_of_budget() and run.exhausted_budget() is None
     clock[0] = 0.6
@@ -541,22 +543,22 @@ def test_final_checks_stay_within_their_budget(n_training):
     """The evaluations left for final checks are as many as those of the run, or one second of them
     if the run used fewer, and end at the time limit of the run.
     """
-    run = Run(SimpleNamespace(n_params=2000), np.zeros(2000), 0)
-    run.n_products = n_training
-    end = StationaryPointExaminer(run, None, METHODS["trust-region"], {})
+    run = Problem(SimpleNamespace(n_params=2000))
+    run.charge(n_products=n_training)
+    end = StationaryPointExaminer(run, METHODS["trust-region"](), None)
     room = max(1000, n_training)  # 1000 evaluations of a user-defined objective count as a second
     with end._count_checks():
         assert end._can_spend(room, 1.0) and not end._can_spend(room + 1, 1.0)
-        run.n_gradients += 10
+        run.charge(n_gradients=10)
         assert end._can_spend(room - 10, 1.0) and not end._can_spend(room - 9, 1.0)
         assert end._can_spend(room - 15, 1.0, 5) and not end._can_spend(room - 14, 1.0, 5)
-        run.n_eigensystems = 2000  # the time of each is that of 2400 evaluations
+        end.so_far.n_eigensystems = 2000  # the time of each is that of 2400 evaluations
         assert not end._can_spend(1, 1.0)
-    assert run.n_check_evaluations == 10 and end.is_out_of_budget()
-    run = Run(run.ob, run.theta, 0, max_time=60.0)
-    run.n_products = 40
+    assert end.so_far.n_check_evaluations == 10 and end.is_out_of_budget()
+    run = Problem(run.ob, max_time=60.0)
+    run.charge(n_products=40)
     run.budget.begun -= 40  # 20 seconds are left
-    end = StationaryPointExaminer(run, None, METHODS["trust-region"], {})
+    end = StationaryPointExaminer(run, METHODS["trust-region"](), None)
     assert end._can_spend(19900, 60.0) and not end._can_spend(20100, 60.0)
 
 
@@ -573,18 +575,22 @@ def test_results_do_not_depend_on_the_clock(seconds, monkeypatch):
     assert found.nhev == plain.nhev and np.array_equal(found.x, plain.x)
 
 
-def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch):
-    now = [0.0]
+def test_by_default_a_run_is_saved_at_most_twice_a_minute(monkeypatch, tmp_path):
+    now, there = [0.0], Checkpoint(tmp_path / "there")
     monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
-    saver = checkpoint.CheckpointWriter("there", None)
+    saver = checkpoint.CheckpointWriter(there, "adam", {})
     wrote = []
     saver.take_snapshot = lambda loop: None
     saver.write_snapshot = lambda loop: wrote.append(now[0])
-    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
+    loop = SimpleNamespace(
+        problem=SimpleNamespace(cut=None),
+        trace=SimpleNamespace(iteration=3),
+        state=SimpleNamespace(f=1.0),
+    )
     for now[0] in (1.0, 29.0, 31.0):
         saver.save_if_due(loop)
     assert wrote == [31.0]
-    often = checkpoint.CheckpointWriter("there", 3)
+    often = checkpoint.CheckpointWriter(replace(there, every=3), "adam", {})
     often.take_snapshot, often.write_snapshot = saver.take_snapshot, saver.write_snapshot
     often.save_if_due(loop)
     assert len(wrote) == 2
@@ -680,9 +686,10 @@ def test_run_ends_at_a_nearby_certified_minimum_of_no_higher_loss(
 ):
     at = SimpleNamespace(kind=kind, certified=certified, statement="It is.", reason="It is.")
     report = SimpleNamespace(nearest_verdict=at, nearest_point=np.ones(2))
-    point = StationaryPoint(np.zeros(2, dtype), moves=False, report=report)
-    run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
-    found = StationaryPointExaminer._end_at_nearest_minimum(SimpleNamespace(run=run), point)
+    point = StationaryPoint(np.zeros(2, dtype), None, 1.0, moves=False, report=report)
+    problem = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
+    self = SimpleNamespace(problem=problem)
+    found = StationaryPointExaminer._end_at_nearest_minimum(self, point)
     assert (found is not None) == taken
     if taken:
         assert found.kind == "minimum" and (found.theta == 1).all()

@@ -11,7 +11,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.network.engine_steps import engine_steps_of
-from fastcurv.optimize.run import Run
+from fastcurv.optimize.problem import Problem
 from tests import nets
 
 from .problems import same as same_run
@@ -143,9 +143,7 @@ def test_the_engine_takes_steps_for_small_networks_with_built_in_losses_only(rng
             return 0.5 * super().value(theta)
 
     halved = Halved(net.model, net.X, net.y, "mse")
-    assert Run(halved, net.theta, 0, curvature="hessian").value(net.theta) == halved.value(
-        net.theta
-    )
+    assert Problem(halved).evaluate(net.theta, "hessian")[0] == halved.value(net.theta)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -20,7 +20,7 @@ from ...common.errors import warn_caller
 from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import METHODS, STOCHASTIC_METHODS
-from ...optimize.run import Run
+from ...optimize.problem import Problem
 from ...structure.parameters import layers_of
 from ...structure.tables import LossName, loss_spec
 from ...structure.user_functions import Loss
@@ -345,29 +345,30 @@ class BaseMLP(
         ob = self._build_objective(model, X, y, loss, weight)
         theta = self._draw_start(model, y, weight, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
-        run = Run(ob, theta, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
-        method = METHODS[self.solver](run, **self._mini_batch_options(ob))
-        solver, *state = (None,) if first or self._epochs is None else self._epochs
-        if solver == self.solver:  # the last call was `partial_fit` with the same solver
-            method.load(*state)
-        run.evaluate_at_theta()
-        before = run.f
-        method.step()  # a step computes the value at its end
-        if not (np.isfinite(run.f) and np.isfinite(run.theta).all()):
+        problem = Problem(ob, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
+        method = METHODS[self.solver](**self._mini_batch_options(ob))
+        state = method.init(problem, theta)
+        solver, last = (None, None) if first or self._epochs is None else self._epochs
+        # If the last call was `partial_fit` with the same solver, its state goes on.
+        if last is not None and solver == self.solver:
+            state = last.moved_to(theta, (state.f, state.g, state.gnorm))
+        before = state.f
+        state = method.step(problem, state)  # a step computes the value at its end
+        if not (np.isfinite(state.f) and np.isfinite(state.theta).all()):
             raise ValueError(
                 "partial_fit must end at finite parameters, but this epoch diverged. Lower "
                 "learning_rate_init."
             )
-        self._epochs = (self.solver, *method.state())
-        if run.f > MAX_EPOCH_LOSS_GROWTH * max(before, self._gradient_tol):
+        self._epochs = self.solver, state
+        if state.f > MAX_EPOCH_LOSS_GROWTH * max(before, self._gradient_tol):
             warn_caller(
                 f"partial_fit raised the loss of its rows from {before * self._scale:.3g} to "
-                f"{run.f * self._scale:.3g}. Lower learning_rate_init.",
+                f"{state.f * self._scale:.3g}. Lower learning_rate_init.",
                 ConvergenceWarning,
             )
         self.alpha_ = self._weight_decay
-        losses = {"loss": [before, run.f]}
-        end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
+        losses = {"loss": [before, state.f]}
+        end = SimpleNamespace(x=state.theta, fun=state.f, nit=1, stopped="max_iter", history=losses)
         self._set_fitted(ob, [end], *past)
 
     def _fitted_objective(self, call: str) -> Objective:

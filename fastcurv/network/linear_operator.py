@@ -100,42 +100,6 @@ class Operator(LinearOperator, ReadOnlyMixin):
         v = self._check_operand(x, self.shape[1], "v", (1, 2))
         return match_array_type(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
-    def matvec(self, x: Any) -> Any:
-        """Return the product of the operator ``(m, n)`` with a vector x. The shape is ``(m,)`` for
-        x ``(n,)``, and ``(m, 1)`` for x ``(n, 1)``.
-        """
-        v = self._check_operand(x, self.shape[1], "v", (1, 2))
-        if v.ndim == 2 and v.shape[1] != 1:
-            raise ValueError(f"v must have shape ({len(v)},) or ({len(v)}, 1), got {v.shape}.")
-        return match_array_type(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
-
-    def rmatvec(self, x: Any) -> Any:
-        """Return the product of the transpose of the operator ``(m, n)`` with a vector x. The shape
-        is ``(n,)`` for x ``(m,)``, and ``(n, 1)`` for x ``(m, 1)``.
-        """
-        return self.T.matvec(x)
-
-    def matmat(self, X: Any) -> Any:
-        """Return the products ``(m, k)`` of the operator ``(m, n)`` with the columns of X ``(n,
-        k)``.
-        """
-        return match_array_type(X, self._matmat(self._check_operand(X, self.shape[1], "V", (2,))))
-
-    def rmatmat(self, X: Any) -> Any:
-        """Return the products ``(n, k)`` of the transpose of the operator ``(m, n)`` with the
-        columns of X ``(m, k)``.
-        """
-        return self.T.matmat(X)
-
-    def dot(self, x: Any) -> Any:
-        """Return the product with x: an array if x is a vector or a matrix, a SciPy operator if x
-        is an operator or a scalar.
-        """
-        scalar: Any = x
-        if isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, (str, bytes))):
-            return super().dot(scalar)
-        return self._multiply_vectors(x)
-
     def __matmul__(self, v: Any) -> Any:
         if isinstance(v, LinearOperator):
             return self.dot(v)
@@ -178,7 +142,7 @@ class SymmetricOperator(Operator):
         """
 
     def _matvec(self, v: Array) -> Array:
-        return self.product(v)
+        return self.product(np.reshape(v, -1))  # SciPy passes v (n,) or (n, 1)
 
     def _transpose(self) -> SymmetricOperator:
         return self

@@ -113,6 +113,14 @@ def protect_row_file(path: str | os.PathLike[str], reader: object) -> None:
     _ROW_FILES[file.st_dev, file.st_ino, id(reader)] = reader
 
 
+def protect_mapped_files(*arrays: Any) -> None:
+    """Let no file be replaced as long as an array maps it, which may hold rows of an objective."""
+    for array in arrays:
+        if isinstance(array, np.memmap) and array.filename is not None:
+            with contextlib.suppress(FileNotFoundError):  # removed since it was mapped
+                protect_row_file(array.filename, array)
+
+
 def _resolve_file_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path with all links resolved. Raise ValueError or IsADirectoryError if
     the path is empty, a folder, a device, a pipe, or a file from which rows are read.

@@ -19,7 +19,12 @@ from scipy.sparse import csr_matrix, vstack
 
 from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
-from ..common.files import path_as_text, protect_row_file, raise_if_special_file
+from ..common.files import (
+    path_as_text,
+    protect_mapped_files,
+    protect_row_file,
+    raise_if_special_file,
+)
 from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_csr
 
 # --------------------------------------------------------------------------------------------------
@@ -191,7 +196,7 @@ def make_row_source(X: Any, y: Any, weight: Any) -> RowSource:
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = ArrayFile(y, "y")
     if is_sparse(X):
-        X = DensifiedRows(X)
+        X = [X]
     if _yields_blocks(X):
         return BlockSource(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
@@ -229,39 +234,6 @@ def _yields_blocks(X: Any) -> bool:
         first = X[0] if X else None
         return isinstance(first, tuple) or len(getattr(first, "shape", ())) == 2
     return True
-
-
-class DensifiedRows:
-    """A sparse matrix whose rows are converted to dense arrays when they are indexed."""
-
-    def __init__(self, X: Any) -> None:
-        X = X if X.format == "csr" else as_owned_csr(X, "X")
-        self.shape = X.shape
-        self.dtype = X.dtype
-        self.data = X.data
-        self.indices = X.indices
-        self.ends = np.array(X.indptr, np.int64)
-        if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
-            raise ValueError(
-                "X must be a valid sparse matrix, got an indptr that does not increase from 0 with "
-                "one entry per row."
-            )
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return the rows that a slice without step, or an array of indices, selects, as a dense
-        array.
-        """
-        if isinstance(rows, slice):
-            ends = self.ends[rows.start : rows.stop + 1]
-            at: Any = slice(ends[0], ends[-1])
-            ends = ends - ends[0]
-        else:
-            counts = self.ends[rows + 1] - self.ends[rows]
-            ends = np.concatenate([[0], counts.cumsum()])
-            at = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends[:-1], counts)
-        data = self.data[at], self.indices[at], ends
-        some = csr_matrix(data, shape=(len(ends) - 1, self.shape[1]))
-        return np.asarray(as_owned_csr(some, "X").toarray())
 
 
 class RowSource(ABC):
@@ -336,6 +308,7 @@ class ArraySource(RowSource):
         self.y = _as_sliceable(y, "y")
         self.weight = _as_sliceable(weight, "sample_weight")
         self.parts = (self.X, self.y, self.weight)
+        protect_mapped_files(*self.parts)
         self.rows = rows
         if len(X.shape) != 2:
             raise rows_shape_error(X.shape, None)

@@ -51,8 +51,8 @@ class StreamedObjective(Objective):
     model : MLP
         A network without batch normalisation.
     X : array, dataset, path or iterable of blocks
-        A memory-mapped array or the path of an ``.npy`` file; a SciPy sparse matrix, which is
-        converted to dense one block at a time; an HDF5 or zarr dataset, or any object with
+        A memory-mapped array or the path of an ``.npy`` file; a SciPy sparse matrix; an HDF5 or
+        zarr dataset, or any object with
         ``shape``, ``dtype`` and slicing; or an
         iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
         repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator; or

@@ -225,6 +225,34 @@ class Offset(fc.Objective):
         return value + 0.3 * float(np.sum(theta)), gradient + 0.3
 
 
+class Alike(Equal, fc.Objective):
+    """An objective that compares equal to any other and states its proofs."""
+
+    certificates = fc.Objective.certificates
+
+
+class Doubled(np.ndarray):
+    """Rows that read as twice their numbers."""
+
+    def __getitem__(self, rows):
+        return 2 * np.asarray(self)[rows]
+
+
+class Tripled(float):
+    """A number that multiplies as three times its value."""
+
+    def __mul__(self, other):
+        return 3 * float(self) * other
+
+    __rmul__ = __mul__
+
+
+def reclassed(ob):
+    """Return the objective after it was made one of the class `Offset`."""
+    ob.__class__ = Offset
+    return ob
+
+
 class Forwarding:
     """The documented wrapper: it states the proofs of the objective that it holds."""
 
@@ -262,6 +290,15 @@ REPLACED = {
         plain(loss="pseudo_huber"),
     ),
     "activation": lambda: (plain(Steeper(arctan)), plain(fc.Activation(arctan))),
+    "rows": lambda: (
+        fc.Objective(fc.MLP([3, 3, 3]), ROWS[0].view(Doubled), ROWS[1], "mse", 0.05), plain()
+    ),
+    "l2": lambda: (fc.Objective(fc.MLP([3, 3, 3]), *ROWS, "mse", Tripled(0.05)), plain()),
+    "targets of an equal objective": lambda: (
+        Alike(fc.MLP([3, 3, 3]), ROWS[0], ROWS[1] + 0.2, "mse", 0.05),
+        Alike(fc.MLP([3, 3, 3]), *ROWS, "mse", 0.05),
+    ),
+    "class of the object": lambda: (reclassed(plain()), plain()),
     "name of the loss": lambda: (plain(loss=Name("log_cosh")), plain()),
     "name of the activation": lambda: (plain(Name("sigmoid")), plain()),
     "objective": lambda: (plain(kind=Offset), plain()),

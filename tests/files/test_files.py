@@ -663,7 +663,8 @@ def test_messages_quote_text_from_files_on_one_line():
 
 
 @pytest.mark.parametrize("name", ["X.npy", "y.npy", "hard.safetensors", "soft.safetensors"])
-def test_files_of_rows_are_never_written(name, tmp_path):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_files_of_rows_are_never_written(mapped, name, tmp_path):
     """A file from which an objective reads its rows is replaced under none of its names, as long as
     the objective or a copy of it lives.
     """
@@ -674,8 +675,10 @@ def test_files_of_rows_are_never_written(name, tmp_path):
     (tmp_path / "soft.safetensors").symlink_to(y)
     before = X.read_bytes(), y.read_bytes()
     model = fc.MLP([2, 1])
-    ob = fc.StreamedObjective(model, X, y, "mse")
-    ob = pickle.loads(pickle.dumps(ob))
+    if mapped:
+        ob = fc.Objective(model, np.load(X, mmap_mode="r"), np.load(y, mmap_mode="r"), "mse")
+    else:
+        ob = pickle.loads(pickle.dumps(fc.StreamedObjective(model, X, y, "mse")))
     gc.collect()
     with pytest.raises(ValueError, match="from which no objective reads its rows, got '.*'"):
         fc.minimize(ob, checkpoint=tmp_path / name)

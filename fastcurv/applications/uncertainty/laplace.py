@@ -47,7 +47,6 @@ from ...common.checks import (
     check_theta,
 )
 from ...common.errors import warn_caller
-from ...common.html import html_table
 from ...common.linalg import NotConvexError, cholesky, eigh, eigvalsh
 from ...common.objectives import cast_to_float64, sample_weights
 from ...common.protocols import Floats
@@ -59,12 +58,9 @@ from ...network.objective import Objective
 from ...network.save import parameter_names
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import (
-    forward,
     has_kinks,
     l2_diagonal,
-    layers_of,
     n_terms_per_row,
-    parameter_derivatives,
 )
 from ...structure.tables import activation_spec, loss_spec
 from ..plots.band import plot_posterior_band
@@ -80,9 +76,6 @@ MIN_ROWS_PER_PARAMETER = 2.0
 MAX_POSTERIOR_PARAMS_PER_TARGET = 0.2
 # maximum number of entries in a block of the Jacobian of new samples
 PREDICTION_JACOBIAN_BLOCK_ENTRIES = 1 << 22
-# maximum number of new samples whose Jacobian is computed by NumPy, in less time than creating an
-# objective for these samples takes
-MAX_ROWS_IN_NUMPY = 4
 # maximum number of entries of a Jacobian (128 kB) that is computed by one thread, in less time than
 # counting the CPUs takes
 ONE_THREAD_MAX_ENTRIES = 1 << 14
@@ -475,12 +468,6 @@ class LaplacePosterior(FrozenRecord):
         more = self._more_parameters(len(table))
         return "\n".join([self._title(), *facts, *rows, *[f"  {more}"] * bool(more)])
 
-    def _repr_html_(self) -> str:
-        table = self._parameter_table()
-        more = self._more_parameters(len(table))
-        html = html_table(self._title(), ["quantity", ""], self.facts())
-        return html + html_table(more, PARAMETER_TABLE_HEAD, table)
-
     def plot(self, ax: Any = None, *, output: int = 0) -> Any:
         """Plot an output of the network with a band of two standard deviations.
 
@@ -514,13 +501,10 @@ def output_covariance_roots(
     step = max(1, PREDICTION_JACOBIAN_BLOCK_ENTRIES // (d * model.n_params))
     for start in range(0, len(X), step):
         rows = X[start : start + step]
-        if len(rows) <= MAX_ROWS_IN_NUMPY:
-            J = _jacobian_of_few_rows(model, theta, rows)
-        else:
-            y = np.zeros((len(rows), d), model.dtype)
-            threads = 1 if y.size * model.n_params <= ONE_THREAD_MAX_ENTRIES else None
-            J = Objective(model, rows, y, "mse", n_threads=threads).jacobian(theta).to_dense()
-            J = J.astype(np.float64, copy=False).reshape(len(rows), d, -1)
+        y = np.zeros((len(rows), d), model.dtype)
+        threads = 1 if y.size * model.n_params <= ONE_THREAD_MAX_ENTRIES else None
+        J = Objective(model, rows, y, "mse", n_threads=threads).jacobian(theta).to_dense()
+        J = J.astype(np.float64, copy=False).reshape(len(rows), d, -1)
         with serial_blas_context():
             part = np.matmul(J, root)
         yield rows, part
@@ -557,24 +541,6 @@ def information_roots(
 def leverages(information: Iterator[Floats]) -> Floats:
     """Return the leverages (N,) of rows from their `information_roots`."""
     return np.concatenate([np.einsum("ijk,ijk->i", root, root) for root in information])
-
-
-def _jacobian_of_few_rows(model: MLP, theta: Any, X: Any) -> Floats:
-    """Return the Jacobian (N, d_out, n) of the outputs of a few rows X (N, k) with respect to the
-    parameters, in float64.
-    """
-    layers = layers_of(model, np.asarray(theta, np.float64))
-    slopes = list[Any]()
-
-    def activate(l: int, z: Floats, a: Floats) -> Floats:
-        h: Floats
-        h, slope, *_ = activation_spec(model.activation[l]).derivatives(z)
-        slopes.append(slope)
-        return h + a if model.skips[l] else h
-
-    below, zs = forward(layers, np.asarray(X, np.float64), activate)
-    outputs = np.eye(zs[-1].shape[1])[None].repeat(len(X), axis=0)
-    return np.asarray(parameter_derivatives(model, layers, below, slopes, outputs))
 
 
 def output_std(model: MLP, theta: Any, root: Any, X: Any) -> Floats:

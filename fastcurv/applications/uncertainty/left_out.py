@@ -31,7 +31,6 @@ from ...common.checks import (
     is_sparse,
 )
 from ...common.errors import warn_caller
-from ...common.html import html_table
 from ...common.linalg import UNIT_ROUNDOFF, eigvalsh, multiply_by_lower_triangular
 from ...common.objectives import call_certificate, cast_to_float64, sample_weights
 from ...common.protocols import Floats
@@ -53,8 +52,7 @@ from .without_rows import (
     FactoredMinimum,
     is_convex_on_line,
     jacobian_blocks,
-    minima_without_groups,
-    minima_without_rows,
+    minimum_by_newton,
     newton_steps,
     objective_without_rows,
     outputs_of_networks,
@@ -524,9 +522,6 @@ class LeftOut(FrozenRecord):
             lines.append("  Other rows may move to other minima, and refits may then score worse.")
         return "\n".join(lines)
 
-    def _repr_html_(self) -> str:
-        return html_table("Leave one out", ["", ""], self._facts())
-
 
 def _mean_of_defined(losses: Floats) -> float:
     """Return the mean of the entries that are not NaN, or NaN if there are none."""
@@ -700,6 +695,7 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     a = np.empty((N, d))
     alone = np.zeros(N, bool)
     predictions = np.empty((N, d))
+    starts = np.tile(at.theta, (N if exact else 1, 1))
     inverse = at.factor.inverse_lower
     with serial_blas_context():
         for rows, J in jacobian_blocks(ob, at.theta):
@@ -713,11 +709,12 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
             remainder[alone[rows]] = np.eye(d)
             a[rows] = np.linalg.solve(remainder, first[rows][:, :, None])[:, :, 0] / N
             squares[rows] = np.einsum("ni,nij,nj->n", a[rows], M, a[rows])  # d' H d
-            if not exact:
+            if groups is None:
                 X = dense_rows(ob.model, ob.X[rows])
                 steps = np.einsum("nd,ndp->np", a[rows], Y)
                 moved = at.theta + multiply_by_lower_triangular(steps, inverse)
                 predictions[rows] = outputs_of_networks(ob.model, moved, X[:, None])[:, 0]
+                starts[rows] = moved if exact else 0.0
     thetas: Any = None
     minimum: Any = None
     basin: Any = None
@@ -725,14 +722,10 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     unbounded = _rows_without_minimum(ob, at.theta, z)
     if exact:
         alone = alone if groups is None else np.zeros(N, bool)
-        labels = np.arange(N) if groups is None else groups
-        if groups is None:
-            thetas = minima_without_rows(at, a)
-        else:
-            thetas = minima_without_groups(at, groups)
+        thetas, minimum, basin, singular = _refits(at, starts, groups)
+        if groups is not None:
             with serial_blas_context():
                 squares = np.sum(((thetas - at.theta) @ at.factor.lower) ** 2, axis=1)
-        minimum, basin, singular = _describe_refits(at, thetas, labels)
         minimum[unbounded] = basin[unbounded] = False
         undetermined = singular if groups is not None else alone & ~minimum
         predictions = outputs_of_networks(model, thetas, dense_rows(model, ob.X)[:, None])[:, 0]
@@ -759,24 +752,34 @@ def _leave_one_out_at_minimum(at: FactoredMinimum, exact: bool, groups: Any = No
     )
 
 
-def _describe_refits(at: FactoredMinimum, thetas: Floats, labels: Any) -> tuple[Any, Any, Any]:
-    """Return three masks (N,) for the points `thetas` (N, n), reached without the rows of the same
-    label (N,): those with a positive definite Hessian, among these those without a barrier on the
-    line from theta, and those with a singular Hessian.
+def _refits(at: FactoredMinimum, starts: Floats, groups: Any) -> tuple[Floats, Any, Any, Any]:
+    """Return the points (N, n) that Newton steps reach from `starts` (N, n) without each row, or
+    without the rows of the same number in `groups` (N,), and three masks (N,): of the points with a
+    positive definite Hessian, of those among them without a barrier on the line from theta, and of
+    those with a singular Hessian.
     """
+    ob = at.ob
+    labels = np.arange(ob.n_samples) if groups is None else groups
+    weight = sample_weights(ob)
+    thetas = np.tile(at.theta, (len(labels), 1))
     minimum, basin, singular = np.zeros((3, len(labels)), bool)
-    shift = _unpenalised_shift(at.ob)
+    shift = _unpenalised_shift(ob)
     for label in range(labels.max() + 1):
         rows = labels == label
-        end = thetas[np.argmax(rows)]
-        without = objective_without_rows(at.ob, rows)
+        if groups is not None and not np.any(weight[~rows]):
+            raise ValueError("groups must leave rows of positive weight when one is left out.")
+        without = objective_without_rows(ob, rows)
+        end = at.theta
+        if weight[rows].any():
+            end = minimum_by_newton(without, starts[np.argmax(rows)])
         H = without.hessian(end)
         values = eigvalsh((H if shift is None else _add_shift_curvature(H, shift)).to_dense())
         sizes = np.abs(values)
+        thetas[rows] = end
         minimum[rows] = values[0] > MIN_REMAINING_EIGENVALUE * sizes.max()
         basin[rows] = minimum[rows] & is_convex_on_line(without, at.theta, end)
         singular[rows] = not sizes.min() > MIN_REMAINING_EIGENVALUE * sizes.max()
-    return minimum, basin, singular
+    return thetas, minimum, basin, singular
 
 
 def _rows_without_minimum(ob: Any, theta: Floats, z: Floats) -> Any:

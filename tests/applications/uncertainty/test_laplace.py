@@ -168,26 +168,6 @@ def test_rows_of_many_outputs_are_split_into_blocks(rng, monkeypatch):
     assert post.std(X[:1]).shape == (1, 2)
 
 
-def test_single_samples_have_the_deviations_of_the_whole_set(rng):
-    """Standard deviations for few samples, computed by NumPy, equal those for the whole set,
-    computed by the engine.
-    """
-    X = rng.standard_normal((30, 3))
-    for sizes, how in (
-        ([3, 2], {}),
-        ([3, 4, 4, 2], {"activation": ["tanh", "gelu"], "residual": True}),
-        ([3, 3, 2, 1], {"activation": "relu", "bias": False}),
-        ([3, 4, 1], {"activation": "identity", "dtype": "float32"}),
-    ):
-        model = fc.MLP(sizes, **how)
-        y = rng.standard_normal((30, sizes[-1]))
-        ob = fc.Objective(model, X.astype(model.dtype), y.astype(model.dtype), "mse", 0.1)
-        post = fc.laplace(ob, model.init(rng=0))
-        for n_rows in (1, 3, 7):
-            parts = [post.std(X[i : i + n_rows]) for i in range(0, 30, n_rows)]
-            assert np.allclose(np.concatenate(parts), post.std(X), rtol=1e-12, atol=0)
-
-
 def test_directions_without_effect_count_as_undetermined(rng):
     ob, theta, _ = fitted(rng, l2_biases=False)
     model = fc.MLP([1, 5, 1])
@@ -339,27 +319,6 @@ def test_few_samples_per_parameter_warn(rng):
         fc.laplace(fc.Objective(fc.MLP([2, 3, 1]), X, y, "mse", 0.1, np.full(20, 2)), post.theta)
 
 
-def test_effective_parameters_of_the_hessian_are_leverages():
-    """If an eigenvalue of the Hessian is below l2, the number of effective parameters is the sum of
-    the leverages, which is positive although the trace formula is not.
-    """
-    rng = np.random.default_rng(1)
-    X = rng.standard_normal((60, 2))
-    y = np.sin(X[:, 0]) + 0.2 * rng.standard_normal(60)
-    ob = fc.Objective(fc.MLP([2, 4, 1]), X, y, "mse", l2=0.01)
-    theta = fc.minimize(ob, rng=0).x
-    post, H = fc.laplace(ob, theta, "hessian"), ob.hessian(theta).to_dense()
-    leverages = fc.leave_one_out(ob, theta).hat_matrix_diag.sum()
-    assert np.trace(np.linalg.solve(H, H - 0.01 * np.eye(17))) < 0 < leverages < 17
-    assert np.isclose(post.n_effective, leverages, rtol=1e-9) and post.next_l2 > 0
-    # a loss for which no leverages are computed
-    nll = fc.Objective(fc.MLP([2, 2]), X, y, "gaussian_nll", l2=0.1)
-    at = fc.minimize(nll, np.zeros(6)).x
-    H = nll.hessian(at).to_dense()
-    wanted = np.trace(np.linalg.solve(H, H - 0.1 * np.eye(6)))
-    assert np.isclose(fc.laplace(nll, at, "hessian").n_effective, wanted, rtol=1e-9)
-
-
 def test_many_effective_parameters_warn_where_the_noise_is_estimated(rng):
     X = rng.standard_normal((60, 2))
     y = np.sin(2 * X[:, 0]) + 0.3 * rng.standard_normal(60)
@@ -382,7 +341,7 @@ def test_a_posterior_has_a_summary_and_a_plot(rng):
     import pickle
 
     ob, theta, post = fitted(rng)
-    assert "<table>" in post._repr_html_() and post.summary() == repr(post)
+    assert post.summary() == repr(post)
     assert (
         json.loads(json.dumps(post.to_dict(), allow_nan=False))["log_evidence"] == post.log_evidence
     )
@@ -403,75 +362,6 @@ def test_a_posterior_has_a_summary_and_a_plot(rng):
     assert ax.get_ylabel() == "output 1" and len(ax.collections) == 1
     with pytest.raises(ValueError, match="output must be an int from 0 to 0, got 1"):
         post.plot(output=1)
-
-
-@pytest.mark.nightly
-def test_standard_deviations_match_markov_chains(rng):
-    """Standard deviations for a 1-3-1 network are within 10% of those from 400 Metropolis chains
-    that start at the mode.
-    """
-    x = np.linspace(-2, 2, 400)[:, None]
-    y = np.sin(2 * x[:, 0]) + 0.1 * rng.standard_normal(400)
-    ob = fc.Objective(fc.MLP([1, 3, 1]), x, y, loss="mse", l2=1e-4)
-    theta = fc.minimize(ob, n_init=8, rng=0).x
-    post = fc.laplace(ob, theta, "hessian", noise_std=0.1)
-    factor, at = 400 / (2 * 0.01), np.array([[-2.5], [-1.0], [0.0], [1.3], [2.5]])
-
-    def outputs(t, x):
-        a = np.tanh(t[:, None, :3] * x + t[:, None, 3:6])
-        return np.einsum("cnk,ck->cn", a, t[:, 6:9]) + t[:, 9:]
-
-    def loss(t):
-        return np.mean((outputs(t, x) - y) ** 2, axis=1) + 0.5 * ob.l2 * np.sum(t * t, axis=1)
-
-    assert np.isclose(loss(theta[None])[0], ob.value(theta))
-    step = 2.38 / np.sqrt(10) * np.linalg.cholesky(post.covariance).T
-    t, seen = np.tile(theta, (400, 1)), []
-    now = factor * loss(t)
-    for i in range(1500):
-        new = t + rng.standard_normal(t.shape) @ step
-        value = factor * loss(new)
-        take = np.log(rng.random(400)) < now - value
-        t, now = np.where(take[:, None], new, t), np.where(take, value, now)
-        if i >= 500 and i % 5 == 0:
-            seen.append(outputs(t, at))
-    true = np.concatenate(seen).std(axis=0)
-    assert np.abs(post.std(at) / true - 1).max() <= 0.1
-
-
-def test_standard_deviations_and_evidence_match_laplace_torch(rng, request):
-    """Standard deviations and evidence equal those of laplace-torch's full Gauss-Newton posterior
-    in float64.
-    """
-    peer, torch = pytest.importorskip("laplace"), pytest.importorskip("torch")
-    from torch.utils.data import DataLoader, TensorDataset
-
-    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
-    torch.set_default_dtype(torch.float64)  # some of its constants have the default dtype
-    X, Y = rng.standard_normal((50, 3)), rng.standard_normal((50, 2))
-    classes = np.arange(50) % 3
-    for loss, y, d in (("mse", Y, 2), ("cross_entropy", classes, 3)):
-        ob = fc.Objective(fc.MLP([3, 4, d]), X, y, loss=loss, l2=0.02)
-        theta = fc.minimize(ob, rng=0).x
-        post = fc.laplace(ob, theta, "ggn", 0.5 if d == 2 else None)
-        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, d))
-        torch.nn.utils.vector_to_parameters(torch.tensor(theta), net.parameters())
-        rows = DataLoader(TensorDataset(torch.tensor(X), torch.tensor(y)), batch_size=50)
-        other = peer.Laplace(
-            net,
-            "regression" if d == 2 else "classification",
-            subset_of_weights="all",
-            hessian_structure="full",
-            prior_precision=torch.tensor(post.prior_precision),
-            **({"sigma_noise": torch.tensor(0.5)} if d == 2 else {}),
-        )
-        other.fit(rows)
-        assert abs(float(other.log_marginal_likelihood()) - post.log_evidence) <= 1e-9 * abs(
-            post.log_evidence
-        )
-        _, variance = other._glm_predictive_distribution(torch.tensor(X))
-        found = torch.diagonal(variance, dim1=1, dim2=2).sqrt().detach().numpy()
-        assert np.abs(post.std(X) / found - 1).max() <= 1e-9
 
 
 def test_dispersion_and_errors_of_gamma_are_those_of_statsmodels(rng):

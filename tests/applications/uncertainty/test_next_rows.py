@@ -1,7 +1,5 @@
 """Next rows, leverages and groups left out, compared with classical design and with refits."""
 
-import pickle
-
 import numpy as np
 import pytest
 
@@ -118,22 +116,6 @@ def test_bad_candidates_and_counts_raise(rng):
     gamma = fc.Objective(fc.MLP([2, 1]), np.eye(2), [1.0, 2.0], "gamma", l2=0.1)
     with pytest.raises(ValueError, match="loss must be one of mse"):
         fc.next_rows(gamma, fc.minimize(gamma, rng=0).x, np.zeros((2, 2)), 1)
-
-
-def test_estimators_return_the_domain_also_after_pickling(rng):
-    pytest.importorskip("sklearn")
-    X = rng.uniform(-1, 1, (80, 2))
-    y = np.sin(2 * X[:, 0]) + 0.05 * rng.standard_normal(80)
-    net = fc.MLPRegressor((4,), "tanh", alpha="evidence", random_state=0).fit(X, y)
-    new = np.array([[0.1, 0.2], [40.0, -30.0]])
-    prediction, std, inside = net.predict(new, return_std=True, return_domain=True)
-    assert inside.tolist() == [True, False] and std.shape == (2,)
-    again = pickle.loads(pickle.dumps(net)).predict(new, return_domain=True)
-    assert np.array_equal(again[0], prediction) and np.array_equal(again[1], inside)
-    assert net.next_rows(new, 1).indices.tolist() == [1]
-    classes = fc.MLPClassifier((3,), "tanh", alpha=1.0, random_state=0).fit(X, y > 0)
-    labels, inside = classes.predict(new[:1], return_domain=True)
-    assert inside.tolist() == [True] and np.array_equal(labels, classes.predict(new[:1]))
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -62,8 +62,10 @@ class Outcome:
     numbers: dict = field(default_factory=dict)
 
 
-def command_line(main):
-    """Run an example from the shell: ``--quick``, ``--full``, ``--out DIR``."""
+def command_line(main, **options):
+    """Run an example from the shell: ``--quick``, ``--full``, ``--out DIR``, and its own options,
+    each given with its help.
+    """
     doc = sys.modules[main.__module__].__doc__
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,9 +83,11 @@ def command_line(main):
         "--out", default="figures", help="folder for the picture (default %(default)s)"
     )
     parser.add_argument("--slides", action="store_true", help="a slide too, as SVG and PDF")
+    for name, words in options.items():
+        parser.add_argument(f"--{name}", help=words)
     args = parser.parse_args()
     saved["slides"] = args.slides
-    outcome = main(args.scale or "normal", args.out)
+    outcome = main(args.scale or "normal", args.out, **{name: vars(args)[name] for name in options})
     print(outcome.sentence)
     print(f"picture: {outcome.picture}")
 

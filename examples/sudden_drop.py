@@ -28,6 +28,7 @@ from fastcurv import plots
 
 DISTANCES = (1e-2, 1e-4, 1e-8)
 N_EPOCHS = 400
+PATIENCE = 20  # steps over which the loss must fall by 1e-4 of itself, or training is stopped
 N_ORDERS = 3  # orders of the samples in which mini-batches leave the other saddle
 
 
@@ -41,15 +42,19 @@ def main(scale="normal", out="pictures"):
     figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     n_steps = pick(scale, 250, 400, 400)
-    drops, moved = {}, []
+    drops, stops, moved = {}, {}, []
     for size, color in zip(DISTANCES, plots.CYCLE):
         losses = descend(ob, saddle + size * direction, n_steps)
         left.plot(losses, color=color, lw=1.5, label=f"moved by $10^{{{np.log10(size):.0f}}}$")
         drops[size] = first_index(losses < 0.7 * losses[0])
+        slow = losses[PATIENCE:] > 0.9999 * losses[:-PATIENCE]
+        stops[size] = min(PATIENCE + first_index(slow), n_steps)
+        left.plot(stops[size], losses[stops[size]], "s", color=color, ms=7)
         moved.append(losses)
     still = descend(ob, saddle, n_steps)
     batches = descend(ob, saddle, n_steps // 20, batch_size=max(1, len(y) // 20))
     left.plot(still, color="black", ls="--", lw=1.2, label="not moved")
+    left.plot([], [], "s", color=plots.GREY, ms=7, label=f"a patience of {PATIENCE} steps")
     left.plot(
         20 * np.arange(batches.size),
         batches,
@@ -89,6 +94,7 @@ def main(scale="normal", out="pictures"):
         {
             "kind": verdict.kind,
             "drops": drops,
+            "stops": {size: loss[stops[size]] / loss[0] for size, loss in zip(stops, moved)},
             "moved": moved[0],
             "still": still,
             "batches": batches,
@@ -111,7 +117,7 @@ def leave_another_saddle(n_samples=300, n_batches=20):
     options = {"learning_rate": fc.schedules.constant_then_decay(0.1, n_steps // 2)}
     batches = {"batch_size": len(y) // n_batches}
     ends = [
-        descend(ob, saddle, N_EPOCHS, seed=seed, **options, **batches)[-1]
+        descend(ob, saddle, N_EPOCHS, rng=seed, **options, **batches)[-1]
         for seed in range(N_ORDERS)
     ]
     return {

@@ -162,7 +162,8 @@ def saddles_against_size(d):
 
 @heading()
 def minimum_ratio(d):
-    wide = d["wide"]
+    wide, table = d["wide"], d["table"]
+    proved = (table["certified"] == 1) & (table["l2"] == 0)
     half = (1 + 40 / wide["n"]) / 2  # rounding gives half of the zero eigenvalues a positive sign
     return {
         "the lowest losses are minima with zeros and no negative eigenvalues": d["kinds"]
@@ -173,6 +174,10 @@ def minimum_ratio(d):
         "by signs the ratio is little above a half": np.all(
             abs(wide["positive_signs"] / wide["n"] - half) < 0.08
         ),
+        "without l2 a higher ratio goes with a higher loss": rank_correlation(
+            table["positive"][proved] / table["n"][proved], table["loss"][proved]
+        )
+        > 0.5,
         "with few parameters or l2 every eigenvalue is positive": all(
             np.array_equal(d[name]["positive"], d[name]["n"]) for name in ("narrow", "with l2")
         ),

@@ -60,6 +60,7 @@ def sudden_drop(d):
     other = d["other_saddle"]
     return {
         "the smaller the perturbation, the later the drop": 0 < drops[0] < drops[1] < drops[2],
+        "a patience of 20 steps ends on the plateau": d["stops"][min(d["stops"])] > 0.999,
         "without a perturbation there is none": d["kind"] == "saddle"
         and min(d["still"].min(), d["batches"].min()) > 0.9 * d["still"][0],
         "from another saddle mini-batches lead away": other["mini-batches"].max()
@@ -295,6 +296,7 @@ def covariate_shift(d):
         "batch normalisation keeps the inputs centred and scaled": plain["shift"]
         > 2 * norm["shift"]
         and growth[0] > 2 * growth[1],
+        "a sample alone has the outputs that it has among all": d["alone"] < 1e-8,
         "whether the loss ends lower depends on the rate": set(higher[0].values()) == {False, True},
         "and on the network": higher[0] != higher[1],
     }

@@ -231,7 +231,7 @@ class _AdaptiveMethod(_KrylovMethod):
                 at = Trial(ratio, length, bounded, space.max_abs_eigenvalue)
                 parameter = adapt(parameter, at)
                 if ratio > MIN_ACCEPT_RATIO:
-                    values = problem.move_to(trial, self.kind(state))
+                    values = problem.move_to(trial, self.kind(state), f)
                     last = step if self.warm_start else None
                     kept = {name: parameter, "last": last, "row_squares": squares}
                     return state.moved_to(trial, values, ratio=ratio, space=space, **kept)
@@ -401,9 +401,10 @@ class Newton(_KrylovMethod):
             0.0, problem.step_cost(), step,
         )  # fmt: skip
         trial = theta + step
-        if not np.isfinite(problem.value(trial)):
+        f = problem.value(trial)
+        if not np.isfinite(f):
             return replace(state, cause="not_finite")
-        return state.moved_to(trial, problem.move_to(trial, self.curvature), space=space)
+        return state.moved_to(trial, problem.move_to(trial, self.curvature, f), space=space)
 
 
 @dataclass(frozen=True)

@@ -234,9 +234,13 @@ class Problem:
                 g = ob.gradient(theta)
         return value_as_float(f), checked_gradient(g, theta.size, theta.dtype, kept=is_full)
 
-    def evaluate(self, theta: np.ndarray, kind: str | None) -> Values:
+    def evaluate(
+        self, theta: np.ndarray, kind: str | None, known: float | None = None
+    ) -> Values:
         """Return value, gradient and gradient norm at theta, which must not be changed from now on,
-        and make `product` the product with the operator of this kind there, if it is not None.
+        and make `product` the product with the operator of this kind there, if it is not None. If
+        the value is `known` from `value`, an objective without ``value_and_gradient`` computes only
+        the gradient.
         """
         operator, values = self._bind(theta, kind)
         if values is not None:
@@ -248,14 +252,19 @@ class Problem:
             g = getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
+        elif known is not None and not self.has_value_and_gradient:
+            self.charge(-1, 1)  # both are one evaluation of value and gradient
+            f = known
+            with user_call_guard(self.ob, theta):
+                g = checked_gradient(self.ob.gradient(theta), theta.size, theta.dtype)
         else:
             f, g = self.value_and_gradient(theta)
         return float(f), g, norm(g)
 
-    def move_to(self, theta: np.ndarray, kind: str | None) -> Values:
+    def move_to(self, theta: np.ndarray, kind: str | None, known: float | None = None) -> Values:
         """Draw a new sample of rows, if the curvature has one, and `evaluate` theta."""
         self.rows = None
-        return self.evaluate(theta, kind)
+        return self.evaluate(theta, kind, known)
 
     def bind(self, theta: np.ndarray, kind: str | None) -> None:
         """Make `product` the product with the operator of this kind at theta: ``hessian`` or

@@ -234,9 +234,7 @@ class Problem:
                 g = ob.gradient(theta)
         return value_as_float(f), checked_gradient(g, theta.size, theta.dtype, kept=is_full)
 
-    def evaluate(
-        self, theta: np.ndarray, kind: str | None, known: float | None = None
-    ) -> Values:
+    def evaluate(self, theta: np.ndarray, kind: str | None, known: float | None = None) -> Values:
         """Return value, gradient and gradient norm at theta, which must not be changed from now on,
         and make `product` the product with the operator of this kind there, if it is not None. If
         the value is `known` from `value`, an objective without ``value_and_gradient`` computes only

@@ -13,7 +13,6 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify.kinks import SmoothFunction
-from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_kink_minimum
 from fastcurv.optimize.kink_search import find_kink_minimum
 
@@ -48,18 +47,6 @@ def gates_at(ob, theta, active=0):
     for i in np.argsort(np.abs(zs[0]), axis=None)[:active]:
         gates[0].flat[i] = np.nan
     return gates, [np.zeros(z.shape[1], dtype=bool) for z in zs]
-
-
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_smooth_piece_equals_the_loss_without_active_kinks(loss, activation):
-    ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
-    theta = ob.model.init(rng=1) + 0.1
-    phi = ob.certificates.relu_rows().smooth_piece_objective(*gates_at(ob, theta))
-    assert phi.n_slopes == 0
-    assert phi.value(theta) == pytest.approx(ob.value(theta), rel=1e-13)
-    assert np.allclose(phi.gradient(theta), ob.gradient(theta), rtol=1e-11, atol=1e-14)
-    assert np.allclose(phi.hessian(theta), ob.hessian(theta).to_dense(), rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -149,34 +136,6 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
     assert (np.abs(off) <= bounds).all() and (bounds <= 1e-12 * np.linalg.norm(g)).all()
 
 
-def network_at_kink_minimum(seed, **options):
-    """Return (ob, gates, phi, point): a relu network, its gates at a minimum at active kinks (NaN
-    marks a kink), the smooth piece, and the minimum as theta followed by the slopes.
-    """
-    ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
-    found = find_kink_minimum(
-        ob, fc.minimize(ob, ob.model.init(rng=seed), verdict=False).x, lambda: False
-    )
-    zs = ob.model.preactivations(found.theta, ob.X)[:-1]
-    gates = [np.where(np.abs(z) < 1e-9, np.nan, z > 0) for z in zs]
-    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, [np.zeros(3, dtype=bool)])
-    assert phi.n_slopes == len(found.slopes)
-    return ob, gates, phi, np.concatenate([found.theta, found.slopes])
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
-    """At minima, where the smooth piece's gradient is only rounding error, each entry differs from
-    rational arithmetic by at most its bound, for 27 samples, whose 1 / 27 is rounded.
-    """
-    ob, gates, phi, point = network_at_kink_minimum(seed, N=27)
-    g, bounds = phi.precise_gradient(point)
-    exact = exact_gradient(ob, gates, point[: ob.n_params], point[ob.n_params :])
-    off = np.array([float(Fraction(float(a)) - b) for a, b in zip(g, exact)])
-    assert (np.abs(off) <= bounds).all() and (bounds <= 1e-15).all()
-    assert np.linalg.norm(g) <= 1e-13
-
-
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
 def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
@@ -238,34 +197,6 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
         assert (np.abs(z) < 1e-9).sum() >= kinks
         assert no_point_nearby_is_lower(ob, found.x, np.random.default_rng(seed), 1e-3)
     assert certified >= 2
-
-
-def test_report_of_a_run_at_kinks_equals_classify():
-    """The report of a run that ends at kinks has the sentence and main attributes of `classify` at
-    its final point.
-    """
-    held = 0
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        X = rng.standard_normal((12, 2))
-        ob = fc.Objective(fc.MLP([2, 3, 1], "relu"), X, np.sin(X[:, :1]), "mse", l2=1e-2)
-        run = fc.minimize(ob, ob.model.init(rng=seed), rng=0)
-        verdict, seen = fc.classify(ob, run.x), run.report
-        assert type(seen) is type(verdict) and seen.rule == verdict.rule
-        same = (
-            "kind",
-            "certified",
-            "radius",
-            "kantorovich",
-            "n_positive",
-            "n_active_kinks",
-            "reason",
-        )
-        assert [getattr(seen, name) for name in same] == [getattr(verdict, name) for name in same]
-        assert run.success == seen.certified and run.kind == seen.kind
-        assert seen.to_dict()["kind"] == seen.kind in repr(seen)
-        held += bool(seen.n_active_kinks)
-    assert held >= 3
 
 
 def test_network_collapsed_by_weight_decay_is_proved_a_minimum():
@@ -336,30 +267,6 @@ def test_a_duplicated_unit_at_a_saddle_is_not_proved():
     assert not proof.certified and proof.missing == "copies"
 
 
-def test_only_units_with_equal_gates_and_direction_count_as_copies(rng):
-    ob = relu_net(0, (3, 4, 1))
-    theta = ob.model.init(rng=0)
-    gates, collapsed = gates_at(ob, theta)
-    assert [
-        list(p) for p in ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
-    ] == [[0, 1, 2, 3]]
-    W, b = ob.model.unflatten(theta)[0]
-    V = ob.model.unflatten(theta)[1][0]
-    W[3], b[3], V[:, 3] = 2 * W[1], 2 * b[1], 2 * V[:, 1]
-    gates, collapsed = gates_at(ob, theta)
-    parents = ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
-    assert [list(p) for p in parents] == [[0, 3, 2, 3]]
-    phi = ob.certificates.relu_rows().smooth_piece_objective(gates, collapsed, parents)
-    assert np.allclose(
-        phi.copies.split_copies(phi.copies.merge_copies(theta), theta), theta, atol=1e-15
-    )
-    assert phi.value(phi.copies.merge_copies(theta)) == pytest.approx(ob.value(theta), rel=1e-13)
-    gates[0][0, 3] = np.nan
-    assert [
-        list(p) for p in ob.certificates.relu_rows().find_unit_copies(theta, gates, collapsed)
-    ] == [[0, 1, 2, 3]]
-
-
 def test_no_minimum_is_proved_at_kinks_where_the_gradient_is_not_zero():
     """At a point with kinks and a nonzero gradient, no minimum is proved, for slopes inside and
     outside their interval.
@@ -379,70 +286,3 @@ def test_tanh_and_residual_networks_have_no_kink_proofs():
     for model in (fc.MLP([3, 4, 1]), fc.MLP([3, 3, 1], activation="relu", residual=True)):
         ob = fc.Objective(model, np.ones((2, 3)), np.ones(2), loss="mse")
         assert ob.certificates.relu_rows() is None
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_repeated_samples_are_merged_to_one_row_at_kinks(loss):
-    """In the smooth piece, repeated samples with different targets are merged into one row each,
-    and the gradient equals that of the loss. At least two of three runs end at proved minima.
-    """
-    certified = 0
-    for seed in range(3):
-        ob = relu_net(seed, (3, 4, LOSSES[loss]), loss, 3e-3, N=30)
-        rng, X = np.random.default_rng(seed), np.asarray(ob.X)
-        y = np.asarray(ob.y).copy()
-        again = y[:15] + 0.3 if loss == "mse" else rng.permutation(y)[:15]
-        ob = fc.Objective(
-            ob.model, np.vstack([X, X[:15]]), np.concatenate([y, again]), loss=loss, l2=3e-3
-        )
-        phi = ob.certificates.relu_rows().smooth_piece_objective(
-            *gates_at(ob, ob.model.init(rng=1))
-        )
-        g = ob.gradient(ob.model.init(rng=1))
-        assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(rng=1)), g)
-        found = fc.minimize(ob, ob.model.init(rng=seed), rng=0)
-        certified += found.success
-        assert not found.success or no_point_nearby_is_lower(ob, found.x, rng, 1e-4)
-    assert certified >= 2
-
-
-def test_a_verdict_and_a_following_search_share_one_proof_attempt(monkeypatch):
-    """For one theta, `classify` and `find_kink_minimum` attempt a proof only once, and each caller
-    gets a copy of the result.
-    """
-    tried, made = [], kink_minimum.run_newton_on_kinks
-
-    def counted(*args):
-        tried.append(args[1])
-        return made(*args)
-
-    monkeypatch.setattr(kink_minimum, "run_newton_on_kinks", counted)
-    ob = relu_net(0)
-    x = fc.minimize(ob, ob.model.init(rng=1), max_iter=300).x
-    tried.clear()
-    ob = relu_net(0)  # another objective, for which nothing is cached
-    said = fc.classify(ob, x)
-    assert said.certified and said.n_active_kinks and len(tried) == 1
-    found = find_kink_minimum(ob, x, lambda: False)
-    found.theta[:] = 0.0
-    assert find_kink_minimum(ob, x, lambda: False).theta.any() and len(tried) == 1
-    fc.classify(ob, 1.5 * x)
-    find_kink_minimum(ob, 1.5 * x, lambda: True)
-    assert 2 <= len(tried) <= 3
-
-
-def test_kink_proofs_are_not_part_of_results():
-    """No run, verdict or search has a public attribute that holds the record of a proof at
-    kinks.
-    """
-    public = [name for name in vars(kink_minimum) if not name.startswith("_")]
-    assert "KinkMinimum" not in public and "KinkPoint" in public
-    X = np.linspace(-1, 1, 12)[:, None]
-    ob = fc.Objective(fc.MLP([1, 3, 1], "relu"), X, abs(X), "mse", l2=0.05)
-    run = fc.minimize(ob, ob.model.init(rng=1), rng=0)
-    point = find_kink_minimum(ob, run.x, lambda: False)
-    held = [run, run.report, fc.classify(ob, run.x), *([] if point is None else [point])]
-    for one in held:
-        shown = {name: getattr(one, name) for name in dir(one) if not name.startswith("_")}
-        kinds = {type(x).__name__ for x in shown.values()}
-        assert not any("KinkMinimum" in kind for kind in kinds), kinds

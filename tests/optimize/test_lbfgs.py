@@ -11,7 +11,6 @@ from numpy.linalg import norm
 from scipy.optimize import rosen, rosen_der
 
 import fastcurv as fc
-from fastcurv._engine import QuasiNewton
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.network.engine_steps import engine_steps_of
 from fastcurv.network.kronecker import KroneckerCoordinates
@@ -69,31 +68,6 @@ def test_the_compact_form_matches_the_recursion(memory):
         assert norm(step - expected) <= 1e-9 * norm(expected) + 1e-15 * norm(state.theta)
 
 
-@pytest.mark.parametrize("memory", [2, 20])
-@pytest.mark.parametrize("n", [1, 2, 9, 64])
-def test_lbfgs_iterates_on_a_quadratic_match_numpy(n, memory, rng):
-    """On a quadratic, each step is parallel to that of the recursion in NumPy. The run reaches the
-    minimum, within 4 n + 4 steps if the memory holds n pairs.
-    """
-    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    A, centre = Q * np.linspace(1, 20, n) @ Q.T, rng.standard_normal(n)
-
-    def value(x):
-        return 0.5 * float((x - centre) @ A @ (x - centre))
-
-    ob = FunctionObjective(n, value, lambda x: A @ (x - centre), lambda x: A)
-    found, points = steps_of(ob, np.zeros(n), memory=memory, gradient_tol=1e-8)
-    assert found.stopped == "critical" and norm(found.x - centre) <= 1e-8
-    assert found.nit <= 4 * n + 4 if memory >= n else found.nit < 300
-    pairs = []
-    for x, to in zip(points[:-1], points[1:], strict=True):
-        d = by_recursion(pairs[-memory:], A @ (x - centre)) if pairs else A @ (x - centre)
-        step = x - to
-        along = step * norm(d) / norm(step)
-        assert norm(along - d) <= 1e-6 * norm(d) or norm(step) < 1e-9
-        pairs.append((-step, A @ -step))
-
-
 # --- line search
 
 
@@ -127,87 +101,6 @@ def test_line_searches_work_from_any_length_of_the_first_step(scale):
     assert rosen(points[1]) <= rosen(start) + ARMIJO * (g @ d)
     assert abs(rosen_der(points[1]) @ d) <= CURVATURE * abs(g @ d)
     assert found.njev > 1 + (scale < 1e-5)
-
-
-def on_a_line(value, slope):
-    """Return a QuasiNewton state in one dimension at 0, with the given value and negative slope,
-    whose first trial point is min(1, -slope).
-    """
-    line = QuasiNewton(1, float, 1)
-    line.start(np.zeros(1), value, np.full(1, slope))
-    assert line.start_search() and line.trial[0] == min(1.0, -slope)
-    return line
-
-
-def test_line_searches_extrapolate_at_most_tenfold():
-    """For a decreasing linear function, each trial step is two to ten times the previous one, and
-    the search returns the last and lowest of its 20 trials.
-    """
-    line, lengths = on_a_line(0.0, -1.0), []
-    while not line.moved:
-        lengths.append(line.trial[0])
-        line.supply_trial(-lengths[-1], np.full(1, -1.0))
-    ratios = np.divide(lengths[1:], lengths[:-1])
-    assert len(lengths) == 20 and (ratios >= 2).all() and (ratios <= 10).all()
-    assert line.theta[0] == lengths[-1] == -line.value and line.count == 0
-
-
-@pytest.mark.parametrize("f", [-9.0, -1.2, -0.99, -0.6, 0.5, 40.0])
-@pytest.mark.parametrize("slope", [-30.0, -1.1, -0.95, 0.95, 3.0, 99.0])
-def test_the_next_trial_is_a_minimum_of_the_cubic(f, slope):
-    """The second trial is the minimum of Hermite's cubic through values and slopes at 0 and 1,
-    clipped to its interval, or a fixed step if the cubic has no minimum.
-    """
-    line = on_a_line(0.0, -1.0)
-    assert line.supply_trial(f, np.full(1, slope))
-    found = line.trial[0]
-    rows = [[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 2, 3]]
-    cubic = np.polynomial.Polynomial(np.linalg.solve(rows, [0.0, -1.0, f, slope]))
-    lowest = [
-        x.real for x in cubic.deriv().roots() if abs(x.imag) < 1e-12 and cubic.deriv(2)(x.real) > 0
-    ]
-    if f <= -ARMIJO and slope < 0:  # still decreasing: extrapolate
-        wanted = np.clip(lowest[0], 2, 10) if lowest and lowest[0] > 1 else 4.0
-    elif f <= -ARMIJO:  # low enough but increasing: interpolate
-        wanted = np.clip(lowest[0], 0.1, 0.9) if lowest else 0.5
-    else:
-        wanted = np.clip(lowest[0], 0.1, 0.9) if lowest else 0.5
-    assert found == pytest.approx(wanted, rel=1e-10)
-
-
-def test_the_next_trial_without_a_cubic_is_within_its_bounds():
-    wall = on_a_line(1.0, -1.0)
-    assert wall.supply_trial(np.inf, np.full(1, np.nan)) and wall.trial[0] == pytest.approx(0.1)
-    blind = on_a_line(1.0, -1.0)
-    assert blind.supply_trial(2.0, np.full(1, np.nan)) and blind.trial[0] == 0.5
-
-
-def test_an_abandoned_line_search_ends_at_its_lowest_trial():
-    line = on_a_line(0.0, -1.0)
-    line.supply_trial(-1.0, np.full(1, -1.0))
-    beyond = line.trial[0]
-    assert line.supply_trial(5.0, np.full(1, 40.0)) and 1 < line.trial[0] < beyond
-    line.stop_search()
-    assert line.moved and line.theta[0] == 1 and line.value == -1 and line.gradient[0] == -1
-    high = on_a_line(0.0, -1.0)
-    assert high.supply_trial(5.0, np.full(1, 40.0))
-    high.stop_search()
-    assert not high.moved and high.theta[0] == 0 and high.value == 0
-
-
-def test_failed_line_searches_drop_the_pairs_and_then_end_the_run():
-    """If all trial values are too high, the search first drops its pairs and then fails. No search
-    begins again before a new point is set.
-    """
-    line = on_a_line(0.0, -1.0)
-    assert not line.supply_trial(-0.7, np.full(1, -0.5)) and line.moved and line.count == 1
-    asked, wanted = 0, line.start_search()
-    while wanted:
-        wanted, asked = line.supply_trial(1.0, np.full(1, 1.0)), asked + 1
-    assert not line.moved and line.count == 0 and 2 <= asked <= 40
-    assert not line.start_search(), "it stays lost"
-    line.start(line.theta.copy(), -0.7, line.gradient.copy())
-    assert line.start_search(), "until it begins anew"
 
 
 def test_a_value_that_is_not_finite_shortens_the_step():
@@ -251,14 +144,6 @@ def test_an_invalid_oldest_pair_of_a_checkpoint_raises(tmp_path):
     write_tensors(path, arrays, facts)
     with pytest.raises(ValueError, match="the oldest stored pair, 2, is not that of one of 3"):
         fc.minimize(rosenbrock(10), None, "l-bfgs", checkpoint=Checkpoint(resume=path))
-
-
-def test_float32_runs_stay_in_float32():
-    X = np.random.default_rng(0).standard_normal((50, 3))
-    model = fc.MLP([3, 4, 1], "tanh", dtype="float32")
-    ob = fc.Objective(model, X, X[:, :1], l2=0.1)
-    found = fc.minimize(ob, model.init(rng=0), "l-bfgs", verdict=False)
-    assert found.x.dtype == np.float32 and norm(ob.gradient(found.x)) <= 1e-3
 
 
 # --- callbacks and user-defined objectives
@@ -317,71 +202,11 @@ def test_the_lowest_point_is_returned_if_only_rounding_remains(activation, rng):
         assert alone.fun == alone.history["loss"].min() == ob.value(alone.x)
 
 
-def test_runs_with_batch_norm_or_chunks_equal_those_of_a_user_objective(rng):
-    X, y = rng.standard_normal((3000, 6)), rng.standard_normal((3000, 2))
-    normal = fc.Objective(fc.MLP([6, 8, 2], batch_norm=True), X, y, "mse", l2=1e-3)
-    small = fc.Objective(fc.MLP([6, 8, 2]), X, y, "mse", l2=1e-3, memory=300_000)
-    small.value(small.model.init(rng=0))
-    assert small._plan.layout["chunk"] < 3000
-    for ob in (normal, small):
-        start = ob.model.init(rng=0)
-        same(minimize(ob, start, max_iter=30), minimize(UserObjective(ob), start, max_iter=30))
-
-
-def test_vector_operations_in_many_parts_are_bitwise_identical(rng):
-    """For vectors longer than one cache block, a run is bitwise identical to that of a user-defined
-    objective, and its step agrees with the two-loop recursion in NumPy.
-    """
-    net = nets.draw(rng, [150, 90, 60, 4], "tanh", "cross_entropy", 20, l2=1e-3, dtype="float32")
-    found = minimize(net.ob, net.theta, max_iter=30)
-    same(found, minimize(UserObjective(net.ob), net.theta, max_iter=30, gradient_tol=1e-3))
-    assert net.n > 2 * 8192
-    problem, method, pairs = Problem(net.ob), LBFGS(memory=3), []
-    state = method.init(problem, net.theta)
-    for _ in range(6):
-        theta, g = state.theta.astype(float), state.g.astype(float)
-        state = method.step(problem, state)
-        pairs = [*pairs, (state.theta - theta, state.g - g)][-3:]
-    q, expected = state.engine, state.g.astype(float)
-    weights = []
-    for s, y in reversed(pairs):  # first loop of the recursion
-        weights.append((s @ expected) / (s @ y))
-        expected = expected - weights[-1] * y
-    expected *= (pairs[-1][0] @ pairs[-1][1]) / (pairs[-1][1] @ pairs[-1][1])
-    for (s, y), weight in zip(pairs, reversed(weights), strict=True):
-        expected = expected + (weight - (y @ expected) / (s @ y)) * s
-    assert q.start_search()
-    step = q.theta.astype(float) - q.trial
-    assert norm(step - expected) <= 1e-3 * norm(expected)
-
-
 # --- time limits and interrupts
 
 
 def slow(rng):
     return nets.draw(rng, [10, 14, 3], "tanh", "cross_entropy", 3000)
-
-
-@pytest.mark.parametrize("method", ["l-bfgs", "lm"])
-def test_max_time_ends_a_run_without_an_iteration_limit(method, rng):
-    """A run with practically no limit of iterations ends by max_time, with a consistent result and
-    history. The limit is raised until at least one step fits.
-    """
-    net, how = slow(rng), {"gradient_tol": 0.0, "max_iter": 10**9, "verdict": False}
-    for seconds in (0.2, 2.0, 20.0, 200.0):
-        found = fc.minimize(net.ob, net.theta, method, max_time=seconds, **how)
-        assert found.stopped == "max_time"
-        if found.nit:
-            break
-    assert found.fun == net.ob.value(found.x) < net.ob.value(net.theta)
-    assert len(found.history["loss"]) == found.nit + 1
-
-
-def test_a_reached_target_ends_the_run_at_once(rng):
-    net = slow(rng)
-    target = 0.9 * net.ob.value(net.theta)
-    found = minimize(net.ob, net.theta, fun_target=target, gradient_tol=0.0)
-    assert found.stopped == "target" and found.fun <= target < found.history["loss"][-2]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer here")
@@ -468,17 +293,6 @@ def test_steps_equal_lbfgs_in_layer_coordinates():
     assert np.array_equal(found.jac, ob.gradient(found.x))
 
 
-@pytest.mark.parametrize("loss", ["mse", "poisson", "gamma", "quantile", "pseudo_huber"])
-def test_coordinates_of_layers_halve_the_gradients_of_a_regression(loss):
-    """A run with `precondition=True` reaches the loss of 150 steps without preconditioning with at
-    most half as many gradients.
-    """
-    ob, theta = regression(loss, N=1500)
-    plain = minimize(ob, theta, max_iter=150, gradient_tol=0.0)
-    found = minimize(ob, theta, gradient_tol=0.0, precondition=True, fun_target=plain.fun)
-    assert found.stopped == "target" and found.nfev <= 0.5 * plain.nfev
-
-
 @pytest.mark.parametrize("at", [1, 4, 5, 7, 10, 13])
 @pytest.mark.parametrize("memory", [4, 20])
 def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
@@ -493,24 +307,6 @@ def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
     assert rest.nit == whole.nit == 25 and rest.nfev == whole.nfev
     assert np.array_equal(rest.x, whole.x)
     assert np.array_equal(rest.history["loss"], whole.history["loss"])
-
-
-def test_scaled_coordinates_without_an_origin_raise(tmp_path):
-    (ob, theta), path = regression(), tmp_path / "run"
-    minimize(ob, theta, max_iter=3, precondition=True, checkpoint=path)
-    arrays, facts = read_tensors(path)
-    del arrays["method.origin"]
-    write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="is damaged: the array .origin. or"):
-        minimize(ob, None, precondition=True, checkpoint=Checkpoint(resume=path))
-
-
-def test_layer_coordinates_are_bitwise_identical_for_any_number_of_threads():
-    runs = [
-        minimize(*regression(N=3000, n_threads=threads), max_iter=12, precondition=True)
-        for threads in (1, 2, 3)
-    ]
-    assert all(np.array_equal(run.x, runs[0].x) for run in runs[1:])
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)

@@ -60,17 +60,6 @@ def test_levenberg_marquardt_converges_for_every_loss_in_both_precisions(loss, d
     assert found.jac @ found.jac <= found.history["gradient_norm"][-1] ** 2 * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("activation", nets.ACTIVATIONS)
-def test_a_callback_changes_no_step(activation, rng):
-    net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-3)
-    seen = []
-    alone = run(net.ob, net.theta, max_iter=30)
-    watched = run(net.ob, net.theta, max_iter=30, callback=lambda x: seen.append(x) and None)
-    same(alone, watched)
-    assert alone.nfev == watched.nfev and len(seen) == alone.nit
-    assert len(alone.history["loss"]) == alone.nit + 1
-
-
 def test_objectives_without_a_matrix_take_gauss_newton_steps(rng):
     """If no Gauss-Newton matrix is formed, because the network is large, has batch normalisation,
     sparse or streamed samples, or little memory, the run is bitwise that of "gauss-newton".

@@ -5,7 +5,6 @@ or absent.
 import copy
 import errno
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.optimize import Checkpoint, EarlyStopping, checkpoint
-from fastcurv.optimize.checkpoint import options_as_text
 from fastcurv.optimize.minimize import METHODS as ALL
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import QuadraticObjective
@@ -84,46 +82,6 @@ def test_resuming_with_another_objective_raises(options, tmp_path):
         )
 
 
-def decaying(step):
-    return 0.1 / (1 + step)
-
-
-def test_resuming_compares_functions_by_name(tmp_path):
-    """On resuming, functions among the options are compared by name, because their addresses differ
-    between processes, and numbers by value, whatever their type.
-    """
-    said = options_as_text({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None})
-    assert said == {"a": f"{__name__}.decaying", "b": "0.5", "c": "3", "d": "None"}
-    path = tmp_path / "run.safetensors"
-    ob, start = regression(), np.zeros(5)
-    minimize(ob, start, "sgd", max_iter=3, learning_rate=0.1, checkpoint=path, verdict=False)
-    rate = np.float64(0.1)
-    minimize(
-        ob,
-        None,
-        "sgd",
-        max_iter=4,
-        learning_rate=rate,
-        checkpoint=Checkpoint(resume=path),
-        verdict=False,
-    )
-
-
-def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp_path):
-    ob, path = rosenbrock(40), tmp_path / "run.safetensors"
-    start = np.random.default_rng(0).uniform(-2, 2, 40)
-    options = {"method": "newton"}
-    whole = minimize(ob, start, max_iter=12, rng=0, **options)
-    before, after = whole.history["products"][7:9]
-    assert after > before + 5
-    found = minimize(ob, start, max_products=int(before) + 3, rng=0, checkpoint=path, **options)
-    assert found.nit == 8 and not np.array_equal(found.history["loss"], whole.history["loss"][:9])
-    same(
-        whole,
-        minimize(ob, None, max_iter=12, checkpoint=Checkpoint(resume=path), **options),
-    )
-
-
 @pytest.mark.parametrize("method", ["adam", "saddle-free-newton", "newton-cg"])
 def test_an_interrupt_inside_an_evaluation_can_be_resumed(method, tmp_path):
     base, start, path = regression(N=40), np.zeros(5), tmp_path / "run.safetensors"
@@ -186,32 +144,6 @@ def test_file_that_is_not_a_checkpoint_raises(tmp_path):
         minimize(rosenbrock(), None, "adam", checkpoint=Checkpoint(resume=path))
 
 
-def test_a_resumed_run_uses_a_new_tolerance(tmp_path):
-    ob, path = rosenbrock(), tmp_path / "run"
-    for method in ("l-bfgs", "trust-region"):
-        how = {"verdict": False, "rng": 0}
-        minimize(ob, np.full(6, -1.5), method, gradient_tol=1.0, checkpoint=path, **how)
-        finer = minimize(
-            ob,
-            None,
-            method,
-            gradient_tol=1e-4,
-            checkpoint=Checkpoint(resume=path),
-            **how,
-        )
-        assert finer.stopped == "critical" and np.linalg.norm(finer.jac) <= 1e-4
-
-
-def test_a_run_of_unbounded_loss_is_reported_so_when_resumed(tmp_path):
-    """A run that ended as "unbounded" ends as "unbounded" again when it is resumed, without a
-    further step.
-    """
-    ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
-    first = minimize(ob, np.ones(2), "trust-region", rng=0, checkpoint=path)
-    again = minimize(ob, None, "trust-region", rng=0, checkpoint=Checkpoint(resume=path))
-    assert first.stopped == again.stopped == "unbounded" and again.nit == first.nit
-
-
 @pytest.mark.parametrize("watched", [True, False])
 def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
     """A run with a validation loss cannot be resumed without one, nor the reverse: ValueError is
@@ -222,25 +154,6 @@ def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
     minimize(ob, np.zeros(5), "adam", max_iter=3, checkpoint=path, **one)
     with pytest.raises(ValueError, match=f"run was made {'with' if watched else 'without'} it"):
         minimize(ob, None, "adam", max_iter=6, checkpoint=Checkpoint(resume=path), **other)
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_diverged_run_is_reported_so_when_resumed(tmp_path):
-    """A diverged run that is resumed ends as diverged, without success and with the lowest loss of
-    the first run.
-    """
-    ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
-    first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)
-    again = minimize(
-        ob,
-        None,
-        "sgd",
-        max_iter=4000,
-        learning_rate=1e3,
-        checkpoint=Checkpoint(resume=path),
-    )
-    assert first.stopped == again.stopped == "diverged"
-    assert again.fun == first.fun and not again.success
 
 
 def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
@@ -264,25 +177,6 @@ def test_a_full_disk_loses_no_result(tmp_path, monkeypatch):
     assert np.array_equal(run.x, alone.x) and len(saves) >= 9
     assert [warning.filename for warning in warned] == [__file__]
     assert np.array_equal(minimize(ob, checkpoint=Checkpoint(resume=path), **options).x, alone.x)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_checkpoint_paths_that_cannot_be_files_raise_before_any_work(tmp_path):
-    """A checkpoint path that is a folder, a device, a pipe or a link to one, or is in a missing
-    folder, raises ValueError before the objective is evaluated.
-    """
-    # A call of `value` would raise TypeError.
-    ob = type("NoValue", (QuadraticObjective,), {"value": None})(np.eye(3))
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    (tmp_path / "link").symlink_to(pipe)
-    for name in (".", "pipe", "link", "none/such", "pipe/such"):
-        with pytest.raises(ValueError, match="must be .* file|cannot be written to"):
-            minimize(ob, np.ones(3), "sgd", checkpoint=tmp_path / name)
-    for name in (pipe, tmp_path / "link", os.devnull):
-        with pytest.raises(ValueError, match="must be a file, got a device or a pipe"):
-            write_tensors(name, {"x": np.ones(3)})
-    assert not pipe.is_file() and not Path(os.devnull).is_file()
 
 
 # --- malformed checkpoints are rejected with a short error
@@ -360,31 +254,3 @@ def test_checkpoints_with_invalid_entries_raise(name, saved):
     with pytest.raises(ValueError, match=f"is damaged: .*{words}") as error:
         saved(method, change)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda key: key.pop(),
-        lambda key: key.__setitem__(0, 0.5),
-        lambda key: key.__setitem__(0, -1),
-        lambda key: key.__setitem__(0, 1 << 32),
-    ],
-)
-def test_invalid_generator_states_in_checkpoints_raise(change, saved):
-    def damage(arrays, facts):
-        change(facts["run"]["rng"]["state"]["key"])
-
-    with pytest.raises(ValueError, match="saved state of the random generator is not valid"):
-        saved("sgd", damage, np.random.MT19937)
-    with pytest.raises(ValueError, match="saved state of the random generator is not valid"):
-        saved("sgd", lambda _, facts: facts["run"]["rng"].update(has_uint32=2))
-
-
-def test_unchanged_checkpoints_resume(saved):
-    """Checkpoints that are rewritten unchanged, or without the best point, are resumed, so errors
-    in the other tests are due to their changes.
-    """
-    assert saved("adam", lambda *_: None).nit == 6
-    assert saved("adam", lambda arrays, _: arrays.pop("run.best")).nit == 6
-    assert saved("sgd", lambda *_: None, np.random.MT19937).nit == 6

@@ -5,8 +5,6 @@ their known convergence.
 import numpy as np
 import pytest
 
-import fastcurv as fc
-from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.minimize import minimize
 from fastcurv.optimize.schedules import (
     as_schedule,
@@ -97,44 +95,10 @@ def test_schedules_that_return_no_finite_rate_raise(rate):
         minimize(ob, start, "sgd", max_iter=2, learning_rate=lambda t: rate)
 
 
-def test_schedule_can_be_given_by_name():
-    start = np.array([0.1, -0.05, 0.07])
-    how = (
-        {"learning_rate": 0.05, "schedule": "power"},
-        {"learning_rate": power(0.05, 0.75)},
-    )
-    named, made = (
-        minimize(nonlinear_gradient_function(), start, "sgd", max_iter=5, **one).x for one in how
-    )
-    assert np.array_equal(named, made)
-
-
-def test_options_of_a_schedule_with_a_function_raise():
-    with pytest.raises(
-        ValueError, match="schedule must not be given if learning_rate is a function"
-    ):
-        minimize(
-            nonlinear_gradient_function(), np.zeros(3), "sgd", learning_rate=abs, schedule="power"
-        )
-
-
 def test_clip_limits_the_gradient_norm():
     ob, how = QuadraticObjective(np.eye(2)), {"learning_rate": 1.0, "clip": 5.0, "max_iter": 1}
     found = minimize(ob, np.array([30.0, 40.0]), "sgd", **how)
     assert np.allclose(found.x, [27.0, 36.0])
-
-
-def test_updates_keep_float32():
-    class Single(QuadraticObjective):
-        dtype = np.dtype(np.float32)
-
-        def value_and_gradient(self, theta):
-            assert theta.dtype == np.float32
-            return 0.5 * float(theta @ theta), theta.copy()
-
-    for method in OPTIONS:
-        found = minimize(Single(np.eye(2)), np.ones(2), method, max_iter=5, verdict=False)
-        assert found.x.dtype == np.float32 and found.fun < 1.0
 
 
 def test_schedules_have_the_rates_of_their_formulas():
@@ -195,24 +159,3 @@ def test_robbins_monro_is_undecided_for_unknown_schedules():
 def test_invalid_schedules_raise_a_clear_error(call, error, words):
     with pytest.raises(error, match=words):
         call()
-
-
-@pytest.mark.parametrize("every", [1, 3])
-def test_an_epoch_that_overflows_counts_as_diverged(dtype, every, rng, tmp_path):
-    """After an overflow within an epoch, the run ends as diverged with its start as the best point,
-    and the run resumed from its checkpoint ends in the same way.
-    """
-    X, path = rng.standard_normal((60, 3)), tmp_path / "run"
-    model = fc.MLP([3, 4, 4, 1], "relu", dtype=dtype)
-    ob, start = fc.Objective(model, X, np.sin(X.sum(axis=1)), "mse"), model.init(rng=0)
-    how = {
-        "learning_rate": 1e4,
-        "batch_size": 5,
-        "record_every": every,
-        "callback": EarlyStopping(ob),
-    }
-    found = minimize(ob, start, "momentum", rng=0, max_iter=9, checkpoint=path, **how)
-    assert found.stopped == "diverged" and not found.success
-    assert np.array_equal(found.x, start) and found.fun == ob.value(start)
-    again = minimize(ob, None, "momentum", checkpoint=Checkpoint(resume=path), max_iter=9, **how)
-    assert again.stopped == "diverged" and again.nit == found.nit and again.fun == found.fun

@@ -7,7 +7,6 @@ import pytest
 import scipy.linalg
 
 from fastcurv.optimize.escape import escape, lowest_curvature
-from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
 from fastcurv.testing import (
     FunctionObjective,
@@ -135,19 +134,6 @@ def test_escape_at_a_minimum_reports_it_and_stays():
     assert not found.success and found.step == 0.0 and not found.x.any()
 
 
-def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length():
-    for scale in (1e-5, 1.0, 1e5):
-        t, f = line_minimum(
-            lambda x, scale=scale: float((x[0] / scale - 1) ** 2),
-            np.zeros(1),
-            np.ones(1),
-            1.0,
-            1.0,
-            refinements=30,
-        )
-        assert abs(t / scale - 1) <= 1e-3 and f <= 1e-5
-
-
 @pytest.mark.parametrize(
     "call, error, words",
     [
@@ -191,23 +177,3 @@ def test_the_lowest_curvature_is_found_orthogonal_to_the_gradient():
             curvature == pytest.approx(v @ (H @ v), abs=1e-12)
             and -1e-2 - 1e-12 <= curvature < -5e-3
         )
-
-
-def test_a_bounded_search_without_negative_curvature_returns_the_lowest_value():
-    H = PrescribedSpectrum(np.linspace(1.0, 2.0, 300), rng=1)
-    curvature, _, rounding, spent = lowest_curvature(H, np.random.default_rng(0), max_products=25)
-    assert spent == 25 and 1.0 - 1e-12 <= curvature < 1.05 and rounding < 1e-10
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("start", [1.0, "tiny"])
-def test_the_lowest_curvature_is_finite_if_products_underflow(dtype, start):
-    """For a matrix of the smallest subnormal numbers, whose reciprocals overflow, the lowest
-    curvature is finite and its vector has norm 1.
-    """
-    tiny = float(np.finfo(dtype).smallest_subnormal)
-    H = np.diag(np.array([64.0, 9.0, 1.0, 0.0, -1.0]) * tiny).astype(dtype)
-    begin = np.full(5, tiny * 50 if start == "tiny" else start, dtype)
-    curvature, v, rounding, _ = lowest_curvature(H, np.random.default_rng(0), [begin])
-    assert abs(curvature) <= 64 * tiny and rounding >= 0
-    assert abs(np.linalg.norm(v) - 1) <= 1e-5

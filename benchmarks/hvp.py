@@ -5,12 +5,14 @@ measured in one run.
     python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
     python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
     python benchmarks/hvp.py --products --rounds 5 --workload tiny digits mnist  # 2 minutes
+    python benchmarks/hvp.py --json benchmarks/results/NAME.json  # for the tables of docs/speed.md
 
 Each contender has a process of its own, confined to the same processors, with the same data in the
 same dtype. Rounds are interleaved: one short timing of every call of every contender, then again,
 many times; the best counts. So a noisy neighbour hits all alike, and one quiet moment is enough.
 """
 
+import importlib.metadata
 import os
 import platform
 import time
@@ -125,7 +127,10 @@ def measure(children, name, dtype, args):
     best = {}
     for (label, call), rounds in seconds.items():
         best.setdefault(label, {})[call] = min(rounds) / (BLOCK if call == "block" else 1)
-    return record_of(workload, dtype, best, max(peaks), missing)
+    every = {label: {} for label, _ in seconds}
+    for (label, call), rounds in seconds.items():
+        every[label][call] = rounds
+    return record_of(workload, dtype, best, max(peaks), missing) | {"rounds": every}
 
 
 def repeats_per_timing(child, call, least):
@@ -185,6 +190,18 @@ def record_of(workload, dtype, best, peak, missing):
     }
 
 
+def installed_versions():
+    """Return the versions of fastcurv and of the other libraries that are installed, by name."""
+    names = ("fastcurv", "numpy", "scipy", "torch", "jax", "curvlinops-for-pytorch", "pyhessian")
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def machine_facts(args, child):
     """Return the time, the machine and the settings of the run."""
     return {
@@ -196,6 +213,7 @@ def machine_facts(args, child):
         "rounds": args.rounds,
         "clock": args.clock,
         "config": child.ask(do="config")["text"],
+        "versions": installed_versions(),
     }
 
 

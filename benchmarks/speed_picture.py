@@ -1,51 +1,99 @@
-"""Draw docs/speed.png from the first table of docs/speed.md.
+"""Write the tables of products in docs/speed.md, and docs/speed.png, from stored runs of `hvp.py`.
 
-python benchmarks/speed_picture.py
+    python benchmarks/speed_picture.py
+
+A run is stored by ``hvp.py --json benchmarks/results/NAME.json`` on a machine without other work:
+the machine, kernels, versions, threads, date, and all rounds. Its table stands in docs/speed.md
+below the line ``<!-- results/NAME.json -->``, and the picture shows the first run by name.
 """
 
+import json
 import re
 from pathlib import Path
 
 import command
 import numpy as np
+from workloads import WORKLOADS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+RESULTS = Path(__file__).resolve().parent / "results"
+PEERS = {"torch": "torch", "jax": "JAX", "curvlinops": "curvlinops", "pyhessian": "PyHessian"}
+DTYPES = ("float32", "float64")
 
 
 def main():
     args = command.parser(__doc__).parse_args()
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("hvp*.json"))}
+    if not runs:
+        raise SystemExit("No stored run. Write one: python benchmarks/hvp.py --json FILE.")
     with command.run(args) as numbers:
-        draw(numbers)
+        page = DOCS / "speed.md"
+        page.write_text(with_tables(page.read_text(), runs))
+        numbers["times as long"] = draw(next(iter(runs.values())))
 
 
-def draw(numbers):
-    """Draw the table as bars."""
+def ratios(run):
+    """Return a dict by network of the times of other libraries over that of fastcurv: for each, a
+    dict by library of the list for all precisions. JAX has the faster of its two ways.
+    """
+    found = {}
+    for record in run["records"]:
+        ours = record["seconds"]["fastcurv"]["product"]
+        for label, peer in PEERS.items():
+            times = [
+                calls["product"]
+                for name, calls in record["seconds"].items()
+                if name.startswith(label) and "product" in calls
+            ]
+            if times:
+                own = found.setdefault(record["workload"], {})
+                own.setdefault(peer, []).append(min(times) / ours)
+    return found
+
+
+def table(run):
+    """Return the table of a run in Markdown, with a line below that describes the run."""
+    peers = [name for name in PEERS.values() if any(name in own for own in ratios(run).values())]
+    lines = [f"| network | {' | '.join(peers)} |", "|---" * (len(peers) + 1) + "|"]
+    for name, own in ratios(run).items():
+        cells = [" / ".join(f"{ratio:.3g}" for ratio in own.get(peer, [])) for peer in peers]
+        lines.append(f"| {WORKLOADS[name]} | {' | '.join(cells)} |")
+    facts = run["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    lines += ["", f"{facts['cpu']}, threads: {facts['threads']}, {facts['time']}; {versions}."]
+    return "\n".join(lines)
+
+
+def with_tables(text, runs):
+    """Return the page with the table of each stored run below its line."""
+    for name, run in runs.items():
+        line = re.escape(f"<!-- results/{name}.json -->\n")
+        below = rf"(?<={line}).*?(?=\n## |\n<!--|\Z)"
+        text = re.sub(below, f"\n{table(run)}\n", text, flags=re.DOTALL)
+    return text
+
+
+def draw(run, path=DOCS / "speed.png"):
+    """Draw the ratios of a run to torch and JAX as bars, and return all by network."""
     from fastcurv import plots
 
-    text = (DOCS / "speed.md").read_text().split("\n\n")
-    table = next(part for part in text if "torch / fastcurv" in part)
-    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines()[2:]]
-    dtypes = ("float32", "float64")
-    names = [", ".join([*row[0].split(", ")[:3], dtype]) for row in rows for dtype in dtypes]
-    cells = np.array([[cell.split(" / ") for cell in row[1:3]] for row in rows], dtype=float)
-    ratios = cells.swapaxes(1, 2).reshape(-1, 2)
-    numbers["times as long"] = dict(zip(names, ratios))
+    found = ratios(run)
     figure = plots.new_figure((7.6, 4.8))
     ax = figure.add_subplot()
-    at = np.arange(len(names))
-    for k, (name, color) in enumerate((("torch", plots.ORANGE), ("JAX", plots.BLUE))):
-        ax.barh(at + 0.2 - 0.4 * k, ratios[:, k], 0.38, color=color, label=name)
-        for y, x in zip(at, ratios[:, k]):
+    at = np.arange(2 * len(found))
+    for k, (peer, color) in enumerate((("torch", plots.ORANGE), ("JAX", plots.BLUE))):
+        values = np.concatenate([own[peer] for own in found.values()])
+        ax.barh(at + 0.2 - 0.4 * k, values, 0.38, color=color, label=peer)
+        for y, x in zip(at, values):
             ax.text(x * 1.02, y + 0.2 - 0.4 * k, f"{x:.3g}", va="center", fontsize=8)
     ax.axvline(1, color=plots.GREY, lw=1)
     ax.set_xscale("log")
-    ax.set_xlim(0.9, 80)
-    ax.set_xticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
-    ax.set_yticks(at, labels=names, fontsize=8)
+    ax.set_yticks(at, [f"{name}, {dtype}" for name in found for dtype in DTYPES], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlabel("time of one Hessian-vector product, fastcurv = 1")
     ax.legend(frameon=False, loc="lower right")
-    figure.savefig(DOCS / "speed.png", dpi=130)
+    figure.savefig(path, dpi=130)
+    return found
 
 
 if __name__ == "__main__":

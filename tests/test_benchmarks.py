@@ -1,5 +1,6 @@
 """Benchmarks on the command line explain what they measure and write their numbers as JSON."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -57,3 +58,20 @@ def test_each_part_of_the_overhead_is_compared_with_its_own_bounds(only, monkeyp
     count = {"": len(overhead.NETS) * 2 + 2 * 3, "small": len(overhead.SMALL)}[only]
     missed = [line for line in said if line.startswith("  MISSED")]
     assert len(said) == count and len(missed) == (0 if only else 3)
+
+
+def test_tables_and_the_picture_of_speed_are_made_from_stored_runs(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    picture = importlib.import_module("speed_picture")
+    seconds = {"fastcurv": 1.0, "torch": 2.5, "jax-linearize": 4.0, "jax-jvp": 3.0}
+    record = {"workload": "tiny", "seconds": {name: {"product": s} for name, s in seconds.items()}}
+    facts = {"cpu": "A CPU", "threads": 2, "time": "2026-01-01", "versions": {"torch": "2.0"}}
+    run = {"machine": facts, "records": [record | {"dtype": d} for d in picture.DTYPES]}
+    text = "# Speed\n<!-- results/hvp.json -->\nold\n\n## Next\nkept\n"
+    made = picture.with_tables(text, {"hvp": run})
+    assert "| 2.5 / 2.5 | 3 / 3 |" in made and "A CPU, threads: 2, 2026-01-01; torch 2.0." in made
+    assert "old" not in made and made.endswith("\n## Next\nkept\n")
+    assert picture.with_tables(made, {"hvp": run}) == made
+    pytest.importorskip("matplotlib")
+    picture.draw(run, tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 5000

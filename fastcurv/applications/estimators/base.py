@@ -49,6 +49,9 @@ DEFAULT_MAX_EPOCHS = 200
 MAX_EPOCH_LOSS_GROWTH = 3.0  # maximum growth factor of the loss in `partial_fit`
 # attributes that not every fit sets, or that are computed on first use
 OPTIONAL_RESULTS = "training_", "_posterior", "_left_out", "sigma_", "validation_loss_curve_"
+# relative difference of the loss above which the rows of a fit have changed; that of other machines
+# and dtypes is rounding
+CHANGE_TOL = 1e-6
 AUTO_GRADIENT_TOL = 1e-4  # maximum entry of a gradient that counts as 0 if tol is "auto"
 
 
@@ -65,7 +68,7 @@ class BaseMLP(
     _scale: float
     _deadline: float | None
     curvature_: Any
-    # ((X, y, loss, weight) of the last fit, theta at its end, gradient there or None)
+    # ((X, y, loss, weight) of the last fit, theta at its end, value of the objective there)
     training_: tuple[Any, Any, Any]
     _posterior: FitPosterior  # posterior of the fit, computed on first use
     _epochs: Any  # solver of `partial_fit` and its state
@@ -172,9 +175,7 @@ class BaseMLP(
 
     # --- the fit
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
-    ) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit to the rows of X.
 
         Parameters
@@ -187,8 +188,6 @@ class BaseMLP(
             A weight of 2 is equivalent to a repeated row, except that ``class_weight="balanced"``
             counts rows, and that `early_stopping` may hold out one of two repeated rows. A row of
             weight 0 is left out: a class without other rows is not in ``classes_``.
-        X_val, y_val : array_like, optional
-            Rows for early stopping, instead of a fraction of X; needs ``early_stopping=True``.
 
         Returns
         -------
@@ -204,7 +203,7 @@ class BaseMLP(
         check_parameters(self)
         with self._replacing_fit():
             self._epochs = None
-            self._fit(X, y, sample_weight, X_val, y_val)
+            self._fit(X, y, sample_weight)
         return self
 
     @contextmanager
@@ -218,28 +217,20 @@ class BaseMLP(
         try:
             yield
         except BaseException:
-            if vars(self).get("_stored") is before.get("_stored"):
+            if vars(self).get("_fitted") is before.get("_fitted"):
                 for name in vars(self).keys() - before.keys():
                     delattr(self, name)
                 self.__dict__.update(before)
             raise
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         """Implement `fit` for checked parameters."""
         X, y, loss, weight, m = self._check_fit_data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
         model = self._build_model(X.shape[1], m, X.dtype)
         held = None
-        if (X_val is None) != (y_val is None):
-            only = "X_val" if y_val is None else "y_val"
-            raise ValueError(f"X_val and y_val must be given together, got only {only}.")
-        if X_val is not None and not self.early_stopping:
-            raise ValueError("early_stopping must be True if X_val and y_val are given, got False.")
         if self.early_stopping:
-            if X_val is None:
-                (X, y, weight), rest = self._split_rows(X, y, weight, rng)
-            else:
-                rest = (*self._check_fit_data(X_val, y_val, None, False)[:2], None)
+            (X, y, weight), rest = self._split_rows(X, y, weight, rng)
             held = self._build_objective(model, *rest[:2], loss, rest[2], 0.0)
         resumed = self.warm_start and getattr(self, "model_", None) == model
         fresh = self.solver == "auto" and not resumed
@@ -265,7 +256,7 @@ class BaseMLP(
         self._run_solver(ob, theta, held, int(rng.randint(1 << 31)), choice)
         self._store_fitted_objective(ob)
         gradient = ob.gradient(self.theta_)
-        self.training_ = (X, y, loss, weight), np.array(self.theta_), gradient
+        self.training_ = (X, y, loss, weight), np.array(self.theta_), ob.value(self.theta_)
         warn_if_not_converged(self, X, self._scale * float(np.abs(gradient).max()))
 
     def _store_fitted_objective(self, ob: Objective) -> None:
@@ -381,9 +372,9 @@ class BaseMLP(
                 f"the estimator must hold the rows of its fit for {call}, but partial_fit does not "
                 "store them. Call fit first."
             )
-        rows, theta, gradient = self.training_
+        rows, theta, value = self.training_
         ob = self._build_objective(self.model_, *rows)
-        if theta is not None and not np.array_equal(ob.gradient(theta), gradient):
+        if theta is not None and not np.isclose(ob.value(theta), value, rtol=CHANGE_TOL, atol=0):
             raise ValueError(
                 f"X, y, sample_weight and the parameters must be those of the fit for {call}, but "
                 "they have changed since. Call fit again."

@@ -99,8 +99,7 @@ PARAMETERS_DOC = """
         loss of rows held out stopped improving, ``patience`` after `n_iter_no_change`, and others
         as in `fastcurv.minimize`.
     curvature_ : CriticalPoint or None
-        The verdict of `fastcurv.classify` on the end. None without `verdict`, or if `coefs_` or
-        `intercepts_` have been changed since.
+        The verdict of `fastcurv.classify` on the end. None without `verdict`.
     model_, theta_ : MLP, ndarray
         The network and its parameters, for use with the other functions of this library.
     coefs_, intercepts_ : list of ndarray

@@ -301,7 +301,6 @@ def test_a_failed_fit_leaves_the_fitted_attributes_unchanged():
     other = np.array(["a", "b"])[y % 2]
     for bad in (
         lambda: net.fit(X[:, :4], other, sample_weight=np.zeros(len(y))),
-        lambda: net.fit(X[:, :4], other, X_val=X),
         lambda: net.fit(X[:, :4], np.where(y > 0, np.nan, 1.0)),
     ):
         with pytest.raises(ValueError):

@@ -152,21 +152,6 @@ def test_smaller_decays_are_tried_until_the_held_out_loss_rises(lowest, n_tried,
         assert tuple(alphas) == CLASS_TRIAL_DECAYS[:n_tried]
 
 
-def test_the_chosen_decay_has_the_lowest_held_out_loss_of_all():
-    """The default fit chooses a weight decay whose lowest held-out loss is within 2% of the lowest
-    among fits with each of CLASS_TRIAL_DECAYS.
-    """
-    X, y = noisy()
-    out, lowest = held_out_mask(X), {}
-    for alpha in CLASS_TRIAL_DECAYS:
-        net = fc.MLPClassifier((8,), "tanh", alpha=alpha, early_stopping=True, random_state=0)
-        net.set_params(n_iter_no_change=40, max_iter=300)
-        net.fit(X[~out], y[~out], X_val=X[out], y_val=y[out])
-        lowest[alpha] = min(net.validation_loss_curve_)
-    chosen = fc.MLPClassifier((8,), "tanh", random_state=0).fit(X, y).alpha_
-    assert lowest[chosen] <= 1.02 * min(lowest.values()) < 0.9 * max(lowest.values())
-
-
 @pytest.mark.parametrize(
     "words", [{"solver": "lbfgs"}, {"early_stopping": True}, {"solver": "adam", "max_iter": 3}]
 )
@@ -330,20 +315,6 @@ def test_class_weights_equal_sample_weights():
         assert net.loss_ == same.loss_ == net.objective(X, y).value(net.theta_)
     with pytest.raises(ValueError, match="class_weight"):
         fc.MLPClassifier(class_weight="even").fit(X, y)
-
-
-def test_fit_accepts_validation_samples():
-    X, y = noisy()
-    net = fc.MLPClassifier((20,), early_stopping=True, random_state=0)
-    net.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
-    objective = fc.MLPClassifier((20,), alpha=0.0, max_iter=1, random_state=0)
-    held = objective.fit(X[:150], y[:150]).objective(X[150:], y[150:])
-    assert min(net.validation_loss_curve_) == pytest.approx(held.value(net.theta_), rel=1e-12)
-    for words in ({"X_val": X}, {"y_val": y}):
-        with pytest.raises(ValueError, match="X_val and y_val must be given together"):
-            net.fit(X, y, **words)
-    with pytest.raises(ValueError, match="early_stopping must be True"):
-        fc.MLPClassifier().fit(X, y, X_val=X, y_val=y)
 
 
 @pytest.mark.parametrize("solver, rate", [("adam", 0.01), ("momentum", 0.1), ("rmsprop", 0.01)])

@@ -402,10 +402,15 @@ def _select_inertia_strategy(
     proof = CriticalPointProof()
     inertia = inertia_by_matrix(ask, H) if ask.dense else InertiaByProducts(ask, H)
     n_kinks = int(call_certificate(ob, "kinks", theta, default=0))
+    close = inertia.near.within_digits and ask.dense and ask.gradient_tol is None
     theorem, distance = (
-        inertia.check_kantorovich_theorem() if inertia.near.near else (UNTRIED_OUTCOME, np.inf)
+        inertia.check_kantorovich_theorem()
+        if inertia.near.near or close
+        else (UNTRIED_OUTCOME, np.inf)
     )
     if theorem.holds:
+        tol = max(inertia.near.gradient_tol, inertia.near.gradient_norm)
+        inertia.near = replace(inertia.near, near=True, gradient_tol=tol)
         proof = CriticalPointProof(
             theorem, two_vectors=TwoSignProof(distance=distance), budget_exhausted=H.short
         )

@@ -89,6 +89,9 @@ class Nearness:
         ``||Hg|| / (||H|| ||g||)``, and the fraction of g outside the range of H.
     step_too_long : bool
         True if the Newton step for g is too long for any local model of the loss to be valid.
+    within_digits : bool
+        True if Newton's step changes theta by at most 1e-10 of its length, measured by |H|. theta
+        is then near if the theorem proves a critical point.
     """
 
     near: bool = True
@@ -101,6 +104,7 @@ class Nearness:
     flat_ratio: float | None = None
     residual: float | None = None
     step_too_long: bool = False
+    within_digits: bool = False
     loss: float = NAN
 
     @property

@@ -46,6 +46,9 @@ from .theorem import EPS, MIN_NORMAL, ComplementEigenpairs
 DECREMENT_TOL = 1e-8
 # assumed relative change of a parameter by rounding to the stored dtype, in units of eps
 STORAGE_ERROR_EPS = 8.0
+# maximum length of Newton's step relative to theta, both measured by |H|, at which theta is near a
+# critical point that is proved
+MAX_PROVED_STEP = 1e-10
 # maximum relative error of a precise gradient that is used without comparing it with the plain
 # gradient
 MAX_PRECISE_GRADIENT_ERROR = 1e-6
@@ -116,6 +119,7 @@ def assess_nearness_by_decrement(
     found = replace(
         nearness_from_decrement(gradient_norm, decrement, thresholds[0], gradient_tol, whole),
         loss=f if hasattr(ob, "value") else np.nan,
+        within_digits=bool(decrement <= 0.5 * MAX_PROVED_STEP**2 * reach < np.inf),
     )
     if gradient_tol is not None or not found.near:
         return found

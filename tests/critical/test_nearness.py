@@ -240,3 +240,43 @@ def test_derivatives_where_the_objective_is_undefined_are_nan_or_none():
     assert not has_descent_along_gradient(ob, at, np.full(1, 1e-3))
     assert has_descent_along_gradient(ob, np.ones(1), np.zeros(1))
     assert has_descent_along_gradient(object(), np.ones(1), np.ones(1))
+
+
+class Himmelblau:
+    """The sum of squares ``(x^2 + y - 11)^2 + (x + y^2 - 7)^2``, which is 0 at (3, 2)."""
+
+    n_params = 2
+    loss_lower_bound = 0.0
+
+    def value(self, theta):
+        x, y = theta
+        return (x * x + y - 11) ** 2 + (x + y * y - 7) ** 2
+
+    def gradient(self, theta):
+        x, y = theta
+        a, b = x * x + y - 11, x + y * y - 7
+        return np.array([4 * x * a + 2 * b, 2 * a + 4 * y * b])
+
+    def hessian(self, theta):
+        x, y = theta
+        a, b = x * x + y - 11, x + y * y - 7
+        cross = 4 * (x + y)
+        return np.array([[8 * x * x + 4 * a + 2, cross], [cross, 2 + 8 * y * y + 4 * b]])
+
+    def third_bound(self, theta, radius):
+        return 48 * (np.abs(theta).max() + radius) + 16
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-13, 1e-12, 1e-11])
+def test_a_proved_minimum_of_value_0_is_near_if_theta_has_ten_digits_of_it(off):
+    found = fc.classify(Himmelblau(), np.array([3.0, 2.0 + off]))
+    assert (found.kind, found.certified) == ("minimum", True), found
+    assert off <= found.radius <= 2 * off + 1e-12
+    assert found.gradient_norm <= found.gradient_tol
+
+
+@pytest.mark.parametrize("off", [1e-7, 1e-3])
+def test_a_point_that_is_farther_from_a_minimum_of_value_0_is_not_critical(off):
+    found = fc.classify(Himmelblau(), np.array([3.0, 2.0 + off]))
+    assert found.kind == "not_critical" and found.nearest_verdict.certified
+    assert np.abs(found.nearest_point - [3.0, 2.0]).max() <= 1e-12

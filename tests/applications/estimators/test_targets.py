@@ -1,5 +1,7 @@
 """Targets that change between calls, and choices that depend on the size of the data."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -19,38 +21,72 @@ RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 3))
 LABELS = (X[:, :2] > 0).astype(int)
 SGD = {"hidden_layer_sizes": (4,), "solver": "sgd", "random_state": 0, "max_iter": 5}
+WARM = {"hidden_layer_sizes": (4,), "random_state": 0, "max_iter": 5, "warm_start": True}
 
 
-def test_partial_fit_with_labels_after_classes_raises():
-    net = fc.MLPClassifier(**SGD)
-    net.partial_fit(X, LABELS[:, 0], classes=[0, 1])
-    with pytest.raises(
-        ValueError, match="y must have one class of .0, 1. for each row, got 2 labels"
-    ):
-        net.partial_fit(X, LABELS)
+CLASSES = np.arange(60) % 3
+OLD = "must have the labels of the last fit"
+# estimator, options, first call with its targets, second call with its targets, error
+REFUSED = [
+    (fc.MLPClassifier, SGD, "partial_fit", LABELS[:, 0], "partial_fit", LABELS,
+     "y must have one class of .0, 1. for each row, got 2 labels"),
+    (fc.MLPClassifier, SGD, "partial_fit", LABELS, "partial_fit", np.c_[LABELS, LABELS[:, 0]],
+     "y must have 2 labels, got 3"),
+    (fc.MLPClassifier, SGD, "partial_fit", LABELS, "objective", LABELS[:, 0],
+     "y must have 2 labels for each row, each 0 or 1"),
+    (fc.MLPClassifier, SGD, "partial_fit", CLASSES, "objective", np.c_[LABELS, LABELS[:, 0]],
+     "y must have one class of .* for each row, got 3 labels"),
+    (fc.MLPClassifier, SGD, "fit", CLASSES, "fit", np.array(["a", 1] * 30, object),
+     "labels must be of one type.*no order"),
+    (fc.MLPRegressor, SGD, "partial_fit", X[:, 0], "partial_fit", X[:, :2],
+     "y must have 1 targets as before, got 2"),
+    (fc.MLPRegressor, SGD, "fit", X[:, 0], "fit", sparse.csr_matrix(X[:, :1]),
+     "^y must be a dense array.*got a sparse matrix"),
+    *((fc.MLPClassifier, WARM, "fit", CLASSES, "fit", y, OLD)
+      for y in (LABELS, CLASSES + 1, CLASSES % 2, CLASSES.astype(str), np.arange(60) % 4)),
+    *((fc.MLPClassifier, WARM, "fit", LABELS, "fit", y, OLD)
+      for y in (LABELS[:, 0], CLASSES, np.c_[LABELS, LABELS[:, 0]])),
+    (fc.MLPRegressor, WARM, "fit", X[:, :2], "fit", X[:, 0],
+     "y must have 2 targets, as in the last fit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=range(len(REFUSED)))
+def test_targets_unlike_those_of_the_last_call_are_refused(case):
+    """A second call with other targets raises, and then the same targets continue the fit."""
+    kind, options, first, y, second, other, words = case
+    net = kind(**options)
+    getattr(net, first)(X, y)
+    before = net.loss_
+    with pytest.raises((TypeError, ValueError), match=words):
+        getattr(net, second)(X, other)
+    assert net.loss_ == before
+    getattr(net, first)(X, y)
+    assert net.loss_ <= before
+
+
+@pytest.mark.parametrize(
+    "solver, rate, usual", [("sgd", 10.0, 0.1), ("adam", 10.0, 0.01), ("momentum", 3.0, 0.1)]
+)
+def test_an_epoch_that_diverges_warns(solver, rate, usual):
+    y = X[:, 0] * X[:, 1]
+    net = fc.MLPRegressor((30,), "tanh", solver=solver, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="Lower learning_rate_init"):
+        net.set_params(learning_rate_init=rate).partial_fit(X, y)
+    calm = fc.MLPRegressor((30,), "tanh", solver=solver, random_state=0, learning_rate_init=usual)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            calm.partial_fit(X, y)
+    lost = fc.MLPRegressor((30,), solver="sgd", learning_rate_init=1e200, random_state=0)
+    with pytest.raises(ValueError, match="this epoch diverged. Lower learning_rate_init"):
+        lost.partial_fit(X, y)
 
 
 def test_a_single_class_is_predicted_with_certainty():
     net = fc.MLPClassifier(**SGD).partial_fit(X, np.zeros(60, int))
     assert np.array_equal(net.predict_proba(X), np.ones((60, 1)))
     assert np.array_equal(net.predict_log_proba(X), np.zeros((60, 1)))
-
-
-def test_partial_fit_rejects_another_number_of_outputs():
-    net = fc.MLPRegressor(**SGD).partial_fit(X, X[:, 0])
-    with pytest.raises(ValueError, match="y must have 1 targets as before, got 2"):
-        net.partial_fit(X, X[:, :2])
-
-
-def test_partial_fit_rejects_another_number_of_labels():
-    for classes in (None, [0, 1]):
-        net = fc.MLPClassifier(**SGD, learning_rate_init=0.5)
-        net.partial_fit(X, LABELS, classes=classes)
-        for _ in range(40):
-            net.partial_fit(X, LABELS)
-        assert net.score(X, LABELS) >= 0.8 and np.array_equal(net.classes_, [0, 1])
-    with pytest.raises(ValueError, match="y must have 2 labels, got 3"):
-        net.partial_fit(X, np.c_[LABELS, LABELS[:, :1]])
 
 
 @pytest.mark.parametrize(
@@ -115,31 +151,12 @@ def test_small_sparse_samples_are_fitted_in_dense_form():
     assert isinstance(fits[0].objective(tall, np.arange(tall.shape[0]) % 3).X, sparse.csr_matrix)
 
 
-def test_partial_fit_with_classes_after_labels_raises():
-    """After a multilabel fit, `partial_fit` with one class for each sample raises ValueError, and
-    vice versa, because the losses differ.
-    """
-    net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
-    for call in (net.partial_fit, net.objective):
-        with pytest.raises(ValueError, match="y must have 2 labels for each row, each 0 or 1"):
-            call(X, LABELS[:, 0])
-    net = fc.MLPClassifier(**SGD).partial_fit(X, np.arange(60) % 3)
-    with pytest.raises(ValueError, match="y must have one class of .* for each row, got 3 labels"):
-        net.objective(X, np.c_[LABELS, LABELS[:, 0]])
-
-
 def test_sparse_label_matrix_is_accepted():
     fits = [
         fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, y)
         for y in (LABELS, sparse.csr_matrix(LABELS))
     ]
     assert fits[0].loss_ == fits[1].loss_
-
-
-def test_labels_that_cannot_be_ordered_are_rejected():
-    for labels in (["a", 1], ["a", None]):
-        with pytest.raises(TypeError, match="labels must be of one type.*no order"):
-            fc.MLPClassifier((3,)).fit(X, np.array(labels * 30, dtype=object))
 
 
 @pytest.mark.parametrize(

@@ -162,26 +162,6 @@ def test_max_time_bounds_the_verdict_of_a_fit(monkeypatch):
     assert 0 < limits[0] <= 5.0
 
 
-def test_an_epoch_that_diverges_warns():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((200, 3))
-    y = X[:, 0] * X[:, 1]
-    for solver, rate, usual in (("sgd", 10.0, 0.1), ("adam", 10.0, 0.01), ("momentum", 3.0, 0.1)):
-        words = {"solver": solver, "random_state": 0}
-        net = fc.MLPRegressor((30,), "tanh", learning_rate_init=rate, **words)
-        _, said = with_warnings(lambda net=net: net.partial_fit(X, y))
-        assert len(said) == 1 and "Lower learning_rate_init" in said[0], solver
-        net = fc.MLPRegressor((30,), "tanh", learning_rate_init=usual, **words)
-        _, said = with_warnings(lambda net=net: [net.partial_fit(X, y) for _ in range(20)])
-        assert said == [], solver
-    labels = fc.MLPClassifier((30,), solver="sgd", learning_rate_init=1e4, random_state=0)
-    _, said = with_warnings(lambda: labels.partial_fit(X, y > 0, classes=[False, True]))
-    assert len(said) == 1 and "Lower learning_rate_init" in said[0]
-    lost = fc.MLPRegressor((30,), solver="sgd", learning_rate_init=1e200, random_state=0)
-    with pytest.raises(ValueError, match="this epoch diverged. Lower learning_rate_init"):
-        lost.partial_fit(X, y)
-
-
 def test_targets_in_float32_are_fitted_as_those_in_float64():
     plain = fitted(Y).score(A, Y)
     for scale, shift in ((1.0, 0.0), (1e-9, 0.0), (1e15, 0.0), (1e-15, 1.0)):
@@ -191,34 +171,3 @@ def test_targets_in_float32_are_fitted_as_those_in_float64():
             assert abs(net.score(rows, y) - plain) <= 0.01, (scale, shift, rows.dtype)
             assert net.predict(rows).dtype == rows.dtype
             assert net.y_scale_.dtype == np.float64
-
-
-def test_warm_start_continues_with_equal_labels_and_rejects_others():
-    X = np.random.default_rng(0).standard_normal((60, 3))
-    several = (X > 0).astype(int)
-    words = {"random_state": 0, "max_iter": 5, "warm_start": True}
-    net = fc.MLPClassifier((4,), **words)
-    with_warnings(lambda: net.fit(X, several))
-    before = net.loss_
-    others = (several[:, :2], several[:, 0], np.arange(60) % 3, np.c_[several, several[:, 0]])
-    for other in others:
-        with pytest.raises(ValueError, match="must have the labels of the last fit"):
-            net.fit(X, other)
-    assert net.loss_ == before and net.predict(X).shape == (60, 3)
-    with_warnings(lambda: net.fit(X, several))
-    assert net.loss_ < before
-    one, y = fc.MLPClassifier((4,), **words), np.arange(60) % 3
-    with_warnings(lambda: one.fit(X, y))
-    for other in (several, y + 1, y % 2, np.zeros(60, int), y.astype(str), np.arange(60) % 4):
-        with pytest.raises(ValueError, match="must have the labels of the last fit"):
-            one.fit(X, other)
-    assert one.classes_.tolist() == [0, 1, 2]
-
-
-def test_warm_start_rejects_another_number_of_targets():
-    net = fc.MLPRegressor((4,), random_state=0, max_iter=5, warm_start=True)
-    with_warnings(lambda: net.fit(A, np.c_[Y, Y**2]))
-    for other in (Y, np.c_[Y, Y, Y]):
-        with pytest.raises(ValueError, match="y must have 2 targets, as in the last fit"):
-            net.fit(A, other)
-    with_warnings(lambda: net.fit(A, np.c_[Y, Y**2]))

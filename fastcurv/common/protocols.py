@@ -61,7 +61,7 @@ Which: TypeAlias = Literal["LA", "SA", "LM", "BE"]
 Space: TypeAlias = Literal["samples", "outputs", "inputs", "parameters"]
 Axis: TypeAlias = Literal["linear", "log"]
 Tracing: TypeAlias = Literal["auto", "exact", "hutchinson"]
-Walking: TypeAlias = Literal["follow", "newton-mr", "gradient-norm"]
+Walking: TypeAlias = Literal["follow", "newton-mr"]
 FirstOrder: TypeAlias = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "l-bfgs", "lbfgs"]
 SecondOrder: TypeAlias = Literal[
     "newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region",

@@ -361,7 +361,6 @@ ENDINGS = {
     "small_gradient": "The gradient norm is {gradient_norm}.",
     "no_verdict_requested": "No verdict was requested.",
     "no_verdict_reached": "No verdict was reached.",
-    "proved_saddle": "This point is a proved saddle, whose lowest eigenvalue is {eigenvalue}.",
     "large_gradient": "At the returned point the gradient norm is {gradient_norm}, above the "
     "tolerance {gradient_tol}.",
     # searches for critical points

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
-from scipy.optimize import minimize as scipy_minimize
 
 from ..common.checks import (
     check_bool,
@@ -534,7 +533,7 @@ def find_critical_point(
         Anything with ``n_params``, ``value(theta)``, ``gradient(theta)`` and ``hessian(theta)``.
     theta0 : array_like, shape (n,)
         The starting point.
-    method : {"follow", "newton-mr", "gradient-norm"}
+    method : {"follow", "newton-mr"}
         ``follow``: walks follow eigenvectors, as described for `index`, to a point with as many
         negative eigenvalues as the Hessian at `theta0` has. If a walk does not end within 300
         steps, others start from `theta0`, towards up to three negative eigenvalues fewer or more,
@@ -548,8 +547,6 @@ def find_critical_point(
         ``||g||^2`` [1]_. If the search stalls, undamped steps are tried, which may increase
         ``||g||`` for a while. Below n = 400 the step is computed from the eigenpairs of H. From
         n = 400 on it is computed in the Krylov space of g, as by MINRES-QLP [2]_.
-        ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose gradient is ``Hg``, followed by
-        ``newton-mr``.
     gradient_tol : float, optional
         The norm of the gradient at which to stop. The default is 10 times the rounding bound of
         the gradient, which is that of the objective or ``64 eps ||H|| ||theta||``, and at least
@@ -656,8 +653,6 @@ def find_critical_point(
         )
         walk.shown = shown
         try:
-            if method == "gradient-norm":
-                _minimise_gradient_norm(walk)
             if tries:
                 _follow_near_indices(walk)
             elif index is None:
@@ -925,44 +920,3 @@ def _take_gradient_reducing_step(
     if reduced is not None:
         walk.move_to(*reduced)
     return reduced is not None
-
-
-def _minimise_gradient_norm(walk: CriticalPointSearch) -> None:
-    """Run L-BFGS on ``||g||^2 / 2`` until ``||g||`` is within the tolerance, half of the iterations
-    or the budget is used up, or a run of at most 100 iterations does not halve ``||g||``.
-    """
-    while walk.nit < walk.max_iter // 2 and walk.allows_step():
-        start = walk.gradient_norm
-        H = walk.hessian(walk.theta)
-        if start == 0 or H is None:
-            return
-
-        def half_squared_norm(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
-            if not walk.budget.products_left:
-                return np.inf, np.zeros(theta.size)
-            g = walk.gradient(theta) / size
-            products = walk.hessian(theta)
-            walk.budget.count += 1
-            if products is None or not np.isfinite(g).all():
-                return np.inf, np.zeros(theta.size)
-            return 0.5 * float(g @ g), products(g) / size
-
-        walk.update_tolerance(H, safe_norm(H(walk.g / start)))
-        walk.budget.count += H.count
-        if start <= walk.tol:
-            return
-        steps = min(100, max(1, walk.max_iter // 2 - walk.nit))
-        scipy_result: Any = scipy_minimize(
-            half_squared_norm,
-            walk.theta,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": steps, "maxcor": 20, "ftol": 0, "gtol": 0, "maxls": 40},
-        )
-        g = walk.gradient(scipy_result.x)
-        if not safe_norm(g) < start:
-            return
-        walk.move_to(np.array(scipy_result.x), g)
-        walk.nit += max(0, scipy_result.nit - 1)
-        if walk.gradient_norm > 0.5 * start:
-            return

@@ -43,7 +43,7 @@ from .method import (
     option,
 )
 from .problem import Problem
-from .schedules import as_schedule
+from .schedules import constant
 
 
 def _check_clip(value: Any, name: str) -> float:
@@ -90,7 +90,6 @@ class _FirstOrderMethod(Method):
     """Base class of first-order methods, with the loop over updates."""
 
     learning_rate: Any = option(None)
-    schedule: Any = option("constant")
     batch_size: int | None = option(None)
     clip: float | None = option(None, _check_clip)
     record_every: int = option(1, check_positive_int)
@@ -105,14 +104,10 @@ class _FirstOrderMethod(Method):
     def _rate_function(self) -> Callable[[int], float]:
         """Return the learning rate as a function of the number of the update."""
         rate = self.default_rate if self.learning_rate is None else self.learning_rate
-        if not callable(rate):
-            return as_schedule(self.schedule, check_positive(rate, "learning_rate"))
-        if self.schedule != "constant":
-            raise ValueError(
-                f"schedule must not be given if learning_rate is a function, got {self.schedule!r}."
-            )
-        function: Callable[[int], float] = rate
-        return function
+        if callable(rate):
+            function: Callable[[int], float] = rate
+            return function
+        return constant(check_positive(rate, "learning_rate"))
 
     def init(self, problem: Problem, theta: np.ndarray) -> FirstOrderState:
         check_row_batch_size(problem.ob, self.batch_size, "batch_size")
@@ -172,11 +167,8 @@ class _FirstOrderMethod(Method):
         raise NotImplementedError
 
     def settings(self, state: Any) -> dict[str, Any]:
-        """Return the options. ``learning_rate`` is that of the last update, and ``schedule`` is
-        "function" if it is a function.
-        """
-        named = self.schedule if isinstance(self.schedule, str) else "function"
-        return super().settings(state) | {"learning_rate": state.last_rate, "schedule": named}
+        """Return the options. ``learning_rate`` is that of the last update."""
+        return super().settings(state) | {"learning_rate": state.last_rate}
 
 
 def _batches(problem: Problem, size: int) -> Iterator[Any]:

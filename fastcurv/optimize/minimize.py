@@ -33,22 +33,18 @@ from ..common.errors import (
     require_attrs,
     type_phrase,
 )
-from ..common.linalg import NotFiniteError, cholesky
-from ..common.objectives import budgeted_hessian
+from ..common.linalg import NotFiniteError
 from ..common.outcome import outcome as as_result
 from ..common.progress import show_bar
 from ..common.protocols import (
     Solver,
     SupportsGradient,
-    missing_bound_reason,
-    missing_reason,
 )
 from ..common.runtime import (
     Budget,
     forward_interrupts,
     with_nearest_rounding,
 )
-from ..common.sentences import Note, render_notes
 from ..common.vectors import default_n_threads
 from ..network.engine_steps import engine_steps_of
 from ..spectrum.tracker import Tracker
@@ -71,7 +67,7 @@ from .newton import (
     TrustRegion,
 )
 from .problem import Problem
-from .run import STATUS_CODES, MinimizeResult
+from .run import MinimizeResult
 from .units import find_target_units, minimize_in_target_units
 
 # --------------------------------------------------------------------------------------------------
@@ -280,7 +276,7 @@ def minimize(
     if method == "auto" and gradient_tol is None and plain and not options:
         _start_in_scaled_units(loop, seed, progress)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
-        result = _report_proved_saddle(ob, loop.run_to_end(run, progress), verdict)
+        result = loop.run_to_end(run, progress)
     return result if losses is None else as_result(MinimizeResult, **result, starts=losses)
 
 
@@ -301,55 +297,6 @@ def run_method(
     )  # fmt: skip
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # the loop checks for NaN
         return loop.run_to_end(None, progress)
-
-
-MAX_SADDLE_N = 256  # maximum number of parameters for which an eigensystem takes milliseconds
-# maximum estimated time of computing the matrix of the Hessian
-SADDLE_PROOF_MAX_SECONDS = 5e-3
-
-
-def _report_proved_saddle(ob: Any, result: MinimizeResult, verdict: bool) -> MinimizeResult:
-    """Return the result. If there is no `verdict`, and a critical point is proved to be a saddle
-    within milliseconds, its kind becomes ``saddle``. After Ctrl-C during the proof, `stopped` is
-    ``interrupted``.
-    """
-    if not verdict and result.stopped == "critical" and result.kind is None:
-        try:
-            low = _proved_negative_eigenvalue(ob, result.x)
-        except KeyboardInterrupt:
-            result.stopped = "interrupted"
-            result.status = STATUS_CODES["interrupted"]
-            return result
-        if low is not None:
-            result.kind = "saddle"
-            other_notes = [note for note in result.notes if note.key != "no_verdict_requested"]
-            result.notes = (*other_notes, Note("proved_saddle", {"eigenvalue": low}))
-            result.message = render_notes(result.notes)
-    return result
-
-
-@with_nearest_rounding
-def _proved_negative_eigenvalue(ob: Any, x: np.ndarray) -> float | None:
-    """Return the lowest eigenvalue if the matrix of the Hessian is computed in milliseconds and
-    proves eigenvalues of both signs, otherwise None.
-    """
-    if len(x) > MAX_SADDLE_N or missing_reason(ob, "certificates"):
-        return None
-    H = budgeted_hessian(ob, x.astype(float))
-    quick = getattr(H.op, "estimated_seconds", (np.inf, np.inf))[1] <= SADDLE_PROOF_MAX_SECONDS
-    if not quick or missing_bound_reason(H.op):
-        return None
-    A = H.op.to_dense()
-    # A positive definite Hessian proves that the point is no saddle.
-    if not np.isfinite(A).all() or cholesky(A) is not None:
-        return None
-    values, vectors = np.linalg.eigh(A)
-    if not values[0] < 0 < values[-1]:
-        return None
-    (low, error, _), (high, other, _) = (
-        H.rayleigh_quotient_with_error(vectors[:, i]) for i in (0, -1)
-    )
-    return low if low + error < 0 < high - other else None
 
 
 def _start_in_scaled_units(loop: MinimizeLoop, seed: Any, progress: Any) -> None:

@@ -60,8 +60,8 @@ class MinimizeResult(Result):
         cases.
     kind : str or None
         The verdict of `classify` on x. If ||g|| is above `gradient_tol`, ``not_critical``, or
-        ``undecided`` if the run stalled and the gradient jumps as at a kink. Without a verdict
-        None, or ``saddle`` if eigenvalues of both signs are proved within milliseconds.
+        ``undecided`` if the run stalled and the gradient jumps as at a kink. None without a
+        verdict.
     report : CriticalPoint or None
         The verdict; None without one, where `message` names the call that returns one.
     stopped : str

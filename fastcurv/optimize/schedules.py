@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_choice, check_positive, check_positive_int, check_real_number
+from ..common.checks import check_positive, check_positive_int, check_real_number
 from ..common.errors import type_phrase
 
 __all__ = ["constant", "constant_then_decay", "inverse_time", "power", "robbins_monro"]
@@ -201,29 +200,6 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
         check_positive(delta, "delta"),
         check_positive_int(hold, "hold"),
     )
-
-
-# schedules by name, with the parameters that they have in `minimize`
-_SCHEDULE_TYPES: dict[str, Callable[[float], Schedule]] = {
-    "constant": constant,
-    "inverse_time": partial(inverse_time, delta=1e-3),
-    "power": partial(power, delta=0.75),
-    "constant_then_decay": partial(constant_then_decay, hold=1000),
-}
-
-
-def as_schedule(schedule: Any, alpha: float) -> Callable[[int], float]:
-    """Return a function of the update number: the schedule of a given name with the scale `alpha`
-    (see `Schedule`), or the given callable ``t -> rate`` itself.
-    """
-    if callable(schedule):
-        rate: Callable[[int], float] = schedule
-        return rate
-    if not isinstance(schedule, str):
-        raise TypeError(
-            f"schedule must be a name or a function t -> rate, got {type_phrase(schedule)}."
-        )
-    return _SCHEDULE_TYPES[check_choice(schedule, _SCHEDULE_TYPES, "schedule")](alpha)
 
 
 @dataclass(frozen=True)

@@ -326,7 +326,7 @@ def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
             assert said.n_products == counted.made <= most
             said = fc.classify(ob, theta, max_products=most, **options)
             assert said.n_products <= most
-        for method in ("follow", "newton-mr", "gradient-norm"):
+        for method in ("follow", "newton-mr"):
             counted = Counted(ob)
             found = fc.find_critical_point(counted, theta, method, max_products=most)
             spent = found.n_products + (found.report.n_products if found.report else 0)

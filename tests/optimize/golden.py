@@ -34,7 +34,6 @@ RUNS: dict[str, dict[str, Any]] = {
     "momentum": {"learning_rate": 0.05, "clip": 0.3}, "nesterov": {"learning_rate": 0.05},
     "rmsprop": {}, "adam": {"batch_size": 8, "rng": 1, "record_every": 2},
     "adam, slower": {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "learning_rate": 0.1},
-    "sgd, constant then decay": {"schedule": "constant_then_decay", "learning_rate": 0.2},
 }  # fmt: skip
 SADDLE = FunctionObjective(
     2,
@@ -157,7 +156,6 @@ def whole_runs() -> dict[str, list[Any]]:
         for words in ({"max_products": 9}, {"gradient_tol": 1e-3}, {"max_iter": 2}):
             found[f"{name}, {words}"] = describe_run(fc.minimize(ob, start, rng=1, **words))
         find = fc.find_critical_point
-        found[f"{name}, found"] = describe_run(find(ob, start, method="gradient-norm", max_iter=40))
         found[f"{name}, by newton-mr"] = describe_run(
             find(ob, start, method="newton-mr", max_iter=40)
         )
@@ -172,10 +170,6 @@ def whole_runs() -> dict[str, list[Any]]:
         if i < 8 or i in (9, 29, 41, 44):
             run = fc.minimize(case.objective, case.theta, max_iter=40, rng=0)
             found[f"{i} {case.name}"] = describe_run(run)
-            walk = fc.find_critical_point(
-                case.objective, case.theta + 0.05, method="gradient-norm", max_iter=20
-            )
-            found[f"{i} {case.name}, found"] = describe_run(walk)
     return found
 
 

@@ -93,6 +93,8 @@ def test_evaluation_counts_equal_those_of_the_objective(method):
     found = fc.minimize(ob, np.full(5, -0.5), method, rng=0, verdict=False, max_iter=60)
     assert found.nit > 5 and (found.njev, found.nhev) == (ob.gradients, ob.products)
     assert found.nfev == ob.values
+    if method == "newton":  # each step tries one point, which is not evaluated again
+        assert (ob.values, ob.gradients) == (found.nit + 1, found.nit + 1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 from fastcurv.optimize.minimize import minimize
 from fastcurv.optimize.schedules import (
-    as_schedule,
     constant,
     constant_then_decay,
     inverse_time,
@@ -105,13 +104,6 @@ def test_schedules_have_the_rates_of_their_formulas():
     assert [inverse_time(1.0, 1.0)(t) for t in (1, 3)] == [0.5, 0.25]
     assert power(1.0, 0.5)(4) == 0.5
     assert [constant_then_decay(0.3, 2, delta=1.0)(t) for t in (1, 2, 4)] == [0.3, 0.3, 0.15]
-    assert as_schedule("constant", 0.1)(10**9) == 0.1
-    for name, same in [
-        ("inverse_time", inverse_time(0.3, 1e-3)),
-        ("power", power(0.3, 0.75)),
-        ("constant_then_decay", constant_then_decay(0.3, 1000, 1.0)),
-    ]:
-        assert as_schedule(name, 0.3) == same
 
 
 @pytest.mark.parametrize(
@@ -152,7 +144,6 @@ def test_robbins_monro_is_undecided_for_unknown_schedules():
         (lambda: inverse_time("x", 1.0), TypeError, "alpha"),
         (lambda: constant_then_decay(0.1, 2.5), TypeError, "hold"),
         (lambda: constant_then_decay(0.1, 0), ValueError, "hold"),
-        (lambda: as_schedule("cosine", 0.1), ValueError, "cosine"),
         (lambda: robbins_monro(0.1), TypeError, "schedule"),
     ],
 )

@@ -16,7 +16,6 @@ INVALID_OPTIONS = {
     "max_time": ("trust-region", {"max_time": -1}, ValueError, "max_time"),
     "rng": ("trust-region", {"rng": "a"}, TypeError, "rng"),
     "learning_rate": ("sgd", {"learning_rate": -1.0}, ValueError, "learning_rate"),
-    "schedule of a word": ("sgd", {"schedule": "cosine"}, ValueError, "schedule"),
     "momentum": ("momentum", {"momentum": 1.0}, ValueError, "momentum"),
     "radius": ("trust-region", {"radius": 0.0}, ValueError, "radius"),
     "callback": ("trust-region", {"callback": 3}, TypeError, "callback"),
@@ -32,7 +31,7 @@ INVALID_OPTIONS = {
     ),
     "rate None": (
         "sgd",
-        {"schedule": lambda t: None},
+        {"learning_rate": lambda t: None},
         ValueError,
         "of update 1 must be .*got None",
     ),
@@ -43,7 +42,7 @@ INVALID_OPTIONS = {
     "weight": ("newton-cg", {"weight": -1.0}, ValueError, "weight"),
     "precondition": ("trust-region", {"precondition": 1}, TypeError, "precondition"),
     "damping": ("saddle-free-newton", {"damping": -1.0}, ValueError, "damping"),
-    "schedule": ("adam", {"schedule": 3}, TypeError, "a name or a function"),
+    "learning_rate of a word": ("adam", {"learning_rate": "a"}, TypeError, "learning_rate"),
 }
 
 
@@ -62,7 +61,7 @@ def test_invalid_options_raise_before_the_first_step(name):
         ("saddle-free-newton", {"damping": 0.1}),
         ("adam", {"clip": 1e-3}),
         ("adam", {"clip": 1e3}),
-        ("adam", {"schedule": lambda t: 0.01 / (1 + t)}),
+        ("adam", {"learning_rate": lambda t: 0.01 / (1 + t)}),
     ],
 )
 def test_rarely_used_options_lower_the_loss(method, options):

@@ -55,7 +55,7 @@ def check_inferred_types() -> None:
     assert_type(fc.MLPRegressor(max_iter=400).fit(X, Y), fc.MLPRegressor)
     assert fc.minimize(Parabola(), np.ones(2), "newton-cg").kind == "minimum"
     assert fc.classify(Parabola(), np.zeros(2), max_time=60.0).kind == "minimum"
-    assert fc.find_critical_point(Parabola(), np.ones(2), "gradient-norm").success
+    assert fc.find_critical_point(Parabola(), np.ones(2), "newton-mr").success
     assert not fc.escape(Parabola(), np.ones(2)).success
     fc.MLPClassifier(solver="lbfgs", activation="logistic")
     assert fc.minimize(OB, THETA, "lbfgs", max_iter=2, verdict=False).nit == 2

@@ -3,7 +3,7 @@ an iteration of L-BFGS on a small net relative to that of its gradients.
 
     python benchmarks/overhead.py
     python benchmarks/overhead.py --workload digits --rounds 5
-    python benchmarks/overhead.py --space parameters --threads 1 --bounds
+    python benchmarks/overhead.py --threads 1 --bounds
     python benchmarks/overhead.py --workload tiny --nets 1-5-1 digits
     python benchmarks/overhead.py --small --bounds          # small networks alone
 
@@ -93,11 +93,6 @@ def parse_arguments():
     )
     command.add_names_option(parser, "--nets", NETS)
     parser.add_argument("--threads", type=int, default=2, help="(default 2)")
-    parser.add_argument(
-        "--space",
-        choices=("parameters",),
-        help="the space of the searches; by default the cheapest one",
-    )
     parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
     parser.add_argument("--small", action="store_true", help="small networks, and these alone")
     return parser.parse_args()
@@ -111,7 +106,7 @@ def measure(workload, args):
     model = fc.MLP(workload.sizes, activation=workload.activation, dtype="float32")
     ob = fc.Objective(model, X, y, loss=workload.loss, n_threads=args.threads)
     H = ob.hessian(flat(layers))
-    options = {"tol": TOL, "relative": "value", "space": args.space}
+    options = {"tol": TOL}
     jobs = {
         "lowest, then highest": lambda seed: (
             fc.eigsh(H, N_PER_END, "SA", rng=seed, **options).n_products
@@ -120,9 +115,7 @@ def measure(workload, args):
         "both ends at once": lambda seed: (
             fc.eigsh(H, 2 * N_PER_END, "BE", rng=seed, **options).n_products
         ),
-        "density": lambda seed: (
-            fc.spectral_density(H, N_PROBES, N_STEPS, rng=seed, space=args.space).n_products
-        ),
+        "density": lambda seed: fc.spectral_density(H, N_PROBES, N_STEPS, rng=seed).n_products,
     }
     v, out = np.ones(H.shape[0], "float32"), np.empty(H.shape[0], "float32")
 

@@ -51,7 +51,7 @@ class Fastcurv(Contender):
         return self.H.shape[0]
 
     def eigenpairs(self, k, tol, seed):
-        pairs = self.fc.eigsh(self.H, 2 * k, "BE", tol=tol, relative="value", rng=seed)
+        pairs = self.fc.eigsh(self.H, 2 * k, "BE", tol=tol, rng=seed)
         return pairs.values, pairs.n_products
 
     def density(self, probes, steps, seed):

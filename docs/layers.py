@@ -19,10 +19,7 @@ PACKAGE = Path(fastcurv.__file__).parent  # the checkout, or what is installed
 # Modules by layer, from the core upward; a subpackage means its modules that no row names.
 LAYERS = {
     "core": "_engine common structure network krylov spectrum optimize",
-    "scale": (
-        "network.rows network.streaming network.shards network.spaces network.reductions "
-        "network.sample_space network.output_space network.input_space distributed"
-    ),
+    "scale": ("network.rows network.streaming network.shards distributed"),
     "proofs": "certify",
     "verdicts": (
         "critical optimize.finish optimize.lower_points optimize.refine optimize.kink_search "

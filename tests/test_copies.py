@@ -217,19 +217,10 @@ def operators():
     for loss in ("mse", "own, coupled", "own, not convex"):
         for dtype in nets.DTYPES:
             ob, theta = drawn(loss, dtype=dtype)
-            H, few = ob.hessian(theta), ob.batch(slice(0, 4))
-            wide = fc.Objective(
-                fc.MLP([30, 5, 1], dtype=dtype), np.ones((N, 30)), ob.y[:, 0], "mse"
-            )
+            H = ob.hessian(theta)
             ops = {"hessian": H, "block": H.restrict(layers=[1]), "shift": H.shift(0.5)}
             ops |= {"some": H.restrict(indices=[0, 3]), "jacobian": ob.jacobian(theta)}
-            ops |= {"J'": ob.jacobian(theta).T, "samples": H.reduced("samples")}
-            if loss == "mse":
-                K = few.ggn(theta).reduced("outputs")
-                ops |= {"outputs": K, "outputs, cast": K.astype("float32")}
-                ops |= {"inputs": wide.hessian(wide.model.init(rng=0)).reduced("inputs")}
-            if dtype == "float64":
-                ops["samples, cast"] = H.reduced("samples").astype("float32")
+            ops |= {"J'": ob.jacobian(theta).T}
             for name, op in ops.items():
                 yield f"operator, {name}, {loss}, {dtype}", op, of_operator, (theta,)
                 op @ np.ones(op.shape[1])  # so that the count of products is not 0
@@ -244,9 +235,8 @@ def results():
     run = fc.minimize(ob, theta, rng=0)
     assert run.kind == "minimum"
     yield "objective at a minimum", ob, of_objective, (run.x,)
-    H, G = ob.hessian(run.x), drawn("mse")[0].ggn(theta)
+    H = ob.hessian(run.x)
     results = {"run": run, "verdict": run.report, "eigenpairs": fc.eigsh(H, 2, rng=0)}
-    results["pairs in a space"] = fc.eigsh(G, 2, rng=0, space="outputs") if G.shape[0] > 72 else ()
     results |= {"density": fc.spectral_density(H, rng=0), "inertia": fc.inertia(H)}
     results |= {"trace": fc.trace(H, rng=0), "diagonal": fc.diagonal(H, rng=0)}
     results |= {"norm": fc.frobenius_norm(H, rng=0), "eigenvalues": fc.eigvalsh(H)}

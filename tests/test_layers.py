@@ -25,7 +25,6 @@ IMPORTS_INSIDE = {
     "network.objective._error_bounds_at",
     "network.objective.certificates",
     "network.operators.assembled",
-    "network.output_space.matrix_with_bounds",
 }
 
 

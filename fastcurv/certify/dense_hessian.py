@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from ..common.caches import MULTI_RESULT_CACHE_MAX_PARAMS, cache_last_result
 from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma
-from ..common.protocols import EnclosedMatrix, Floats
+from ..common.protocols import Floats
 from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of
 from .arithmetic import (
@@ -56,11 +56,10 @@ from .arithmetic import (
     Errors,
     exact_enclosure,
     flushes_subnormals,
-    multiply_rounded_up,
     norm,
     row_norms,
 )
-from .passes import ErrorPass, LossDerivatives, Passes, State, passes_at, round_to_model_dtype
+from .passes import ErrorPass, Passes, State, passes_at, round_to_model_dtype
 
 # --------------------------------------------------------------------------------------------------
 # The matrices of each row, layer by layer, from which the curvature of a loss is computed, each
@@ -517,79 +516,7 @@ class EnclosedHessian:
 
 
 # --------------------------------------------------------------------------------------------------
-# The Gram matrix of the outputs' Jacobian for a GGN or Fisher, by separate float64 passes, with a
-# bound on its error.
-#
-# ``K = A'A`` as in the module docstring of `fastcurv.network.output_space`: the sum over layers of
-# ``(a a' + 1) * (D D')``. The rows of a and D have bounds on the norms of their errors, `Errors`,
-# which are propagated like those of delta in the gradient. A column of A has in each layer a part
-# of length ``x = sqrt(||a||^2 + 1) ||d||`` and error ``e = sqrt(..) ||dd|| + ||da|| (||d|| +
-# ||dd||)``, so that entry by entry
-#
-#     |dK_ij| <= sum over layers of  x_i e_j + e_i x_j + e_i e_j + gamma x_i x_j
-
-
-def enclosed_gram_matrix(ob: Any, theta: Any, kind: str) -> EnclosedMatrix:
-    """Return the Gram matrix K (q, q) of the GGN or Fisher at theta as an `EnclosedMatrix`: an
-    exactly symmetric matrix with a bound on the norm of the error of each column. q is the number
-    of columns of `loss_root_columns` times the number of rows. The bounds are infinite if an
-    overflow cannot be excluded.
-
-    Cost: that of a few times q/N backward passes in NumPy, plus ``O(q^2)`` for each layer and unit.
-    """
-    R = ErrorPass(ob, theta, measured=True)
-    with np.errstate(all="ignore"):
-        states = list(R.iter_states())
-        parts = [_backpropagate_columns(R, s, loss_root_columns(s.loss, kind)) for s in states]
-        q = sum(len(part[-1][0]) * len(s.d[-1].x) for part, s in zip(parts, states))
-        K = np.zeros((q, q))
-        bounds = np.zeros(q)
-        for l in range(len(R.W)):
-            a = np.concatenate([s.a[l].x for s in states])
-            da = np.concatenate([s.a[l].dx.nu for s in states])
-            D = np.concatenate([part[l][0] for part in parts], axis=1)
-            dd = np.concatenate([part[l][1] for part in parts], axis=1)
-            K += _layer_gram_matrix(a, D.reshape(q, D.shape[2]), ob.model.bias)
-            bounds += (
-                _gram_column_error_bounds(R, a, da, D, dd)
-                + R.arithmetic.u * row_norms(np.abs(K))[:, 0]
-            )
-        bounds = R.slack_factor * bounds + R.arithmetic.tiny * q
-    finite = (
-        np.isfinite(bounds).all()
-        and np.isfinite(K).all()
-        and not R.arithmetic.overflow
-        and not flushes_subnormals()
-    )
-    return EnclosedMatrix(K, bounds if finite else np.full(len(K), np.inf), 0.0)
-
-
-def _layer_gram_matrix(a: Floats, D: Floats, bias: bool) -> Floats:
-    N = len(a)
-    q = len(D)
-    G = a @ a.T + bias
-    K = D @ D.T
-    K4 = K.reshape(q // N, N, q // N, N)
-    K4 *= ((G + G.T) / 2)[None, :, None]
-    return np.asarray((K + K.T) / 2)
-
-
-def _gram_column_error_bounds(R: ErrorPass, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats:
-    """Return bounds (q,) on the norms of the errors of the columns of one layer's part of K. da (N,
-    1) and dd (columns, N, 1) bound the norms of the errors of the rows of a (N, inputs) and D
-    (columns, N, out).
-    """
-    A = np.sqrt(row_norms(np.abs(a)) ** 2 + float(R.ob.model.bias))[:, 0]
-    d = row_norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
-    dd = dd[:, :, 0]
-    x = multiply_rounded_up(A, d).ravel()
-    e = (multiply_rounded_up(A + da[:, 0], dd) + multiply_rounded_up(da[:, 0], d)).ravel()
-    gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
-    nx = norm(x)
-    ne = norm(e)
-    # `lost` bounds the effect of underflow in D D' and in A A'.
-    lost = D.shape[2] * SMALLEST_SUBNORMAL * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))
-    return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
+# The Jacobian of the outputs, by separate float64 passes, with bounds on the errors of its rows.
 
 
 def _backpropagate_columns(R: ErrorPass, s: State, columns: Iterable[Any]) -> list[Any]:
@@ -640,67 +567,3 @@ def enclosed_jacobian(ob: Any, theta: Any) -> tuple[Floats, Floats]:
     bounds = R.slack_factor * np.concatenate([off for _, off in found])
     proved = not (R.arithmetic.overflow or flushes_subnormals())
     return J, np.where(np.isfinite(bounds) & proved, bounds, np.inf)
-
-
-def loss_root_columns(loss: LossDerivatives, kind: str) -> Any:
-    """Yield the columns of a factor S of the loss curvature, with ``S S' = d2L/dz2`` in every row,
-    or ``S S' = N delta delta'`` for the Fisher. Each column is a pair of an array (rows, d_out) and
-    its `Errors`.
-    """
-    r = loss.r
-    N, d = loss.d.x.shape
-    if kind == "fisher":
-        root = np.sqrt(float(r.N))
-        off = loss.d.dx.E * root + 3 * r.u * np.abs(loss.d.x) * root
-        yield root * loss.d.x, Errors(off * (1 + r.u))
-        return
-    if loss.row.per_entry:
-        h = np.broadcast_to(loss.h.x, (N, d))
-        roots = np.sqrt(h)
-        off = _sqrt_error_bound(h, np.broadcast_to(loss.h.dx.E, (N, d)), r.u)
-        for j in range(d):
-            unit = np.arange(d) == j
-            yield roots * unit, Errors(off * unit)
-        return
-    yield from _cross_entropy_root_columns(loss)
-
-
-def _sqrt_error_bound(x: Floats, dx: Floats, u: float) -> Floats:
-    """Return bounds on the errors of the computed sqrt(x), where x has errors of at most dx. They
-    use ``|sqrt x - sqrt y| <= min(dx / sqrt x, sqrt dx)``, and one rounding error u is added.
-    """
-    root = np.sqrt(x)
-    carried = np.minimum(dx / np.where(root > 0, root, 1.0), np.sqrt(dx))
-    return np.asarray(np.where(root > 0, carried, np.sqrt(dx)) + u * root)
-
-
-def _cross_entropy_root_columns(loss: LossDerivatives) -> Any:
-    """Yield the columns of S for cross entropy, each as a pair of an array (rows, d_out) and its
-    `Errors`.
-
-    With s the square roots of the probabilities and i, j different from a class t, ``S_ij = s_i (i
-    = j) - s_i^2 s_j / (1 + s_t)`` and ``S_tj = - s_t s_j``, multiplied by the square root of the
-    row's factor. The formulas hold for any t; here t is the class of the largest logit.
-    """
-    u = loss.r.u
-    N, d = loss.d.x.shape
-    at = np.arange(N)
-    s = np.sqrt(loss.p)
-    ds = _sqrt_error_bound(loss.p, loss.dp, u)
-    top = loss.p.argmax(axis=1)
-    S = s + ds
-    h = np.sqrt(loss.h)
-    dh = _sqrt_error_bound(loss.h, loss.dh, u)
-    t, dt, T = (x[at, top][:, None] for x in (s, ds, S))
-    for k in range(d - 1):
-        j = k + (k >= top)  # class of column k in each row (rows,)
-        sj, dj, Sj = (x[at, j][:, None] for x in (s, ds, S))
-        unit = np.arange(d) == j[:, None]
-        column = unit * s - s * s * sj / (1 + t)
-        error = unit * ds + (2 * S * ds * Sj + S * S * dj + S * S * Sj * dt)
-        error += 8 * u * (unit * S + S * S * Sj)
-        first = np.arange(d) == top[:, None]
-        column = np.where(first, -t * sj, column)
-        error = np.where(first, dt * Sj + T * dj + 4 * u * T * Sj, error)
-        error = error * (h + dh) + np.abs(column) * dh + 2 * u * np.abs(column) * (h + dh)
-        yield h * column, Errors(error)

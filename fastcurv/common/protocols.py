@@ -4,8 +4,7 @@ Optional methods are used where an object has them. Of an objective: ``value_and
 ``rounding_bound(theta)`` (of the gradient), ``jacobian(theta)``, ``astype(dtype)``, ``batch(rows)``
 with ``n_samples``, ``batches(size, rng)`` (each row once, in random order), and certificates, see
 `Certificate`. Of an operator: ``rounding_bound(v)`` (of a product),
-``quadratic_form(V)``, ``to_dense()``, ``astype(dtype)``, ``reduced(space)`` (a `Reduction` or
-None), ``gram_operator()`` (a `DenseReduction` or None).
+``quadratic_form(V)``, ``to_dense()``, ``astype(dtype)``.
 
 The following attributes are called between subpackages and are not meant for users. All are
 optional: an object without one does not have the feature that needs it.
@@ -24,10 +23,8 @@ Of an operator:
 - ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
 - ``exact_diagonal()``: the diagonal ``(n,)``;
 - ``diagonal_cost``: the cost of ``exact_diagonal()`` in products, infinite if it is not available;
-- ``estimated_seconds``: the seconds that a product and the matrix of ``summed_matrix()`` take on
-one core; infinite if not known;
-- ``reduction_forms(products)``: the reductions that may replace this operator, each with the
-  seconds of a run of `products` products: see `fastcurv.spectrum.forms`.
+- ``has_summed_matrix``: False if ``summed_matrix()`` returns None;
+- ``estimated_seconds``: an estimate of the time of a product.
 """
 
 from __future__ import annotations
@@ -35,12 +32,9 @@ from __future__ import annotations
 from typing import (
     Any,
     Literal,
-    NamedTuple,
     Protocol,
     TypeAlias,
     TypeVar,
-    get_args,
-    runtime_checkable,
 )
 
 import numpy as np
@@ -58,7 +52,6 @@ Seed: TypeAlias = (
 # Allowed names in arguments, for type checkers and for checks at run time.
 Scheme: TypeAlias = Literal["auto", "he", "xavier", "lecun"]
 Which: TypeAlias = Literal["LA", "SA", "LM", "BE"]
-Space: TypeAlias = Literal["samples", "outputs", "inputs", "parameters"]
 Axis: TypeAlias = Literal["linear", "log"]
 Tracing: TypeAlias = Literal["auto", "exact", "hutchinson"]
 Walking: TypeAlias = Literal["follow", "newton-mr"]
@@ -78,12 +71,11 @@ Certificate: TypeAlias = Literal[
     "ray_to_infimum", "relu_rows", "residual_bounds", "saturation", "third_bound",
     "third_bound_in_units", "why_no_minimum",
 ]  # fmt: skip
-SPACE_NAMES = get_args(Space)  # spaces in which a spectrum can be computed
 # Names from the lists above that are used between subpackages and not meant for users; the pages of
 # the documentation leave them out.
 INTERNAL_NAMES = frozenset(
     ("diagonal_cost", "estimated_seconds", "exact_diagonal", "fast_product", "fold_batch_norm",
-     "reduction_forms", "rounded", "summed_matrix", "why_unproved")
+     "has_summed_matrix", "rounded", "summed_matrix", "why_unproved")
 )  # fmt: skip
 
 
@@ -176,110 +168,6 @@ class KinkObjective(Protocol):
         """Return the margins of the hypotheses of a proof within `radius` of the point."""
 
 
-class Subspace(Protocol):
-    """A subspace of dimension m of an n-dimensional space, outside which an operator H ``(n, n)``
-    is the multiple c = `complement_eigenvalue` of the identity: ``H = E (E'HE) E' + c (I - E E')``,
-    where E ``(n, m)`` has orthonormal columns. The complement has dimension `n_complement`.
-    """
-
-    n: int
-    complement_eigenvalue: float
-    n_complement: int
-    space: str
-
-    def embed(self, x: np.ndarray) -> np.ndarray:
-        """Return ``E x`` (n,), the vector of parameter space with coordinates x (m,), or rows (k,
-        n) for rows (k, m).
-        """
-
-    def project(self, v: np.ndarray) -> np.ndarray:
-        """Return ``E' v`` (m,) for v (n,), or rows (k, m) for rows (k, n)."""
-
-
-class Reduction(Subspace, Protocol):
-    """A smaller symmetric operator R ``(m, m)``, R = E'HE, that represents H in a `Subspace`.
-
-    If `lowest` is True, no eigenvalue of H is below `complement_eigenvalue`. E may be known only by
-    its action on eigenvectors. Then `embed` is valid for eigenvectors of R and `project` for those
-    of H, up to their lengths.
-    """
-
-    shape: tuple[int, int]
-    lowest: bool
-
-    def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any:
-        """Return ``R v``, written to `out` if that is given."""
-
-    def complement_rows(self, start: int, stop: int) -> np.ndarray:
-        """Return rows ``start .. stop - 1`` of an orthonormal basis (n_complement, n) of the
-        complement.
-        """
-
-    def lift_eigenpairs(self, X: Array, found: Any, rng: Any) -> LiftedEigenpairs:
-        """Convert eigenpairs of R to eigenpairs of H. X holds the eigenvectors as rows, `found` has
-        the eigenvalues `values`, the `residuals` and an estimate `scale` of ||R||, and rng is a
-        random generator.
-        """
-
-    def find_coordinates(self, V: Array, most: float) -> Array | None:
-        """Return the coordinates of the rows of V. Return None if, for a row, the distance from the
-        space exceeds `most` times the length of the row.
-        """
-
-
-class LiftedEigenpairs(NamedTuple):
-    """Eigenpairs of a `Reduction` as eigenpairs of H. `kept` is a mask, True for the pairs that are
-    pairs of H in the subspace. The other pairs have eigenvalues that differ from
-    `complement_eigenvalue` by at most `zero`, and belong to the complement. `residuals` has an
-    estimate of the residual of each pair. `jointly_orthogonal` is True if the vectors are
-    orthogonal only if all are embedded in one call.
-    """
-
-    kept: NDArray[np.bool_]
-    residuals: NDArray[np.float64]
-    zero: float
-    jointly_orthogonal: bool
-
-
-@runtime_checkable
-class DenseReduction(Protocol):
-    """A `Reduction` available as a matrix. The protocol is not derived from another protocol,
-    because checks at run time would then take long.
-    """
-
-    n: int
-    complement_eigenvalue: float
-    n_complement: int
-    space: str
-
-    @property
-    def matrix(self) -> NDArray[np.float64]:
-        """The matrix ``(m, m)``."""
-
-    @property
-    def core_matrix(self) -> NDArray[np.float64]:
-        """The matrix (m, m) without the multiple `complement_eigenvalue` of the identity."""
-
-    @property
-    def norm(self) -> float:
-        """The Frobenius norm of `core_matrix`."""
-
-    def matrix_with_bounds(self) -> EnclosedMatrix:
-        """Return the matrix, recomputed with proved bounds on its errors."""
-
-
-class EnclosedMatrix(NamedTuple):
-    """The matrix ``E'HE`` computed by products, with error bounds.
-
-    The error of column i of `products` has a norm of at most ``bounds[i]``. The eigenvalues of H
-    are those of the exact matrix and copies of `complement_eigenvalue`, each to within `error`.
-    """
-
-    products: NDArray[np.float64]
-    bounds: NDArray[np.float64]
-    error: float
-
-
 # --------------------------------------------------------------------------------------------------
 # The rule that decides which facts of an object may be used: proofs, error bounds, engine steps,
 # casts and faster products.
@@ -292,9 +180,9 @@ class EnclosedMatrix(NamedTuple):
 
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
-    "rounding_bound", "quadratic_form", "to_dense", "astype", "reduced",
-    "gram_operator", "assembled", "fast_product", "summed_matrix", "exact_diagonal",
-    "diagonal_cost", "gradient", "objective", "estimated_seconds", "reduction_forms",
+    "rounding_bound", "quadratic_form", "to_dense", "astype", "assembled", "fast_product",
+    "summed_matrix", "has_summed_matrix", "exact_diagonal", "diagonal_cost", "gradient",
+    "objective", "estimated_seconds",
 )  # fmt: skip
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 NOT_OFFERED_REASON = "none is offered"

@@ -34,7 +34,6 @@ from ..krylov.trust_region import (
     least_residual_step,
 )
 from ..spectrum.eigsh import eigsh
-from ..spectrum.forms import choose_reduction
 from .decide import (
     UNTRIED_OUTCOME,
     CriticalPointProof,
@@ -110,9 +109,6 @@ class InertiaSearch:
         self.symmetry = np.zeros((H.n, 0))  # orthonormal columns of proved symmetries
         # number of proved symmetry directions, None if they were not searched for
         self.n_symmetry: int | None = None
-        # operator on a space of smaller dimension for runs from random starts, or None if this
-        # saves no time
-        self.reduction: Any = choose_reduction(H.native, None)
 
     @property
     def has_one_sign_only(self) -> bool:
@@ -172,18 +168,15 @@ class InertiaSearch:
         run.reorthogonalise()
         values, S = ritz_decomposition(run)
         inner = combine_basis_rows(run.rows[: run.m], S[:, [0, -1]])
-        inside = run.op is self.reduction
-        for value, v in zip(values[[0, -1]], self.reduction.embed(inner) if inside else inner):
+        for value, v in zip(values[[0, -1]], inner):
             u = v.astype(float) if d is None else d * v
             # In scaled coordinates only the sign of the curvature is meaningful.
             if d is None or value <= 0:
                 self.add_candidate(float(value) / float(u @ u), u)
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
-            bound = self.reduction.rounding_bound if inside else self.made_by.product_error_bound
-            units = inner if inside else [u for _, u in self.candidates[-2:]]
             # The larger rounding bound of the two end vectors is used for all Ritz values.
-            slack = max(bound(u) for u in units)
+            slack = max(self.made_by.product_error_bound(u) for _, u in self.candidates[-2:])
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack + self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
@@ -191,24 +184,13 @@ class InertiaSearch:
             self.seen |= {int(sign) for sign in np.sign(strong)}
         return run
 
-    def embed_run_vectors(self, run: Any, S: Floats) -> Floats:
-        """Return the k columns of S (m, k), coordinates in the basis of `run`, as rows (k, n) of
-        the parameter space.
-        """
-        rows = combine_basis_rows(run.rows[: run.m], S)
-        return np.asarray(self.reduction.embed(rows) if run.op is self.reduction else rows)
-
     def run_from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
         """Run Lanczos from a random start orthogonal to the symmetry directions, as the bound on
         the risk requires. `steps`, `stop` and the result are those of `run_lanczos`.
         """
         Q = self.symmetry
-        op = self.H.native if self.reduction is None else self.reduction
-        # The projection of a zero mode of H is a zero mode of the reduction.
-        if self.reduction is not None and Q.shape[1]:
-            Q = orthonormal_basis(self.reduction.project(np.ascontiguousarray(Q.T)).T.astype(float))
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
-        return self.run_lanczos(op, None, steps, stop=stop, against=against)
+        return self.run_lanczos(self.H.native, None, steps, stop=stop, against=against)
 
     def run_from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
         """Run Lanczos from the gradient g (n,). `steps`, `stop` and the result are those of
@@ -636,7 +618,7 @@ class InertiaByProducts(InertiaStrategy):
             ritz, S = ritz_decomposition(main)
             chosen = np.argsort(np.abs(ritz))[:N_TESTED_RITZ_VALUES]
             values = ritz[chosen]
-            rows = self.search.embed_run_vectors(main, S[:, chosen])
+            rows = combine_basis_rows(main.rows[: main.m], S[:, chosen])
         columns = np.stack([*(end.vector for end in self.ends), *rows.astype(float)], axis=1)
         return np.append([end.quotient for end in self.ends], values), columns
 

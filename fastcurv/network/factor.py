@@ -21,7 +21,6 @@ from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
 from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import serial_blas_context
-from ..spectrum.forms import summed_matrix
 from .arguments import as_real_array, match_array_type
 
 
@@ -142,10 +141,10 @@ class CholeskyFactor(ReadOnlyMixin):
 
 
 def _float64_matrix(op: Any) -> Floats:
-    """Return the matrix (n, n) of an operator in float64. The engine sums the matrix over samples
-    if this takes less time than n products.
+    """Return the matrix (n, n) of an operator in float64, summed over samples by the engine where
+    it can.
     """
-    summed = summed_matrix(op)
+    summed = op.summed_matrix() if hasattr(op, "summed_matrix") else None
     if summed is not None:
         return np.asarray(summed)
     dense = op.to_dense() if hasattr(op, "to_dense") else op @ np.eye(len(op), dtype=op.dtype)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from .arguments import (
     layer_indices,
     vector_and_output,
 )
-from .costs import MIN_PRODUCT_SECONDS, SECONDS_PER_FLOP, product_flops
 from .engine_steps import has_gauss_newton_matrix, has_levenberg_steps
 from .linear_operator import (
     DerivedOperatorMixin,
@@ -38,10 +37,8 @@ from .plans import release_plan
 from .row_views import N_DENSE_BLOCK_COLUMNS, jacobian_matrix
 
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
-MIN_MATRIX_SECONDS = 1e-5  # minimum estimated time of a matrix computed by the engine
-# minimum estimated time of a product for which several threads are faster
-THREADING_MIN_SECONDS = 1e-4
-N_ASSUMED_THREADS = 2  # number of threads in estimates of the time of such a product
+# estimated seconds of a product, divided by the product of the numbers of samples and parameters
+SECONDS_PER_SAMPLE_AND_PARAMETER = 4e-10
 # maximum size of the copies of all rows that the engine makes to sum a matrix over rows
 MAX_COPIED_ROWS_BYTES = 1 << 28
 # maximum size of the vectors of a block that are embedded in the full space at a time
@@ -130,7 +127,7 @@ class Curvature(QuadraticFormOperator):
     >>> H @ [1.0, 1.0], H.quadratic_form([1.0, 1.0]), H.restrict(indices=[0]).shape
     (array([-2., -2.]), -4.0, (1, 1))
     >>> H.n_products
-    4
+    2
     >>> H.product(np.ones(2), out=np.empty(2))  # without an allocation
     array([-2., -2.])
     >>> bool(H.rounding_bound(np.ones(2)) < 1e-13)
@@ -138,17 +135,8 @@ class Curvature(QuadraticFormOperator):
     >>> matrix = H.assembled()  # a matrix A with bounds on its errors
     >>> bool(np.allclose(matrix.A, H.to_dense())), bool(matrix.error_bound() < 1e-13)
     (True, True)
-
-    Smaller operators for few samples:
-
-    >>> ob = fc.Objective(fc.MLP([4, 30, 3]), np.eye(3, 4), [0, 1, 2])
-    >>> G = ob.ggn(ob.model.init(rng=0))
-    >>> G.gram_operator().shape, G.reduced().shape  # 3 samples times (3 classes - 1)
-    ((6, 6), (6, 6))
     """
 
-    # The module `fastcurv.network.spaces`. It is built on this class, so the package sets it.
-    _spaces: ClassVar[Any]
     theta: np.ndarray
     _plan: Any
     fast_product: FastProduct
@@ -157,7 +145,7 @@ class Curvature(QuadraticFormOperator):
         "theta",
         "fast_product",
         "diagonal_cost",
-        "estimated_seconds",
+        "has_summed_matrix",
     }
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
@@ -272,11 +260,10 @@ class Curvature(QuadraticFormOperator):
 
     def to_dense(self) -> np.ndarray:
         """Return the whole matrix ``(n, n)``, exactly symmetric. The engine sums the matrix over
-        rows if this takes less time than n products.
+        rows where it can, and otherwise it is computed by n products.
         """
         n = self.shape[0]
-        product, summing = self.estimated_seconds
-        summed = self.summed_matrix() if summing < n * product else None
+        summed = self.summed_matrix()
         if summed is not None:
             return summed.astype(self.dtype, copy=False)
         dense = np.empty((n, n), self.dtype)
@@ -333,14 +320,38 @@ class Curvature(QuadraticFormOperator):
             return None
         return enclosed_hessian(self.objective, self.theta, self.kind)
 
+    @property
+    def estimated_seconds(self) -> float:
+        """Estimate of the time of a product by the sizes of the network, infinite for rows in
+        blocks.
+        """
+        ob = self.objective
+        if ob._by_blocks:
+            return np.inf
+        return SECONDS_PER_SAMPLE_AND_PARAMETER * float(ob.n_samples * self.shape[0])
+
+    @cached_property
+    def has_summed_matrix(self) -> bool:
+        """True if the engine sums the matrix over rows. It does not for the Fisher, for rows in
+        blocks, for some models, losses and memory limits, and if copies of the rows would exceed
+        `MAX_COPIED_ROWS_BYTES`.
+        """
+        ob = self.objective
+        if ob._by_blocks or self.kind == "fisher":
+            return False
+        sizes = ob.model.sizes
+        copied = 8 * ob.n_samples * (sizes[0] + 4 * sum(sizes[1:]))
+        is_hessian = self.kind == "hessian"
+        possible = has_levenberg_steps(ob) if is_hessian else has_gauss_newton_matrix(ob)
+        return bool(possible and copied <= MAX_COPIED_ROWS_BYTES)
+
     def summed_matrix(self) -> Floats | None:
         """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
-        engine. Return None if the engine's time in `estimated_seconds` is infinite, or if entries
-        are out of range.
+        engine. Return None if `has_summed_matrix` is False, or if entries are out of range.
         """
         n = self.shape[0]
         l2 = self.objective.l2
-        if not self.estimated_seconds[1] < np.inf:
+        if not self.has_summed_matrix:
             return None
         A = np.empty((n, n))
         if not CurvatureMatrix(self._plan, self.kind == "hessian").write_matrix(A):
@@ -348,36 +359,6 @@ class Curvature(QuadraticFormOperator):
         if l2:
             A[np.diag_indices(n)] += l2_diagonal(self.objective)
         return A
-
-    @cached_property
-    def estimated_seconds(self) -> tuple[float, float]:
-        """Pair of estimates in seconds: of a product on one core, and of the engine's matrix.
-
-        Both are infinite if the rows come in blocks. The second counts a multiply-add for each pair
-        of parameters, and the memory read for each pair of units and each column. The second is
-        infinite for the Fisher, for models, losses and memory limits for which the engine cannot
-        compute the matrix, and if copies of the rows exceed `MAX_COPIED_ROWS_BYTES`. One thread
-        computes the matrix, so its time is multiplied by `N_ASSUMED_THREADS` if several threads
-        compute a product. The true number must not change the choice, on which bits depend.
-        """
-        ob = self.objective
-        sizes = ob.model.sizes
-        bent = self.kind == "hessian"
-        if ob._by_blocks:
-            return np.inf, np.inf
-        flops = product_flops(ob.model.shapes, ob.n_samples, self.kind)[1]
-        product = MIN_PRODUCT_SECONDS + SECONDS_PER_FLOP * flops
-        columns = max(1, sizes[-1] - (not loss_spec(ob.loss).per_entry))
-        units = sum(sizes[1:])
-        there = self.kind != "fisher" and (
-            has_levenberg_steps(ob) if bent else has_gauss_newton_matrix(ob)
-        )
-        if not there or 8 * ob.n_samples * (sizes[0] + 4 * units) > MAX_COPIED_ROWS_BYTES:
-            return product, np.inf
-        weight = 3 * columns + bent * (5 + 2.5 * sum(sizes[2:-1]))
-        pairs = 0.6 * self.shape[0] ** 2 + weight * units**2
-        shared = N_ASSUMED_THREADS if product > THREADING_MIN_SECONDS else 1
-        return product, float(shared * SECONDS_PER_FLOP * ob.n_samples * pairs) + MIN_MATRIX_SECONDS
 
     def exact_diagonal(self) -> Floats:
         """Return the diagonal ``(n,)`` in float64, exact up to rounding. The cost is that of
@@ -446,35 +427,6 @@ class Curvature(QuadraticFormOperator):
             if layers is not None
             else np.array(check_indices(indices, self.shape[0])),
         )
-
-    # returns InCoordinates, OutputSpaceOperator or None
-    def reduced(self, space: str | None = None) -> Any:
-        """Return a smaller operator with the same eigenvalues except for copies of one number, if
-        Krylov methods are faster with it, otherwise None.
-
-        Parameters
-        ----------
-        space : {"samples", "outputs", "inputs", "parameters"}, optional
-            ``"samples"`` gives a `fastcurv.network.sample_space.SampleSpaceOperator`,
-            ``"outputs"`` a `fastcurv.network.output_space.OutputSpaceOperator`, ``"inputs"`` a
-            `fastcurv.network.input_space.InputSpaceOperator`, and ``"parameters"`` None, whatever
-            the sizes. By default a cost model chooses.
-        """
-        return self._spaces.reduction_of(self, space)
-
-    def reduction_forms(self, products: float) -> list[Any]:
-        """Return the reductions that may replace this operator, each a
-        `fastcurv.spectrum.forms.OperatorForm` with the estimated seconds of a run of `products`
-        products.
-        """
-        forms: list[Any] = self._spaces.reduction_forms(self, products)
-        return forms
-
-    def gram_operator(self) -> Any:  # returns OutputSpaceOperator or None
-        """Return the Gram matrix of a GGN or Fisher (see `fastcurv.network.output_space`) if it is
-        smaller, otherwise None.
-        """
-        return self._spaces.gram_operator(self)
 
     def astype(self, dtype: Any) -> Any:
         """Return the same operator at the same theta in another precision."""

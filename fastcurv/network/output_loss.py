@@ -125,7 +125,7 @@ def loss_curvature_factor(loss: OutputLossDerivatives, kind: str) -> Floats:
     """Return a factor S of the curvature of the loss in the outputs z, as an array ``(c, N,
     d_out)`` in float64, with c columns per sample. For each sample, ``S S' = d2L/dz2``, or ``S S' =
     N delta delta'`` with delta = dL/dz if `kind` is "fisher". The factors are derived in
-    `fastcurv.network.output_space`.
+    `fastcurv.network.gram`.
     """
     N, d = loss.delta.shape
     if kind == "fisher":

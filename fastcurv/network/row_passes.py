@@ -1,12 +1,6 @@
 """The passes of a network over all rows at once, in NumPy with the engine's matrix products: the
-state at theta, and products with vectors, layer by layer. They serve sparse rows and operators in
-coordinates of smaller spaces.
-
-A layer offers four operations, each in coordinates x of the layer: ``forward(x) = a V' + vb``,
-``add_backward_term(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a +
-delta' ra``, and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``.
-`UnrotatedLayerMap` uses V as it is. `RotatedLayerMap` of `sample_space` keeps only the part of V
-that products can reach, in orthonormal coordinates.
+state at theta, and products with vectors, layer by layer. They serve sparse rows, whose first layer
+`fastcurv.network.sparse` multiplies, and the state serves Gram matrices.
 
 Matrices with a row for each sample are in Fortran order, so that the engine's products read W and
 V without a copy. `multiply_rows` creates such a matrix. `M` is a `MatrixPool`: ``M(out, A, B,
@@ -22,7 +16,7 @@ import numpy as np
 
 from .. import _engine
 from ..common.protocols import Array
-from ..structure.parameters import forward, layers_of
+from ..structure.parameters import forward
 from ..structure.tables import activation_spec
 from .output_loss import OutputLossDerivatives
 
@@ -67,42 +61,14 @@ def multiply_rows(M: MatrixPool, A: Array, B: Array) -> Array:
 
 
 class LayerMap:
-    """Coordinates of a layer's part (V, vb) of a vector: `weights` numbers for V, then vb."""
-
-    def __init__(self, shape: tuple[int, int], weights: int, bias: bool) -> None:
-        self.out, self.width = shape
-        self.weights = weights
-        self.bias = bias
-        self.size = weights + self.out * bias
-
-    def embed(self, x: Array, V: Array, vb: Array | None) -> None:
-        """Write the parameters for coordinates x to ``V (out, in)`` and ``vb``."""
-        self._write_weights(x[: self.weights], V)
-        if vb is not None:
-            vb[...] = x[self.weights :]
-
-    def project(self, V: Array, vb: Array | None, out: Array) -> None:
-        """Write the coordinates of ``V`` and ``vb`` to `out`. This is the transpose of `embed`."""
-        self._read_coordinates(V, out[..., : self.weights])
-        if vb is not None:
-            out[..., self.weights :] = vb
-
-    def _write_weights(self, x: Array, V: Array) -> None:
-        """Write the weights for coordinates x to V."""
-        V[...] = x.reshape(V.shape)
-
-    def _read_coordinates(self, V: Array, out: Array) -> None:
-        """Write the coordinates of V to `out`."""
-        out[...] = V.reshape(out.shape)
-
-
-class UnrotatedLayerMap(LayerMap):
-    """A layer without rotation. The coordinates are the entries of V, row-major, and of vb."""
-
-    n_complement = 0  # dimension of the space of V orthogonal to the range of the products
+    """A layer's part (V, vb) of a vector: the entries of V, row-major, then those of vb."""
 
     def __init__(self, a: Any, delta: Array, bias: bool) -> None:
-        super().__init__((delta.shape[1], a.shape[1]), delta.shape[1] * a.shape[1], bias)
+        self.out = delta.shape[1]
+        self.width = a.shape[1]
+        self.weights = self.out * self.width
+        self.bias = bias
+        self.size = self.weights + self.out * bias
         self.a = a
         self.delta = delta
 
@@ -219,38 +185,20 @@ class RowState:
         return np.asfortranarray(product * np.tile(p, (len(D) // len(p), 1))), product
 
 
-class LayerwiseCoordinatesMixin:
-    """A mixin that maps coordinates to parameters and back, layer by layer."""
-
-    whole: Any
-    layers: list[Any]
-    cuts: list[slice]  # part of the coordinates that belongs to each layer
-
-    def _set_layers(self, layers: list[Any]) -> int:
-        """Set the layers and their slices of the coordinates. Return the number of coordinates."""
-        ends = np.cumsum([0] + [layer.size for layer in layers]).tolist()
-        self.layers = layers
-        self.cuts = [slice(a, b) for a, b in pairwise(ends)]
-        return int(ends[-1])
-
-    def _embed(self, x: Array, out: Array) -> None:
-        views = layers_of(self.whole.objective.model, out)
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
-            layer.embed(x[cut], V, vb)
-
-    def _project(self, v: Array, out: Array) -> None:
-        views = layers_of(self.whole.objective.model, v)
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
-            layer.project(V, vb, out[..., cut])
-
-
-class RowPasses(LayerwiseCoordinatesMixin):
-    """Passes along a vector over all samples, at the point of `state`, with the workspace M. The
-    coordinates of each of the `layers` are a slice of x.
+class RowPasses:
+    """Passes along a vector over all samples, at the point of `state`, with the workspace M. Each
+    of the `layers` has its slice of the vector in `cuts`.
     """
 
     state: RowState
     M: MatrixPool
+    layers: list[Any]
+    cuts: list[slice]
+
+    def _set_layers(self, layers: list[Any]) -> None:
+        ends = np.cumsum([0] + [layer.size for layer in layers]).tolist()
+        self.layers = layers
+        self.cuts = [slice(a, b) for a, b in pairwise(ends)]
 
     def _forward(self, x: Array) -> tuple[list[Any], list[Array]]:
         """Compute ``rz = ra W' + a V' + vb`` and ``ra_above = phi' rz [+ ra]`` for coordinates x.

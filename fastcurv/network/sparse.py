@@ -21,7 +21,7 @@ from scipy.sparse import csr_matrix
 from .. import _engine
 from ..common.protocols import Array, Floats
 from ..structure.parameters import layers_of
-from .row_passes import MatrixPool, RowPasses, RowState, UnrotatedLayerMap, multiply_rows
+from .row_passes import LayerMap, MatrixPool, RowPasses, RowState, multiply_rows
 
 # minimum number of entries times columns for which several threads save time
 THREADING_MIN_MULTIPLY_ADDS = 1 << 20
@@ -95,7 +95,7 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     return out
 
 
-class SparseFirstLayer(UnrotatedLayerMap):
+class SparseFirstLayer(LayerMap):
     """The first layer of a network, whose inputs a are `SparseRows`."""
 
     def _multiply_by_weights(self, M: MatrixPool, x: Array) -> Array:
@@ -147,7 +147,7 @@ class SparsePlan(RowPasses):
         self.theta = self.gradient = None
         theta_copy = np.array(theta, order="C")
         self.state = RowState(self.ob, theta_copy, multiply=self.M)
-        kinds = [SparseFirstLayer] + [UnrotatedLayerMap] * len(self.state.p)
+        kinds = [SparseFirstLayer] + [LayerMap] * len(self.state.p)
         each = zip(kinds, self.state.a, self.state.delta)
         self._set_layers([kind(a, d, self.ob.model.bias) for kind, a, d in each])
         self.theta = theta_copy

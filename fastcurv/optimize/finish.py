@@ -30,7 +30,6 @@ from ..critical.classify import classify
 from ..critical.evidence import why_no_minimum
 from ..critical.nearness import gradient_and_error
 from ..critical.report import CriticalPoint, for_audience
-from ..network.costs import SECONDS_PER_FLOP, product_flops
 from ..network.mlp import MLP
 from .kink_search import find_kink_minimum
 from .line_search import initial_trial_length, line_minimum
@@ -111,6 +110,8 @@ class StationaryPoint:
 MIN_CHECK_SECONDS = 1.0
 # minimum limit of all checks together if one of them is an eigendecomposition for a proof
 MIN_PROOF_SECONDS = 30.0
+SECONDS_PER_FLOP = 5e-11  # estimated seconds of one floating-point operation
+FLOPS_PER_ENTRY = 100.0  # flops of a Krylov method for each entry of a vector and each product
 CALL_SECONDS = 5e-5  # estimated seconds of the Python calls of an evaluation
 UNKNOWN_EVALUATION_SECONDS = 1e-3  # assumed seconds of an evaluation of a user-defined objective
 # number of evaluations that must be left for a verdict from products
@@ -174,7 +175,10 @@ class StationaryPointExaminer:
         n_samples = getattr(self.problem.ob, "n_samples", None)
         if not isinstance(model, MLP) or n_samples is None:
             return UNKNOWN_EVALUATION_SECONDS
-        flops = product_flops(model.shapes, n_samples, "hessian")[1]
+        flops: float = sum(
+            (n_samples * (12.0 if l else 4.0) + FLOPS_PER_ENTRY) * m * k
+            for l, (m, k) in enumerate(model.shapes)
+        )
         return CALL_SECONDS + SECONDS_PER_FLOP * flops
 
     @property

@@ -19,10 +19,11 @@ from ..common.checks import (
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
-from ..common.protocols import DenseReduction, Floats, Space, missing_bound_reason
+from ..common.protocols import Floats, missing_bound_reason
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_row_norms
-from .forms import dense_reduction, matrix_by_products, matrix_of
+from ..network.gram import gram_matrix
+from .forms import matrix_by_products, matrix_of
 from .results import Inertia
 
 
@@ -238,18 +239,16 @@ def _symmetric_matrix_of(op: Any) -> Floats:
 
 
 @with_nearest_rounding
-def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
+def eigvalsh(op: Any) -> Floats:
     """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         The real symmetric operator. The cost is n products (or, for a network's Hessian or GGN, a
-        sum over rows if that takes less time), memory for n^2 numbers, and about ``4/3 n^3`` flops
-        in float64.
-    space : str, optional
-        As in `eigsh`. The default is ``"outputs"`` if a GGN or Fisher has fewer outputs, of all
-        samples, than parameters, and otherwise ``"parameters"`` up to n = 30 000.
+        sum over rows), memory for n^2 numbers, and about ``4/3 n^3`` flops in float64. For a GGN or
+        Fisher with fewer outputs, of all samples, than parameters, n is the number of outputs, and
+        no products are needed.
 
     Returns
     -------
@@ -276,17 +275,14 @@ def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     array([-2.,  2.])
     """
     op = check_symmetric_operator(op)
-    reduction = dense_reduction(op, space)
-    if reduction is None:
-        return every_eigenvalue(_symmetric_matrix_of(op))
-    is_dense = isinstance(reduction, DenseReduction)
-    values = every_eigenvalue(reduction.matrix if is_dense else _symmetric_matrix_of(reduction))
-    copies = np.full(reduction.n_complement, reduction.complement_eigenvalue)
-    return np.sort(np.append(values, copies))
+    gram = gram_matrix(op)
+    if gram is not None:
+        return gram.all_eigenvalues(every_eigenvalue(gram.K))
+    return every_eigenvalue(_symmetric_matrix_of(op))
 
 
 @with_nearest_rounding
-def inertia(op: Any, *, space: Space | None = None) -> Inertia:
+def inertia(op: Any) -> Inertia:
     """Count the positive and the negative eigenvalues of a symmetric operator, and those that are
     zero within a proved error bound, from its matrix.
 
@@ -302,12 +298,6 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         The real symmetric operator, of any scale. The cost is n products, memory for 2 n^2 numbers
         and about ``13 n^3`` flops.
-    space : str, optional
-        As in `eigsh`. The default is ``"outputs"`` if a GGN or Fisher has fewer outputs, of all
-        samples, than parameters, which costs no products, and otherwise ``"parameters"`` up to n =
-        30 000. In the space of samples the matrix is that of the smaller operator, and the
-        eigenvalues outside this space are known exactly. Part of the bound is then measured, with a
-        probability of error below 1e-6. In the space of outputs the whole bound is proved.
 
     Returns
     -------
@@ -334,27 +324,14 @@ def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     >>> n_positive, n_negative, n_zero
     (2, 1, 1)
     """
-    op = check_symmetric_operator(op)
-    reduction = dense_reduction(op, space)
-    if isinstance(reduction, DenseReduction):
-        matrix = symmetric_part(*reduction.matrix_with_bounds()[:2], 0)
-    else:
-        matrix = dense_matrix(op if reduction is None else reduction)
+    matrix = dense_matrix(op)
     values, _, errors = matrix.eigensystem()
-    n = len(values)
-    rest = 0.0
-    copies = 0
-    if reduction is not None:
-        n = reduction.n
-        rest = reduction.complement_eigenvalue
-        copies = reduction.n_complement
-    n_positive = int((values > errors).sum()) + copies * (rest > 0)
-    n_negative = int((values < -errors).sum()) + copies * (rest < 0)
+    n_positive = int((values > errors).sum())
+    n_negative = int((values < -errors).sum())
     return Inertia(
         n_positive=n_positive,
         n_negative=n_negative,
-        n_zero=n - n_positive - n_negative,
-        space=getattr(reduction, "space", "parameters"),
+        n_zero=len(values) - n_positive - n_negative,
         error_bound=float(errors.max(initial=0.0)),
         values=values,
         errors=errors,

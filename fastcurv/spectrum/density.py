@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,12 +18,9 @@ from ..common.progress import ProgressBar, show_bar
 from ..common.protocols import (
     Array,
     Axis,
-    DenseReduction,
     Floats,
     OperatorLike,
-    Reduction,
     Seed,
-    Space,
 )
 from ..common.runtime import with_nearest_rounding
 from ..krylov.lanczos import (
@@ -33,15 +30,14 @@ from ..krylov.lanczos import (
     memory_owner,
     orthonormalise,
 )
+from ..network.gram import gram_matrix
 from .density_curve import SpectralDensity
-from .forms import choose_representation
+from .forms import is_matrix_faster, matrix_of
 from .smoothing import check_grid_options, smooth_density
 
 DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are deflated by default
-# maximum number of rows for which all eigenvalues of an available matrix are computed
+# maximum number of rows of a Gram matrix of which all eigenvalues are computed
 ALL_EIGENVALUES_MAX_N = 2048
-# estimated time of vector operations per product, without the product itself
-SECONDS_PER_PRODUCT = 10e-6
 PROGRESS_INTERVAL_SECONDS = 0.1  # time between two updates of the progress bar
 # An outlier is deflated if its residual is at most this fraction of its distance from the bulk.
 MAX_OUTLIER_RESIDUAL_RATIO = 0.05
@@ -61,7 +57,6 @@ def spectral_density(
     width: float | None = None,
     grid: ArrayLike | None = None,
     n_grid: int = 1024,
-    space: Space | None = None,
     progress: bool | None = None,
 ) -> SpectralDensity:
     """Estimate the density of the eigenvalues of a symmetric operator, with a standard error.
@@ -70,8 +65,9 @@ def spectral_density(
     Gauss quadrature, whose nodes and weights represent the spectrum weighted by the squared
     components of the probe. The mean over probes is an unbiased estimate of the average of any
     polynomial of degree less than ``2 n_steps`` over the eigenvalues. All eigenvalues are computed
-    instead if `space` is an output space of at most 2048 dimensions, or if forming the matrix takes
-    less time than ``n_probes * n_steps`` products.
+    instead, with standard errors of 0 and ``n_deflated = n``, from the matrix of a small network or
+    of at most 64 rows, and from the Gram matrix of a GGN or Fisher with fewer outputs of all
+    samples than parameters, at most 2048 and ``n_probes * n_steps``.
 
     Up to n = 100 000, the outliers that the first probe found are deflated from the other probes.
     They then enter the density exactly, with weight 1/n each, and their part of the noise, which is
@@ -103,9 +99,6 @@ def spectral_density(
         that the density integrates to 1.
     n_grid : int
         Minimum number of points of the default grid.
-    space : str, optional
-        As in `eigsh`. In a space of at most 2048 outputs all eigenvalues are computed without
-        products. Then `n_deflated` is n, and standard errors are 0.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
 
@@ -141,17 +134,14 @@ def spectral_density(
     smoothing = check_grid_options(axis, width, grid, n_grid)
     rng = as_rng(rng)
     n = op.shape[0]
-    m = n_probes * min(n_steps, op.shape[0])
-    form = choose_representation(op, m, space, matrix=n <= m, step=SECONDS_PER_PRODUCT)
-    if form.kind == "matrix":
-        P, n_products = form.make()
-        return exact_density(eigvalsh(P), None, n, n_products, smoothing, operator_dtype(op))
-    reduction = None if form.kind == "products" else form.make()
-    if isinstance(reduction, DenseReduction) and len(reduction.matrix) <= ALL_EIGENVALUES_MAX_N:
-        return exact_density(
-            eigvalsh(reduction.matrix), reduction, n, 0, smoothing, operator_dtype(op)
-        )
-    op = op if reduction is None else cast(OperatorLike, reduction)
+    m = n_probes * min(n_steps, n)
+    gram = gram_matrix(op, min(m, ALL_EIGENVALUES_MAX_N))
+    if gram is not None:
+        values = gram.all_eigenvalues(eigvalsh(gram.K))
+        return exact_density(values, 0, smoothing, operator_dtype(op))
+    if n <= m and is_matrix_faster(op, m):
+        P, n_products = matrix_of(op)
+        return exact_density(eigvalsh(P), n_products, smoothing, operator_dtype(op))
     quadratures = []
     orthogonality_loss = 0.0
     outliers = None
@@ -182,26 +172,21 @@ def spectral_density(
         exact = outliers.values
         if has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
             quadratures = quadratures[1:]
-    quadratures = [complete_quadrature(one, reduction, len(exact)) for one in quadratures]
     facts = {"n_products": n_products, "orthogonality_loss": orthogonality_loss}
-    return assemble_density(quadratures, exact, n, smoothing, reduction, run.dtype, **facts)
+    return assemble_density(quadratures, exact, n, smoothing, run.dtype, **facts)
 
 
 def exact_density(
-    values: Floats,
-    reduction: Any,
-    n: int,
-    n_products: int,
-    smoothing: dict[str, Any],
-    dtype: np.dtype[Any],
+    values: Floats, n_products: int, smoothing: dict[str, Any], dtype: np.dtype[Any]
 ) -> SpectralDensity:
-    """Return the density of an operator (n, n) from all eigenvalues `values` of this operator, or
-    of its `reduction` unless that is None. `n_products` products were used. `smoothing` holds the
-    arguments of `smooth_density`, and `dtype` is that of the operator.
+    """Return the density of an operator from all of its eigenvalues, `values` (n,), for which
+    `n_products` products were used. `smoothing` holds the arguments of `smooth_density`, and
+    `dtype` is that of the operator.
     """
-    one = complete_quadrature(Quadrature(values, np.full(len(values), 1 / len(values))), reduction)
+    n = len(values)
+    one = Quadrature(values, np.full(n, 1 / n))
     counts = {"n_products": n_products, "n_deflated": n}
-    return assemble_density([one, one], np.zeros(0), n, smoothing, reduction, dtype, **counts)
+    return assemble_density([one, one], np.zeros(0), n, smoothing, dtype, **counts)
 
 
 def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
@@ -209,7 +194,7 @@ def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> Spect
     (n,).
     """
     smoothing = check_grid_options("linear", None, None, 1024)
-    return exact_density(values, None, len(values), 0, smoothing, dtype)
+    return exact_density(values, 0, smoothing, dtype)
 
 
 class Quadrature(NamedTuple):
@@ -217,22 +202,6 @@ class Quadrature(NamedTuple):
 
     nodes: Floats
     weights: Floats
-
-
-def complete_quadrature(
-    one: Quadrature, reduction: Reduction | None, deflated: int = 0
-) -> Quadrature:
-    """Return the quadrature of the full operator from the quadrature `one` of its `reduction`, with
-    the copies of ``reduction.complement_eigenvalue`` added. Return `one` if `reduction` is None or
-    there are no copies. `deflated` is the number of eigenvalues that the quadrature leaves out.
-    """
-    if reduction is None or not reduction.n_complement:
-        return one
-    share = reduction.n_complement / max(1, reduction.n - deflated)
-    return Quadrature(
-        np.append(one.nodes, reduction.complement_eigenvalue),
-        np.append((1 - share) * one.weights, share),
-    )
 
 
 class DeflatedPairs(NamedTuple):
@@ -327,14 +296,12 @@ def assemble_density(
     exact: Floats,
     n: int,
     smoothing: dict[str, Any],
-    reduction: Reduction | None,
     dtype: np.dtype[Any],
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of
-    the given dtype, and the deflated eigenvalues `exact`. `reduction` is the reduction that was
-    used, or None. `smoothing` holds the arguments of `smooth_density`, and `facts` holds further
-    attributes of the result.
+    the given dtype, and the deflated eigenvalues `exact`. `smoothing` holds the arguments of
+    `smooth_density`, and `facts` holds further attributes of the result.
     """
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((2, len(quadratures), q))
@@ -347,7 +314,7 @@ def assemble_density(
     weights = np.hstack([weights * (1 - share), np.full((len(weights), len(exact)), 1 / n)])
     order = np.argsort(nodes, axis=1, kind="stable")
     nodes, weights = (np.take_along_axis(x, order, axis=1) for x in (nodes, weights))
-    facts = {"n_deflated": len(exact), "space": getattr(reduction, "space", "parameters")} | facts
+    facts = {"n_deflated": len(exact)} | facts
     largest = float(np.abs(nodes[weights > 0]).max(initial=0.0))
     steps = n if facts["n_deflated"] >= n else NODE_ERROR_EPS
     facts["resolution"] = max(steps, NODE_ERROR_EPS) * float(np.finfo(dtype).eps) * largest

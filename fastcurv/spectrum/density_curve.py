@@ -60,8 +60,6 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     orthogonality_loss : float
         The largest ``|<q_i, q_j>|`` measured for two different Lanczos vectors. Spurious copies of
         eigenvalues (ghosts) can only appear if it is near 1.
-    space : str
-        The space in which the density was computed, as in `Eigenpairs`.
     """
 
     grid: np.ndarray
@@ -76,7 +74,6 @@ class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
     linear_below: float = 0.0
     n_deflated: int = 0
     orthogonality_loss: float = 0.0
-    space: str = "parameters"
     resolution: float = 0.0
 
     @property

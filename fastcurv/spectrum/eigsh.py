@@ -8,14 +8,13 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..common.checks import (
     as_rng,
-    check_choice,
     check_positive_int,
     check_rng,
     check_symmetric_operator,
@@ -25,7 +24,7 @@ from ..common.checks import (
 )
 from ..common.linalg import eigh, wanted_indices
 from ..common.progress import NO_PROGRESS, show_bar
-from ..common.protocols import Array, Floats, OperatorLike, Seed, Space, Which
+from ..common.protocols import Array, Floats, OperatorLike, Seed, Which
 from ..common.runtime import Interrupted, InterruptFlag, deferred_interrupts, with_nearest_rounding
 from ..common.vectors import ConvergenceChecks
 from ..krylov.lanczos import (
@@ -36,14 +35,13 @@ from ..krylov.lanczos import (
     combine_basis_rows,
     kept_ritz_indices,
     memory_owner,
-    orthonormal_rows,
     overflow_safe_norm,
     ritz_decomposition,
 )
 from ..krylov.trust_region import max_log_growth
-from .forms import QUICK_DENSE_MAX_N, cheapest_form, choose_reduction, matrix_of
+from ..network.gram import gram_matrix
+from .forms import QUICK_DENSE_MAX_N, is_matrix_faster, matrix_of
 from .options import EigshOptions, basis_limit, dtype_eps, pairs_from_matrix, resolve_tol
-from .reduced import reduced_pairs
 from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 
 # --------------------------------------------------------------------------------------------------
@@ -91,6 +89,8 @@ PROGRESS_INTERVAL_SECONDS = 0.1  # seconds of steps between two reports of progr
 MIN_SINGLE_PRECISION_TOL, MIN_SINGLE_PRECISION_SECONDS = 2e-5, 1e-2
 # tolerance of the search in float32, as a fraction of the tolerance of the result
 SINGLE_PRECISION_SHARE = 0.9
+# maximum number of rows of a Gram matrix that is decomposed instead of a search
+GRAM_MAX_ROWS = 400
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
 
@@ -100,22 +100,15 @@ def extreme_pairs(
     options: EigshOptions,
     seed: Seed,
     start: Array | None = None,
-    against: Any = None,
     owner: Any = None,
 ) -> Eigenpairs:
-    """Run `eigsh` with checked options in the parameter space of the operator, and return the
-    Eigenpairs. `start` (n, j) is `v0` of `eigsh` after its check, or None; `against` is that of
-    `eigsh`. `owner` is the owner of the memory of the basis, by default `memory_owner(op)`.
+    """Run `eigsh` with checked options, and return the Eigenpairs. `start` (n, j) is `v0` of
+    `eigsh` after its check, or None. `owner` is the owner of the memory of the basis, by default
+    `memory_owner(op)`.
     """
     n = op.shape[0]
     k = options.k
     dtype = options.dtype
-    deflated = orthonormal_rows(against, n, dtype)
-    dimension = n if deflated is None else n - len(deflated)
-    if k > dimension:
-        raise ValueError(
-            f"k must be at most {dimension}, the dimension of the complement of against, got {k}."
-        )
     searches_copies = options.probe and start is None
     may_decompose = searches_copies and options.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
@@ -124,27 +117,21 @@ def extreme_pairs(
         # needs up to n products.
         usual = n
     usual = min(usual, options.max_products)
-    may_form_matrix = may_decompose and n <= options.max_products
-    # A search without a probe for copies needs few products, so forming a matrix saves no time.
-    form = cheapest_form(op, usual, matrix=may_form_matrix, summed=searches_copies)
-    inner = form.make()
-    # `inner` is None if the matrix cannot be summed because its entries overflow or underflow.
-    if inner is None:
-        form = cheapest_form(op, usual, matrix=False)
-        inner = op
-    if form.kind == "matrix":
-        P, n_products = inner
-        return pairs_from_matrix(P, options, against=deflated, n_products=n_products)
+    if may_decompose and n <= options.max_products:
+        if is_matrix_faster(op, usual):
+            P, n_products = matrix_of(op)
+            return pairs_from_matrix(P, options, n_products)
+        pairs = pairs_from_gram_matrix(op, options)
+        if pairs is not None:
+            return pairs
     tol = options.tol
+    seconds = getattr(op, "estimated_seconds", np.inf)
     n_rejected = 0  # products of a search in float32 whose result is not used
     if (
         tol >= MIN_SINGLE_PRECISION_TOL
         and dtype == np.float64
-        and options.relative == "scale"
-        and form.kind == "products"
-        and MIN_SINGLE_PRECISION_SECONDS <= form.product * usual < np.inf
+        and MIN_SINGLE_PRECISION_SECONDS <= seconds * usual < np.inf
         and options.max_products > k
-        and deflated is None
         and hasattr(op, "astype")
     ):
         single, n_rejected = pairs_from_single_precision(op, options, seed, start)
@@ -152,10 +139,9 @@ def extreme_pairs(
             return single
     # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
     # is limited to a fraction of the tolerance.
-    loose = 0.1 if options.relative == "scale" else 0.03
     max_basis = basis_limit(options, n)
-    allowed = min(max(loose * tol**0.5, dtype_eps(dtype) ** 0.5), 0.03 * loose)
-    quick = form.product * usual < MAX_UNINTERRUPTED_SECONDS
+    allowed = min(max(0.1 * tol**0.5, dtype_eps(dtype) ** 0.5), 3e-3)
+    quick = seconds * usual < MAX_UNINTERRUPTED_SECONDS
     rng = as_rng(seed)
     silent = quick and not options.progress
     owner = memory_owner(op) if owner is None else owner
@@ -163,18 +149,17 @@ def extreme_pairs(
         nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", options.progress) as shown,
         aligned_rows(owner, (max_basis + 1, n), dtype) as rows,
     ):
-        run = Recurrence(inner, max_basis, against=deflated, orthogonality_tol=allowed, rows=rows)
+        run = Recurrence(op, max_basis, orthogonality_tol=allowed, rows=rows)
         remaining = options._replace(max_products=options.max_products - n_rejected)
-        search = ThickRestartSearch(run, remaining, rng, form.product, quick=quick)
+        search = ThickRestartSearch(run, remaining, rng, seconds, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_decompose and n <= QUICK_DENSE_MAX_N
         pairs = search.solve(None if start is None else start.T.copy())
     if n_rejected:
         pairs = replace(pairs, n_products=n_rejected + pairs.n_products)
     if search.switch_to_dense:
-        P, n_products = matrix_of(inner)
-        spent = pairs.n_products + n_products
-        return pairs_from_matrix(P, options, against=deflated, n_products=spent)
+        P, n_products = matrix_of(op)
+        return pairs_from_matrix(P, options, pairs.n_products + n_products)
     if not (search.closed and options.outside) or pairs.interrupted:
         return pairs
     budget = options.max_products - pairs.n_products
@@ -183,8 +168,56 @@ def extreme_pairs(
     # The start vectors have no components along the other eigenvectors, so the search is repeated
     # from a random start.
     options = options._replace(probe=True, max_products=budget)
-    again = extreme_pairs(op, options, rng, None, against)
+    again = extreme_pairs(op, options, rng)
     return replace(again, n_products=pairs.n_products + again.n_products)
+
+
+def pairs_from_gram_matrix(op: Any, options: EigshOptions) -> Eigenpairs | None:
+    """Return the k largest eigenpairs of a GGN or Fisher from its Gram matrix, or None if the
+    operator has none of at most `GRAM_MAX_ROWS` rows, other pairs are wanted, or they do not
+    converge. One product with each vector gives the values, by the Rayleigh-Ritz method, and the
+    residuals.
+    """
+    if options.which not in ("LA", "LM"):
+        return None
+    gram = gram_matrix(op, GRAM_MAX_ROWS)
+    if gram is None or options.k > len(gram.K):
+        return None
+    inner = pairs_from_matrix(gram.K, options)
+    # The vectors of the largest eigenvalues are the most accurate, so that orthogonalisation begins
+    # with them.
+    V = gram.multiply_factor(inner.vectors[:, ::-1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        V = V / np.sqrt(inner.values[::-1]).astype(V.dtype)
+    if not np.isfinite(V).all():
+        return None
+    theta, V, residuals = rayleigh_ritz(op, V)
+    scale = float(np.abs(theta).max())
+    converged = residuals <= options.tol * scale
+    if not converged.all():
+        return None
+    return Eigenpairs(
+        values=theta,
+        vectors=np.asfortranarray(V, options.dtype),
+        residuals=residuals,
+        converged=converged,
+        n_products=options.k,
+        scale=scale,
+        tol=options.tol,
+        probed=True,
+        missed_within=0.0,
+    )
+
+
+def rayleigh_ritz(op: Any, V: Array) -> tuple[Floats, Floats, Floats]:
+    """Return the Ritz values (k,) of an operator in the span of the columns of V (n, k), ascending,
+    the Ritz vectors (n, k), and the norms of their residuals (k,), for k products.
+    """
+    Q = np.linalg.qr(V.astype(np.float64))[0]
+    W = checked_product(op, Q.astype(operator_dtype(op), copy=False)).astype(np.float64, copy=False)
+    theta, S = eigh(Q.T @ W)[:2]
+    Q = Q @ S
+    return theta, Q, column_norms(W @ S - Q * theta)
 
 
 def pairs_from_single_precision(
@@ -222,11 +255,7 @@ def pairs_from_single_precision(
     op.n_products += n_products
     if pairs is None:
         return None, n_products
-    V = np.linalg.qr(pairs.vectors.astype(np.float64))[0]
-    W = checked_product(op, V)
-    theta, S = eigh(V.T @ W)[:2]
-    V = V @ S
-    residuals = column_norms(W @ S - V * theta)
+    theta, V, residuals = rayleigh_ritz(op, pairs.vectors)
     n_products = pairs.n_products + len(pairs)
     scale = max(pairs.scale, float(np.abs(theta).max()))
     accurate = residuals <= tol * scale
@@ -284,9 +313,7 @@ class ThickRestartSearch:
         self.k = options.k
         self.which = options.which
         self.tol = options.tol
-        self.checks = ConvergenceChecks(
-            run, self.k, self.which, self.tol, options.relative == "value", price
-        )
+        self.checks = ConvergenceChecks(run, self.k, self.which, self.tol, False, price)
         self.is_quick = quick
         self.rng = rng
         # Values of `log_polynomial_growth` above which no eigenvalue has been missed, with a known
@@ -336,10 +363,7 @@ class ThickRestartSearch:
                 if start is None:
                     run.insert_random(self.rng)
                 elif run.insert_block(start[: min(self._max_kept_width(), self.max_products)]) == 0:
-                    raise ValueError(
-                        "v0 must have a component outside the span of against, got a vector that "
-                        "is zero or lies in this span."
-                    )
+                    raise ValueError("v0 must have a nonzero entry, got a vector of zeros.")
                 if run.p == 1 or not self._multiply_start_block():
                     self.extend_basis()
                 self.closed = self._is_start_invariant()
@@ -720,13 +744,10 @@ def eigsh(
     which: Which = "LM",
     *,
     tol: float | None = None,
-    relative: Literal["scale", "value"] = "scale",
     max_products: int | None = None,
     max_basis: int | None = None,
     v0: ArrayLike | None = None,
-    against: ArrayLike | Eigenpairs | None = None,
     probe: bool | None = None,
-    space: Space | None = None,
     rng: Seed = None,
     progress: bool | None = None,
 ) -> Eigenpairs:
@@ -760,10 +781,6 @@ def eigsh(
         float64 product with each vector then gives the values and residuals. If a residual exceeds
         the tolerance, the search is repeated in float64, unless `max_products` is less than twice
         the number of products made.
-    relative : str
-        If ``"scale"``, the tolerance is relative to the largest ``|lam|`` found. If ``"value"``, it
-        is relative to each ``|lam|`` itself, as in ARPACK, which is stricter for small eigenvalues
-        next to a large one.
     max_products : int, optional
         Maximum number of products, after which the current pairs are returned, with `converged` set
         accordingly. The default is ``20 n``, but at least 1000.
@@ -778,9 +795,6 @@ def eigsh(
         of their Ritz vectors. If the start vectors span an invariant subspace, up to the tolerance,
         they give no information about other eigenvalues, and the search starts again from a random
         vector. With ``probe=False`` the search does not start again.
-    against : ndarray, shape (n, s), or Eigenpairs, optional
-        Vectors to whose complement the operator is restricted. The `residuals` are those of the
-        operator itself.
     probe : bool, optional
         Whether to search with new random starts for copies of multiple eigenvalues, and for
         eigenvalues that the tolerance does not separate, because one start finds only one of each.
@@ -794,15 +808,6 @@ def eigsh(
         default is True unless `v0` has several columns. If the spectrum is known to be simple,
         ``probe=False`` saves these products. From the same start the search then takes no more
         products than ARPACK, which restarts in a smaller basis.
-    space : str, optional
-        The space of the search: ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``. In
-        "samples", a Hessian over fewer samples than units is a smaller operator in its range; see
-        `fastcurv.network.sample_space`. In "outputs", a GGN or Fisher with fewer outputs of all
-        samples than parameters has the eigenvalues of their Gram matrix; see
-        `fastcurv.network.output_space`. In "inputs", a curvature for X with constant or dependent
-        columns, or more columns than rows, is that of a network with fewer inputs; see
-        `fastcurv.network.input_space`. By default a smaller space is used if a cost
-        model predicts that it is faster. The `vectors` are then computed on first access.
     rng : None, int or numpy.random.Generator
         Seed of the random choices; the same number gives bitwise identical results.
     progress : bool, optional
@@ -860,7 +865,6 @@ def eigsh(
         which,
         dtype,
         tol=resolve_tol(tol, dtype),
-        relative=check_choice(relative, ("scale", "value"), "relative"),
         max_products=max(1000, 20 * n)
         if max_products is None
         else check_positive_int(max_products, "max_products"),
@@ -869,15 +873,4 @@ def eigsh(
         progress=progress,
         outside=probe is None or bool(probe),
     )
-    seed = check_rng(rng)
-    reduction = choose_reduction(op, space)
-    if reduction is not None:
-        seed = as_rng(seed)
-        pairs = reduced_pairs(extreme_pairs, reduction, options, seed, start, against)
-        # The search in the full parameter space can improve only small eigenvalues whose vectors
-        # come from a Gram matrix and have not converged.
-        if pairs is not None and (
-            space or not reduction.lowest or pairs.interrupted or pairs.converged.all()
-        ):
-            return pairs
-    return extreme_pairs(op, options, seed, start, against)
+    return extreme_pairs(op, options, check_rng(rng), start)

@@ -42,7 +42,6 @@ class EigshOptions(NamedTuple):
     which: str
     dtype: np.dtype[Any]
     tol: float
-    relative: str
     max_products: int
     max_basis: int | None
     probe: bool
@@ -86,15 +85,9 @@ def basis_limit(options: EigshOptions, n: int) -> int:
     return min(n, options.max_basis)
 
 
-def pairs_from_matrix(
-    P: Array,
-    options: EigshOptions,
-    shift: float = 0.0,
-    against: Array | None = None,
-    n_products: int = 0,
-) -> Eigenpairs:
-    """Return the wanted eigenpairs of ``P + shift I`` from a full decomposition, with all copies of
-    multiple eigenvalues.
+def pairs_from_matrix(P: Array, options: EigshOptions, n_products: int = 0) -> Eigenpairs:
+    """Return the wanted eigenpairs of P from a full decomposition, with all copies of multiple
+    eigenvalues.
 
     Parameters
     ----------
@@ -103,21 +96,11 @@ def pairs_from_matrix(
         rounding, the attribute `asymmetry` of the result measures this, and `residuals` include it.
     options : EigshOptions
         The options of the search, which select the pairs.
-    shift : float
-        The shift is added to the eigenvalues and not to P, so that small entries of P keep their
-        digits.
-    against : ndarray, shape (s, n), optional
-        Orthonormal rows to which the vectors are made orthogonal.
     n_products : int
         Number of products from which P was computed.
     """
     eps = dtype_eps(options.dtype)
-    N = None
     S, A, exponent, skew = scaled_symmetric_part(P)
-    if against is not None and len(against):
-        N = np.linalg.qr(against.T.astype(np.float64), mode="complete")[0][:, len(against) :]
-        A = N.T @ A @ N
-        A = (A + A.T) * 0.5
 
     def select_wanted(theta: Floats) -> Indices:
         values = (
@@ -125,10 +108,10 @@ def pairs_from_matrix(
             if exponent < MAX_SAFE_EXPONENT
             else undo_scaling(theta, exponent)
         )
-        return wanted_indices(values + shift, options.k, options.which)
+        return wanted_indices(values, options.k, options.which)
 
     theta, at, V = eigh_selected(A, select_wanted)
-    V = np.asfortranarray(V if N is None else N @ V, options.dtype)
+    V = np.asfortranarray(V, options.dtype)
     ends = (float(theta[0]), float(theta[-1]))
     wide = theta[at]
     size = max(map(abs, ends))
@@ -137,16 +120,13 @@ def pairs_from_matrix(
     # `finest` bounds the additional rounding error of subnormal values.
     finest = SMALLEST_SUBNORMAL * (size > 0)
     residuals = np.ldexp(residual_norms(S, wide, V.T) + eps * size, exponent) + finest
-    values = np.ldexp(wide, exponent) + shift
-    scale = max(abs(shift), *(abs(math.ldexp(end, exponent) + shift) for end in ends))
-    allowed: Any = scale
-    if options.relative == "value":
-        allowed = np.maximum(np.abs(values), eps ** (2 / 3) * scale)
+    values = np.ldexp(wide, exponent)
+    scale = max(abs(math.ldexp(end, exponent)) for end in ends)
     return Eigenpairs(
         values=values,
         vectors=V,
         residuals=residuals,
-        converged=residuals <= options.tol * allowed + finest,
+        converged=residuals <= options.tol * scale + finest,
         n_products=n_products,
         scale=scale,
         tol=options.tol,

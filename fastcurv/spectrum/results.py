@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, is_dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -144,9 +143,6 @@ class Eigenpairs(FrozenRecord):
     asymmetry : float
         Measured asymmetry of the products, ``|<u, Hv> - <Hu, v>|`` for unit vectors u and v of the
         basis, or 0 if the asymmetry is within rounding. It is included in `residuals`.
-    space : str
-        The space of the search: ``"parameters"``, ``"samples"``, ``"outputs"`` or ``"inputs"``. See
-        `fastcurv.network.spaces`.
     """
 
     values: Array
@@ -159,7 +155,6 @@ class Eigenpairs(FrozenRecord):
     probed: bool = False
     interrupted: bool = False
     asymmetry: float = 0.0
-    space: str = "parameters"
     missed_within: float = float("inf")
 
     def __len__(self) -> int:
@@ -178,9 +173,7 @@ class Eigenpairs(FrozenRecord):
         return int(self.vectors.shape[0])
 
     def vector(self, i: int) -> np.ndarray:
-        """Return the i-th eigenvector (n,). For pairs found in a smaller space the other vectors
-        are not computed, unless they are needed for orthogonalisation.
-        """
+        """Return the i-th eigenvector (n,)."""
         return self.vectors[:, i]
 
     def _title(self) -> str:
@@ -194,8 +187,6 @@ class Eigenpairs(FrozenRecord):
         )
         if self.asymmetry:
             head += f", asymmetry {self.asymmetry:.1e} seen"
-        if self.space != "parameters":
-            head += f", in the space of {self.space}"
         head += f", {open_still}" if open_still else ""
         return head + (", interrupted" if self.interrupted else "")
 
@@ -245,68 +236,6 @@ def missed_clause(pairs: Eigenpairs) -> str:
     return f"{others} excluded beyond {beyond}, with an error probability of 5%"
 
 
-@dataclass(frozen=True, repr=False, eq=False, kw_only=True)
-class ReducedEigenpairs(Eigenpairs):
-    """`Eigenpairs` found in a smaller space. The property `vectors` (n, k) computes all vectors on
-    first access, and the method `vector` computes a single vector.
-
-    Attributes
-    ----------
-    coordinates : ndarray, shape (k, m)
-        Coordinates of the vectors in the smaller space, as rows. A row has no meaning if the vector
-        lies in the complement of the smaller space.
-    complement_index : ndarray, shape (k,)
-        -1 for vectors in the smaller space. For vectors in the complement, the index in a basis of
-        the complement.
-    reduction : Reduction
-        The reduction of the search, which holds the full operator.
-    jointly_orthogonal : bool
-        True if a vector can only be computed together with all others, by orthogonalisation. This
-        is so if some vectors belong to eigenvalues far below the largest and were found by a Gram
-        matrix.
-    """
-
-    coordinates: np.ndarray
-    complement_index: np.ndarray
-    reduction: Any
-    jointly_orthogonal: bool = False
-
-    def _compute_vectors(self) -> np.ndarray:
-        """Return all eigenvectors as columns (n, k)."""
-        rows = np.empty((len(self), self.n), self.coordinates.dtype)
-        for i, row in enumerate(rows):
-            row[...] = self._vector(i)
-        # Orthogonalisation starts with the most accurate vectors, which it does not change.
-        if self.jointly_orthogonal:
-            first = np.argsort(
-                np.where(self.complement_index >= 0, 0.0, -np.abs(self.values)), kind="stable"
-            )
-            Q, R = np.linalg.qr(rows[first].T)
-            rows[first] = (Q * np.where(np.diagonal(R) < 0, -1, 1)).T
-        rows.flags.writeable = False
-        return rows.T
-
-    # The field is not an argument: its default is a descriptor, which computes on first access.
-    vectors: Array = field(init=False, default=cached_property(_compute_vectors))  # type: ignore
-
-    @property
-    def n(self) -> int:
-        return int(self.reduction.n)
-
-    def vector(self, i: int) -> np.ndarray:
-        """Return eigenvector i as an array (n,)."""
-        return self.vectors[:, i] if self.jointly_orthogonal else self._vector(i)
-
-    def _vector(self, i: int) -> np.ndarray:
-        if self.complement_index[i] >= 0:
-            return np.asarray(
-                self.reduction.complement_rows(
-                    self.complement_index[i], self.complement_index[i] + 1
-                )[0]
-            )
-        return np.asarray(self.reduction.embed(self.coordinates[i]))
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Estimate(FrozenRecord, TextReprHtmlMixin):
     """A random estimate with its standard error and its cost.
@@ -325,8 +254,6 @@ class Estimate(FrozenRecord, TextReprHtmlMixin):
         Number of quadratic forms, each at about half the cost of a product.
     method : str
         The method that was used.
-    space : str
-        The space in which the estimate was computed, as in `Eigenpairs`.
     """
 
     estimate: float | Array
@@ -334,7 +261,6 @@ class Estimate(FrozenRecord, TextReprHtmlMixin):
     n_products: int
     n_quadratic_forms: int = 0
     method: str = ""
-    space: str = "parameters"
 
     @property
     def value(self) -> float | Array:
@@ -376,10 +302,6 @@ class Inertia(FrozenRecord):
         Number of products with the operator.
     errors : ndarray, shape (n,)
         Bounds on the errors of `values`.
-    space : str
-        The space of the computation, as in `Eigenpairs`. In a smaller space `values` and `errors`
-        are those of the smaller operator. The other eigenvalues, which are known exactly, only
-        enter the counts.
     """
 
     n_positive: int
@@ -389,7 +311,6 @@ class Inertia(FrozenRecord):
     values: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
     n_products: int = 0
     errors: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
-    space: str = "parameters"
 
     def __iter__(self) -> Iterator[int]:
         return iter((self.n_positive, self.n_negative, self.n_zero))

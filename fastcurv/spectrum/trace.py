@@ -5,7 +5,6 @@ and stochastic estimates with standard errors, from products with random vectors
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import ceil
 from typing import Any, Literal, get_args
 
@@ -24,17 +23,16 @@ from ..common.linalg import NotFiniteError
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import (
     Array,
-    DenseReduction,
     Floats,
     OperatorLike,
     Seed,
-    Space,
     Tracing,
 )
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
+from ..network.gram import gram_matrix
 from .density import random_signs
-from .forms import QUICK_DENSE_MAX_N, choose_reduction, choose_representation, summed_matrix
+from .forms import ALWAYS_DENSE_MAX_N, QUICK_DENSE_MAX_N
 from .results import (
     MIN_SPREAD_ESTIMATES,
     TWO_VALUED_WIDENING_FACTOR,
@@ -251,8 +249,6 @@ def row_dots(A: Array, B: Array) -> Floats:
 
 
 N_DEFAULT_PRODUCTS = 60  # default number of products
-# estimated time of an estimate per product, without the product itself
-OVERHEAD_SECONDS_PER_PROBE = 20e-6
 
 
 @with_nearest_rounding
@@ -263,7 +259,6 @@ def trace(
     rng: Seed = None,
     *,
     progress: bool | None = None,
-    space: Space | None = None,
 ) -> Estimate:
     """Return the trace of a symmetric operator H, exactly for the curvature of a network, otherwise
     estimated from `n_probes` products.
@@ -285,9 +280,6 @@ def trace(
         Seed of the random choices. The same number gives bitwise identical results.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
-    space : str, optional
-        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. In the space
-        of outputs, ``"auto"`` computes the trace exactly from the Gram matrix, without products.
 
     Returns
     -------
@@ -322,21 +314,6 @@ def trace(
     (1225.0, 0.0, 50)
     """
     op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
-    exact = space is None and has_exact_diagonal(op, m, method)
-    reduction = None if exact else choose_reduction(op, space)
-    estimate = _trace(op if reduction is None else reduction, m, method, rng, progress)
-    if reduction is not None:
-        total = estimate.estimate + reduction.complement_eigenvalue * reduction.n_complement
-        estimate = replace(estimate, estimate=total, space=reduction.space)
-    return estimate
-
-
-def _trace(
-    op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
-) -> Estimate:
-    """Return the estimate of the trace from m products, for checked arguments."""
-    if method in ("auto", "exact") and isinstance(op, DenseReduction):
-        return Estimate(float(np.trace(op.matrix)), 0.0, 0, method="exact")
     apply = CountedOperator(op)
     entries = apply.exact_diagonal(m, method)
     if entries is not None:
@@ -433,7 +410,6 @@ def frobenius_norm(
     rng: Seed = None,
     *,
     progress: bool | None = None,
-    space: Space | None = None,
 ) -> Estimate:
     """Estimate the Frobenius norm of a symmetric operator H, the square root of the sum of its
     squared eigenvalues.
@@ -443,19 +419,17 @@ def frobenius_norm(
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         The real symmetric operator H.
     n_probes : int
-        Number of products. The default is 60, or n if the operator belongs to a small network and
-        computing its matrix takes less time.
+        Number of products. The default is 60, or n for at most 64 rows.
     method : str
         The method for the trace of H^2. ``"hutchinson"`` is the mean of ``||Hv||^2`` over the
-        vectors v described in `trace`. ``"auto"`` is the same unless n_probes is at least n: it
-        then computes the norm exactly by n products.
+        vectors v described in `trace`. ``"auto"`` is the same, but exact if n_probes is at least
+        n, which takes n products. If n_probes is None it is also exact, without products, for a
+        network of at most 1000 parameters whose matrix the engine sums over rows, and for a GGN
+        or Fisher with fewer outputs of all samples, at most 1000, than parameters.
     rng : None, int or numpy.random.Generator
         Seed of the random choices. The same number gives bitwise identical results.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal, if the work takes more than 2 s.
-    space : str, optional
-        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. In the space
-        of outputs, ``"auto"`` computes the norm exactly from the Gram matrix, without products.
 
     Returns
     -------
@@ -481,42 +455,31 @@ def frobenius_norm(
     5.0
     """
     op, m, rng = _prepare_estimate(op, n_probes, rng, method, ("auto", "hutchinson"))
-    reduction = choose_reduction(op, space)
-    estimate = _frobenius_norm(op if reduction is None else reduction, m, method, rng, progress)
-    if reduction is not None:
-        inner = float(estimate.estimate)
-        norm = float(np.hypot(inner, reduction.n_complement**0.5 * reduction.complement_eigenvalue))
-        share = inner / norm if norm else 1.0
-        estimate = replace(
-            estimate, estimate=norm, stderr=share * estimate.stderr, space=reduction.space
-        )
-    return estimate
-
-
-def _frobenius_norm(
-    op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
-) -> Estimate:
-    """Return the estimate of the Frobenius norm from m products, for checked arguments."""
-    if method == "auto" and isinstance(op, DenseReduction):
-        return Estimate(safe_norm(op.matrix), 0.0, 0, method="exact")
     apply = CountedOperator(op)
+    if method == "auto" and (n_probes is None or m >= apply.n):
+        if apply.n <= QUICK_DENSE_MAX_N:
+            summed = op.summed_matrix() if hasattr(op, "summed_matrix") else None
+            if summed is not None:
+                return Estimate(safe_norm(summed), 0.0, 0, method="exact")
+        gram = gram_matrix(op, QUICK_DENSE_MAX_N)
+        if gram is not None:
+            np.fill_diagonal(gram.K, gram.K.diagonal() + gram.shift)
+            norm = float(np.hypot(safe_norm(gram.K), gram.n_outside**0.5 * gram.shift))
+            return Estimate(norm, 0.0, 0, method="exact")
     with show_bar(m, "frobenius_norm", progress) as apply.shown:
         if apply.can_be_exact(m, method):
-            summed = summed_matrix(op) if apply.n <= QUICK_DENSE_MAX_N else None
-            if summed is not None:
-                return apply.estimate(safe_norm(summed), 0.0, "exact")
             square = float(sum(apply.squared_norms(E).sum() for E in apply.iter_unit_rows()))
             error = 0.0
-            method = "exact"
+            used = "exact"
         else:
-            method = "hutchinson"
+            used = "hutchinson"
             samples = [apply.squared_norms(V) for V in apply.probes(rng, m)]
             square, error = mean_and_stderr(np.concatenate(samples))
     norm = max(square, 0.0) ** 0.5
     # The square root is concave, so its slope at the estimate underestimates the error. The error
     # of the norm is computed from the smallest square within two standard errors instead.
     least = max(norm**2 - 2 * error, 0.0) ** 0.5
-    return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
+    return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, used)
 
 
 def _prepare_estimate(
@@ -529,8 +492,8 @@ def _prepare_estimate(
     """Return the checked operator, the number of probes and the random generator. Raise ValueError
     if `method` is not one of `methods`.
 
-    If `n_probes` is None, the number of probes is `N_DEFAULT_PRODUCTS`, or n if n is larger and the
-    matrix takes no longer than `N_DEFAULT_PRODUCTS` products.
+    If `n_probes` is None, the number of probes is `N_DEFAULT_PRODUCTS`, or n up to
+    `ALWAYS_DENSE_MAX_N`.
     """
     op = check_symmetric_operator(op)
     seed = check_rng(rng)
@@ -538,17 +501,6 @@ def _prepare_estimate(
     m = N_DEFAULT_PRODUCTS if n_probes is None else check_positive_int(n_probes, "n_probes")
     exact = "exact" in methods and has_exact_diagonal(op, m, method)
     generator = as_rng(0 if exact and seed is None else seed)  # entropy of the system takes time
-    if n_probes is not None or exact:
-        return op, m, generator
-    form = choose_representation(
-        op,
-        N_DEFAULT_PRODUCTS,
-        "parameters",
-        matrix=method == "auto",
-        step=OVERHEAD_SECONDS_PER_PROBE,
-    )
-    return (
-        op,
-        max(N_DEFAULT_PRODUCTS, op.shape[0]) if form.kind == "matrix" else N_DEFAULT_PRODUCTS,
-        generator,
-    )
+    if n_probes is None and op.shape[0] <= ALWAYS_DENSE_MAX_N:
+        m = max(m, op.shape[0])
+    return op, m, generator

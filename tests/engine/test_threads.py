@@ -156,11 +156,11 @@ def test_algorithms_respect_n_threads_of_their_operator(python):
         + """
 H = drawn([200, 400, 3], 5, threads=1)[0]
 theta = H.model.init(rng=0)
-fc.eigsh(H.hessian(theta), 4, rng=0, space="parameters")
-fc.spectral_density(H.hessian(theta), 2, 40, rng=0, space="parameters")
+fc.eigsh(H.hessian(theta), 4, rng=0)
+fc.spectral_density(H.hessian(theta), 2, 40, rng=0)
 fc.minimize(H, theta, "trust-region", max_iter=3, verdict=False)
 fc.minimize(ob=H, theta0=theta, method="l-bfgs", max_iter=40, verdict=False)
-fc.spectral_density(op=H.hessian(theta), n_probes=2, n_steps=40, rng=0, space="parameters")
+fc.spectral_density(op=H.hessian(theta), n_probes=2, n_steps=40, rng=0)
 assert engine.count_worker_threads() == 0
 there = engine.default_n_threads()
 with engine.FloatingPointMode(1):
@@ -172,7 +172,7 @@ with engine.FloatingPointMode(2):
     os.environ["FASTCURV_NUM_THREADS"] = "7"
     assert engine.default_n_threads() == 2
 assert engine.default_n_threads() == 7
-fc.eigsh(drawn([200, 400, 3], 5, threads=None)[0].hessian(theta), 4, rng=0, space="parameters")
+fc.eigsh(drawn([200, 400, 3], 5, threads=None)[0].hessian(theta), 4, rng=0)
 assert engine.count_worker_threads() > 0
 """
     )

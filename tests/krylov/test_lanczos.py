@@ -275,29 +275,10 @@ def test_residual_bounds_hold_for_clustered_eigenvalues(which, least, monkeypatc
     monkeypatch.setattr("fastcurv.krylov.lanczos.MIN_REPLACED_ENTRIES", least)
     for seed in range(150):
         A, rng = clustered(seed)
-        k, relative = min(len(A), int(rng.integers(1, 8))), ("scale", "value")[seed % 2]
-        found = eigsh(A, k, which, relative=relative, rng=seed)
+        k = min(len(A), int(rng.integers(1, 8)))
+        found = eigsh(A, k, which, rng=seed)
         off = np.linalg.norm(A @ found.vectors - found.vectors * found.values, axis=0)
         assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all(), seed
-
-
-SEEDS = [5, 58, 139, 205, 220, 276, 336, 506, 560, 808, 927, 1040, 1066, 1113]
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_residual_bounds_hold_with_deflated_vectors(seed):
-    """With deflated vectors, the reported residuals bound the true ones for nearly repeated
-    eigenvalues, also if rounding amplifies components along the deflated vectors.
-    """
-    rng = np.random.default_rng(seed)
-    copies, levels = int(rng.integers(3, 8)), int(rng.integers(3, 8))
-    values = np.repeat(rng.choice([-1.0, 1.0], levels) * 10.0 ** -rng.uniform(0, 8, levels), copies)
-    values *= 1 + rng.choice([1e-9, 1e-6]) * rng.standard_normal(len(values))
-    A = symmetric(rng, values)
-    Z = np.linalg.qr(rng.standard_normal((len(values), 2)))[0]
-    found = eigsh(A, int(rng.integers(2, 7)), "LM", against=Z, rng=seed)
-    off = np.linalg.norm(A @ found.vectors - found.vectors * found.values, axis=0)
-    assert (off <= found.residuals + 60 * EPS["float64"] * found.scale).all()
 
 
 # --- ends of a run, and single steps of the algorithm

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-import fastcurv as fc
-
-from .product_cases import NETS, SPACES, objective
+from .product_cases import NETS
 
 
 @pytest.fixture
@@ -22,20 +20,3 @@ def drawn(rng, problem):
         return p
 
     return draw
-
-
-@pytest.fixture(params=SPACES)
-def reducible(request):
-    """Return (space, H, values): an operator with more parameters than the space has dimensions,
-    and all eigenvalues of its dense matrix in ascending order. For inputs, X has five independent
-    columns, of which the network has twelve.
-    """
-    rows, kind = SPACES[request.param]
-    rng = np.random.default_rng(0)
-    ob, theta = objective(rng, [12, 11, 9, 3], rows, loss="cross_entropy", l2=0.01)
-    if request.param == "inputs":
-        X = ob.X.copy()
-        X[:, 5:] = X[:, :1]
-        ob = fc.Objective(ob.model, X, ob.y, l2=0.01)
-    H = getattr(ob, kind)(theta)
-    return request.param, H, np.linalg.eigvalsh(H.to_dense())

@@ -1,4 +1,4 @@
-"""Sections of the golden file of `tests/network`: products, bounds and reduced forms of curvature
+"""Sections of the golden file of `tests/network`: products and bounds of curvature
 operators, block sizes of streams, and initial weights.
 """
 
@@ -47,60 +47,6 @@ def two_sums(x: Any) -> list[float]:
     """
     x = np.asarray(x, dtype=float).reshape(-1)
     return [float(x @ np.cos(np.arange(x.size))), float(np.abs(x).sum())]
-
-
-def describe_reduced(K: Any) -> list[Any]:
-    """Return a list that describes the reduced operator K: its repr without numbers, those numbers,
-    and sums over its products, embedded vectors, complement and error bounds.
-    """
-    m = K.shape[0]
-    x = np.cos(np.arange(m) ** 1.2).astype(K.dtype)
-    X = np.sin(np.outer(np.arange(1, m + 1), [1.0, 2.3, 3.1])).astype(K.dtype)
-    text, numbers = masked(repr(K))
-    numbers += [
-        *two_sums(K @ x),
-        *two_sums(K @ X),
-        float(m),
-        float(K.n),
-        float(K.n_complement),
-        float(K.complement_eigenvalue),
-    ]
-    up = K.embed(x)
-    numbers += [
-        *two_sums(np.abs(up)),
-        *two_sums(K.project(up)),
-        *two_sums(K.project(np.array([up, 2 * up]))),
-    ]
-    numbers += [*two_sums(np.abs(K.embed(X.T)))]
-    if K.n_complement:
-        out = K.complement_rows(0, min(3, K.n_complement)).astype(float)
-        numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
-        numbers += [float(K.find_coordinates(out, 1e-3) is None)]
-    numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]
-    if K.space != "inputs":
-        low = K.astype("float32")
-        numbers += [*two_sums(low @ x.astype("float32")), float(low.n_products)]
-    if K.space == "outputs":
-        found = K.matrix_with_bounds()
-        numbers += [*two_sums(K.matrix), *two_sums(K.core_matrix), float(found.bounds.sum())]
-    return [text, *numbers]
-
-
-def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
-    """Return a dict that describes the reduced operator of each curvature in each space for three
-    samples, or holds the error's message where that space does not exist.
-    """
-    found: dict[str, list[Any]] = {}
-    few = ob.batch(slice(0, 3))
-    for kind in ("hessian", "ggn", "empirical_fisher"):
-        for space in ("samples", "inputs", "outputs"):
-            try:
-                found[f"{space}, {kind}"] = describe_reduced(
-                    getattr(few, kind)(theta).reduced(space)
-                )
-            except ValueError as error:
-                found[f"{space}, {kind}"] = [masked(str(error))[0]]
-    return found
 
 
 def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
@@ -189,9 +135,7 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
 
 
 def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
-    """Return a dict of error bounds and other bounds at theta, and of the sizes and choices of
-    reduced spaces. `v` (n,) is the vector that is multiplied.
-    """
+    """Return a dict of error bounds and other bounds at theta, of products with v (n,)."""
     found: dict[str, dict[str, Any]] = {}
     for kind in ("hessian", "ggn", "empirical_fisher"):
         H = getattr(ob, kind)(theta)
@@ -204,16 +148,6 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
         "precise gradient": known.precise_gradient(theta)[1],
         "precise value": known.precise_value(theta)[1],
     }  # fmt: skip
-    for space in ("samples", "outputs", "inputs"):
-        K = ob.batch(slice(0, 3)).ggn(theta).reduced(space)
-        found[f"in {space}"] = {
-            "m": K.shape[0],
-            "n_complement": K.n_complement,
-            "complement_eigenvalue": K.complement_eigenvalue,
-        }
-    for n in (1, 2, 7):
-        K = ob.batch(slice(0, n)).ggn(theta).reduced()
-        found[f"chosen for {n}"] = {"space": "none" if K is None else K.space}
     return found
 
 
@@ -277,5 +211,5 @@ def golden(section: str) -> dict[str, Any]:
         return OTHERS[section]()
     if section in NETS:
         ob, theta, v = drawn(**NETS[section])
-        return spaces(ob, theta) | forms(ob, theta, v)
+        return forms(ob, theta, v)
     return bounds(*drawn(**BOUNDED[section.removeprefix("bounds, ")]))

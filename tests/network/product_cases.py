@@ -36,13 +36,6 @@ NETS = {  # `test_products.py` asserts which layout the engine uses for each
 }
 
 
-SPACES = {  # number of samples and operator of a network that each reduced space describes
-    "samples": (4, "hessian"),
-    "outputs": (6, "ggn"),
-    "inputs": (40, "hessian"),
-}
-
-
 def objective(
     rng, sizes, N, activation="tanh", loss="mse", dtype="float64", copies=False, **options
 ):
@@ -141,26 +134,6 @@ def draw_batch_norm(
 
 
 # --- oracles
-
-
-def check_coordinates(R, H, tol=EXACT):
-    """Assert that the reduced operator R describes the operator H. The coordinates and the
-    complement of R form an orthonormal basis, in which H consists of R and of
-    `complement_eigenvalue` times the identity.
-    """
-    A, m, n = H.to_dense().astype(float), R.shape[0], H.shape[0]
-    E, outside = (
-        R.embed(np.eye(m)).T.astype(float),
-        R.complement_rows(0, R.n_complement).T.astype(float),
-    )
-    Q, B = np.hstack([E, outside]), np.zeros((n, n))
-    assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= tol
-    assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol
-    B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
-    B[range(m, n), range(m, n)] = R.complement_eigenvalue
-    scale = np.linalg.norm(A)
-    assert np.abs(Q @ B @ Q.T - A).max() <= tol * scale
-    assert np.abs(np.linalg.eigvalsh(B) - np.linalg.eigvalsh(A)).max() <= tol * scale
 
 
 def truth(ref, theta, V, u):
@@ -311,24 +284,3 @@ def assert_agrees_with_torch(torch, net, ob, theta, v):
     l2 = 0.5 * ob.l2 * sum((x * x).sum() for x in params)
     value = criteria[ob.loss]()(net(torch.tensor(ob.X)), y) + l2
     assert_engine_agrees(ob, theta, v, value.item(), *double_backward(value, params, v))
-
-
-def all_eigenvalues(R):
-    """Return the n eigenvalues of the operator that R reduces, in ascending order: those of the
-    matrix of R, and the repeated eigenvalue of its complement.
-    """
-    inside = np.linalg.eigvalsh(R @ np.eye(R.shape[0], dtype=R.dtype))
-    return np.sort(np.append(inside, np.full(R.n_complement, R.complement_eigenvalue)))
-
-
-def redundant_columns(rng, N, kind):
-    """Return an array of N samples with redundant columns of a kind: "constant", "dependent" (sums
-    and multiples of other columns), "zero", or "full" for none.
-    """
-    X = rng.standard_normal((N, 4))
-    return {
-        "constant": np.hstack([X, np.full((N, 2), 3.0)]),
-        "dependent": np.hstack([X, X[:, :2] + 1.0, 2 * X[:, :1]]),
-        "zero": np.zeros((N, 3)),
-        "full": X,
-    }[kind]

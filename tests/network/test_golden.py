@@ -1,4 +1,4 @@
-"""Products, bounds and reduced forms equal those in the golden file, which `python -m tests.golden`
+"""Products and bounds equal those in the golden file, which `python -m tests.golden`
 updates.
 """
 

@@ -48,7 +48,6 @@ def objectives():
     """Return a list of objectives of every kind, each with its own arrays."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.standard_normal((30, 6)), rng.standard_normal((30, 2)), rng.random(30)
-    X[:, 4:] = X[:, :2]  # redundant columns, so that a reduced space of inputs exists
     own, model = fc.Loss(square, lower_bound=0.0), fc.MLP([6, 4, 2])
     phi = fc.Activation(parabola)
     how = {"loss": "mse", "l2": 0.1}
@@ -75,13 +74,6 @@ def operators(ob):
     theta = ob.model.init(rng=0) / 4
     H, G, J = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta)
     yield from (H, G, J, J.T, H.restrict(layers=[1]), H.shift(0.5))
-    for A, space in ((H, "samples"), (G, "samples"), (G, "outputs"), (H, "inputs")):
-        try:
-            small = A.reduced(space)
-        except ValueError:  # this kind of objective has no such operator
-            continue
-        if small is not None:
-            yield small
 
 
 def results(ob):
@@ -92,7 +84,7 @@ def results(ob):
     density = fc.spectral_density(H)
     model = fc.testing.reference.ReferenceModel([6, 4, 2])
     yield from (fc.classify(ob, run.x), fc.classify(ob, theta), run.report)
-    yield from (fc.eigsh(H, k=2), fc.eigsh(few, k=2, space="samples"))
+    yield from (fc.eigsh(H, k=2), fc.eigsh(few, k=2))
     yield fc.spectrum.Tracker(ob)
     yield from (density, fc.inertia(H), fc.diagonal(H), fc.trace(H))
     yield fc.schedules.power(0.1, 0.75)

@@ -10,7 +10,8 @@ PRESS = (
     NET
     + """
 import tempfile
-from fastcurv.certify.dense_hessian import enclosed_gram_matrix, enclosed_hessian
+from fastcurv.certify.dense_hessian import enclosed_hessian
+from fastcurv.network.gram import gram_matrix
 from fastcurv.common.files import read_tensors, write_tensors
 
 def answered(call, clock, after, again):
@@ -136,14 +137,13 @@ OF_ALGORITHMS = {
     "saddle_free_newton_step": "fc.saddle_free_newton_step(H, H.gradient, k=200)",
     "escape": "fc.escape(ob, theta, direction=v)",
     "newton_step": "fc.newton_step(H, H.gradient, damping=1.0)",
-    "eigsh between products": "fc.eigsh(W, 10, 'BE', rng=0, space='parameters')",
+    "eigsh between products": "fc.eigsh(W, 10, 'BE', rng=0)",
     "the diagonal by probes": "fc.diagonal(W, 60, 'hutchinson', 0)",
-    "frobenius_norm": "fc.frobenius_norm(W, 60, rng=0, space='parameters')",
+    "frobenius_norm": "fc.frobenius_norm(W, 60, rng=0)",
     "streamed": "(streamed.value_and_gradient(theta), S @ v)",
     "streamed steps": "fc.minimize(streamed, theta, 'adam', batch_size=100, max_iter=10**6)",
     "the matrix by layers": "enclosed_hessian(few, at_few, 'hessian')",
-    "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
-    "the proof of that matrix": "enclosed_gram_matrix(wide, there, 'ggn')",
+    "the Gram matrix of outputs": "gram_matrix(wide.ggn(there))",
     "bounds on all columns with batch normalisation": "fc.inertia(N)",
     "save": "write_tensors(folder + '/x', {'x': large})",
     "load": "read_tensors(folder + '/y')",

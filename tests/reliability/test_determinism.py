@@ -9,7 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv.network.sample_space import SampleSpaceOperator
+from fastcurv.network.gram import gram_matrix
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import QuadraticObjective
 
@@ -70,15 +70,9 @@ def network_products(p, kind=fc.Objective, **changes):
     return ob.value(p.theta), ob.gradient(p.theta), ob.hessian(p.theta) @ V
 
 
-def sample_space_products(p):
-    R = SampleSpaceOperator(p.ob.hessian(p.theta), [True] * 3)
-    return (R @ np.cos(np.arange(R.shape[0])),)
-
-
-def output_space_products(p):
-    R = p.ob.ggn(p.theta).reduced("outputs")
-    x = np.cos(np.arange(R.shape[0]))
-    return R.matrix, R @ x, R.embed(x)
+def gram_products(p):
+    gram = gram_matrix(p.ob.ggn(p.theta))
+    return gram.K, gram.multiply_factor(np.cos(np.arange(len(gram.K)))[:, None])
 
 
 def eigenpairs(p, seed=0):
@@ -104,9 +98,7 @@ THREADED = {
                                  {"loss": "gaussian_nll", "N": 900, "y": np.ones((900, 1))}),
     "activations by functions": (network_products, [20, 30, 30, 2],
                                  {"activation": OWN, "N": 3000, "residual": True}),
-    "samples": (sample_space_products, [200, 300, 250, 10],
-                {"activation": "gelu", "loss": "cross_entropy", "N": 8}),
-    "outputs": (output_space_products, [70, 90, 80, 4], {"loss": "cross_entropy", "N": 40}),
+    "outputs": (gram_products, [70, 90, 80, 4], {"loss": "cross_entropy", "N": 40}),
     "a matrix, by any seed": (lambda p: eigenpairs(p, p.ob.n_threads), [10, 4, 1], {"N": 200}),
     "a search": (eigenpairs, [10, 10, 1], {"N": 200}),
     "a matrix of many samples": (eigenpairs, [8, 16, 3], {"N": 3000}),

@@ -21,10 +21,7 @@ there, u = theta + 1e-3, rng.standard_normal(900 * 5)
 how = {"l2": 1e-3, "n_threads": 2}
 streamed = fc.StreamedObjective(ob.model, ob.X, ob.y, "mse", block_rows=200, **how)
 sparse = fc.Objective(ob.model, csr_matrix(ob.X), ob.y, "mse", **how)
-few, at_few, _ = drawn([400, 300, 5], 8)
 H, J, S, P = ob.hessian(theta), ob.jacobian(theta), streamed.hessian(theta), sparse.hessian(theta)
-R = few.hessian(at_few).reduced("samples")
-x = rng.standard_normal(R.shape[0])
 calls = {
     "value": lambda: ob.value(theta),
     "value elsewhere": lambda: ob.value(there),
@@ -41,7 +38,6 @@ calls = {
     "sparse": lambda: sparse.value_and_gradient(theta)[1],
     "sparse elsewhere": lambda: sparse.value(there),
     "product of sparse rows": lambda: P @ v,
-    "samples": lambda: R @ x,
 }
 expected = {name: call() for name, call in calls.items()}
 

@@ -50,7 +50,6 @@ CALLS_WITH_BAD_ARRAYS = {
     "theta0 of a search": lambda bad: fc.find_critical_point(OB, with_one_bad_entry(THETA, bad)),
     "theta of a model": lambda bad: MODEL.predict(with_one_bad_entry(THETA, bad), X),
     "v0": lambda bad: fc.eigsh(np.eye(3), 1, v0=with_one_bad_entry(np.ones(3), bad)),
-    "against": lambda bad: fc.eigsh(np.eye(3), 1, against=with_one_bad_entry(np.ones((3, 1)), bad)),
     "direction": lambda bad: fc.escape(OB, THETA, direction=with_one_bad_entry(THETA, bad)),
     "g": lambda bad: fc.newton_step(np.eye(3), with_one_bad_entry(np.ones(3), bad)),
     "g of another step": lambda bad: fc.saddle_free_newton_step(

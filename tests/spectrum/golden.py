@@ -1,5 +1,5 @@
-"""Costs and stated errors of results for prescribed spectra, in reduced spaces and from dense
-matrices, for the golden file.
+"""Costs and stated errors of results for prescribed spectra and dense matrices, for the
+golden file.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.spectrum.draw import reflect_density_at_bounds
 
-from ..golden import drawn, masked
+from ..golden import masked
 from .spectra import SPECTRA, Prescribed
 
 PAIRS: dict[str, dict[str, Any]] = {
     "largest": {"which": "LM"},
     "both ends": {"k": 5, "which": "BE"},
     "lowest, loose": {"which": "SA", "tol": 1e-3},
-    "of their own size": {"which": "LA", "relative": "value", "k": 4},
     "small basis": {"which": "LA", "max_basis": 14},
     "few products": {"which": "SA", "max_products": 25},
     "one start": {"which": "LA", "probe": False, "k": 3},
@@ -53,9 +52,7 @@ def describe_pairs(name: str) -> dict[str, dict[str, Any]]:
             "probed": pairs.probed, "tol": pairs.tol,
             "missed_within": min(pairs.missed_within, 1e9),
         }  # fmt: skip
-    twice = fc.eigsh(operator(name), 3, "LA", rng=5)
-    rest = fc.eigsh(operator(name), 3, "LA", against=twice, rng=7)
-    return found | {"beside": {"products": rest.n_products, "values": rest.values.sum()}}
+    return found
 
 
 def describe_densities(name: str) -> dict[str, dict[str, Any]]:
@@ -117,40 +114,6 @@ def describe_density(d: Any) -> list[Any]:
     return [text, *map(float, numbers), float(np.nansum(part.density)), float(part.grid[0])]
 
 
-def reduced_spaces() -> dict[str, list[Any]]:
-    """Return ``{name: text and numbers}`` for eigenpairs, densities, traces and inertias that are
-    computed in reduced spaces, or the error message where a space is not available.
-    """
-    found: dict[str, list[Any]] = {}
-    ob, theta, _ = drawn(sizes=[14, 9, 3], activation="gelu", loss="cross_entropy", l2=1e-2)
-    plain, at, _ = drawn(sizes=[14, 9, 2], activation="tanh", weighted=True)
-    for name, net, where in (("l2", ob, theta), ("none", plain, at)):
-        few = net.batch(slice(0, 3))
-        for kind in ("hessian", "ggn", "empirical_fisher"):
-            op = getattr(few, kind)(where)
-            for space in ("samples", "outputs", "inputs", "parameters"):
-                if kind == "hessian" and space != "samples" and space != "parameters":
-                    continue
-                words: dict[str, Any] = {"space": space, "rng": 4}
-                key = f"{name}, {kind}, {space}"
-                try:
-                    pairs = fc.eigsh(op, 5, "BE" if name == "l2" else "LM", **words)
-                except ValueError as error:
-                    found[key] = [masked(str(error))[0]]
-                    continue
-                found[key] = text_and_numbers(pairs)
-                rest = fc.eigsh(op, 2, "LA", against=pairs.vectors[:, -2:], **words)
-                found[f"{key}, beside"] = text_and_numbers(rest)
-                all_of = fc.eigsh(op, 25, "SA", relative="value", **words)
-                found[f"{key}, many"] = text_and_numbers(all_of)
-                found[f"{key}, inertia"] = text_and_numbers(fc.inertia(op, space=space))
-                if space != "parameters":
-                    found[f"{key}, trace"] = text_and_numbers(fc.trace(op, 8, rng=2))
-                    d = fc.spectral_density(op, n_probes=2, n_steps=9, n_grid=64, **words)
-                    found[f"{key}, density"] = describe_density(d)
-    return found
-
-
 def matrix(name: str, n: int) -> Any:
     """Return the (n, n) matrix of the given name: "diagonal", "positive", "pairs" (of opposite
     eigenvalues) or "tiny". Any other name gives a matrix of cosines.
@@ -189,7 +152,6 @@ def dense_matrices() -> dict[str, list[Any]]:
 # spectra for which rounding changes no count
 NAMES = ("uniform", "hessian", "tiny", "double", "two values")
 SHARED: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "by smaller spaces": reduced_spaces,
     "by whole matrices": dense_matrices,
 }
 SECTIONS = (*NAMES, *SHARED)

@@ -102,7 +102,7 @@ def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
         H = ob.hessian(np.zeros(ob.n_params))
         values = np.linalg.eigvalsh(H.to_dense())
         for which in ("SA", "LA", "BE"):
-            pairs = fc.eigsh(H, 4, which, rng=seed, space="parameters")
+            pairs = fc.eigsh(H, 4, which, rng=seed)
             off = np.abs(pairs.values - picked(values, 4, which)).max()
             assert off <= 1e-6 * pairs.scale and pairs.converged.all()
 

@@ -32,9 +32,7 @@ def test_no_repeated_eigenvalue_is_missed_in_small_spaces(n, which):
         assert "copies" not in repr(pairs)
 
 
-@pytest.mark.parametrize(
-    ("near", "options"), [(8e-8, {}), (1e-4, {"tol": 1e-4, "relative": "value"})]
-)
+@pytest.mark.parametrize(("near", "options"), [(8e-8, {}), (1e-3, {"tol": 1e-4})])
 def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
     """If two repeated eigenvalues differ by less than the tolerance, all copies of the larger one
     are returned, up to `missed_within` and the residuals.
@@ -70,22 +68,6 @@ def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
         assert pairs.residuals.max() <= 4 * pairs.tol * pairs.scale
 
 
-def test_residuals_are_correct_with_deflation_in_small_krylov_spaces():
-    """Reported residuals are correct if each eigenvalue has multiplicity 14, so that the Krylov
-    space orthogonal to two deflated vectors is small.
-    """
-    for seed in range(30):
-        rng = np.random.default_rng(seed)
-        Z = np.c_[rng.standard_normal((40, 7)), np.ones(40)]
-        A = np.kron(np.eye(14), Z.T @ Z / 280)
-        V = np.linalg.qr(rng.standard_normal((56, 2)))[0]
-        pairs = eigsh(
-            A, 20, "SA", probe=False, rng=seed, max_products=55, against=np.vstack([V, V])
-        )
-        true = np.linalg.norm(A @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
-        assert (true <= pairs.residuals + 2000 * EPS["float64"] * np.linalg.norm(A, 2)).all()
-
-
 def lacks_a_copy(pairs, values, k, which):
     """Return True if `pairs.values` are not the k of the eigenvalues `values` that `which` selects,
     up to three times the tolerance.
@@ -103,12 +85,11 @@ def count_incomplete(first, last):
     """
     wrong = asked = 0
     for seed, op, values, k, which in operators(first, last):
-        for space in {None, None if seed % 3 else "parameters"}:
-            pairs = eigsh(op, k, which, rng=seed, space=space)
-            lacks, asked = lacks_a_copy(pairs, values, k, which), asked + 1
-            wrong += lacks
-            assert pairs.converged.all() or missed_clause(pairs), seed
-            assert not (lacks and pairs.converged.all()), seed
+        pairs = eigsh(op, k, which, rng=seed)
+        lacks, asked = lacks_a_copy(pairs, values, k, which), asked + 1
+        wrong += lacks
+        assert pairs.converged.all() or missed_clause(pairs), seed
+        assert not (lacks and pairs.converged.all()), seed
     return wrong, asked
 
 
@@ -117,7 +98,7 @@ def test_all_copies_of_wanted_eigenvalues_are_found():
     or belong to dead or equal units.
     """
     wrong, asked = count_incomplete(0, 45)
-    assert wrong == 0 and asked == 60
+    assert wrong == 0 and asked == 45
 
 
 @pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])

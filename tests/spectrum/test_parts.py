@@ -1,4 +1,4 @@
-"""Parts of spectral functions tested separately: searches, smaller spaces, probes and sums."""
+"""Parts of spectral functions tested separately: searches, probes and sums."""
 
 import warnings
 
@@ -11,9 +11,8 @@ from fastcurv.common.linalg import wanted_indices
 from fastcurv.common.progress import show_bar
 from fastcurv.common.vectors import ConvergenceChecks, dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
-from fastcurv.spectrum import eigsh, forms
+from fastcurv.spectrum import eigsh
 from fastcurv.spectrum.density import run_probe
-from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import (
     MIN_SPREAD_ESTIMATES,
     CountedOperator,
@@ -65,46 +64,6 @@ def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
         own = np.maximum(tol * np.abs(inner) if by_value else tol * 3.0, 2 * noise)
         assert np.array_equal(far, expected > 2 * own)
         assert near == (expected[~far].max() if expected[~far].max() > 4 * noise else 0.0)
-
-
-# --- smaller spaces
-
-
-@pytest.fixture(scope="module")
-def wide_network():
-    rng = np.random.default_rng(0)
-    ob = fc.Objective(
-        fc.MLP([200, 100, 2]), rng.standard_normal((3, 200)), rng.random((3, 2)), "mse"
-    )
-    return ob.hessian(ob.model.init(rng=0))
-
-
-def test_no_or_all_dimensions_of_sample_space_can_be_deflated(wide_network):
-    """If no vectors are deflated, the search in sample space equals a plain one. If all dimensions
-    are deflated, the result is None.
-    """
-    plain = fc.eigsh(wide_network, 3, "LA", rng=0, space="samples")
-    none = fc.eigsh(
-        wide_network, 3, "LA", rng=0, space="samples", against=np.zeros((wide_network.shape[0], 0))
-    )
-    assert np.allclose(none.values, plain.values, rtol=1e-9)
-    small = wide_network.reduced("samples")
-    E = np.stack([small.embed(e) for e in np.eye(small.shape[0], dtype=small.dtype)])
-    assert reduced_pairs(None, small, None, None, None, E.T) is None
-
-
-def test_matrices_too_large_are_formed_in_the_smaller_space(wide_network, monkeypatch):
-    small = wide_network.reduced("samples")
-    exact = np.linalg.eigvalsh(small @ np.eye(small.shape[0]))
-    monkeypatch.setattr(forms, "MAX_DENSE_ROWS", 1000)
-    values = fc.eigvalsh(wide_network)
-    size = np.abs(exact).max()
-    assert values.shape == (wide_network.shape[0],)
-    assert np.allclose(values[[0, -1]], exact[[0, -1]], rtol=0, atol=1e-12 * size)
-    assert (np.abs(values) > 1e-12 * size).sum() == (np.abs(exact) > 1e-12 * size).sum()
-    assert forms.dense_reduction(diagonal(np.ones(2000)), None) is None
-    monkeypatch.setattr(forms, "MAX_DENSE_ROWS", 2)
-    assert forms.dense_reduction(wide_network, None) is None
 
 
 def test_a_single_wanted_value_needs_no_probe_for_copies():

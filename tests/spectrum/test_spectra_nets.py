@@ -141,7 +141,7 @@ def loose_pairs(monkeypatch, X, seconds, **options):
     monkeypatch.setattr("fastcurv.spectrum.eigsh.MIN_SINGLE_PRECISION_SECONDS", seconds)
     ob = fc.Objective(fc.MLP([20, 30, 20, 3], "tanh"), X, np.cos(X[:, :3]), loss="mse")
     H = ob.hessian(ob.model.init(rng=1))
-    return H, fc.eigsh(H, 4, "LA", tol=1e-4, rng=0, space="parameters", **options)
+    return H, fc.eigsh(H, 4, "LA", tol=1e-4, rng=0, **options)
 
 
 def test_loose_tolerances_are_met_by_a_search_in_float32(rng, monkeypatch):

@@ -58,7 +58,6 @@ def computed_and_proved(ob, theta):
     ]
     numbers += [majorants.third_bound(ob, theta, 1e-3), loss_infimum.attains_lower_bound(ob)]
     arrays = [g, ob.gradient(theta), H @ v, G @ v, ob.model.init(rng=0)]
-    arrays += [(S := G.reduced(space)) @ np.ones(S.shape[1]) for space in ("samples", "outputs")]
     return [*map(float, numbers), *np.concatenate(arrays).tolist()]
 
 

@@ -21,7 +21,8 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.structure import tables
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
+
+from .reference import ReferenceModel, ReferenceObjective
 
 ACTIVATIONS = tuple(tables.ACTIVATIONS)
 KINKED = tuple(name for name, row in tables.ACTIVATIONS.items() if row.kink)

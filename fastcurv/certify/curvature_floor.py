@@ -103,10 +103,10 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     --------
     Twice the residual lowers the bound by twice as much.
 
-    >>> from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
-    >>> model = ReferenceModel([1, 1, 1, 1], "identity", bias=False)
+    >>> import fastcurv as fc
+    >>> model = fc.MLP([1, 1, 1, 1], "identity", bias=False)
     >>> for y in (1.0, 1.1, 1.2):
-    ...     ob = ReferenceObjective(model, [[1.0]], [y], l2=1.0)
+    ...     ob = fc.Objective(model, [[1.0]], [y], "mse", l2=1.0)
     ...     print(round(curvature_floor(ob, [1.0, 1.0, 1.0]), 6))
     1.0
     0.6

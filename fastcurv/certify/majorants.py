@@ -161,8 +161,8 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
     A bound on the change of the Hessian of ``(w2 w1 - 1)^2`` within 0.1 of (1, 1): its third
     derivatives are 4 w1 and 4 w2.
 
-    >>> from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
-    >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+    >>> import fastcurv as fc
+    >>> toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], "mse")
     >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
     True
     """

@@ -31,8 +31,8 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
 
     Examples
     --------
-    >>> from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
-    >>> ob = ReferenceObjective(ReferenceModel([1, 1, 1], bias=False), [[1.0], [-1.0]], [1.0, 0.0])
+    >>> import fastcurv as fc
+    >>> ob = fc.Objective(fc.MLP([1, 1, 1], bias=False), [[1.0], [-1.0]], [1.0, 0.0], "mse")
     >>> saturation(ob, [20.0, 1.0])["saturated"]
     1.0
     """

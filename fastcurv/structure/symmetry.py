@@ -75,8 +75,8 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 
     Examples
     --------
-    >>> from fastcurv.testing.reference import ReferenceModel
-    >>> model = ReferenceModel([1, 2, 1], bias=False)
+    >>> import fastcurv as fc
+    >>> model = fc.MLP([1, 2, 1], bias=False)
     >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
     array([2., 1., 4., 3.])
     """
@@ -121,8 +121,8 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
 
     Examples
     --------
-    >>> from fastcurv.testing.reference import ReferenceModel
-    >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
+    >>> import fastcurv as fc
+    >>> flip_tanh(fc.MLP([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
     array([ 1., -2.,  3., -4.])
     """
     layer = _check_hidden_layer(model, theta, layer)
@@ -166,8 +166,8 @@ def rescale_relu(
 
     Examples
     --------
-    >>> from fastcurv.testing.reference import ReferenceModel
-    >>> model = ReferenceModel([1, 2, 1], "relu", bias=False)
+    >>> import fastcurv as fc
+    >>> model = fc.MLP([1, 2, 1], "relu", bias=False)
     >>> rescale_relu(model, [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
     array([2. , 2. , 1.5, 4. ])
     """
@@ -231,8 +231,8 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
 
     Examples
     --------
-    >>> from fastcurv.testing.reference import ReferenceModel
-    >>> model = ReferenceModel([1, 2, 1], bias=False)
+    >>> import fastcurv as fc
+    >>> model = fc.MLP([1, 2, 1], bias=False)
     >>> nearest_copy(model, [1.0, 2.0, 3.0, 4.0], [-2.0, 1.0, -4.0, 3.1])
     array([1. , 2. , 3.1, 4. ])
     """

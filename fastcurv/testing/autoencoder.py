@@ -1,5 +1,5 @@
-"""Reference problems: the linear autoencoder, all of whose critical points are known, and the toy
-objective ``(1 - w2 w1)^2``. `compiled` converts a reference objective to the engine's.
+"""The linear autoencoder, all of whose critical points are known in closed form, and the toy
+objective ``(1 - w2 w1)^2``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import as_rng, check_array, check_positive_int, check_rng, short_repr
+from ..common.checks import as_rng, check_array, check_positive_int, check_rng
 from ..common.read_only import FrozenRecord, ReadOnlyMixin
-from .reference import ReferenceModel, ReferenceObjective
+from ..network.mlp import MLP
+from ..network.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,8 @@ class LinearAutoencoder(ReadOnlyMixin):
 
     Attributes
     ----------
-    objective : ReferenceObjective
-        The objective on `X` with targets `X`, mse, no bias. ``compiled(objective)`` is the
-        corresponding `fastcurv.Objective`.
+    objective : Objective
+        The objective on `X` with targets `X`, mse, no bias.
     X : ndarray, shape (n_samples, n)
         The data.
 
@@ -75,7 +75,7 @@ class LinearAutoencoder(ReadOnlyMixin):
     p: int
     U: np.ndarray
     X: np.ndarray
-    objective: ReferenceObjective
+    objective: Objective
     _read_only = frozenset(("spectrum", "p", "U", "X", "objective"))
 
     def __init__(
@@ -102,9 +102,7 @@ class LinearAutoencoder(ReadOnlyMixin):
         self.U = np.linalg.qr(rng.standard_normal((n, n)))[0]
         Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
         self.X = (Q * np.sqrt(N * self.spectrum)) @ self.U.T
-        self.objective = ReferenceObjective(
-            ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X
-        )
+        self.objective = Objective(MLP([n, p, n], "identity", bias=False), self.X, self.X, "mse")
 
     def critical_point(self, indices: Any, rng: Any = None) -> np.ndarray:
         """Return theta (2 n p,) of a critical point with ``W2 W1 = U_I U_I'``. `indices` are the
@@ -172,38 +170,8 @@ class LinearAutoencoder(ReadOnlyMixin):
         return [self.case(s, rng) for s in sets]
 
 
-def compiled(ob: Any) -> Any:
-    """Return the engine's `Objective` for a `ReferenceObjective`, with the same model, data, loss,
-    weights and l2.
-    """
-    from ..network.mlp import MLP
-    from ..network.objective import Objective
-
-    if not isinstance(ob, ReferenceObjective):
-        raise TypeError(
-            f"ob must be a fastcurv.testing.reference.ReferenceObjective, got {short_repr(ob)}."
-        )
-    m = ob.model
-    model = MLP(
-        m.sizes,
-        activation=m.activation or "identity",
-        bias=m.bias,
-        residual=m.residual,
-        batch_norm=m.batch_norm,
-    )
-    return Objective(
-        model,
-        ob.X,
-        ob.y,
-        loss=ob.loss,
-        l2=ob.l2,
-        l2_biases=ob.l2_biases,
-        sample_weight=ob.sample_weight,
-    )
-
-
-def lecture_toy() -> ReferenceObjective:
+def lecture_toy() -> Objective:
     """Return the objective ``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1,
     with H(0) = [[0, -2], [-2, 0]].
     """
-    return ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+    return Objective(MLP([1, 1, 1], "identity", bias=False), [[1.0]], [[1.0]], "mse")

@@ -58,9 +58,6 @@ CALLS = {
     "testing.PrescribedSpectrum": lambda **how: (
         testing.PrescribedSpectrum([1.0, 2.0], **how) @ np.eye(2)
     ),
-    "testing.axis_saddles": lambda **how: np.concatenate(
-        [case.objective.hessian(case.theta) @ case.theta for case in testing.axis_saddles(2, **how)]
-    ),
     "trace": lambda **how: fc.trace(A, 3, **how).estimate,
 }
 

@@ -12,7 +12,7 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 import fastcurv as fc
 from fastcurv.applications.scipy import newton_cg, saddle_free_newton, trust_region
 from fastcurv.optimize.minimize import minimize
-from fastcurv.testing import LinearAutoencoder, compiled, lecture_toy
+from fastcurv.testing import LinearAutoencoder, lecture_toy
 
 DERIVATIVES = {"jac": rosen_der, "hess": rosen_hess}
 
@@ -35,7 +35,7 @@ def test_scipy_reports_success_on_a_saddle_and_minimize_does_not():
 
 def test_scipy_minimize_accepts_objective_and_method_directly():
     net = LinearAutoencoder([4.0, 2.0, 1.0], 1, rng=0)
-    ob, saddle = compiled(net.objective), net.case({2}).theta
+    ob, saddle = net.objective, net.case({2}).theta
     found = by_scipy(ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=newton_cg)
     assert found.fun == pytest.approx(net.case({1}).value, rel=1e-8)
     assert found.stopped == "degenerate"  # a function states no symmetries

@@ -13,9 +13,9 @@ from fastcurv import _engine as engine
 from fastcurv._engine import testing_hooks as hooks
 from fastcurv.certify import arithmetic
 from fastcurv.certify.passes import gradient_bound, product_bound
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 
 from ..nets import DTYPES
+from ..reference import ReferenceModel, ReferenceObjective
 from .bound_cases import KINDS, ORACLE, problem
 from .longdouble import LD, Truth, activation, size
 

@@ -15,9 +15,10 @@ from fastcurv.certify.certificates import Certificates
 from fastcurv.critical import dense
 from fastcurv.critical.report import CriticalPoint
 from fastcurv.optimize import find
-from fastcurv.testing import QuadraticObjective, zoo
+from fastcurv.testing import QuadraticObjective
 
 from ..golden import drawn, masked
+from ..zoo import zoo
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},

@@ -11,7 +11,9 @@ import fastcurv as fc
 from fastcurv.critical import dense
 from fastcurv.critical.dense import DenseHessian
 from fastcurv.spectrum.dense import DenseMatrix
-from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles, zoo
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+from ..zoo import axis_saddles, zoo
 
 
 def hessian(values, rng, off=0.0):

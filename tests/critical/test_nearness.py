@@ -15,7 +15,9 @@ from fastcurv.critical.nearness import (
     stable_curvature_mask,
 )
 from fastcurv.critical.theorem import ComplementEigenpairs
-from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+from ..zoo import zoo
 
 
 def bowl(centre, scale, offset, bound=None):

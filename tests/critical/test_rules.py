@@ -9,7 +9,9 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.critical.decide import Reason
 from fastcurv.critical.evidence import CURVATURE_TOL
-from fastcurv.testing import FunctionObjective, QuadraticObjective, compiled, zoo
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+from ..zoo import zoo
 
 SLACK = 1e-6  # relative error of eigenvalues from differences of gradients
 
@@ -143,7 +145,7 @@ def one_class():
 
 def of_zoo(name):
     case = next(case for case in zoo() if case.name.startswith(name))
-    return compiled(case.objective), case.theta
+    return case.objective, case.theta
 
 
 BIG = np.linspace(1, 2, 60)

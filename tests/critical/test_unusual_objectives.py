@@ -38,8 +38,9 @@ from fastcurv.optimize.residual import (
     reduce_gradient_norm,
 )
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
-from fastcurv.testing.zoo import polish
 from tests import nets
+
+from ..zoo import polish
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 

@@ -8,21 +8,13 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.testing import (
-    LinearAutoencoder,
-    PrescribedSpectrum,
-    QuadraticObjective,
-    axis_saddles,
-    compiled,
-    lecture_toy,
-    zoo,
-)
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, lecture_toy
 
 from ..nets import no_point_nearby_is_lower
+from ..zoo import axis_saddles, zoo
 
 ZOO = zoo()
-NETWORKS = [case for case in ZOO if isinstance(case.objective, ReferenceObjective)]
+NETWORKS = [case for case in ZOO if isinstance(case.objective, fc.Objective)]
 COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
@@ -51,7 +43,7 @@ def test_points_of_known_kind_get_their_verdict(case):
 @pytest.mark.by_day(share=1 / 2)
 @pytest.mark.parametrize("case", NETWORKS, ids=lambda c: c.name)
 def test_points_of_known_kind_get_their_verdict_from_the_engine(case):
-    ob = compiled(case.objective)
+    ob = case.objective
     report = classify(ob, case.theta)
     check_report(case, report)
     assert case.value is None or abs(ob.value(case.theta) - case.value) <= 1e-13
@@ -61,7 +53,7 @@ def test_points_of_known_kind_get_their_verdict_from_the_engine(case):
 def test_every_critical_point_of_an_autoencoder_is_classified_right(shape):
     n, p = shape
     net = LinearAutoencoder(np.arange(n, 0, -1.0) ** 1.5, p, n_samples=n + 3, rng=n)
-    ob = compiled(net.objective)
+    ob = net.objective
     cases = net.cases(rng=7)
     assert len(cases) == sum(len(list(combinations(range(n), k))) for k in range(p + 1))
     for case in cases:
@@ -88,7 +80,7 @@ def test_all_of_300_axis_saddles_are_found_and_their_escapes_descend():
 
 
 def test_the_saddle_of_the_lectures_toy_loss_is_certified():
-    report = classify(compiled(lecture_toy()), np.zeros(2))
+    report = classify(lecture_toy(), np.zeros(2))
     assert abs(report.lambda_min + 2) <= 1e-12 and abs(report.lambda_max - 2) <= 1e-12
     assert np.abs(np.abs(report.escape_direction @ [1, 1]) / 2**0.5 - 1) <= 1e-12
 
@@ -170,11 +162,11 @@ def test_saturated_networks_are_on_a_plateau():
     of the output bias is finite.
     """
     X = np.linspace(-1, 1, 9)[:, None]
-    model = ReferenceModel([1, 4, 1], "tanh")
+    model = fc.MLP([1, 4, 1], "tanh")
     theta = model.flatten(
         [(np.full((4, 1), 1.0), np.full(4, 18.0)), (np.ones((1, 4)), np.array([25.0]))]
     )
-    ob = compiled(ReferenceObjective(model, X, np.zeros(9), "binary_cross_entropy"))
+    ob = fc.Objective(model, X, np.zeros(9), "binary_cross_entropy")
     report = classify(ob, theta)
     assert report.kind == "not_critical" and report.plateau
     assert report._numbers["saturated"] == "100%"
@@ -182,14 +174,14 @@ def test_saturated_networks_are_on_a_plateau():
 
 def test_points_at_kinks_are_not_certified():
     X = np.array([[1.0], [-1.0], [2.0], [0.5]])
-    model = ReferenceModel([1, 1, 1], "relu")
-    ob = compiled(ReferenceObjective(model, X, np.array([1.0, 0.0, 3.0, 0.0]), l2=0.1))
+    model = fc.MLP([1, 1, 1], "relu")
+    ob = fc.Objective(model, X, np.array([1.0, 0.0, 3.0, 0.0]), "mse", l2=0.1)
     # the output bias is the mean shrunk by l2, and every preactivation is 0
     rest = np.array([0.0, 0.0, 0.0, 1.0 / 1.05])
     assert np.linalg.norm(ob.gradient(rest)) <= 1e-15
     at = classify(ob, rest)
     assert at.n_kinks == 4 and not at.certified
-    away = compiled(ReferenceObjective(model, X, 3 + X[:, 0], l2=1e-3))
+    away = fc.Objective(model, X, 3 + X[:, 0], "mse", l2=1e-3)
     found = fc.find_critical_point(away, np.array([1.0, 3.0, 1.0, 0.0]))
     clear = classify(away, found.x)
     assert clear.n_kinks == 0 and clear.certified and clear.kind == "minimum"
@@ -206,10 +198,10 @@ def test_at_kinks_minima_are_proved_and_escapes_of_saddles_descend(dense_below):
     for _ in range(20):
         X = rng.standard_normal((15, 2))
         y = rng.random(15)
-        model = ReferenceModel([2, 3, 1], "relu")
+        model = fc.MLP([2, 3, 1], "relu")
         theta = 1e-17 * rng.standard_normal(model.n_params)
         theta[-1] = y.mean() / (1 + rng.choice([0.05, 1.0]) / 2)
-        ob = compiled(ReferenceObjective(model, X, y, l2=2 * (y.mean() / theta[-1] - 1)))
+        ob = fc.Objective(model, X, y, "mse", l2=2 * (y.mean() / theta[-1] - 1))
         report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01)
         assert report.n_kinks == 45 and report.gradient_norm <= report.gradient_tol
         assert report.certified == (report.kind == "minimum")
@@ -244,7 +236,7 @@ def test_the_report_counts_its_products():
 
 def test_float32_models_are_judged_in_float64():
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
-    ob = compiled(net.objective).astype("float32")
+    ob = net.objective.astype("float32")
     for case in net.cases(rng=1):
         report = classify(ob, case.theta)
         assert report.kind == case.kind and report.n_negative == case.n_negative

@@ -11,15 +11,9 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.krylov.trust_region import lanczos_miss_probability, lanczos_steps
-from fastcurv.testing import (
-    LinearAutoencoder,
-    PrescribedSpectrum,
-    QuadraticObjective,
-    axis_saddles,
-    compiled,
-    zoo,
-)
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective
+
+from ..zoo import axis_saddles, zoo
 
 pytestmark = pytest.mark.by_day(share=1 / 3)
 
@@ -162,7 +156,7 @@ def test_points_of_known_kind_get_their_verdict_from_products(risk):
 def test_symmetries_explain_zeros_at_large_n():
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
     case = net.case((1, 2), rng=1)
-    report = classify(compiled(net.objective), case.theta, dense_below=0, failure_probability=0.01)
+    report = classify(net.objective, case.theta, dense_below=0, failure_probability=0.01)
     assert report.kind == "minimum" and report.n_symmetry == 4
     bare = classify(
         bare_protocol(net.objective), case.theta, dense_below=0, failure_probability=0.01
@@ -173,7 +167,7 @@ def test_symmetries_explain_zeros_at_large_n():
 def test_a_positive_curvature_floor_certifies_a_minimum():
     for case in zoo():
         if case.name in ("ridge", "regularised logistic"):
-            report = classify(compiled(case.objective), case.theta, dense_below=0)
+            report = classify(case.objective, case.theta, dense_below=0)
             assert report.kind == "minimum" and report.certified and report.failure_probability == 0
             assert report.rule == "curvature_floor" and report.n_negative_bounds == (0, 0)
 
@@ -201,9 +195,9 @@ def test_networks_of_five_thousand_parameters_are_classified():
     """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((30, 400))
-    model = ReferenceModel([400, 12, 1], "tanh", bias=False)
+    model = fc.MLP([400, 12, 1], "tanh", bias=False)
     y = rng.standard_normal(30)
-    ob = compiled(ReferenceObjective(model, X, y))
+    ob = fc.Objective(model, X, y, "mse")
     assert ob.n_params == 4812
     start = classify(ob, model.init(rng=0))
     assert start.method == "krylov" and start.kind == "not_critical"
@@ -260,14 +254,12 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
     negative = 0
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        model = ReferenceModel([6, 8, 7, 3], activation)
-        ob = compiled(
-            ReferenceObjective(
-                model,
-                10.0 ** rng.uniform(-2, 2) * rng.standard_normal((9, 6)),
-                rng.integers(0, 3, 9),
-                "cross_entropy",
-            )
+        model = fc.MLP([6, 8, 7, 3], activation)
+        ob = fc.Objective(
+            model,
+            10.0 ** rng.uniform(-2, 2) * rng.standard_normal((9, 6)),
+            rng.integers(0, 3, 9),
+            "cross_entropy",
         ).astype(dtype)
         G = ProductsWithBound(ob.ggn(rng.standard_normal(model.n_params).astype(dtype)))
         for dense_below in (0, 4096):

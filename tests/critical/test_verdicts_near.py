@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from fastcurv.critical.classify import classify
-from fastcurv.testing import FunctionObjective, LinearAutoencoder, lecture_toy, zoo
+from fastcurv.testing import FunctionObjective, LinearAutoencoder, lecture_toy
+
+from ..zoo import zoo
 
 pytestmark = pytest.mark.by_day(share=1 / 3)
 

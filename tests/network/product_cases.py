@@ -146,7 +146,7 @@ def truth(ref, theta, V, u):
     zs, below = ref.model.forward(theta, ref.X)
     back = functools.partial(ref.model.backward, theta, zs, below)
     value, gradient = ref.value_and_gradient(theta)
-    delta = ref._scale() * tables.loss_spec(ref.loss).terms(zs[-1], ref.y)[1]
+    delta = ref.scale() * tables.loss_spec(ref.loss).terms(zs[-1], ref.y)[1]
     known = {"value": value, "gradient": gradient, "J'u": back(u)}
     hv, ggn, fisher, jv = [], [], [], []
     for v in V.T:
@@ -154,7 +154,7 @@ def truth(ref, theta, V, u):
         rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
         jv.append(rz)
         rdelta = tables.loss_spec(ref.loss).terms(zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
-        ggn.append(back(ref._scale() * rdelta) + l2_diagonal(ref) * v)
+        ggn.append(back(ref.scale() * rdelta) + l2_diagonal(ref) * v)
         fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
     known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
     known["Jv"] = jv[0]

@@ -13,9 +13,10 @@ import numpy as np
 import fastcurv as fc
 from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC_METHODS
-from fastcurv.testing import FunctionObjective, zoo
+from fastcurv.testing import FunctionObjective
 
 from ..golden import drawn, masked
+from ..zoo import zoo
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh": {"sizes": [3, 4, 2], "l2": 1e-3},

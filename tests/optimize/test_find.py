@@ -14,10 +14,8 @@ from fastcurv.testing import (
     LinearAutoencoder,
     PrescribedSpectrum,
     QuadraticObjective,
-    compiled,
     lecture_toy,
 )
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
 from tests.nets import draw
 
 pytestmark = pytest.mark.by_day(share=1 / 3)
@@ -29,9 +27,7 @@ FOLLOW_BY_NIGHT = (pytest.param("follow", marks=pytest.mark.nightly), *METHODS[1
 
 def xor(width=3, l2=1e-3):
     X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
-    return ReferenceObjective(
-        ReferenceModel([2, width, 1], "tanh"), X, np.array([0.0, 1, 1, 0]), l2=l2
-    )
+    return fc.Objective(fc.MLP([2, width, 1], "tanh"), X, np.array([0.0, 1, 1, 0]), "mse", l2=l2)
 
 
 @pytest.mark.parametrize("method", FOLLOW_BY_NIGHT)
@@ -40,7 +36,7 @@ def test_critical_points_of_an_autoencoder_match_theory(method):
     is a minimum exactly for the lowest loss.
     """
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
-    ob = compiled(net.objective)
+    ob = net.objective
     losses = np.array(sorted({case.value for case in net.cases()}))
     kinds = set()
     for seed in range(6):
@@ -59,7 +55,7 @@ def test_searches_on_xor_reach_critical_points_or_report_failure(method, dtype):
     """Most searches on XOR succeed, each success is at a critical point, and no search ends with a
     larger gradient than at its start.
     """
-    ob, ended = compiled(xor()).astype(dtype), 0
+    ob, ended = xor().astype(dtype), 0
     for seed in range(6):
         start = np.random.default_rng(seed).standard_normal(13)
         result = find_critical_point(ob, start, method)
@@ -148,9 +144,9 @@ def test_invalid_arguments_of_find_critical_point_raise(bad, error, words):
 def tiny_net():
     rng = np.random.default_rng(1)
     X = rng.standard_normal((40, 5))
-    model = ReferenceModel([5, 6, 3], "tanh")
+    model = fc.MLP([5, 6, 3], "tanh")
     y = rng.integers(0, 3, 40)
-    ob = compiled(ReferenceObjective(model, X, y, "cross_entropy", l2=1e-2))
+    ob = fc.Objective(model, X, y, "cross_entropy", l2=1e-2)
     return ob, ob.model.init(rng=0)
 
 

@@ -31,7 +31,7 @@ def _loss(ref, z, ez, rz, erz):
     units, for each sample and output. `rz` bounds |rz|, and `ez` and `erz` are the units of z and
     rz.
     """
-    cross, share = ref.loss == "cross_entropy", np.abs(ref._scale()) * np.ones((len(z), 1))
+    cross, share = ref.loss == "cross_entropy", np.abs(ref.scale()) * np.ones((len(z), 1))
     y = np.asarray(ref.y, float)
     curve, size = 1.0, np.ones_like(z)
     if ref.loss == "mse":

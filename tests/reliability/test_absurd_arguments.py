@@ -88,10 +88,6 @@ def calls(net):
         yield make, dict.fromkeys(needed, 0.5)
         yield make(*[0.5] * len(needed)).__call__, {"t": 3}
     yield fc.load, {"path": "none"}
-    toy = fc.testing.lecture_toy()
-    yield fc.testing.compiled, {"ob": toy}
-    yield fc.testing.polish, {"ob": toy, "theta": [1.0, 1.0], "steps": 1}
-    yield fc.testing.axis_saddles, {"count": 2}
     yield fc.testing.PrescribedSpectrum, {"values": [1.0, 2.0]}
     yield fc.testing.LinearAutoencoder, {"spectrum": [2.0, 1.0], "p": 1}
     yield fc.testing.QuadraticObjective, {"H": np.eye(2)}

@@ -15,10 +15,10 @@ from fastcurv.structure.curvature_probes import curvature_probes
 from fastcurv.structure.parameters import nonzero_weight_rows
 from fastcurv.structure.saturation import saturation
 from fastcurv.structure.symmetry import flip_tanh, nearest_copy, permute_hidden, rescale_relu
-from fastcurv.testing import LinearAutoencoder, compiled, zoo
-from fastcurv.testing.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import LinearAutoencoder
 
 from .. import nets
+from ..zoo import zoo
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -144,7 +144,7 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
 
 def test_only_rotations_remain_symmetries_with_l2():
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], 3, rng=2)
-    ob = compiled(ReferenceObjective(net.objective.model, net.X, net.X, l2=0.01))
+    ob = fc.Objective(net.objective.model, net.X, net.X, "mse", l2=0.01)
     result = find_critical_point(ob, net.critical_point((1, 2, 3)))
     T = ob.certificates.flat_directions(result.x)
     assert result.success and T.shape[1] == 3
@@ -263,30 +263,30 @@ def test_invalid_units_and_orders_raise(call, error):
 def test_zero_preactivations_are_counted_as_kinks():
     X = np.array([[1.0, 2.0], [2.0, -1.0], [0.0, 0.0]])
     for activation, expected in (("relu", 2), ("leaky_relu", 2), ("elu", 2), ("tanh", 0)):
-        model = ReferenceModel([2, 2, 1], activation, bias=False)
-        ob = ReferenceObjective(model, X, np.zeros(3))
+        model = fc.MLP([2, 2, 1], activation, bias=False)
+        ob = fc.Objective(model, X, np.zeros(3), "mse")
         theta = model.flatten(
             [(np.array([[2.0, -1.0], [1.0, 2.0]]), None), (np.ones((1, 2)), None)]
         )
-        assert ob.certificates.kinks(theta) == expected == compiled(ob).certificates.kinks(theta)
+        assert ob.certificates.kinks(theta) == expected == ob.certificates.kinks(theta)
         assert ob.certificates.kinks(theta + 1e-9 * np.arange(1, 7)) == 0
         assert ob.certificates.kinks(theta * (1 + 1e-16)) == expected
-    biased = ReferenceModel([2, 1, 1], "relu")
+    biased = fc.MLP([2, 1, 1], "relu")
     at = np.array([1.0, 1.0, 0.0, 1.0, 0.0])
-    assert ReferenceObjective(biased, X, np.zeros(3)).certificates.kinks(at) == 1
+    assert fc.Objective(biased, X, np.zeros(3), "mse").certificates.kinks(at) == 1
 
 
 def test_saturation_equals_the_fraction_of_saturated_outputs():
     X = np.linspace(-1, 1, 8)[:, None]
-    model = ReferenceModel([1, 2, 2], "tanh")
+    model = fc.MLP([1, 2, 2], "tanh")
     theta = model.flatten(
         [
             (np.array([[0.1], [50.0]]), np.zeros(2)),
             (np.array([[0.0, 40.0], [0.0, 0.0]]), np.zeros(2)),
         ]
     )
-    for ob in (ReferenceObjective(model, X, np.arange(8) % 2, "cross_entropy"),):
-        for state in (saturation(ob, theta), saturation(compiled(ob), theta)):
+    for ob in (fc.Objective(model, X, np.arange(8) % 2, "cross_entropy"),):
+        for state in (saturation(ob, theta), saturation(ob, theta)):
             assert (
                 state["layers"] == [0.5] and state["saturated"] == 0.5 and state["certain"] == 1.0
             )

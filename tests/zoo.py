@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from ..common.checks import as_rng, check_positive_int, check_theta, short_repr
-from ..structure.tables import DEFAULT_LOSS_BY_TARGETS
-from .autoencoder import Case, LinearAutoencoder, lecture_toy
-from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
-from .reference import ReferenceModel, ReferenceObjective
+import fastcurv as fc
+from fastcurv.testing import (
+    Case,
+    FunctionObjective,
+    LinearAutoencoder,
+    PrescribedSpectrum,
+    QuadraticObjective,
+    lecture_toy,
+)
 
 # Functions of two variables that are classified at the origin: name, kind, numbers of positive,
 # negative and zero eigenvalues, and functions that return the value, the gradient, the Hessian and
@@ -81,8 +85,7 @@ def axis_saddles(count: int, rng: Any = 0) -> list[Case]:
 
     A negative curvature may be as small as 1e-6 times the largest positive one in absolute value.
     """
-    count = check_positive_int(count, "count", most=100_000, least=0)
-    rng = as_rng(rng)
+    rng = np.random.default_rng(rng)
     cases = []
     for i in range(count):
         n = int(rng.integers(2, 31))
@@ -125,14 +128,9 @@ def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
     """Return a critical point of a small objective refined to rounding, by at most `steps` Newton
     steps with a pseudo-inverse.
     """
-    if not (hasattr(ob, "gradient") and hasattr(ob, "hessian")):
-        raise TypeError(
-            f"ob must be an objective with gradient(theta) and hessian(theta), "
-            f"got {short_repr(ob)}."
-        )
-    best = check_theta(ob, theta, dtype=float).copy()
+    best = np.array(theta, dtype=float)
     g = ob.gradient(best)
-    for _ in range(check_positive_int(steps, "steps", most=100_000, least=0)):
+    for _ in range(steps):
         H = np.asarray(ob.hessian(best) @ np.eye(best.size))
         new = best - np.linalg.lstsq(H, g, rcond=1e-10)[0]
         g_new = ob.gradient(new)
@@ -158,21 +156,17 @@ def _find_critical_point(ob: Any, theta0: Any) -> Any:
 def _convex_cases() -> Iterator[Any]:
     rng = np.random.default_rng(4)
     X = rng.standard_normal((30, 4))
-    ridge = ReferenceObjective(
-        ReferenceModel([4, 1], ()), X, X @ rng.standard_normal(4) + 1, l2=0.1
-    )
+    ridge = fc.Objective(fc.MLP([4, 1], ()), X, X @ rng.standard_normal(4) + 1, "mse", l2=0.1)
     yield Case("ridge", ridge, polish(ridge, np.zeros(5)), "minimum", 5, 0, 0)
-    logistic = ReferenceObjective(
-        ReferenceModel([4, 1], ()),
+    logistic = fc.Objective(
+        fc.MLP([4, 1], ()),
         X,
         (X[:, 0] > 0).astype(float),
-        DEFAULT_LOSS_BY_TARGETS["labels"],
+        "binary_cross_entropy",
         l2=0.01,
     )
     yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
-    softmax = ReferenceObjective(
-        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), DEFAULT_LOSS_BY_TARGETS["classes"]
-    )
+    softmax = fc.Objective(fc.MLP([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy")
     yield Case(
         "softmax regression",
         softmax,
@@ -187,22 +181,25 @@ def _convex_cases() -> Iterator[Any]:
 def _dead_relu_cases() -> Iterator[Any]:
     rng = np.random.default_rng(5)
     X = rng.random((12, 2))
-    model = ReferenceModel([2, 3, 1], "relu")
+    model = fc.MLP([2, 3, 1], "relu")
     y = rng.standard_normal(12)
     dead = model.flatten(
         [(-np.ones((3, 2)), -np.ones(3)), (rng.standard_normal((1, 3)), np.array([2.0]))]
     )
     yield Case(
-        "dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical"
+        "dead ReLU units off their best bias",
+        fc.Objective(model, X, y, "mse"),
+        dead,
+        "not_critical",
     )
-    hinge = ReferenceObjective(model, X, np.zeros(12), DEFAULT_LOSS_BY_TARGETS["labels"])
+    hinge = fc.Objective(model, X, np.zeros(12), "binary_cross_entropy")
     far = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (np.ones((1, 3)), np.array([40.0]))])
     yield Case("dead ReLU units on a slope", hinge, far, "not_critical")
     best = dead.copy()
     best[-1] = y.mean()
     yield Case(
         "dead ReLU units at their best bias",
-        ReferenceObjective(model, X, y),
+        fc.Objective(model, X, y, "mse"),
         best,
         "minimum",
         1,
@@ -214,11 +211,11 @@ def _dead_relu_cases() -> Iterator[Any]:
 def _xor_cases() -> Iterator[Any]:
     X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
     y = np.array([0.0, 1, 1, 0])
-    ob = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y)
+    ob = fc.Objective(fc.MLP([2, 2, 1], "tanh"), X, y, "mse")
     origin = np.zeros(9)
     origin[-1] = 0.5
     yield Case("XOR at the origin", ob, origin, "degenerate", 1, 0, 8, 0.25)
-    strong = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y, l2=1e-3)
+    strong = fc.Objective(fc.MLP([2, 2, 1], "tanh"), X, y, "mse", l2=1e-3)
     theta = _find_critical_point(strong, np.array([1.0, 1, 1, 1, 1, -1, 1, -1, 0]))
     yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
 
@@ -231,9 +228,9 @@ def _embedded_unit_cases() -> Iterator[Any]:
     rng = np.random.default_rng(6)
     X = rng.standard_normal((20, 2))
     y = np.tanh(X @ [1.0, 0.5]) - 0.7 * np.tanh(X @ [-0.3, 2.0])
-    small = ReferenceObjective(ReferenceModel([2, 1, 1], "tanh", bias=False), X, y)
+    small = fc.Objective(fc.MLP([2, 1, 1], "tanh", bias=False), X, y, "mse")
     w, v = np.split(_find_critical_point(small, np.array([0.5, 0.5, 1.0])), [2])
-    wide = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh", bias=False), X, y)
+    wide = fc.Objective(fc.MLP([2, 2, 1], "tanh", bias=False), X, y, "mse")
     zero = np.concatenate([w, np.zeros(2), v, [0.0]])
     yield Case("a unit of zeros added", wide, zero, "saddle")
     for share in (-0.5, 0.5):

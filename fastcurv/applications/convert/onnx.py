@@ -34,6 +34,8 @@ FLOAT_TYPE_CODES = (1, 10, 11, 16)  # codes of float32, float16, float64 and bfl
 ONNX_ML_NODES = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")
 ONNX_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT_GELU = ("com.microsoft", "Gelu")  # the exact GELU
+# Older versions read files outside the folder of a model (CVE-2024-27318).
+MIN_ONNX_VERSION = (1, 16)
 MIN_OPSET = 7  # older opsets define broadcasting, dropout and batch normalisation differently
 CONSTANT_FOLDING_NODES = ("Identity", "Cast", "Transpose")  # nodes that are evaluated on constants
 # nodes that leave probabilities unchanged
@@ -477,6 +479,11 @@ def _load_model_proto(source: Any) -> tuple[Any, int, str | None]:
     with optional_import("ONNX models"):
         import onnx
 
+    if tuple(map(int, onnx.__version__.split(".")[:2])) < MIN_ONNX_VERSION:
+        raise ImportError(
+            f"onnx must be at least 1.16, got {onnx.__version__}, which reads files outside the "
+            'folder of a model. Run: pip install --upgrade "fastcurv[onnx]"'
+        )
     if isinstance(source, onnx.ModelProto):
         return source, source.ByteSize(), None
     try:

@@ -365,6 +365,15 @@ def model_from_layers(
     return stack.build_model()
 
 
+# Key: an attribute of an estimator that holds an MLP. Value: the sentence that says how to get it.
+PARTS_OF_ESTIMATORS = {
+    "steps": " Use from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X).",
+    "regressor": " Use from_sklearn(est.regressor_), whose outputs are transformed targets.",
+    "param_distributions": " Use from_sklearn(search.best_estimator_).",
+    "param_grid": " Use from_sklearn(search.best_estimator_).",
+}
+
+
 def from_sklearn(est: Any) -> Model:
     """Return the model and theta of a fitted ``sklearn.neural_network`` classifier or regressor.
 
@@ -377,14 +386,9 @@ def from_sklearn(est: Any) -> Model:
 
     Parameters
     ----------
-    est : MLPClassifier, MLPRegressor, Pipeline or TransformedTargetRegressor
-        A fitted estimator of scikit-learn or of this library. In a pipeline that ends with such an
-        estimator, the scalers and PCA before it are folded into the first layer, so the model takes
-        the same rows as the pipeline. W and the spectrum then refer to unscaled features, where
-        ``l2`` does not correspond to the alpha of the fit. For the network in the coordinates of
-        the fit, use ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)``. The scaler of
-        targets of a TransformedTargetRegressor, around or inside a pipeline, is folded into the
-        last layer, so outputs are in the units of y.
+    est : MLPClassifier or MLPRegressor
+        A fitted estimator of scikit-learn or of this library. Scalers around it are not read: for
+        a pipeline pass ``pipe[-1]``, whose rows are ``pipe[:-1].transform(X)``.
 
     Returns
     -------
@@ -397,9 +401,9 @@ def from_sklearn(est: Any) -> Model:
     Raises
     ------
     ValueError
-        If the estimator is not fitted, or a step of a pipeline is not a supported scaler.
+        If the estimator is not fitted.
     TypeError
-        For other estimators.
+        For other estimators, pipelines and searches.
 
     See Also
     --------
@@ -415,25 +419,11 @@ def from_sklearn(est: Any) -> Model:
     >>> bool(np.allclose(model.predict(theta, X)[:, 0], est.predict(X)))
     True
     """
-    # affine maps before and after the network
-    first = None
-    last = None
-    while hasattr(est, "steps") or is_transformed_target_regressor(est):
-        if hasattr(est, "steps"):
-            first = compose_affine_steps(est.steps[:-1], first)
-            est = est.steps[-1][1]
-        else:
-            last = compose_target_map(est, last)
-            est = est.regressor_
-    if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
-        raise TypeError(
-            f"est must be an MLP estimator or a Pipeline that ends in one, got {type_phrase(est)}, "
-            "a parameter search. Fit it and pass est.best_estimator_."
-        )
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
+        cures = [cure for attribute, cure in PARTS_OF_ESTIMATORS.items() if hasattr(est, attribute)]
         raise TypeError(
-            "est must be an MLPClassifier or MLPRegressor of scikit-learn, or a pipeline that "
-            f"ends with one, got {type_phrase(est)}."
+            "est must be an MLPClassifier or MLPRegressor of scikit-learn, "
+            f"got {type_phrase(est)}.{''.join(cures)}"
         )
     if not hasattr(est, "coefs_"):
         raise ValueError(f"est must be a fitted MLP, got {type_phrase(est)} without coefs_.")
@@ -447,19 +437,7 @@ def from_sklearn(est: Any) -> Model:
     phi_out = getattr(est, "out_activation_", "identity")
     known = "identity", "logistic", "softmax", "exp"
     raise_if_unsupported(phi_out not in known, f"the output activation {phi_out!r}")
-    if last is not None and phi_out != "identity":
-        raise ValueError(
-            "est must have out_activation_='identity' if its targets are transformed, got "
-            f"{phi_out!r}: the inverse transform cannot be merged into the last layer. Use "
-            "from_sklearn(est.regressor_)."
-        )
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
-    if first is not None:
-        W, b = layers[0]
-        A, c = first
-        layers[0] = W @ A, W @ c + b
-    if last is not None:
-        layers[-1] = append_target_map(*layers[-1], *last)
     return model_from_layers(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
 
 
@@ -478,154 +456,3 @@ def _estimator_activation(est: Any) -> Any:
         f"one of {', '.join(known)}",
     )
     return known[name][0]
-
-
-# --------------------------------------------------------------------------------------------------
-# Scalers of scikit-learn as affine maps, to be folded into a network's first layer.
-
-SUPPORTED_SCALERS_TEXT = "StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, PCA"
-Affine = tuple[np.ndarray, np.ndarray]  # (A, c) of the map ``x A' + c`` of rows x
-
-
-TARGET_REGRESSOR_NAME = "TransformedTargetRegressor"
-
-
-def compose_affine_steps(
-    steps: Sequence[tuple[str, Any]], before: Affine | None = None
-) -> Affine | None:
-    """Return the steps of a pipeline, after the map `before`, as one map, or None if the map is the
-    identity.
-
-    Raise ValueError for the first step that is not a supported affine map or not fitted.
-    """
-    whole = before
-    cure = "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
-    for name, step in steps:
-        # The string is "passthrough".
-        if step is None or isinstance(step, str) or _is_identity_transformer(step):
-            continue
-        A, c = scaler_as_affine(step, f"step {name!r} of the pipeline", cure)
-        whole = (A, c) if whole is None else (A @ whole[0], A @ whole[1] + c)
-    return whole
-
-
-def _is_identity_transformer(step: Any) -> bool:
-    """Return True if a step is scikit-learn's FunctionTransformer without a function."""
-    kind = next((b for b in sklearn_base_classes(step) if hasattr(b, "transform")), None)
-    own: Any = type(step)
-    return (
-        kind is not None
-        and kind.__name__ == "FunctionTransformer"
-        and own.transform is kind.transform
-        and step.func is None
-    )
-
-
-def sklearn_base_classes(x: Any) -> list[Any]:
-    """Return the base classes of an object that scikit-learn defines, its own class first."""
-    return [base for base in type(x).__mro__ if base.__module__.startswith("sklearn.")]
-
-
-def is_transformed_target_regressor(est: Any) -> bool:
-    """Return True if an estimator is scikit-learn's TransformedTargetRegressor or a subclass of
-    it. Raise ValueError for a subclass with its own `predict`.
-    """
-    kind: Any = next(
-        (b for b in sklearn_base_classes(est) if b.__name__ == TARGET_REGRESSOR_NAME), None
-    )
-    if kind is None:
-        return False
-    own: Any = type(est)
-    if own.predict is not kind.predict:
-        raise ValueError(
-            f"est must be scikit-learn's {TARGET_REGRESSOR_NAME}, got {type_phrase(est)} with a "
-            "predict of its own. Use from_sklearn(est.regressor_), whose outputs are scaled "
-            "targets."
-        )
-    return True
-
-
-def append_target_map(W: np.ndarray, b: np.ndarray, A: np.ndarray, c: np.ndarray) -> Affine:
-    """Return the last layer (W, b) followed by the map ``x A' + c`` to targets. If the outputs
-    are means followed by logarithms of variances, as for ``gaussian_nll``, the logarithms are
-    shifted.
-    """
-    if len(W) == len(A):
-        return A @ W, A @ b + c
-    m = len(A)
-    scale = np.diag(A)
-    if len(W) != 2 * m or not np.array_equal(A, np.diag(scale)):
-        raise ValueError(
-            "est must have one output for each target, or its mean and the logarithm of its "
-            f"variance with each target scaled by itself, got {len(W)} outputs for {m} targets."
-        )
-    whole = np.concatenate([scale, np.ones(m)])
-    return whole[:, None] * W, whole * b + np.concatenate([c, 2 * np.log(np.abs(scale))])
-
-
-def compose_target_map(est: Any, after: Affine | None = None) -> Affine | None:
-    """Return the map from the outputs of the regressor in a fitted TransformedTargetRegressor to
-    targets, followed by the map `after`, or None if the result is the identity.
-    """
-    if not hasattr(est, "regressor_"):
-        raise ValueError(
-            f"est must be a fitted {TARGET_REGRESSOR_NAME}, got an estimator without regressor_."
-        )
-    step = est.transformer_
-    cure = "from_sklearn(est.regressor_), whose outputs are scaled targets"
-    if type(step).__name__ == "FunctionTransformer" and step.func is step.inverse_func is None:
-        return after
-    A, c = scaler_as_affine(step, "transformer_ of est", cure)
-    plain = A.shape[0] == A.shape[1] and np.array_equal(A, np.diag(np.diag(A)))
-    good = np.diag(A).all() if plain else len(A) == A.shape[1] == np.linalg.matrix_rank(A)
-    own = type(step).inverse_transform
-    if not any(own is getattr(b, "inverse_transform", None) for b in sklearn_base_classes(step)):
-        raise ValueError(
-            f"transformer_ of est must be a transformer of scikit-learn, got {type_phrase(step)} "
-            f"with an inverse_transform of its own. Or use {cure}."
-        )
-    if not good:
-        kind = "a singular map" if A.shape[0] == A.shape[1] else "a map"
-        raise ValueError(
-            f"transformer_ of est must be invertible, got {kind} from {A.shape[1]} targets to "
-            f"{A.shape[0]}. Or use {cure}."
-        )
-    B = np.diag(1 / np.diag(A)) if plain else np.linalg.inv(A)
-    return (B, -B @ c) if after is None else (after[0] @ B, after[1] - after[0] @ (B @ c))
-
-
-def scaler_as_affine(step: Any, place: str, cure: str) -> Affine:
-    """Return a fitted scaler as an affine map. `place` and `cure` are for messages: the role of the
-    scaler, and an alternative call.
-    """
-    own: Any = type(step)
-    kind = own.__name__
-    if kind not in SUPPORTED_SCALERS_TEXT.split(", ") or getattr(step, "clip", False):
-        bent = " with clip=True" if getattr(step, "clip", False) else ""
-        raise ValueError(
-            f"{place} must be one of {SUPPORTED_SCALERS_TEXT}, got a {kind}{bent}. Or use {cure}."
-        )
-    theirs = [b for b in sklearn_base_classes(step) if b.__name__ == kind]
-    if not any(own.transform is base.transform for base in theirs):
-        raise ValueError(
-            f"{place} must be scikit-learn's {kind}, got a {own.__module__}.{own.__name__} with a "
-            f"transform of its own. Or use {cure}."
-        )
-    if not hasattr(step, "n_features_in_"):
-        raise ValueError(f"{place} must be fitted, got {type_phrase(step)} without n_features_in_.")
-    if kind == "PCA":
-        A = np.asarray(step.components_, float)
-        if step.whiten:
-            scale = np.sqrt(step.explained_variance_)
-            # The lower limit is that of scikit-learn.
-            A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]
-        return A, -A @ step.mean_
-    if kind == "MinMaxScaler":
-        return np.diag(step.scale_), np.asarray(step.min_, float)
-    # `transform` uses the current settings of the scaler, not those of its fit.
-    shifted = getattr(step, "with_mean", False) or getattr(step, "with_centering", False)
-    scaled = getattr(step, "with_std", True) and getattr(step, "with_scaling", True)
-    d = step.n_features_in_
-    over = 1.0 / np.asarray(step.scale_, float) if scaled else np.ones(d)
-    shift = getattr(step, "mean_" if kind == "StandardScaler" else "center_") if shifted else None
-    return np.diag(over), np.zeros(d) if shift is None else -np.asarray(shift) * over

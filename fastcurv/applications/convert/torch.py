@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import operator
 import os
 import re
@@ -19,7 +18,6 @@ from ...network.arguments import raise_if_user_activation
 from ...network.mlp import MLP, Model
 from ...structure.tables import ACTIVATIONS, activation_spec, activations_in_library
 from .sklearn import (
-    SUPPORTED_STEPS_TEXT,
     LayerStack,
     check_activation,
     model_from_layers,
@@ -36,11 +34,6 @@ WRAPPER_ATTRIBUTES = {
     "torch.optim.swa_utils.AveragedModel": "module",
 }
 TORCH_MODULE_PREFIXES = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-# Key: start_dim and end_dim. Value: the shape to which Flatten reshapes (N, d), with 0 for N.
-FLATTEN_SHAPES = {
-    **dict.fromkeys(((1, -1), (1, 1), (-1, -1)), [0, -1]),
-    **dict.fromkeys(((0, -1), (0, 1)), [-1]),
-}
 # Key: a function of torch or method of a tensor. Value: the class of the corresponding module, and
 # the arguments after x.
 FUNCTION_MODULES = {
@@ -49,51 +42,26 @@ FUNCTION_MODULES = {
     "flatten": ("Flatten", ("start_dim", "end_dim")),
     "softmax": ("Softmax", ("dim",)),
     "log_softmax": ("LogSoftmax", ("dim",)),
-    "squeeze": ("squeeze", ("dim",)),
-    **dict.fromkeys(("clamp", "clip"), ("clamp", ("min", "max"))),
-    "clamp_min": ("clamp_min", ("min",)),
-    "hardtanh": ("Hardtanh", ("min_val", "max_val")),
-    **dict.fromkeys(("threshold", "_threshold"), ("Threshold", ("threshold", "value"))),
-    **dict.fromkeys(("view", "reshape"), ("view", ())),
     **dict.fromkeys(("add", "iadd"), ("add", ())),
-    **dict.fromkeys(("sub", "isub"), ("sub", ())),
-    **dict.fromkeys(("mul", "imul"), ("mul", ())),
-    **dict.fromkeys(("div", "truediv", "itruediv"), ("div", ())),
-    "getitem": ("getitem", ()),
-    "where": ("where", ()),
 }
-# functions that are supported only with certain arguments
-PARTIAL_FUNCTIONS = ("add", "sub", "mul", "div", "getitem", "where", "view")
 # defaults of functions in `FUNCTION_MODULES` that differ from those of the corresponding modules
 FUNCTION_DEFAULTS: dict[str, dict[str, Any]] = {
     "Dropout": {"p": 0.5, "training": True},
     "Flatten": {"start_dim": 0, "end_dim": -1},
     "Softmax": {"dim": None},
     "LogSoftmax": {"dim": None},
-    "squeeze": {"dim": None},
-    "clamp": {"min": None, "max": None},
-    "Hardtanh": {"min_val": -1.0, "max_val": 1.0},
     "Linear": {"bias": None},
-}
-# Key: a function. Value: the settings with which the function is relu.
-RELU_FUNCTIONS = {
-    "clamp": ({"min": 0, "max": None}, {"min": 0, "max": math.inf}),
-    "clamp_min": ({"min": 0},),
-    "Hardtanh": ({"min_val": 0, "max_val": math.inf},),
-    "Threshold": ({"threshold": 0, "value": 0},),
 }
 # Maximum relative difference of outputs in float64 that counts as equal. The limit is far above
 # rounding errors and far below the difference between two functions.
 SAME_OUTPUT_TOL = 1e-6
-# indices of the last axis that convert rows of shape (N, 1) to (N,)
-COLUMN_INDICES = tuple((rows, i) for rows in (slice(None), ...) for i in (0, -1))
 STATE_DICT_TEXT = "linear layers: a weight and its bias"
 DROPOUT_MODULES = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _parameter_array(tensor: Any) -> np.ndarray:
     """Return a parameter on any device as a NumPy array, half precision as float32. Raise
-    ValueError for the device "meta".
+    ValueError for the device "meta", and for sparse, nested and quantised tensors.
     """
     if str(tensor.device) == "meta":
         raise ValueError(
@@ -101,7 +69,14 @@ def _parameter_array(tensor: Any) -> np.ndarray:
             f"{tuple(tensor.shape)} on the device 'meta'. Use module.to_empty(device='cpu') and "
             "load its state dict."
         )
-    tensor = tensor.detach().cpu()
+    is_dense = str(tensor.layout) == "torch.strided" and not tensor.is_nested
+    if not is_dense or tensor.is_quantized:
+        kind = "quantised" if tensor.is_quantized else "nested" if tensor.is_nested else "sparse"
+        raise ValueError(
+            f"the parameters of module must be dense tensors, got a {kind} one. Use "
+            "tensor.to_dense() or tensor.dequantize()."
+        )
+    tensor = tensor.detach().cpu().resolve_conj()
     return np.asarray((tensor.float() if tensor.element_size() < 4 else tensor).numpy())
 
 
@@ -216,7 +191,7 @@ def _trace_steps(module: Any, name: str) -> list[ForwardStep]:
     at = next(node for node in graph.nodes if node.op == "placeholder")
     saved: list[Any] = []
     while True:
-        readers = [n for n in at.users if not (_reads_shape(n) or _is_part_of_relu(n, at))]
+        readers = list(at.users)
         sums = [node for node in readers if _called_function(node)[0] == "add"]
         if len(readers) == 2 and len(sums) == 1 and not saved:
             steps.append(ForwardStep(f"{name} ({sums[0].name})", "fork", None))
@@ -236,59 +211,6 @@ def _trace_steps(module: Any, name: str) -> list[ForwardStep]:
         if saved and node is saved[1]:
             saved = []
         at = node
-
-
-def _reads_shape(node: Any) -> bool:
-    """Return True if a node reads the shape of a tensor, or the length of one axis."""
-    if node.op == "call_method" and node.target == "size":
-        return True
-    return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
-
-
-def _is_part_of_relu(node: Any, at: Any) -> bool:
-    """Return True if a node is the condition or the zeros of ``torch.where(at > 0, at, 0)``."""
-    return any(
-        _called_function(user)[0] == "where" and _is_relu_by_where(user, at) and node in user.args
-        for user in node.users
-    )
-
-
-def _is_relu_by_where(node: Any, at: Any) -> bool:
-    """Return True if a call of ``where`` has the arguments ``at > 0``, `at` and 0, in which ``>=``
-    and ``zeros_like(at)`` are allowed.
-    """
-    if len(node.args) != 3 or node.kwargs or node.args[1] is not at:
-        return False
-    condition, _, zero = node.args
-    name = getattr(getattr(condition, "target", None), "__name__", "")
-    if getattr(zero, "op", "") == "call_function":
-        is_zero = zero.target.__name__ == "zeros_like" and zero.args == (at,) and not zero.kwargs
-    else:
-        is_zero = isinstance(zero, (int, float)) and zero == 0
-    return bool(is_zero and name in ("gt", "ge") and condition.args == (at, 0))
-
-
-def _affine_of_call(kind: str, args: tuple[Any, ...], at: Any) -> tuple[float, float] | None:
-    """Return the scale and the shift of an operation on the tensor `at` and a number, or None."""
-    if len(args) != 2 or not any(isinstance(x, (int, float)) for x in args):
-        return None
-    number = float(args[1] if args[0] is at else args[0])
-    if args[0] is not at:
-        return {"add": (1.0, number), "sub": (-1.0, number), "mul": (number, 0.0)}.get(kind)
-    if kind == "div":
-        return (1 / number, 0.0) if number else None
-    return {"add": (1.0, number), "sub": (1.0, -number), "mul": (number, 0.0)}.get(kind)
-
-
-def _is_row_count(x: Any) -> bool:
-    """Return True if `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a
-    tensor.
-    """
-    if getattr(x, "op", "") == "call_method" and x.target == "size":
-        return bool(x.args[1:] == (0,) or x.kwargs == {"dim": 0})
-    if getattr(x, "target", None) is operator.getitem and x.args[1] == 0:
-        return _reads_shape(x.args[0])
-    return False
 
 
 def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
@@ -326,17 +248,7 @@ def _steps_of_node(
     pair = len(node.args) == 2 and not node.kwargs
     if kind == "add" and saved and pair and {*map(id, node.args)} == {id(saved[0]), id(at)}:
         return [ForwardStep(said, "join", None)]
-    if kind == "view" and rest and not node.kwargs:
-        rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
-        return [ForwardStep(said, kind, [0 if _is_row_count(x) else x or None for x in rest])]
-    affine = None if node.kwargs else _affine_of_call(kind, node.args, at)
-    if affine is not None:
-        return [ForwardStep(said, "affine", affine)]
-    if kind == "where" and _is_relu_by_where(node, at):
-        return [ForwardStep(said, "clamp_min", SimpleNamespace(min=0))]
-    if kind == "getitem" and rest and rest[0] in COLUMN_INDICES:
-        return [ForwardStep(said, "squeeze", SimpleNamespace(dim=1))]
-    if not kind or kind in PARTIAL_FUNCTIONS or rest is None:
+    if kind in ("", "add") or rest is None:
         called = getattr(node.target, "__name__", node.target)
         raise unsupported_layer(f"{said}, {node.op.replace('_', ' of a ')} {called},")
     words = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "_stacklevel")}
@@ -400,10 +312,6 @@ def _add_step_to_stack(
 ) -> None:
     """Add one step to the stack. `seen` is that of `_check_no_shared_tensors`."""
     name, kind, module = step
-    raise_if_unsupported(
-        stack.column and kind not in ("Sigmoid", "Identity"),
-        f"{name} after {stack.column}, which leaves one number per row,",
-    )
     if kind == "Linear":
         _check_equal_dtypes(module, name, stack)
         _check_no_shared_tensors(module, name, seen)
@@ -411,19 +319,11 @@ def _add_step_to_stack(
         stack.add_linear(_parameter_array(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _read_batch_norm(stack, module, name, seen)
-    elif kind == "affine":
-        scale, shift = module
-        stack.add_affine(scale, shift, name, like=np.float32(0))
     elif kind in activations_in_library("torch"):
         wanted = activations_in_library("torch")[kind][1]
         stack.add_foreign_activation(
             "torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name
         )
-    elif kind in RELU_FUNCTIONS:
-        given = {key: getattr(module, key) for key in RELU_FUNCTIONS[kind][0]}
-        said = " and ".join(f"{key}={value!r}" for key, value in given.items())
-        raise_if_unsupported(given not in RELU_FUNCTIONS[kind], f"{name} with {said}")
-        stack.add_activation("relu", name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
@@ -441,32 +341,14 @@ def _add_step_to_stack(
         stack.begin_skip(name)
     elif kind == "join":
         stack.end_skip(name)
-    elif not _is_row_flatten(stack, kind, module, name):
-        raise unsupported_layer(name)
-
-
-def _is_row_flatten(stack: LayerStack, kind: str, module: Any, name: str) -> bool:
-    """Return True if the step `kind` is a Flatten, view or squeeze. Raise a ValueError for such a
-    step if it does not leave the rows unchanged.
-    """
-    said = f"{name}, which may join rows,"
-    wanted = SUPPORTED_STEPS_TEXT
-    if kind == "Flatten":
+    elif kind == "Flatten":
         ends = module.start_dim, module.end_dim
-        shape = FLATTEN_SHAPES.get(ends, [])
-        said = f"{name} with start_dim={ends[0]} and end_dim={ends[1]}, which joins rows,"
-    elif kind == "squeeze":
-        shape = [-1] if module.dim in (None, 1, -1) else []
-        said = f"{name} of dim={module.dim}, which may join rows,"
-    elif kind == "view":
-        shape = list(module)
-        wanted = f"{SUPPORTED_STEPS_TEXT}; x.flatten(1)"
-        if len(shape) == 2 and shape[0] == -1 and isinstance(shape[1], int) and not stack.layers:
-            stack.takes = shape[1]  # the first layer must have this width
+        raise_if_unsupported(
+            ends not in ((1, -1), (1, 1), (-1, -1)),
+            f"{name} with start_dim={ends[0]} and end_dim={ends[1]}, which joins rows,",
+        )
     else:
-        return False
-    raise_if_unsupported(not stack.is_identity_reshape(shape, name), said, wanted)
-    return True
+        raise unsupported_layer(name)
 
 
 def from_torch(module: Any, activation: Any = None) -> Model:
@@ -476,13 +358,11 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     ----------
     module : torch.nn.Module or a state dict
         A Sequential, nested or not, or a class with its own ``forward``, which is traced by
-        ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``,
-        ``torch.where(x > 0, x, 0)``), arithmetic with numbers (``x / 2 - 1``),
-        ``x.view(x.size(0), -1)``, ``x[:, 0]`` of one output, and ``x + f(x)`` around one hidden
-        layer. Supported layers:
-        ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``clamp`` at 0,
-        ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``,
-        ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are left out. A warning is
+        ``torch.fx`` and may contain layers, functions (``F.relu``, ``x.tanh()``), and ``x + f(x)``
+        around one hidden layer. Supported layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid
+        Softplus SiLU GELU ELU Identity``, ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``,
+        and at the end ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss and are
+        left out. A warning is
         issued for ``Softmax`` and ``Sigmoid``, since torch's ``CrossEntropyLoss`` and
         ``BCEWithLogitsLoss`` would apply them a second time. ``LeakyReLU`` must have a slope of
         0.01, and ``GELU`` its exact form. Batch normalisation in eval mode is folded into the
@@ -544,9 +424,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     if any(not _torch_class_name(part) for part in module.modules()):
         _check_equal_outputs(module, model, theta)
     kinds = [step.kind for step in steps]
-    folded = "arithmetic on tensors" * ("affine" in kinds)
-    if kinds.count("BatchNorm1d") > len(stack.norms):
-        folded = "batch normalisation in eval mode"
+    folded = "batch normalisation in eval mode" * (kinds.count("BatchNorm1d") > len(stack.norms))
     _warn_if_theta_differs(module, folded, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
@@ -595,6 +473,14 @@ def _warn_if_theta_differs(module: Any, folded: str, theta: np.ndarray, read: li
     """
     own = list(module.parameters())
     n = sum(p.numel() for p in own)
+    frozen = [p for p in own if not p.requires_grad]
+    if 0 < len(frozen) < len(own):
+        warn_caller(
+            f"{sum(p.numel() for p in frozen)} parameters of the module are frozen "
+            "(requires_grad=False): gradient, Hessian and verdicts are those of all parameters, "
+            "the frozen ones included.",
+            UserWarning,
+        )
     if folded:
         what = f"{folded} is folded into the linear layers"
         whose = "folded"

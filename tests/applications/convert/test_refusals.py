@@ -1,5 +1,8 @@
 """Weights and models that the converters do not support are rejected with a reason."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -68,6 +71,12 @@ def test_a_state_dict_sorted_by_name_has_the_order_of_its_numbers():
         state |= {f"{2 * l}.weight": W.copy(), f"{2 * l}.bias": b.copy()}
     again, same = fc.from_torch(dict(sorted(state.items())), activation="tanh")
     assert again == model and np.array_equal(same, theta)
+
+
+def test_versions_of_onnx_that_read_other_files_are_rejected(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", SimpleNamespace(__version__="1.15.0"))
+    with pytest.raises(ImportError, match=r"onnx must be at least 1.16, got 1.15.0.*upgrade"):
+        fc.from_onnx("model.onnx")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import (
-    CHOICE_ALIASES,
     advice_clause,
     one_line,
     suggested_choice,
@@ -36,24 +35,12 @@ from ..structure.given import LossFunction
 from ..structure.tables import (
     ACTIVATIONS,
     DEFAULT_LOSS_BY_TARGETS,
-    activation_spec,
-    activations_in_library,
     loss_spec,
 )
 from ..structure.user_functions import Activation
 
 Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
-
-# modules whose functions may be passed in place of the name of an activation
-ACTIVATION_MODULES = (
-    "jax.nn",
-    "jax.numpy",
-    "torch",
-    "torch.nn.functional",
-    "keras.activations",
-    "numpy",
-)
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
@@ -79,42 +66,6 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(int(width) for width in sizes)
 
 
-def activation_name(x: Any) -> Any:
-    """Return fastcurv's name of an activation of torch, JAX, Keras or NumPy, given as a function, a
-    torch module or the class of one. Return other objects unchanged. Raise ValueError if the
-    settings of a module, or the defaults of a function, differ from those of fastcurv's activation.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> activation_name(np.tanh), activation_name("tanh"), activation_name(abs) is abs
-    ('tanh', 'tanh', True)
-    """
-    kind = x if isinstance(x, type) else type(x)
-    torchs = activations_in_library("torch")
-    if kind.__module__.startswith("torch.nn.modules.") and kind.__name__ in torchs:
-        ours, wanted = torchs[kind.__name__]
-        settings = {key: getattr(x, key, value) for key, value in wanted.items()}
-        if settings != wanted and x is not kind:
-            raise ValueError(
-                f"activation must have the settings {wanted}, got {x!r}, which has no counterpart "
-                "in fastcurv."
-            )
-        return ours
-    name = str(getattr(x, "__name__", None))
-    homes = [home for home in ACTIVATION_MODULES if getattr(sys.modules.get(home), name, None) is x]
-    if isinstance(x, str) or not homes:
-        return x
-    differs = activation_spec(name).differs if name in ACTIVATIONS else {}
-    if homes[0] in differs:
-        raise ValueError(
-            f"activation must be a function that fastcurv has, got {homes[0]}.{name}, "
-            f"which is {differs[homes[0]]}. Use {name!r} for fastcurv's own function of this name."
-        )
-    ours = CHOICE_ALIASES["activation"].get(name, repr(name)).strip("'")
-    return ours if ours in ACTIVATIONS else x
-
-
 def raise_if_user_activation(model: Any, why: str, wanted: str) -> None:
     """Raise ValueError if an activation of the model is a user-defined `Activation`. The message
     has the form "model must have {wanted}, got {activation}, {why}".
@@ -128,11 +79,10 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
     """Return a tuple with a checked name or `Activation` for each of `n_hidden` hidden layers.
     `activation` is one name or `Activation` for all layers, or a sequence with one for each layer.
     """
-    activation = activation_name(activation)
     if isinstance(activation, (str, Activation)):
         activation = (activation,) * max(n_hidden, 1)  # checked without hidden layers, too
     elif is_iterable(activation):
-        activation = tuple(map(activation_name, activation))
+        activation = tuple(activation)
         if len(activation) != n_hidden:
             raise ValueError(
                 "activation must be one name, or a sequence with one name for each of the "

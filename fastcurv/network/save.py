@@ -5,7 +5,6 @@ header. When a file is read, everything it states is checked, and nothing in it 
 from __future__ import annotations
 
 import os
-from mimetypes import MimeTypes
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,6 @@ from .mlp import MLP, Model
 
 FORMAT_NAME = "fastcurv.MLP 1"
 HEADER_KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
-# Key: the suffix of another program's files. Value: how to write such a file.
-FOREIGN_WRITER_HINTS = {
-    **dict.fromkeys(
-        (".pt", ".pth"), " Or use torch.save(fc.to_torch(model, theta).state_dict(), path)."
-    ),
-    ".onnx": " Or use torch.onnx.export of fc.to_torch(model, theta).",
-    **dict.fromkeys((".npz", ".npy", ".csv"), " Or use NumPy for theta alone."),
-    **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
-    ".mat": " Or use scipy.io.savemat of model.unflatten(theta).",
-    **dict.fromkeys((".rds", ".rda", ".rdata", ".parquet", ".feather", ".arrow"), ""),
-    **dict.fromkeys((".pb", ".tflite", ".gguf", ".mlmodel", ".ckpt", ".msgpack", ".hdf5"), ""),
-    **dict.fromkeys((".xlsx", ".sav", ".dta", ".yaml", ".yml", ".toml", ".gz", ".zip"), ""),
-}
-# Key: the suffix of another program's files. Value: how to read such a file.
-FOREIGN_READER_HINTS = {
-    ".onnx": "fc.from_onnx(path)",
-    **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
-}
 LAYER_PARTS = ("weight", "bias", "gamma", "beta")
 # Key in the header of a file that 'fastcurv report' wrote.
 RUN_KEY = "run"
@@ -99,10 +80,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
         raise TypeError(
             f"model must be a fastcurv.MLP, got {type_phrase(model)}.{conversion_hint(model)}"
         )
-    if kind in FOREIGN_WRITER_HINTS or kind in MimeTypes(filenames=()).types_map[True]:
-        raise ValueError(
-            f"path must end in .safetensors, got {kind}.{FOREIGN_WRITER_HINTS.get(kind, '')}"
-        )
+    if kind not in ("", ".safetensors"):
+        raise ValueError(f"path must end in .safetensors, got {one_line(kind)}.")
     write_tensors(path, *file_contents(model, theta))
 
 
@@ -200,24 +179,11 @@ def load(path: str | os.PathLike[str]) -> Model:
 def _raise_if_foreign_file(path: str) -> None:
     with Path(path).open("rb") as raw:
         head = raw.read(4)
-        suffix = Path(path).suffix.lower()
         path = one_line(path, 300)
-        archive = head == b"PK\x03\x04"
-        # A file of PyTorch begins with the bytes of a zip archive or of a pickle.
-        if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):
+        if head == b"PK\x03\x04" or head[:1] == b"\x80":
             raise ValueError(
-                f"{path} must be a .safetensors file, got a PyTorch file. For a state dict use "
-                "fc.from_torch(torch.load(path), activation=...)."
-            )
-        if suffix in FOREIGN_READER_HINTS:
-            raise ValueError(
-                f"{path} must be a .safetensors file, got {suffix}. Use "
-                f"{FOREIGN_READER_HINTS[suffix]}."
-            )
-        if archive:
-            raise ValueError(
-                f"{path} must be a .safetensors file, got a zip archive (such as .npz or "
-                ".pt). Save the network with fastcurv.save."
+                f"{path} must be a .safetensors file, got an archive or a pickle. Save the network "
+                "with fastcurv.save."
             )
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -380,8 +379,6 @@ def check_loss(loss: Any) -> Any:
 # factor by which bounds are enlarged to cover the few roundings in an envelope
 ENVELOPE_ROUND_UP_FACTOR = 1 + 1e-12
 Three = tuple[Floats, Floats, Floats]
-# Key: a name in another library. Value: the settings for which the two functions are equal.
-Settings = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -423,14 +420,8 @@ class ActivationSpec:
         True if ``phi(c z) = c phi(z)`` for c > 0.
     odd, even : bool
         True if ``phi(-z) = -phi(z)``, and True if ``phi(-z) = phi(z)``.
-    names : dict
-        A dict for each library that has the activation: "torch" (class), "onnx" (node), "keras"
-        (function or class) or "sklearn" (string). It maps the name of the activation in the library
-        to the settings for which the functions are equal.
     aliases : tuple of str
         More names, in the spelling of `fastcurv.common.errors.normalise_name`.
-    differs : dict
-        Maps modules in which this name denotes another function to a description of the difference.
     given : Activation or None
         The user-defined function that the engine calls; `pairs` is then None, and the bounds are
         infinite.
@@ -451,9 +442,7 @@ class ActivationSpec:
     homogeneous: bool = False
     odd: bool = False
     even: bool = False
-    names: dict[str, Settings] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
-    differs: dict[str, str] = field(default_factory=dict)
     given: Activation | None = None
 
 
@@ -708,34 +697,14 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lambda P, z: (z, P.pair_from_float(np.ones_like(z.hi))),
         homogeneous=True,
         odd=True,
-        names={
-            "torch": {"Identity": {}},
-            "keras": {"linear": {}},
-            "sklearn": {"identity": {}},
-        },
         aliases=("linear", "none"),
     ),
     "relu": _leaky_relu_spec(
         0.0,
-        names={
-            "torch": {"ReLU": {}},
-            "onnx": {"Relu": {}},
-            "keras": {
-                "relu": {},
-                "ReLU": {"max_value": None, "negative_slope": 0, "threshold": 0},
-            },
-            "sklearn": {"relu": {}},
-        },
     ),
     "leaky_relu": _leaky_relu_spec(
         0.01,
-        names={
-            "torch": {"LeakyReLU": {"negative_slope": 0.01}},
-            "onnx": {"LeakyRelu": {"alpha": 0.01}},
-            "keras": {"LeakyReLU": {"negative_slope": 0.01, "alpha": 0.01}},
-        },
         aliases=("lrelu",),
-        differs={"keras.activations": "of slope 0.2 by default"},
     ),
     "tanh": ActivationSpec(
         np.tanh,
@@ -746,12 +715,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         bend=0.77,
         of_a=0.0,
         odd=True,
-        names={
-            "torch": {"Tanh": {}},
-            "onnx": {"Tanh": {}},
-            "keras": {"tanh": {}},
-            "sklearn": {"tanh": {}},
-        },
     ),
     "sigmoid": ActivationSpec(
         _sigmoid,
@@ -762,12 +725,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lipschitz=0.25,
         bend=0.0963,
         of_a=1.0,
-        names={
-            "torch": {"Sigmoid": {}},
-            "onnx": {"Sigmoid": {}},
-            "keras": {"sigmoid": {}},
-            "sklearn": {"logistic": {}},
-        },
         aliases=("logistic", "expit"),
     ),
     "softplus": ActivationSpec(
@@ -778,11 +735,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lambda P, z: (P.pair_softplus(z), P.pair_sigmoid(z)),
         bend=0.25,
         like_relu=True,
-        names={
-            "torch": {"Softplus": {"beta": 1.0, "threshold": 20.0}},
-            "onnx": {"Softplus": {}},
-            "keras": {"softplus": {}},
-        },
     ),
     "silu": ActivationSpec(
         lambda z: z * _sigmoid(z),
@@ -793,11 +745,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lipschitz=1.1,
         bend=0.5,
         like_relu=True,
-        names={
-            "torch": {"SiLU": {}},
-            "onnx": {"Swish": {"alpha": 1.0}},
-            "keras": {"silu": {}, "swish": {}},
-        },
         aliases=("swish",),
     ),
     "gelu": ActivationSpec(
@@ -810,12 +757,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         bend=0.8,
         gaussian=True,
         like_relu=True,
-        names={
-            "torch": {"GELU": {"approximate": "none"}},
-            "onnx": {"Gelu": {"approximate": b"none"}},
-            "keras": {"gelu": {}},
-        },
-        differs={"jax.nn": "the tanh approximation by default"},
     ),
     "elu": ActivationSpec(
         lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
@@ -826,11 +767,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         bend=1.0,
         kink=1.0,
         like_relu=True,
-        names={
-            "torch": {"ELU": {"alpha": 1.0}},
-            "onnx": {"Elu": {"alpha": 1.0}},
-            "keras": {"elu": {}, "ELU": {"alpha": 1}},
-        },
     ),
 }
 CHOICE_ALIASES["activation"].update(
@@ -847,22 +783,3 @@ def unproved_part(model: Any, loss: Any) -> str:
         if type(part) not in (str, LossFunction, BuiltInLoss):
             return f"{part!r} is user-defined"
     return ""
-
-
-def activations_in_library(library: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return a dict that maps the names of activations in another library to pairs: the name in
-    this library, and the settings for which both are the same function. `library` is a key of
-    `ActivationSpec.names`.
-    """
-    return _cached_activations_in_library(library, tuple(ACTIVATIONS))
-
-
-@lru_cache
-def _cached_activations_in_library(
-    library: str, known: tuple[str, ...]
-) -> dict[str, tuple[str, dict[str, Any]]]:
-    return {
-        theirs: (ours, settings)
-        for ours in known
-        for theirs, settings in ACTIVATIONS[ours].names.get(library, {}).items()
-    }

@@ -21,7 +21,7 @@ from ...common.errors import one_line, type_phrase
 from ...common.files import path_as_text
 from ...common.optional import optional_import
 from ...network.mlp import Model
-from ...structure.tables import activations_in_library
+from .activations import ACTIVATIONS_IN_LIBRARY
 from .sklearn import (
     LayerStack,
     raise_if_unsupported,
@@ -324,7 +324,7 @@ def _read_node(graph: OnnxGraph, node: Any) -> None:
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
         stack.add_affine(scale, -scale * offset, name, np.float32(0))
-    elif kind in activations_in_library("onnx"):
+    elif kind in ACTIVATIONS_IN_LIBRARY["onnx"]:
         stack.add_foreign_activation("onnx", kind, attributes, name)
     elif kind in ("Clip", "Max") and _is_relu_node(stack, node, held, attributes):
         stack.add_activation("relu", name)
@@ -603,7 +603,7 @@ def _read_nodes(graph: OnnxGraph) -> Model:
         sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             kind, node = gated
-            stack.add_activation(activations_in_library("onnx")[kind][0], _node_name(node))
+            stack.add_activation(ACTIVATIONS_IN_LIBRARY["onnx"][kind][0], _node_name(node))
         elif (
             stack.closed
             # Nodes may follow that only turn a sigmoid into labels.

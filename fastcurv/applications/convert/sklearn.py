@@ -17,7 +17,8 @@ from ... import _engine
 from ...common.checks import as_numpy, check_array
 from ...common.errors import type_phrase, warn_caller
 from ...network.mlp import MLP, Model
-from ...structure.tables import ACTIVATIONS, activations_in_library
+from ...structure.tables import ACTIVATIONS
+from .activations import ACTIVATIONS_IN_LIBRARY
 
 SUPPORTED_STEPS_TEXT = (
     f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
@@ -209,7 +210,7 @@ class LayerStack:
         """Add an activation by its name and settings in another library. Raise a ValueError if the
         settings define a different function from fastcurv's activation.
         """
-        phi, wanted = activations_in_library(library)[kind]
+        phi, wanted = ACTIVATIONS_IN_LIBRARY[library][kind]
         for key, value in wanted.items():
             given = settings.get(key, value)
             near = float(np.float32(value)) if isinstance(value, (int, float)) else value
@@ -449,7 +450,7 @@ def _estimator_activation(est: Any) -> Any:
     if isinstance(getattr(est, "model_", None), MLP):
         return est.model_.activation
     name = est.activation
-    known = activations_in_library("sklearn")
+    known = ACTIVATIONS_IN_LIBRARY["sklearn"]
     raise_if_unsupported(
         not isinstance(name, str) or name not in known,
         f"the activation {name!r}",

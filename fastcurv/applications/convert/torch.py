@@ -16,7 +16,7 @@ from ...common.errors import one_line, require_attrs, type_phrase, warn_caller
 from ...common.optional import optional_import
 from ...network.arguments import raise_if_user_activation
 from ...network.mlp import MLP, Model
-from ...structure.tables import ACTIVATIONS, activation_spec, activations_in_library
+from .activations import ACTIVATIONS_IN_LIBRARY, TORCH_CLASSES
 from .sklearn import (
     LayerStack,
     check_activation,
@@ -228,9 +228,9 @@ def _called_function(node: Any) -> tuple[str, tuple[str, ...]]:
         return "", ()
     if node.op not in ("call_function", "call_method"):
         return "", ()
-    theirs = activation_spec(plain).names.get("torch", {}) if plain in ACTIVATIONS else {}
-    phis = ((kind, tuple(settings)) for kind, settings in theirs.items())
-    return FUNCTION_MODULES.get(plain) or next(phis, ("", ()))
+    theirs = TORCH_CLASSES.get(plain, "")
+    settings = ACTIVATIONS_IN_LIBRARY["torch"][theirs][1] if theirs else {}
+    return FUNCTION_MODULES.get(plain) or (theirs, tuple(settings))
 
 
 def _steps_of_node(
@@ -319,8 +319,8 @@ def _add_step_to_stack(
         stack.add_linear(_parameter_array(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _read_batch_norm(stack, module, name, seen)
-    elif kind in activations_in_library("torch"):
-        wanted = activations_in_library("torch")[kind][1]
+    elif kind in ACTIVATIONS_IN_LIBRARY["torch"]:
+        wanted = ACTIVATIONS_IN_LIBRARY["torch"][kind][1]
         stack.add_foreign_activation(
             "torch", kind, {key: getattr(module, key, wanted[key]) for key in wanted}, name
         )
@@ -604,8 +604,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
         if norm:
             net.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
         if l < len(model.activation):
-            theirs, *_ = activation_spec(model.activation[l]).names["torch"]
-            net.append(getattr(torch.nn, theirs)())
+            net.append(getattr(torch.nn, TORCH_CLASSES[model.activation[l]])())
     parts = [np.array(part) for layer in layers for part in layer if part is not None]
     with torch.no_grad():
         for parameter, part in zip(net.parameters(), parts, strict=True):

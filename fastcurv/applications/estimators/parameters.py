@@ -16,8 +16,8 @@ from ...common.checks import (
 )
 from ...common.errors import type_phrase
 from ...optimize.minimize import METHOD_ALIASES, METHODS
-from ...structure.tables import activations_in_library
 from ...structure.user_functions import Activation
+from ..convert.activations import ACTIVATIONS_IN_LIBRARY
 
 SOLVER_NAMES = ("auto", *METHOD_ALIASES, *METHODS)
 SKLEARN_LOSSES = ("squared_error", "poisson")  # losses of scikit-learn's MLPRegressor
@@ -83,7 +83,7 @@ def hidden_layers(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
             f"{type_phrase(activation)}."
         )
     names = [activation] * len(hidden) if alone else list(activation)
-    theirs = activations_in_library("sklearn")
+    theirs = ACTIVATIONS_IN_LIBRARY["sklearn"]
     return hidden, [
         theirs.get(name, (name,))[0] if isinstance(name, str) else name for name in names
     ]

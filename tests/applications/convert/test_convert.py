@@ -136,7 +136,6 @@ def test_state_dicts_are_read_in_layer_order():
     assert model == fc.MLP([4, 6, 2], "tanh")
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-13, atol=1e-14)
     assert fc.from_torch(nn.ModuleDict({"a": nn.Linear(4, 2)}).state_dict())[0].sizes == (4, 2)
-    assert fc.from_torch(module.state_dict(), activation=nn.Tanh())[0] == model
     bad = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).state_dict()
     for call, words in (
         (lambda: fc.from_torch(module.state_dict()), "activation must be .*got None"),
@@ -464,21 +463,10 @@ def test_compiled_scripts_are_rejected_and_averages_are_read():
     assert np.array_equal(fc.from_torch(average)[1], fc.from_torch(module)[1])
 
 
-def test_activation_functions_of_other_libraries_are_recognised():
-    F = nn.functional
-    given = [np.tanh, torch.relu, F.gelu, nn.SiLU(), nn.ELU, F.leaky_relu, torch.sigmoid]
-    names = ("tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "sigmoid")
-    assert fc.MLP([1] * 9, given).activation == names
-    with pytest.raises(ValueError, match="LeakyReLU.negative_slope=0.2., which has no counterpart"):
-        fc.MLP([1, 1, 1], nn.LeakyReLU(0.2))
-    for other in (np.sin, F.relu6, lambda x: x):
-        with pytest.raises(TypeError, match="activation must be .*got a"):
+def test_errors_for_functions_of_other_libraries_suggest_the_name():
+    for other, name in ((torch.relu, "relu"), (nn.SiLU(), "silu"), (np.tanh, "tanh")):
+        with pytest.raises(TypeError, match=f"activation must be a name.* Use '{name}'"):
             fc.MLP([1, 1, 1], other)
-    jax = pytest.importorskip("jax")
-    given = [jax.nn.relu, jax.nn.swish, jax.numpy.tanh, jax.nn.softplus]
-    assert fc.MLP([1] * 6, given).activation == ("relu", "silu", "tanh", "softplus")
-    with pytest.raises(ValueError, match="jax.nn.gelu, which is the tanh approximation by default"):
-        fc.MLP([1, 1, 1], jax.nn.gelu)
 
 
 def test_a_softmax_before_cross_entropy_warns():

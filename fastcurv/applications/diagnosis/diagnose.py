@@ -118,18 +118,6 @@ def _find_small_weights(f: Facts) -> float | None:
     return 1 / f.relative_weight_size if near and small else None
 
 
-def _find_small_start(f: Facts) -> float | None:
-    # The gradient norm grows while a run escapes from the saddle at theta = 0.
-    losses = f.steps.losses / max(f.constant_loss, MIN_NORMAL)
-    norms = f.steps.norms
-    if len(losses) < 5 or not f.hidden_layers:
-        return None
-    off = abs(f.relative_start_loss - 1)
-    grown = len(norms) > 0 and bool(norms.max() > 5 * norms[0])
-    stuck = float(np.mean(np.abs(losses - 1) < 0.02)) > 0.25
-    return off if off < 2e-3 and grown or off < 0.02 and stuck and losses[-1] < 0.9 else None
-
-
 def _find_large_weights(f: Facts) -> float | None:
     # Large initial weights are recognised by a first loss far above that of the best constant,
     # since weights may also grow large in training.
@@ -151,13 +139,10 @@ def _find_dead_units(f: Facts) -> float | None:
 
 def _find_small_rate(f: Facts) -> float | None:
     s = f.steps
-    if s.rate is None or not s.rate > 0:
+    if s.rate is None or not s.rate > 0 or s.has_adaptive_steps:
         return None
-    # Adam and RMSProp move each weight by about the rate in each update.
-    moved = s.rate * f.n_updates / f.initial_weight_size
-    if not s.has_adaptive_steps:
-        moved = s.rate * f.largest_curvature / (1 - s.momentum)
-    return 1 / moved if moved < (0.5 if s.has_adaptive_steps else 0.1) else None
+    speed = s.rate * f.largest_curvature / (1 - s.momentum)
+    return 1 / speed if speed < 0.1 else None
 
 
 class Cause(NamedTuple):
@@ -257,13 +242,6 @@ CAUSES = (
         _find_small_weights,
         "the weights are {number} times smaller than those that `MLP.init` draws, so theta is near "
         "the saddle at zero weights",
-        RESTART,
-    ),
-    Cause(
-        "initial weights too small",
-        _find_small_start,
-        "the first loss equals that of the best constant outputs up to a fraction of {number}. "
-        "This indicates a start near the saddle at zero weights, which training leaves slowly",
         RESTART,
     ),
     Cause(
@@ -408,9 +386,8 @@ def diagnose(
         listed after causes found in the data.
     history : optional
         A result of `minimize` or its ``history``, which include the method and the learning rate.
-        Also a mapping with the key ``"loss"`` and optionally ``"gradient_norm"``, ``"iteration"``,
-        ``"method"``, ``"learning_rate"``, ``"momentum"`` and ``"batch_size"``, or a list of losses.
-        Without a history, learning rates are not examined.
+        Also a mapping with the key ``"loss"`` and optionally ``"method"``, ``"learning_rate"`` and
+        ``"momentum"``, or a list of losses. Without a history, learning rates are not examined.
     max_time : float, optional
         Seconds for the verdict.
 

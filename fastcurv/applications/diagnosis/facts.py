@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_positive_int, is_sparse
+from ...common.checks import is_sparse
 from ...common.errors import type_phrase
 from ...common.objectives import sample_weights
 from ...common.read_only import FrozenRecord
@@ -70,27 +70,20 @@ class RunFacts:
 
     Attributes
     ----------
-    losses, norms : ndarray
-        Losses and gradient norms in the order of the records; may be empty.
+    losses : ndarray
+        Losses in the order of the records; may be empty.
     method : str or None
         Name of the method, None if unknown.
     rate : float or None
         The last learning rate, None if unknown.
     momentum : float
         The momentum.
-    batch : int or None
-        Number of rows in a mini-batch; None for all rows.
-    n_records : float
-        The number of the last iteration, or epoch.
     """
 
     losses: np.ndarray
-    norms: np.ndarray
     method: str | None
     rate: float | None
     momentum: float
-    batch: int | None
-    n_records: float
 
     @property
     def has_adaptive_steps(self) -> bool:
@@ -202,12 +195,6 @@ class Facts(FrozenRecord):
         losses = self.steps.losses
         return float(losses[0] / max(self.constant_loss, MIN_NORMAL)) if len(losses) else math.nan
 
-    @property
-    def n_updates(self) -> float:
-        """The number of updates: iterations, or epochs times batches per epoch; at least 1."""
-        batches = 1 if self.steps.batch is None else -(-self.ob.n_samples // self.steps.batch)
-        return max(1.0, self.steps.n_records * batches)
-
 
 def initial_weight_rms(model: Any, layer: int) -> float:
     """Return the root mean square of a layer's W as drawn by `MLP.init`."""
@@ -231,18 +218,12 @@ def run_facts_from_history(history: Any) -> RunFacts:
     known = {**(getattr(records, "options", None) or {}), **records}
     method = getattr(records, "method", None) or known.get("method")
     default = {"momentum": 0.9, "nesterov": 0.9}.get(str(method), 0.0)
-    losses = _record_as_floats(records["loss"], "loss")
     rates = _record_as_floats(known.get("learning_rate", ()), "learning_rate")
-    counts = _record_as_floats(known.get("iteration", np.arange(len(losses))), "iteration")
-    size = known.get("batch_size")
     return RunFacts(
-        losses,
-        _record_as_floats(known.get("gradient_norm", ()), "gradient_norm"),
+        _record_as_floats(records["loss"], "loss"),
         method if isinstance(method, str) else None,
         float(rates[-1]) if rates.size else None,
         float(_record_as_floats(known.get("momentum") or default, "momentum")[-1]),
-        None if size is None else check_positive_int(size, "batch_size of the history"),
-        float(counts[-1]) if counts.size else 0.0,
     )
 
 

@@ -55,7 +55,6 @@ from ...common.runtime import serial_blas_context, with_nearest_rounding
 from ...network.factor import NotPositiveDefiniteError
 from ...network.mlp import MLP
 from ...network.objective import Objective
-from ...network.save import parameter_names
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import (
     has_kinks,
@@ -104,12 +103,6 @@ MAX_LEVERAGE = 0.999
 # maximum decrement of the log posterior at which theta is at most one standard deviation from the
 # mode
 MAX_NEWTON_DECREMENT = 0.5
-
-# a table of at most MAX_TABLE_ROWS parameters is complete; of more, the first N_FIRST_TABLE_ROWS
-MAX_TABLE_ROWS = 20
-N_FIRST_TABLE_ROWS = 5
-NORMAL_975 = float(ndtri(0.975))  # quantile of the normal distribution for intervals of 95%
-PARAMETER_TABLE_HEAD = ("parameter", "estimate", "error", "95% interval")
 
 # Losses that are negative log likelihoods up to a function of y. Each value is this function, whose
 # value must be added to the loss of each entry of y.
@@ -414,33 +407,8 @@ class LaplacePosterior(FrozenRecord):
             rows.append(("caution", f"{gain}; train on to a minimum"))
         return rows
 
-    def _parameter_table(self) -> list[tuple[str, str, str, str]]:
-        """Return the rows (name, estimate, standard error, interval) of the first parameters."""
-        model = self.objective.model
-        errors = self.standard_errors
-        names = [
-            f"{name}[{', '.join(map(str, index))}]"
-            for layer, parts in zip(parameter_names(model), model.unflatten(self.theta))
-            for name, part in zip(layer, (part for part in parts if part is not None))
-            for index in np.ndindex(part.shape)
-        ]
-        n = len(names) if len(names) <= MAX_TABLE_ROWS else N_FIRST_TABLE_ROWS
-        low = self.theta - NORMAL_975 * errors
-        high = self.theta + NORMAL_975 * errors
-        return [
-            (name, f"{x:.5g}", f"{error:.3g}", f"{lower:.4g} to {upper:.4g}")
-            for name, x, error, lower, upper in zip(names[:n], self.theta, errors, low, high)
-        ]
-
-    def _more_parameters(self, n_shown: int) -> str:
-        """Return the line that follows a table of `n_shown` parameters, or "" if these are all."""
-        more = len(self.theta) - n_shown
-        return f"{more} more in theta and standard_errors" if more else ""
-
     def summary(self) -> str:
-        """Return the summary as a string: the facts, and estimate, standard error and 95% interval
-        of each parameter, or of the first five if there are more than 20.
-        """
+        """Return the facts about the posterior as a string of a few lines."""
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -453,20 +421,10 @@ class LaplacePosterior(FrozenRecord):
         )
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
-    def _title(self) -> str:
-        matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[self.curvature]
-        return f"LaplacePosterior: n = {len(self.theta)}, {self.objective.loss}, by the {matrix}"
-
     def __repr__(self) -> str:
-        facts = [f"  {name:<12} {value}" for name, value in self.facts()]
-        table = self._parameter_table()
-        width = max(map(len, next(zip(*table))))
-        rows = [
-            f"  {name:<{width}} {estimate:>11} {error:>9}  {interval}"
-            for name, estimate, error, interval in [PARAMETER_TABLE_HEAD, *table]
-        ]
-        more = self._more_parameters(len(table))
-        return "\n".join([self._title(), *facts, *rows, *[f"  {more}"] * bool(more)])
+        matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[self.curvature]
+        title = f"LaplacePosterior: n = {len(self.theta)}, {self.objective.loss}, by the {matrix}"
+        return "\n".join([title, *(f"  {name:<12} {value}" for name, value in self.facts())])
 
     def plot(self, ax: Any = None, *, output: int = 0) -> Any:
         """Plot an output of the network with a band of two standard deviations.

@@ -42,7 +42,6 @@ from ...critical.nearness import assess_nearness_by_decrement, gradient_and_erro
 from ...network.factor import CholeskyFactor, NotPositiveDefiniteError
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
-from ...spectrum.draw import new_pyplot_axes
 from ...spectrum.results import format_number, to_json_value
 from ...structure.parameters import has_kinks, l2_diagonal, n_terms_per_row
 from ...structure.tables import loss_spec, one_hot
@@ -459,29 +458,6 @@ class LeftOut(FrozenRecord):
         )
         return {name: to_json_value(getattr(self, name)) for name in names.split()}
 
-    def plot(self, ax: Any = None) -> Any:
-        """Plot Cook's distances against leverages, with the indices of the most influential rows.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            The Axes to draw in. By default a new figure is created.
-
-        Returns
-        -------
-        matplotlib Axes
-            The Axes with the plot.
-        """
-        ax = new_pyplot_axes() if ax is None else ax
-        hat = self.hat_matrix_diag
-        cook = self.cooks_distance
-        ax.plot(hat, cook, "o", ms=3.5, mfc="none", label=f"{len(hat)} rows")
-        for i in np.argsort(-cook, kind="stable")[:5]:
-            ax.annotate(str(i), (hat[i], cook[i]), xytext=(4, 2), textcoords="offset points")
-        ax.set_xlabel("leverage (hat_matrix_diag)")
-        ax.set_ylabel("Cook's distance")
-        return ax
-
     def _facts(self) -> list[tuple[str, str]]:
         """Return the rows of the summary as pairs of strings, ``[(name, value), ...]``."""
         N = len(self.losses)
@@ -569,7 +545,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
     LeftOut
         The predictions, with the attributes `predictions`, `losses`, `score`, `hat_matrix_diag`,
         `cooks_distance`, `at_minimum` and `in_same_basin`, and the methods
-        ``output_changes(X_new)``, ``interval(X_new)``, ``summary()`` and ``plot()``.
+        ``output_changes(X_new)``, ``interval(X_new)`` and ``summary()``.
 
     Raises
     ------

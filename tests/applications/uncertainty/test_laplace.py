@@ -377,8 +377,4 @@ def test_dispersion_and_errors_of_gamma_are_those_of_statsmodels(rng):
     assert np.isclose(post.dispersion, model.fit().scale, rtol=1e-8)
     errors = np.sqrt(np.diag(post.covariance))
     assert np.allclose(post.standard_errors, errors, rtol=1e-12)
-    cells = post.summary().splitlines()[-3].split()
-    low, high = float(cells[-3]), float(cells[-1])
-    assert abs(low - (post.theta[0] - 1.96 * errors[0])) <= 1e-3
-    assert abs(high - (post.theta[0] + 1.96 * errors[0])) <= 1e-3
     assert fc.laplace(fc.Objective(fc.MLP([2, 1]), X, y, "mse"), post.theta).dispersion == 1.0

@@ -26,6 +26,9 @@ from ..krylov.trust_region import damped_inverse, least_residual_step, product_c
 # dampings that are tried, in units of ||H||; each reduces the components of curvature below it
 TRIAL_DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)
 ARMIJO_FRACTION = 1e-4
+# |eigenvalue| relative to ||H|| up to which a dense step treats it as 0: above its rounding error
+# for the n < 400 of such steps
+MIN_EIGENVALUE_RATIO = 1e-13
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ def dense_newton_mr_steps(A: np.ndarray, g: np.ndarray) -> NewtonMRSteps:
         return NewtonMRSteps(norm=norm if norm == 0 else float("nan"))
     c = U.T @ g
     unit = c / (safe_norm(g) or 1.0)
-    weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in TRIAL_DAMPINGS]
+    weights = [
+        damped_inverse(values, share * norm, MIN_EIGENVALUE_RATIO * norm)
+        for share in TRIAL_DAMPINGS
+    ]
     return NewtonMRSteps(
         [-(U @ (w * c)) for w in weights],
         [-float((w * values * unit) @ unit) for w in weights],

@@ -151,12 +151,16 @@ def tiny_net():
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e160, 1e290])
-def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
+@pytest.mark.parametrize(
+    "values",
+    [*(size * np.array([1.0, 2.0, -3.0]) for size in (1e-300, 1e-170, 1.0, 1e160, 1e290)),
+     [1.0, 1e-6, -1e-12]],
+)  # fmt: skip
+def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, values):
     """The saddle of a quadratic with entries from 1e-300 to 1e290, whose squares overflow or
-    underflow, is found with success.
+    underflow, or of condition 1e12, is found with success.
     """
-    saddle = QuadraticObjective(size * np.diag([1.0, 2.0, -3.0]))
+    saddle = QuadraticObjective(np.diag(values))
     found = fc.find_critical_point(saddle, np.ones(3), method=method)
     assert found.success and found.status == 0 and np.abs(found.x).max() < 1e-12
 

@@ -80,6 +80,8 @@ def test_constant_output_points_are_labelled_trivial(ob):
     (W, b), (V, c) = ob.model.unflatten(ob.model.init(rng=0))
     assert trivial_point_reason(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
     assert trivial_point_reason(ob, ob.model.flatten([(W, b), (V, c)])) is None
+    nearly = ob.model.flatten([(W, b), (1e-2 * V, c)])  # outputs that vary by a few hundredths
+    assert trivial_point_reason(ob, nearly) == "constant output"
     own = SimpleNamespace(model=ob.model)  # without bounds on its outputs
     assert trivial_point_reason(own, ob.model.flatten([(W, b), (0 * V, c)])) is None
     assert trivial_point_reason(own, np.zeros(n)) == "all weights zero"

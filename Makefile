@@ -91,7 +91,7 @@ experiments: $(VENV)/.demo
 notebooks: $(VENV)/.demo
 	$(PY) examples/notebooks.py
 
-# Two pages to print, with ten claims of the lectures: figures/handout.pdf.
+# Ten claims of the lectures to print: figures/handout.pdf.
 handout: $(VENV)/.demo
 	$(PY) examples/handout.py
 

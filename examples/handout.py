@@ -1,4 +1,4 @@
-"""Write two pages to print: ten claims of the lectures that are often repeated, each with its
+"""Write some pages to print: ten claims of the lectures that are often repeated, each with its
 picture, what is found, and the command that draws it. ``make handout`` runs it.
 
 python examples/handout.py [--out figures]
@@ -24,55 +24,77 @@ CLAIMS = {
     3: "hidden_way_out",
     8: "poor_minima",
     44: "eigenvalues_tell",
+    49: "escape_step",
     58: "minimum_ratio",
     12: "plateaus",
     24: "escape_times",
     28: "covariate_shift",
-    71: "constant_rate",
     81: "newton_steps",
 }
-N_PAGES = 2
 PAGE_SIZE = (8.27, 11.69)  # inches of A4
-LINE_LENGTH = 56  # characters of 9 points to the right of a picture
+PICTURE_SCALE = 0.79  # at which words of 9 points have over 7
+TEXT_HEIGHT = 0.95  # inches of a claim, what is found, and the command
+ROOM = 10.7  # inches of a page for claims and pictures
+DOTS_PER_INCH = 140  # of the pictures of the gallery
+LINE_LENGTH = 110  # characters of 9 points in a line
+SOURCE = "fastcurv, https://github.com/OWNER/fastcurv, BSD-3-Clause license"
 
 
 def claim_and_result(number):
-    """Return a claim of docs/lectures.md and what is found."""
+    """Return a claim of docs/lectures.md, the lecture that makes it, and what is found."""
     page = (FOLDER.parent / "docs" / "lectures.md").read_text()
-    row = re.search(rf"^\| {number} \| (.+?) \| (.+?) \| .+ \|$", page, re.MULTILINE)
+    row = re.search(
+        rf"^\| (?:\d+, )*{number}(?:, \d+)* \| (.+?) \| (.+?) \| .+ \|$", page, re.MULTILINE
+    )
+    lecture = re.findall(r"^## (.+)$", page[: row.start()], re.MULTILINE)[-1]
     claim, result = (words.replace("**", "").replace("`", "") for words in row.groups())
     # other rows are not on the pages
-    result = re.sub(r" \(row \d+\)", "", result)
-    return claim, re.sub(r" [^.]*\brow \d+[^.]*\.", "", result)
+    return claim, lecture, re.sub(r",? [^.,]*\brow \d+", "", result)
 
 
-def draw_page(number, folder):
-    """Return one of the pages, numbered from 0, as a figure."""
+def pages(folder):
+    """Return the claims of each page, as lists of (number, picture, height in inches)."""
     with optional_import("plots"):
         from matplotlib.image import imread
 
-    size = len(CLAIMS) // N_PAGES
+    divided, room = [], 0.0
+    for number, name in CLAIMS.items():
+        image = imread(Path(folder) / f"{name}.png")
+        height = PICTURE_SCALE * image.shape[0] / DOTS_PER_INCH
+        if height + TEXT_HEIGHT > room:
+            divided.append([])
+            room = ROOM
+        divided[-1].append((number, image, height))
+        room -= height + TEXT_HEIGHT
+    return divided
+
+
+def draw_page(claims, number, n_pages):
+    """Return a page with its claims and pictures as a figure; the page's number counts from 1."""
     figure = plots.new_figure(PAGE_SIZE)
     figure.set_layout_engine("none")
     title = "Ten claims about the training of networks, tested"
-    figure.text(0.06, 0.965, f"{title} ({number + 1} of {N_PAGES})", fontsize=14, weight="bold")
-    for k, (row, name) in enumerate([*CLAIMS.items()][number * size : (number + 1) * size]):
-        top = 0.945 - 0.178 * k
-        ax = figure.add_axes((0.06, top - 0.165, 0.40, 0.16))
-        ax.imshow(imread(Path(folder) / f"{name}.png"))
-        ax.set_axis_off()
-        claim, result = claim_and_result(row)
-        claim_lines = textwrap.wrap(claim, LINE_LENGTH - 12)
+    figure.text(0.06, 0.97, f"{title} ({number} of {n_pages})", fontsize=14, weight="bold")
+    width, inch, top = (1 / PAGE_SIZE[0], 1 / PAGE_SIZE[1], 0.955)
+    for row, image, height in claims:
+        claim, lecture, result = claim_and_result(row)
+        claim_lines = textwrap.wrap(f"{lecture.partition(':')[0]}: {claim}", LINE_LENGTH - 20)
         result_lines = textwrap.wrap(result, LINE_LENGTH)
-        place = {"va": "top", "linespacing": 1.2}
-        figure.text(0.48, top - 0.005, "\n".join(claim_lines), fontsize=10, weight="bold", **place)
-        below = top - 0.005 - 0.0165 * len(claim_lines) - 0.004
-        figure.text(0.48, below, "\n".join(result_lines), fontsize=9, **place)
-        below -= 0.0135 * len(result_lines) + 0.007
-        command = f"python examples/{name}.py"
-        figure.text(0.48, below, command, fontsize=8, family="monospace", **place)
+        below = top
+        for lines, size, look in (
+            (claim_lines, 10, {"weight": "bold"}),
+            (result_lines, 9, {}),
+            ([f"python examples/{CLAIMS[row]}.py"], 8, {"family": "monospace"}),
+        ):
+            figure.text(0.06, below, "\n".join(lines), fontsize=size, va="top", **look)
+            below -= (1.25 * size * len(lines) + 2) / 72 * inch
+        shape = PICTURE_SCALE * image.shape[1] / DOTS_PER_INCH * width, height * inch
+        ax = figure.add_axes((0.06, below - shape[1], *shape))
+        ax.imshow(image)
+        ax.set_axis_off()
+        top -= (height + TEXT_HEIGHT) * inch
     words = f"Try it in a browser, without installing anything: the file {playground.PAGE_NAME}."
-    figure.text(0.06, 0.028, words, fontsize=9)
+    figure.text(0.06, 0.012, f"{words}\n{SOURCE}", fontsize=8)
     return figure
 
 
@@ -90,9 +112,10 @@ def write(folder):
             importlib.import_module(name).main("normal", folder)
     playground.write(folder)
     path = folder / "handout.pdf"
-    with PdfPages(path, metadata={"CreationDate": None}) as pages:
-        for number in range(N_PAGES):
-            pages.savefig(draw_page(number, folder))
+    divided = pages(folder)
+    with PdfPages(path, metadata={"CreationDate": None}) as file:
+        for number, claims in enumerate(divided, 1):
+            file.savefig(draw_page(claims, number, len(divided)))
     return path
 
 

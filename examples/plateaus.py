@@ -115,7 +115,7 @@ def main(scale="normal", out="pictures"):
             ax.axhline(np.median(work), color="black", ls=style, lw=1.3, label=method)
         if best[stand, "sgd"][0] == RATES[-1]:
             words = "sgd: best\nrate not\nbracketed"
-            ax.text(RATES[-1], 40, words, ha="right", va="top", fontsize=8, color=plots.CYCLE[0])
+            ax.text(RATES[-1], 40, words, ha="right", va="top", fontsize=9, color=plots.CYCLE[0])
         ax.set(xscale="log", yscale="log", xlabel="learning rate", ylim=(1.5, MAX_GRADIENTS))
         ax.set_xlim(RATES[0] / 1.5, RATES[-1] * 1.5)
         ax.set_xticks([1e-4, 1e-2, 1, 100], labels=["0.0001", "0.01", "1", "100"])
@@ -175,7 +175,7 @@ def plot_curves(ax, ob, rates):
         falls[method] = first_index(losses < losses[0] / 2)
     ax.set(xlabel="gradients", ylabel="loss (cut off at the top)", ylim=(0, 1.3 * ob.value(start)))
     ax.set_title("Flat for a while, then a sudden drop: scaled gradients first", fontsize=11)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=9)
     return falls
 
 

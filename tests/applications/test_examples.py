@@ -120,27 +120,32 @@ def test_the_gallery_has_chapters_and_stable_addresses(module, tmp_path):
     assert 'href="playground.html"' in text
 
 
-def test_the_handout_has_ten_claims_on_two_pages(module, tmp_path):
-    """Ten pictures are on two pages, with texts that do not overlap and keep to the margin. Missing
-    pictures are not drawn here.
+def test_the_handout_has_ten_claims_in_legible_words(module, tmp_path):
+    """Ten pictures, in which words of 9 points are printed at 7 or more, are on five pages, with
+    texts that do not overlap and keep to the margin. Missing pictures are not drawn here.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     handout, figure = module("handout"), plots.new_figure((7.6, 4.2))
     for name in handout.CLAIMS.values():
-        figure.savefig(tmp_path / f"{name}.png")
-    assert len(re.findall(rb"/Type /Page\b", handout.write(tmp_path).read_bytes())) == 2
+        figure.savefig(tmp_path / f"{name}.png", dpi=handout.DOTS_PER_INCH)
+    assert len(re.findall(rb"/Type /Page\b", handout.write(tmp_path).read_bytes())) == 5
     shown = []
-    for number in range(2):
-        page = handout.draw_page(number, tmp_path)
+    for number, claims in enumerate(handout.pages(tmp_path), 1):
+        page = handout.draw_page(claims, number, 5)
         FigureCanvasAgg(page).draw()
         boxes = [text.get_window_extent() for text in page.texts]
+        pictures = [ax.get_position().transformed(page.transFigure) for ax in page.axes]
+        assert len(pictures) == 2 and 9 * pictures[0].width / page.dpi / 7.6 >= 7
         for k, box in enumerate(boxes):
             assert box.x0 >= 0 and box.x1 <= 0.95 * page.bbox.x1 and box.y0 >= 0, page.texts[k]
-            assert not any(box.overlaps(other) for other in boxes[:k]), page.texts[k]
+            others = [*boxes[:k], *pictures]
+            assert not any(box.overlaps(other) for other in others), page.texts[k]
         shown += [text.get_text() for text in page.texts]
-        assert len(page.axes) == 5
     assert sum(text.startswith("python examples/") for text in shown) == 10
+    lecturers = ("Andrew Ng: ", "Hung-yi Lee: ", "Hugo Larochelle: ", "A course: ")
+    assert sum(text.startswith(lecturers) for text in shown) == 10
+    assert sum("https://github.com/OWNER/fastcurv, BSD-3-Clause" in text for text in shown) == 5
 
 
 def test_a_slide_has_one_sentence_above_its_picture(module, tmp_path):

@@ -263,6 +263,12 @@ def test_a_certificate_of_a_float32_network_states_its_stored_numbers(dtype, tmp
     assert np.array_equal(stored, np.asarray(x, dtype)) and checker.check_file(str(path))[0] == 0
 
 
+@pytest.mark.parametrize("path", [1 + 0j, None, 3, b"point.json", ["point.json"]])
+def test_paths_that_are_no_paths_are_not_understood(path):
+    words = "Not understood: a file cannot be read (TypeError)."
+    assert checker.check_file(path) == (2, words)
+
+
 def count_confirmed(seeds):
     """Return the numbers of random networks with a proved verdict, of those that the checker
     covers, and of those that it confirms.

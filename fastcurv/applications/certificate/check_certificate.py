@@ -796,15 +796,14 @@ def check_file(
     `data` or, if that is None, in the certificate.
     """
     raw = []
-    for name in (path, data):
-        if name is not None:
-            try:
-                if not Path(name).is_file():  # a pipe could be waited for without end
-                    return 2, "Not understood: there is no such file, or it is a folder or a pipe."
-                with Path(name).open("rb") as file:
-                    raw.append(file.read(MAX_BYTES + 1))
-            except (OSError, ValueError) as error:
-                return 2, f"Not understood: a file cannot be read ({type(error).__name__})."
+    for name in [path] if data is None else [path, data]:
+        try:
+            if not Path(name).is_file():  # a pipe could be waited for without end
+                return 2, "Not understood: there is no such file, or it is a folder or a pipe."
+            with Path(name).open("rb") as file:
+                raw.append(file.read(MAX_BYTES + 1))
+        except (OSError, ValueError, TypeError) as error:
+            return 2, f"Not understood: a file cannot be read ({type(error).__name__})."
     return check(raw[0], raw[1] if len(raw) > 1 else None, say)
 
 

@@ -69,10 +69,11 @@ def save_certificate(
     The file holds the network, the rows and targets, theta, the claim, and a correction of theta
     that brings the gradient nearer to 0. For a minimum, and for a saddle without zero eigenvalues,
     the claim is that exactly one critical point lies within a radius, with the numbers
-    of its positive and negative eigenvalues and a lower bound of their magnitudes. For the other
+    of its positive and negative eigenvalues and a lower bound of their magnitudes. The radius is
+    1/64 larger than that of `point`, or than the correction if that is longer. For the other
     saddles, the claim is that along one direction the curvature is negative and along another
-    positive everywhere within a radius. The radius is that of `point`, or smaller if the checker
-    needs it.
+    positive everywhere within a radius, which is that of `point`, or smaller if the checker needs
+    it.
 
     The cost is that of a dense Hessian, and of a few gradients in integer arithmetic: seconds at
     most. The checker itself takes up to minutes, and is not run.

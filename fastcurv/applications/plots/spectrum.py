@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.checks import check_positive_int, check_rng
+from ...common.checks import check_array, check_positive_int, check_rng
 from ...common.errors import require_attrs
 from ...common.protocols import Axis
 from ...common.runtime import raise_if_interrupted
@@ -73,7 +73,9 @@ class SpectrumDisplay(Display):
             "what spectral_density returns; SpectrumDisplay.from_operator takes the operator",
         )
         self.density = reflect_density_at_bounds(density, *bounds)
-        self.eigenvalues = None if eigenvalues is None else np.sort(np.asarray(eigenvalues))
+        if eigenvalues is not None:
+            eigenvalues = np.sort(check_array(eigenvalues, "eigenvalues", np.float64), axis=None)
+        self.eigenvalues = eigenvalues
         self.bounds = bounds
 
     @classmethod

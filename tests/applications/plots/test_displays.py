@@ -419,6 +419,8 @@ REFUSED = [
     ("Landscape.slice(LINE, [2.0], n_dims=2)", "n_dims must be 1 where"),
     ("fc.SpectrumDisplay.from_operator(ob.hessian(t), k=1.5)", "k must be an int >= 0.*got 1.5"),
     ("fc.SpectrumDisplay.from_operator(ob.hessian(t), k=-1)", "k must be an int >= 0.*got -1"),
+    ("fc.SpectrumDisplay(density([1.0, 2.0]), eigenvalues=1j)", "eigenvalues must hold real"),
+    ("fc.SpectrumDisplay(density([1.0, 2.0]), eigenvalues=[np.nan])", "eigenvalues must .*finite"),
     ("fc.plots.mark(fc.plots.new_axes(), 0, 0, 'Sattel')", "kind must be one of.*got 'Sattel'"),
 ]
 

@@ -42,7 +42,6 @@ class InputSlopesMixin:
         See Also
         --------
         fastcurv.MLP.input_jacobian : Derivatives of the outputs of a network.
-        fastcurv.from_sklearn : A pipeline with its scalers as one network.
         """
         return self._feature_derivatives(X, 1).jacobian
 

@@ -49,7 +49,7 @@ def experiment(scale):
         ob = fc.Objective(fc.MLP(sizes), X, y, loss="cross_entropy")
         for seed in range(pick(scale, 1, 10, 40)):
             start = start_near_saddle(ob, seed) if stand == "saddle" else saturated_start(ob, seed)
-            plateau = fc.classify(ob, start).plateau
+            plateau = fc.classify(ob, start).evidence.plateau
             for method in METHODS:
                 for rate in rates:
                     work = gradients_to_halve_loss(ob, start, method, learning_rate=rate)

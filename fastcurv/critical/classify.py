@@ -46,6 +46,7 @@ from .decide import (
     CriticalPointProof,
     Decision,
     Evidence,
+    Nearness,
     Reason,
     SpectrumEvidence,
     TwoSignProof,
@@ -61,7 +62,7 @@ from .nearness import (
     has_descent_along_gradient,
     has_descent_on_either_side,
 )
-from .report import CriticalPoint
+from .report import CriticalPoint, VerdictEvidence
 from .theorem import EPS, KantorovichOutcome, certify_residual_zero
 from .verdict_fields import verdict_fields
 
@@ -280,11 +281,12 @@ def _classify_point(ask: ClassifyOptions, shown: Any, started: float) -> Critica
     if (
         ask.max_time is not None
         and not settled
-        and point.limit != "max_time"
+        and point.evidence.limit != "max_time"
         and (is_time_up() or replace(ask, max_time=None).dense)
     ):
         clauses = point._clauses | {"time_limit": "search" if is_time_up() else "matrix"}
-        point = replace(point, limit="max_time", _clauses=clauses)
+        evidence_at_limit = replace(point.evidence, limit="max_time")
+        point = replace(point, evidence=evidence_at_limit, _clauses=clauses)
     with suppress(OutOfTime):
         point = (
             point
@@ -322,19 +324,23 @@ def _refine_verdict(
                 certified=True,
                 failure_probability=0.0,
                 rule=Reason.KINK_MINIMUM,
-                missing_hypothesis=None,
-                limit=None,
-                plateau=False,
+                evidence=replace(
+                    point.evidence,
+                    missing_hypothesis=None,
+                    limit=None,
+                    plateau=False,
+                    gain_left=np.nan,
+                    n_symmetry=None,
+                    n_active_kinks=kink_minimum.n_kinks,
+                ),
                 radius=kink_minimum.radius,
                 kantorovich=kink_minimum.kantorovich,
-                n_active_kinks=kink_minimum.n_kinks,
                 escape_direction=None,
                 escape_curvature=None,
                 # At kinks H describes the loss on one side only, so the inertia is unknown.
                 n_positive=None,
                 n_negative=None,
                 n_zero=None,
-                n_symmetry=None,
                 _numbers=point._numbers | kink_minimum.numbers,
                 _clauses={"subject": point._clauses["subject"]} | kink_minimum.clauses,
             )
@@ -343,8 +349,9 @@ def _refine_verdict(
         if led is not None:
             return led
         spent = inertia.H.products_left < MIN_NEAREST_PRODUCTS or is_time_up()
-        missed = "rounding" if contracts else "plateau" if point.plateau else "diverged"
-        return replace(point, newton_steps="limit" if spent else missed)
+        missed = "rounding" if contracts else "plateau" if point.evidence.plateau else "diverged"
+        ended = replace(point.evidence, newton_steps="limit" if spent else missed)
+        return replace(point, evidence=ended)
     if ask.seek and found.proof.theorem.missing_hypothesis == "h":
         # The theorem fails only because h >= 1/2, and Newton's steps to the critical point reduce
         # h.
@@ -527,12 +534,24 @@ def _classify_nearest_point(
     reached = replace(
         point,
         nearest_point=end,
-        nearest_distance=safe_norm(end - ask.theta),
         nearest_verdict=at,
-        newton_steps="converged",
-        n_newton_steps=n_steps,
+        evidence=replace(
+            point.evidence,
+            nearest_distance=safe_norm(end - ask.theta),
+            newton_steps="converged",
+            n_newton_steps=n_steps,
+        ),
     )
     return reached, True
+
+
+def _gain_left(near: Nearness, seen: SpectrumEvidence) -> float:
+    """Return `VerdictEvidence.gain_left`."""
+    if near.is_plateau or seen.escape_curvature is not None:
+        return np.inf
+    if near.loss == 0:
+        return 0.0 if near.decrement == 0 else np.nan
+    return near.decrement / abs(near.loss)
 
 
 def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> CriticalPoint:
@@ -544,6 +563,7 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
     proved = found.proof
     theorem = proved.interpolation if outcome.rule is Reason.INTERPOLATION else proved.theorem
     has_kantorovich = theorem.h < np.inf and outcome.rule is not Reason.TWO_VECTOR_SADDLE
+    texts = verdict_fields(ask, found, outcome)
     return CriticalPoint(
         kind=outcome.kind,
         certified=outcome.certified,
@@ -551,26 +571,31 @@ def _make_verdict(ask: ClassifyOptions, found: Evidence, outcome: Decision) -> C
         rule=outcome.rule,
         gradient_norm=near.gradient_norm,
         gradient_tol=near.gradient_tol,
-        gradient_flat_ratio=near.flat_ratio,
-        gradient_residual=near.residual,
-        plateau=near.is_plateau,
         lambda_min=seen.low,
         lambda_max=seen.high,
-        lambda_min_bounds=seen.low_bounds,
-        lambda_max_bounds=seen.high_bounds,
         n_positive=seen.n_positive if seen.has_error_bound else None,
         n_negative=seen.n_negative if seen.has_error_bound else None,
         n_zero=seen.n_zero if seen.has_error_bound else None,
-        n_symmetry=seen.n_symmetry,
-        n_negative_bounds=seen.n_negative_bounds,
         escape_direction=seen.escape_direction,
         escape_curvature=seen.escape_curvature,
-        n_kinks=found.n_kinks,
-        method="dense" if ask.dense else "krylov",
         n_params=ask.theta.size,
         n_products=0,
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
         kantorovich=theorem.h if has_kantorovich else None,
-        **verdict_fields(ask, found, outcome),
+        evidence=VerdictEvidence(
+            gradient_flat_ratio=near.flat_ratio,
+            gradient_residual=near.residual,
+            plateau=near.is_plateau,
+            lambda_min_bounds=seen.low_bounds,
+            lambda_max_bounds=seen.high_bounds,
+            n_symmetry=seen.n_symmetry,
+            n_negative_bounds=seen.n_negative_bounds,
+            n_kinks=found.n_kinks,
+            method="dense" if ask.dense else "krylov",
+            gain_left=_gain_left(near, seen),
+            missing_hypothesis=texts.pop("missing_hypothesis"),
+            limit=texts.pop("limit"),
+        ),
+        **texts,
     )

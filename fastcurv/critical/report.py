@@ -55,6 +55,74 @@ def verdict_noun_phrase(point: CriticalPoint) -> str:
     return special.get(point.kind, of_kind)
 
 
+@dataclass(frozen=True, eq=False)
+class VerdictEvidence(FrozenRecord):
+    """Numbers and conditions from which a `CriticalPoint` follows.
+
+    Attributes
+    ----------
+    gradient_flat_ratio : float or None
+        ``||Hg|| / (||H|| ||g||)``, or None if g or H is 0.
+    gradient_residual : float or None
+        ``min over p of ||Hp + g|| / ||g||``, for p in the eigenspaces with curvature above
+        1e-4 times the largest (at large n in the Krylov space of g). The value is near 1
+        if g lies outside the range of H. None if g is 0.
+    plateau : bool
+        True if theta is not near a critical point, the gradient g lies mostly outside the range of
+        H, and H is flat along g.
+    lambda_min_bounds, lambda_max_bounds : tuple of float
+        Bounds ``(low, high)`` of an interval that contains an eigenvalue, from the residual and the
+        rounding bound.
+    n_symmetry : int or None
+        Number of zero eigenvalues that proved symmetries of the objective explain. None if
+        symmetries were not searched for at large n, because they were not needed or too many.
+    n_negative_bounds : tuple of int
+        Bounds ``(low, high)`` on the number of negative eigenvalues, at the critical point if
+        certified, and otherwise of H at theta.
+    gain_left : float
+        The decrease of the loss f that Newton's step is predicted to give, ``g'|H|^-1 g / 2``, over
+        ``|f|``. Infinity on a plateau and where negative curvature was found, because the loss may
+        decrease by more. NaN if it was not computed, as for an objective without a value.
+    n_kinks : int
+        Number of pre-activations at a kink within rounding, where the Hessian is one-sided.
+    n_active_kinks : int or None
+        Number of active kinks at a proved minimum of a piecewise smooth loss, or None for all other
+        verdicts. The inertia is then None, because H is one-sided at kinks.
+    method : str
+        "dense" if the Hessian was decomposed as a matrix, "krylov" if only products were used.
+    nearest_distance : float or None
+        ``||nearest_point - theta||``.
+    newton_steps : str or None
+        How Newton's steps from theta ended, if they were tried: "converged", "diverged", "plateau",
+        "rounding" (they converged, but the gradient is still above its tolerance) or "limit".
+    n_newton_steps : int or None
+        Number of Newton's steps from theta to `nearest_point`.
+    missing_hypothesis : str or None
+        If the verdict was measured, the hypothesis that a proof lacks, as a key of the clauses
+        "missing" in `fastcurv.common.sentences`. None if the verdict is proved or not measured.
+    limit : str or None
+        "max_time" or "max_products" if this limit of the caller ended the search for evidence that
+        the verdict lacks, otherwise None.
+    """
+
+    gradient_flat_ratio: float | None
+    gradient_residual: float | None
+    plateau: bool
+    lambda_min_bounds: tuple[float, float]
+    lambda_max_bounds: tuple[float, float]
+    n_symmetry: int | None
+    n_negative_bounds: tuple[int, int]
+    n_kinks: int
+    method: str
+    gain_left: float
+    n_active_kinks: int | None = None
+    nearest_distance: float | None = None
+    newton_steps: str | None = None
+    n_newton_steps: int | None = None
+    missing_hypothesis: str | None = None
+    limit: str | None = None
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class CriticalPoint(FrozenRecord):
     """The verdict on a point, with its evidence, as returned by `classify`.
@@ -74,15 +142,6 @@ class CriticalPoint(FrozenRecord):
         The rule that gives the kind, a member of `fastcurv.critical.decide.Reason`.
     reason : str
         Sentences that state what was proved, or what was measured and which hypothesis is missing.
-    advice : str
-        The name of the next step to take, a key of `fastcurv.common.sentences.VERDICT_ADVICE`, or
-        "" if there is none.
-    missing_hypothesis : str or None
-        If the verdict was measured, the hypothesis that a proof lacks, as a key of the clauses
-        "missing" in `fastcurv.common.sentences`. None if the verdict is proved or not measured.
-    limit : str or None
-        "max_time" or "max_products" if this limit of the caller ended the search for evidence that
-        the verdict lacks, otherwise None.
     radius : float or None
         Radius of the ball around theta for which the verdict is proved, or None if not certified.
     kantorovich : float or None
@@ -93,61 +152,31 @@ class CriticalPoint(FrozenRecord):
         these steps contract to a critical point. If theta is near a critical point, but too far
         from it for the theorem, the point reached if the verdict on that point is certified. None
         otherwise.
-    nearest_distance : float or None
-        ``||nearest_point - theta||``.
     nearest_verdict : CriticalPoint or None
         The verdict at `nearest_point`.
-    newton_steps : str or None
-        How Newton's steps from theta ended, if they were tried: "converged", "diverged", "plateau",
-        "rounding" (they converged, but the gradient is still above its tolerance) or "limit".
-    n_newton_steps : int or None
-        Number of Newton's steps from theta to `nearest_point`.
     gradient_norm, gradient_tol : float
         ``||g||``, and the largest norm of a gradient in the direction of g at which theta counts as
         near a critical point. Above this norm, Newton's step would change the loss f by more than
         ``1e-8 (f - c)``, with c a lower bound on f, and by more than the rounding error of f. If
         the caller gave a tolerance, `gradient_tol` is that tolerance.
-    gradient_flat_ratio : float or None
-        ``||Hg|| / (||H|| ||g||)``, or None if g or H is 0.
-    gradient_residual : float or None
-        ``min over p of ||Hp + g|| / ||g||``, for p in the eigenspaces with curvature above
-        1e-4 times the largest (at large n in the Krylov space of g). The value is near 1
-        if g lies outside the range of H. None if g is 0.
-    plateau : bool
-        True if theta is not near a critical point, the gradient g lies mostly outside the range of
-        H, and H is flat along g.
     lambda_min, lambda_max : float
         The computed extreme eigenvalues of H. At large n these are Ritz values, which lie within
         the spectrum. Zero eigenvalues that symmetries explain are included.
-    lambda_min_bounds, lambda_max_bounds : tuple of float
-        Bounds ``(low, high)`` of an interval that contains an eigenvalue, from the residual and the
-        rounding bound.
     n_positive, n_negative, n_zero : int or None
         Inertia. None if the inertia is not known, as in general at large n, or if there is no bound
         on the errors of the eigenvalues. `n_zero` counts eigenvalues within their error, those
         whose sign may change between theta and the critical point, and those that proved symmetries
         explain, which are 0 at that point. At a kink the inertia is that of the one-sided Hessian
         at theta.
-    n_symmetry : int or None
-        Number of zero eigenvalues that proved symmetries of the objective explain. None if
-        symmetries were not searched for at large n, because they were not needed or too many.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
-    n_negative_bounds : tuple of int
-        Bounds ``(low, high)`` on the number of negative eigenvalues, at the critical point if
-        certified, and otherwise of H at theta.
     escape_direction : ndarray, shape (n,), or None
         Unit vector with the most negative curvature found, or None if no curvature is negative by
         more than the error of the products.
     escape_curvature : float or None
         The Rayleigh quotient of `escape_direction`.
-    n_kinks : int
-        Number of pre-activations at a kink within rounding, where the Hessian is one-sided.
-    method : str
-        "dense" if the Hessian was decomposed as a matrix, "krylov" if only products were used.
-    n_active_kinks : int or None
-        Number of active kinks at a proved minimum of a piecewise smooth loss, or None for all other
-        verdicts. The inertia is then None, because H is one-sided at kinks.
+    evidence : VerdictEvidence
+        Numbers and conditions from which the verdict follows.
     n_params, n_products : int
         Number of parameters, and number of all products that the verdict uses.
     wall_time : float
@@ -160,35 +189,21 @@ class CriticalPoint(FrozenRecord):
     rule: Reason
     gradient_norm: float
     gradient_tol: float
-    gradient_flat_ratio: float | None
-    gradient_residual: float | None
-    plateau: bool
     lambda_min: float
     lambda_max: float
-    lambda_min_bounds: tuple[float, float]
-    lambda_max_bounds: tuple[float, float]
     n_positive: int | None
     n_negative: int | None
     n_zero: int | None
-    n_symmetry: int | None
-    n_negative_bounds: tuple[int, int]
     escape_direction: np.ndarray | None
     escape_curvature: float | None
-    n_kinks: int
-    method: str
     n_params: int
     n_products: int
     wall_time: float
+    evidence: VerdictEvidence
     radius: float | None = None
     kantorovich: float | None = None
-    n_active_kinks: int | None = None
     nearest_point: np.ndarray | None = None
-    nearest_distance: float | None = None
     nearest_verdict: CriticalPoint | None = None
-    newton_steps: str | None = None
-    n_newton_steps: int | None = None
-    missing_hypothesis: str | None = None
-    limit: str | None = None
     # numbers and clauses of the reason that are no attributes of their own
     _numbers: dict[str, Any] = field(default_factory=dict, compare=False)
     _clauses: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -209,11 +224,12 @@ class CriticalPoint(FrozenRecord):
         """The verdict in at most 30 words: the kind, whether it is proved, and what to do next.
         `reason` gives the evidence.
         """
-        advice = self.advice_sentence
-        return f"{self.statement} {advice}" if advice else self.statement
+        advice = self._advice_sentence
+        statement = self._statement
+        return f"{statement} {advice}" if advice else statement
 
     @property
-    def statement(self) -> str:
+    def _statement(self) -> str:
         """The kind and whether it is proved, as a sentence without advice."""
         minimum = self.kind == "minimum"
         sign, other = ("positive", "negative") if minimum else ("negative", "positive")
@@ -235,30 +251,16 @@ class CriticalPoint(FrozenRecord):
         }
         clauses = {
             "subject": self._clauses.get("subject", "function"),
-            "along_symmetry": bool(self.n_symmetry),
-            "except_symmetries": bool(self.n_symmetry),
+            "along_symmetry": bool(self.evidence.n_symmetry),
+            "except_symmetries": bool(self.evidence.n_symmetry),
             "certainty": certainty,
             "converged": certainty if minimum else None,
         }
         return render(STATEMENTS[self._statement_key], numbers, clauses)
 
     @property
-    def gain_left(self) -> float:
-        """The decrease of the loss f that Newton's step is predicted to give, ``g'|H|^-1 g / 2``,
-        over ``|f|``. Infinity on a plateau and where negative curvature was found, because the loss
-        may decrease by more. NaN if it was not computed, as for an objective without a value.
-        """
-        if self.plateau or self.escape_curvature is not None:
-            return float(np.inf)
-        decrement = self._numbers.get("decrement", np.nan)
-        loss = self._numbers.get("loss", np.nan)
-        if loss == 0:
-            return 0.0 if decrement == 0 else np.nan
-        return float(decrement / abs(loss))
-
-    @property
     def _n_unexplained(self) -> int:
-        return (self.n_zero or 0) - (self.n_symmetry or 0)
+        return (self.n_zero or 0) - (self.evidence.n_symmetry or 0)
 
     def _share_of_loss(self, name: str) -> str:
         """Return a change of the loss, by its name in `_numbers`, as a percentage of the loss, or
@@ -295,14 +297,14 @@ class CriticalPoint(FrozenRecord):
                 return "infinity"
             if self.gradient_norm <= self.gradient_tol:
                 return "not_finite"
-            if self.plateau:
+            if self.evidence.plateau:
                 return "plateau"
             return "step" if self._clauses.get("newton_change") else "gradient"
         special = {Reason.MAYBE_KINK_MINIMUM: "kinks", Reason.DISTANCE_UNKNOWN: "distance"}
         return special.get(self.rule, "undecided")
 
     @property
-    def advice(self) -> str:
+    def _advice(self) -> str:
         """The name of the next step to take, a key of `VERDICT_ADVICE`, or ""."""
         if self.kind in ("saddle", "maximum"):
             return "escape"
@@ -313,21 +315,21 @@ class CriticalPoint(FrozenRecord):
                 return "l2"
             if self.gradient_norm <= self.gradient_tol:
                 return ""
-            return "plateau" if self.plateau else "continue"
+            return "plateau" if self.evidence.plateau else "continue"
         near = self.nearest_verdict
         if self.kind == "minimum" or near is not None and near.certified:
             return ""
-        if self.limit is not None:
-            return self.limit
+        if self.evidence.limit is not None:
+            return self.evidence.limit
         if self.rule is Reason.NO_ACCEPTED_RISK:
             return "risk" if "suggested_risk" in self._numbers else "precision"
         return ADVICE_BY_REASON.get(self.rule, "")
 
     @property
-    def advice_sentence(self) -> str:
+    def _advice_sentence(self) -> str:
         """The advice in words for the caller, or ""."""
         arguments, reworded = self._audience
-        key = self.advice
+        key = self._advice
         template = reworded.get(key, VERDICT_ADVICE.get(key, ""))
         return render(template, self._numbers | {"at": arguments})
 
@@ -340,23 +342,19 @@ class CriticalPoint(FrozenRecord):
         numbers = self._numbers | {
             "gradient_norm": float(self.gradient_norm),
             "gradient_tol": float(self.gradient_tol),
-            "n_kinks": self.n_kinks,
-            "n_newton_steps": self.n_newton_steps,
+            "n_kinks": self.evidence.n_kinks,
+            "n_newton_steps": self.evidence.n_newton_steps,
             "nearest": "" if at is None else verdict_noun_phrase(at),
-            "nearest_distance": self.nearest_distance,
+            "nearest_distance": self.evidence.nearest_distance,
             "change": self._share_of_loss("decrement"),
             "allowed_change": self._share_of_loss("threshold"),
         }
         clauses = self._clauses | {
-            "newton_steps": self.newton_steps,
-            "missing": self.missing_hypothesis,
+            "newton_steps": self.evidence.newton_steps,
+            "missing": self.evidence.missing_hypothesis,
         }
         text = render(f"{REASONS[self.rule]}{REASON_ENDINGS}", numbers, clauses).lstrip()
         return text[0].upper() + text[1:]
-
-    def summary(self) -> str:
-        """Return the verdict and its evidence as a string of a few lines."""
-        return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all attributes as plain numbers, strings, lists and None, which JSON can
@@ -365,9 +363,10 @@ class CriticalPoint(FrozenRecord):
         Returns
         -------
         dict
-            The public attributes by their names, and "index" and "minimum_ratio". Vectors are lists
-            of ``n_params`` numbers, and `nearest_verdict` is a dict. Values that are not known or
-            not finite are None.
+            The public attributes by their names, and "advice", the name of the next step to take, a
+            key of `fastcurv.common.sentences.VERDICT_ADVICE`, or "". Vectors are lists of
+            ``n_params`` numbers, and `evidence` and `nearest_verdict` are dicts. Values that are
+            not known or not finite are None.
 
         Examples
         --------
@@ -378,16 +377,18 @@ class CriticalPoint(FrozenRecord):
         ('saddle', 1, 2)
         """
         names = [known.name for known in fields(self) if not known.name.startswith("_")]
-        derived = ("reason", "advice", "index", "minimum_ratio")
-        return {name: to_json_value(getattr(self, name)) for name in (*names, *derived)}
+        found = {name: getattr(self, name) for name in (*names, "reason", "index", "minimum_ratio")}
+        return {name: to_json_value(x) for name, x in (found | {"advice": self._advice}).items()}
 
-    def evidence(self) -> list[tuple[str, str]]:
+    def _evidence_rows(self) -> list[tuple[str, str]]:
         """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
         gradient_text = (
             f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
         )
-        if self.gradient_flat_ratio is not None:
-            gradient_text += f"; ||Hg|| / (||H|| ||g||) = {format_number(self.gradient_flat_ratio)}"
+        if self.evidence.gradient_flat_ratio is not None:
+            gradient_text += (
+                f"; ||Hg|| / (||H|| ||g||) = {format_number(self.evidence.gradient_flat_ratio)}"
+            )
         rows = [
             ("gradient", gradient_text),
             ("curvature", f"{self._format_end('min')}  to  {self._format_end('max')}"),
@@ -403,15 +404,17 @@ class CriticalPoint(FrozenRecord):
             # The proof of a saddle by two vectors does not prove that a critical point exists.
             absent = self.kind == "saddle" and self.kantorovich is None
             rows.append(("proof", f"{'no minimum or maximum ' * absent}{where}{h}"))
-        if self.nearest_verdict is not None and self.nearest_distance is not None:
-            where = f"at a distance of {format_number(self.nearest_distance)}"
+        if self.nearest_verdict is not None and self.evidence.nearest_distance is not None:
+            where = f"at a distance of {format_number(self.evidence.nearest_distance)}"
             rows.append(
                 ("nearest", f"{verdict_noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
             )
-        if self.n_kinks:
-            rows.append(("kinks", f"pre-activations within rounding of a kink: {self.n_kinks}"))
+        if self.evidence.n_kinks:
+            rows.append(
+                ("kinks", f"pre-activations within rounding of a kink: {self.evidence.n_kinks}")
+            )
         spent = f"{self.n_products} Hessian-vector products"
-        cost = f"{spent}, n = {self.n_params}, {self.wall_time:.2f} s, {self.method}"
+        cost = f"{spent}, n = {self.n_params}, {self.wall_time:.2f} s, {self.evidence.method}"
         return [*rows, ("cost", cost)]
 
     def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
@@ -427,30 +430,32 @@ class CriticalPoint(FrozenRecord):
 
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
-        return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self.evidence()])
+        return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self._evidence_rows()])
 
     def _repr_html_(self) -> str:
         title = self._with_certainty(self.kind.replace("_", " "), "not certified")
-        return html_table(title, ["evidence", ""], self.evidence(), [self.sentence, self.reason])
+        return html_table(
+            title, ["evidence", ""], self._evidence_rows(), [self.sentence, self.reason]
+        )
 
     def _format_end(self, which: str) -> str:
-        low, high = getattr(self, f"lambda_{which}_bounds")
+        low, high = getattr(self.evidence, f"lambda_{which}_bounds")
         return (
             f"lambda_{which} = {format_number(getattr(self, f'lambda_{which}'))} +- "
             f"{0.5 * (high - low):.1e}"
         )
 
     def _format_inertia(self) -> str:
-        if self.n_active_kinks is not None:
+        if self.evidence.n_active_kinks is not None:
             return (
                 "not defined on kinks, where H is one-sided; along the kinks all curvature is "
                 "positive"
             )
         if self.n_negative is None:
-            low, high = self.n_negative_bounds
+            low, high = self.evidence.n_negative_bounds
             count = f"between {low} and {high}" if low < high else f"{low}"
             return f"{count} of {self.n_params} eigenvalues negative"
-        explained = f" ({self.n_symmetry} by symmetry)" if self.n_symmetry else ""
+        explained = f" ({self.evidence.n_symmetry} by symmetry)" if self.evidence.n_symmetry else ""
         return (
             f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
             f"zero{explained}; fraction positive {format_number(self.minimum_ratio or 0.0)}"
@@ -461,3 +466,13 @@ def for_audience(point: CriticalPoint, audience: Audience) -> CriticalPoint:
     """Return the verdict with its advice in the words for `audience`."""
     there = None if point.nearest_verdict is None else for_audience(point.nearest_verdict, audience)
     return replace(point, nearest_verdict=there, _audience=audience)
+
+
+def verdict_statement(point: CriticalPoint) -> str:
+    """Return the kind and whether it is proved, as a sentence without advice."""
+    return point._statement
+
+
+def evidence_rows(point: CriticalPoint) -> list[tuple[str, str]]:
+    """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
+    return point._evidence_rows()

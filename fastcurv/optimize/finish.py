@@ -29,7 +29,7 @@ from ..common.vectors import augmented_norm, norm
 from ..critical.classify import classify
 from ..critical.evidence import why_no_minimum
 from ..critical.nearness import gradient_and_error
-from ..critical.report import CriticalPoint, for_audience
+from ..critical.report import CriticalPoint, for_audience, verdict_statement
 from ..network.mlp import MLP
 from .kink_search import find_kink_minimum
 from .line_search import initial_trial_length, line_minimum
@@ -96,7 +96,9 @@ class StationaryPoint:
         gradient norm above the tolerance.
         """
         r = self.report
-        kinked = r.kind == "undecided" and r.n_kinks > 0 and r.gradient_norm > r.gradient_tol
+        kinked = (
+            r.kind == "undecided" and r.evidence.n_kinks > 0 and r.gradient_norm > r.gradient_tol
+        )
         return bool(r.kind == "not_critical" or kinked)
 
     def continue_from(self, theta: np.ndarray) -> RunOutcome:
@@ -131,7 +133,7 @@ RESIDUAL_ROUNDING_FACTOR = 8.0
 
 def verdict_note(report: CriticalPoint) -> Note:
     """Return the note on the verdict `report` for the message of a run."""
-    return Note("verdict", {"statement": report.statement, "reason": report.reason})
+    return Note("verdict", {"statement": verdict_statement(report), "reason": report.reason})
 
 
 def _outcome_of_run(outcome: RunOutcome | None) -> RunOutcome | None:
@@ -509,7 +511,7 @@ class StationaryPointExaminer:
             bounded = certificate_method(self.problem.ob, "third_bound") is not None
             wide = not r.certified and bounded and size <= CHECK_DENSE_MAX_N
         else:
-            definite = r.n_positive and not (r.n_negative or r.n_zero or r.n_kinks)
+            definite = r.n_positive and not (r.n_negative or r.n_zero or r.evidence.n_kinks)
             wide = bool(definite or at.is_far) and not self._has_vanishing_curvature(at)
         if not (
             at.moves and self.gradient_tol is None and wide and self._can_reduce_gradient(at.theta)
@@ -576,7 +578,9 @@ class StationaryPointExaminer:
         """
         possible_decrease = at.state.gnorm * augmented_norm(at.theta)
         negligible = float(np.finfo(at.theta.dtype).eps) * max(abs(at.f0), abs(at.state.f))
-        return bool(at.report.plateau or at.report.n_zero) and possible_decrease <= negligible
+        return (
+            bool(at.report.evidence.plateau or at.report.n_zero) and possible_decrease <= negligible
+        )
 
 
 Strategy = Callable[[StationaryPointExaminer, StationaryPoint], RunOutcome | None]
@@ -623,7 +627,9 @@ STRATEGIES_BY_KIND: dict[str, tuple[Strategy, ...]] = {
     "undecided": (
         StationaryPointExaminer._end_at_certified_minimum,
         lambda self, at: (
-            self._end_at_kinks(at, MIN_PROOF_SECONDS) if at.on_kinks and at.report.n_kinks else None
+            self._end_at_kinks(at, MIN_PROOF_SECONDS)
+            if at.on_kinks and at.report.evidence.n_kinks
+            else None
         ),
         *_SADDLE_STRATEGIES[1:],
     ),

@@ -108,11 +108,12 @@ class MinimizeResult(Result):
     @property
     def finished(self) -> bool:
         """True if little is left to gain near `x`: `success` is True, or `report` is a verdict
-        whose ``gain_left``, a relative decrease of the loss, is at most 1e-4. A fit without weight
-        decay to noisy data often ends so without success, because its minima are degenerate.
+        whose ``evidence.gain_left``, a relative decrease of the loss, is at most 1e-4. A fit
+        without weight decay to noisy data often ends so without success, because its minima are
+        degenerate.
         """
         report = self.get("report")
-        gain = np.nan if report is None else report.gain_left
+        gain = np.nan if report is None else report.evidence.gain_left
         return bool(self.success or gain <= MAX_GAIN_OF_FINISHED_FIT)
 
     def _title(self) -> str:

@@ -37,7 +37,7 @@ def verdicts_from_products_hold_for_networks(draw):
     if said.kind in ("not_critical", "undecided", "degenerate"):
         assert not said.certified, words
         return said.kind
-    if said.n_active_kinks:
+    if said.evidence.n_active_kinks:
         return check_nothing_is_lower_nearby(draw, ob, theta, words)
     values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
     off = 1e-12 * np.abs(values).max()
@@ -45,9 +45,11 @@ def verdicts_from_products_hold_for_networks(draw):
     assert said.kind != "minimum" or values[0] >= -room, words
     assert said.kind != "maximum" or values[-1] <= room, words
     assert said.kind != "saddle" or values[0] < 0 < values[-1], words
-    low, high = said.n_negative_bounds
+    low, high = said.evidence.n_negative_bounds
     assert (values < -off).sum() <= high and (values < off).sum() >= low, words
-    assert said.lambda_min_bounds[0] <= said.lambda_min <= said.lambda_min_bounds[1], words
+    assert (
+        said.evidence.lambda_min_bounds[0] <= said.lambda_min <= said.evidence.lambda_min_bounds[1]
+    ), words
     if not said.certified or said.kind != "minimum":
         return f"{said.kind}, certified {said.certified}"
     x, slack = critical_point(ob, theta, said.n_zero or 0)
@@ -169,7 +171,7 @@ def near_a_measured_minimum_nothing_is_lower(draw):
     f, off = exact.certificates.precise_value(x)
     g, H = exact.certificates.precise_gradient(x)[0], exact.hessian(x).to_dense()
     values, V = np.linalg.eigh(H)
-    kept = np.argsort(np.abs(values))[said.n_symmetry :]
+    kept = np.argsort(np.abs(values))[said.evidence.n_symmetry :]
     slopes = V[:, kept].T @ g
     step = float(np.linalg.norm(slopes / values[kept]))
     # twice the decrease that the quadratic model predicts, and rounding

@@ -51,7 +51,7 @@ def classify_confirms_the_verdict_of_a_run(draw):
     assert not sure or (said.certified and said.kind == run.kind), words
     other = fc.classify(ob, run.x, dense_below=1, failure_probability=1e-6)
     pair = {said.kind, other.kind} & {"minimum", "maximum", "saddle"}
-    assert len(pair) < 2 or said.n_active_kinks, f"{words} || {other.reason}"
+    assert len(pair) < 2 or said.evidence.n_active_kinks, f"{words} || {other.reason}"
     return f"{said.kind}, certified {said.certified}"
 
 

@@ -251,14 +251,14 @@ def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
         assert said.kind == "saddle" and values[0] < 0 < values[-1], words
         assert said.n_negative + said.n_positive > 0, words
         return "two signs"
-    x, slack = critical_point(ob, theta, said.n_symmetry)
+    x, slack = critical_point(ob, theta, said.evidence.n_symmetry)
     distance = float(np.linalg.norm(x - theta))
     assert distance <= said.radius * 1.01 + slack, f"{distance} beyond {words}"
     values = np.linalg.eigvalsh(hessian(InLongDouble(ob, x)).astype(float))
     off = 1e-13 * np.abs(values).max()
     assert (values < -off).sum() <= said.n_negative, words
     assert (values > off).sum() <= said.n_positive, words
-    assert said.n_zero == said.n_symmetry, words
+    assert said.n_zero == said.evidence.n_symmetry, words
     return f"certified {said.kind}"
 
 

@@ -167,7 +167,7 @@ def advice_lines() -> Iterator[str]:
         kind = type("Advised", (type(point),), {"advice": key})
         one = kind(**{**vars(point), "_numbers": NUMBERS})
         for name, audience in audiences.items():
-            told = for_audience(one, audience).advice_sentence
+            told = for_audience(one, audience)._advice_sentence
             yield f"{key}, {name}: {told or '(none)'}"
 
 

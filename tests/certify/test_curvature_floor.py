@@ -221,8 +221,14 @@ def test_close_fits_are_strictly_convex_but_not_critical(activation, sizes):
         floor, (low, error) = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
         assert 0 < floor <= low + error
         report = classify(ob, theta, dense_below=0, gradient_tol=1e-3)
-        assert report.n_negative_bounds == (0, 0) and floor <= report.lambda_min_bounds[0]
-        values, (left, right) = np.linalg.eigvalsh(dense_of(ob, theta)), report.lambda_min_bounds
+        assert (
+            report.evidence.n_negative_bounds == (0, 0)
+            and floor <= report.evidence.lambda_min_bounds[0]
+        )
+        values, (left, right) = (
+            np.linalg.eigvalsh(dense_of(ob, theta)),
+            report.evidence.lambda_min_bounds,
+        )
         assert ((left - error <= values) & (values <= right + error)).any()
         assert report.rule == "curvature_floor_at_theta"
         assert report._clauses["curvature_floor"] == "residuals"
@@ -245,16 +251,18 @@ def test_the_floor_is_exact_at_zero_weights(activation, dtype):
         theta[-2:] = y.mean(axis=0) / 2  # minimises (b - y)^2 / 2 + b^2 / 2 for each output
         theta = theta.astype(dtype)
         report = classify(ob, theta, dense_below=0 if hidden != (80, 60) else 4096)
-        assert report.method == "krylov"
+        assert report.evidence.method == "krylov"
         assert report.kind == "minimum" and report.certified and report.failure_probability == 0, (
             report
         )
         assert report._clauses["curvature_floor"] == "residuals"
-        assert report.n_negative_bounds == (0, 0)
+        assert report.evidence.n_negative_bounds == (0, 0)
         if hidden == (80, 60):
             continue
         floor, (low, error) = curvature_floor(ob, theta), lowest_eigenvalue(ob, theta)
-        assert 0 < low - 1e-6 < floor <= low + error and report.lambda_min_bounds[0] >= floor
+        assert (
+            0 < low - 1e-6 < floor <= low + error and report.evidence.lambda_min_bounds[0] >= floor
+        )
         assert classify(ob, theta).kind == "minimum"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.critical import dense
-from fastcurv.critical.report import CriticalPoint
+from fastcurv.critical.report import CriticalPoint, evidence_rows
 from fastcurv.optimize import find
 from fastcurv.testing import QuadraticObjective
 
@@ -50,18 +50,30 @@ def verdict_answer(point: CriticalPoint) -> list[Any]:
     numbers, followed by these numbers and those of attributes that are not printed.
     """
     decisions = (point.kind, "certified" if point.certified else "not certified", point.rule.value)
-    decisions += (point.limit, point.newton_steps, point.missing_hypothesis)
+    decisions += (
+        point.evidence.limit,
+        point.evidence.newton_steps,
+        point.evidence.missing_hypothesis,
+    )
     rows = [
         ", ".join(map(str, decisions)),
-        *(f"{name} {value}" for name, value in point.evidence()),
+        *(f"{name} {value}" for name, value in evidence_rows(point)),
     ]
     text, numbers = masked("\n".join(rows).replace(f" {point.wall_time:.2f} s,", ""))
-    hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
-    hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
+    hidden = (
+        point.failure_probability,
+        point.evidence.gradient_flat_ratio,
+        point.evidence.gradient_residual,
+    )
     hidden += (
-        point.plateau,
-        point.nearest_distance,
-        point.n_active_kinks,
+        *point.evidence.lambda_min_bounds,
+        *point.evidence.lambda_max_bounds,
+        *point.evidence.n_negative_bounds,
+    )
+    hidden += (
+        point.evidence.plateau,
+        point.evidence.nearest_distance,
+        point.evidence.n_active_kinks,
     )
     numbers += [-1.0 if x is None or not np.isfinite(x) else float(f"{x:.5g}") for x in hidden]
     return [text, *numbers]

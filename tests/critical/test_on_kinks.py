@@ -33,7 +33,7 @@ def test_classify_confirms_kink_minima_found_by_minimize(loss, activation):
         ob, found = run_to_kinks(seed, loss=loss, activation=activation)
         verdict = fc.classify(ob, found.x)
         assert verdict.certified == (found.success and found.kind == "minimum")
-        if verdict.n_active_kinks is None:
+        if verdict.evidence.n_active_kinks is None:
             continue
         n_found += 1
         assert verdict.kind == "minimum" and 0 < verdict.radius < 1e-6
@@ -41,13 +41,13 @@ def test_classify_confirms_kink_minima_found_by_minimize(loss, activation):
         assert verdict.rule == "kink_minimum"
         moved = found.x + 1e-4 * np.random.default_rng(seed).standard_normal(found.x.size)
         away = fc.classify(ob, moved)
-        assert not away.certified and away.n_active_kinks is None
+        assert not away.certified and away.evidence.n_active_kinks is None
     assert n_found  # otherwise no minimum at kinks was tested
 
 
 def test_the_loss_is_not_lower_around_a_kink_minimum():
     ob, found = run_to_kinks(1)
-    assert fc.classify(ob, found.x).n_active_kinks
+    assert fc.classify(ob, found.x).evidence.n_active_kinks
     assert no_point_nearby_is_lower(ob, found.x, np.random.default_rng(0))
 
 
@@ -69,7 +69,7 @@ def test_unproved_kink_minima_are_undecided():
     n_found = 0
     for seed in range(6):
         ob, found = run_to_kinks(seed)
-        if not fc.classify(ob, found.x).n_active_kinks:
+        if not fc.classify(ob, found.x).evidence.n_active_kinks:
             continue
         for other in unproved_forms(ob):
             verdict = fc.classify(other, found.x.astype(other.dtype))
@@ -91,7 +91,7 @@ def test_a_sample_at_kinks_does_not_hide_that_a_point_is_not_critical():
     X[0] = 0
     zero = fc.Objective(ob.model, X, ob.y, l2=3e-3)
     verdict = fc.classify(zero, ob.model.init(rng=1))  # where all biases are 0
-    assert verdict.n_kinks and verdict.kind == "not_critical", verdict
+    assert verdict.evidence.n_kinks and verdict.kind == "not_critical", verdict
 
 
 def test_kink_point_that_is_not_a_minimum_is_not_certified():
@@ -104,7 +104,11 @@ def test_kink_point_that_is_not_a_minimum_is_not_certified():
     first = W.size + b.size
     theta[:first] *= 0.5  # the first layer still has pre-activations of 0
     verdict = fc.classify(ob, theta)
-    assert verdict.n_kinks and not verdict.certified and verdict.n_active_kinks is None
+    assert (
+        verdict.evidence.n_kinks
+        and not verdict.certified
+        and verdict.evidence.n_active_kinks is None
+    )
 
 
 def test_kink_minima_are_not_certified_in_float32():

@@ -205,7 +205,7 @@ def test_the_gradient_of_a_plane_lies_outside_the_range_of_H():
     for dense_below in (0, 10):
         point = fc.classify(plane, np.ones(3), dense_below=dense_below)
         assert point.kind == "not_critical" and not point.certified
-        assert point.gradient_residual == 1.0 and point.gradient_norm == pytest.approx(1.3)
+        assert point.evidence.gradient_residual == 1.0 and point.gradient_norm == pytest.approx(1.3)
 
 
 @pytest.mark.parametrize("low", [-1.0, -1e-3, 1e-3])
@@ -213,10 +213,14 @@ def test_ends_of_the_spectrum_are_enclosed(low):
     """Without a matrix, each end of the spectrum is reported as a Ritz value with error bounds."""
     values = np.r_[low, np.linspace(0.1, 3, 60)]
     point = fc.classify(QuadraticObjective(np.diag(values)), np.zeros(61), dense_below=0)
-    assert point.lambda_min_bounds[0] <= low <= point.lambda_min_bounds[1] + 1e-12
-    assert point.lambda_max_bounds[0] - 1e-12 <= 3 <= point.lambda_max_bounds[1]
-    assert point.lambda_max_bounds[0] <= point.lambda_max <= point.lambda_max_bounds[1]
-    assert point.n_negative_bounds[0] == (1 if low < 0 else 0)
+    assert point.evidence.lambda_min_bounds[0] <= low <= point.evidence.lambda_min_bounds[1] + 1e-12
+    assert point.evidence.lambda_max_bounds[0] - 1e-12 <= 3 <= point.evidence.lambda_max_bounds[1]
+    assert (
+        point.evidence.lambda_max_bounds[0]
+        <= point.lambda_max
+        <= point.evidence.lambda_max_bounds[1]
+    )
+    assert point.evidence.n_negative_bounds[0] == (1 if low < 0 else 0)
 
 
 def test_the_interpolation_theorem_is_tried_for_small_jacobians_only(monkeypatch):

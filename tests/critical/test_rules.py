@@ -252,7 +252,7 @@ class Facts:
         """Return the Hessian from central differences of the gradient, or from products if it is
         one-sided or not symmetric.
         """
-        if self.point.n_kinks or isinstance(getattr(self.ob, "H", None), LinearOperator):
+        if self.point.evidence.n_kinks or isinstance(getattr(self.ob, "H", None), LinearOperator):
             return self.products(x)
         steps = h * np.eye(len(x))
         return np.array([(self.gradient(x + s) - self.gradient(x - s)) / (2 * h) for s in steps])
@@ -293,7 +293,7 @@ def number(f, name):
 
 
 def gradient_size(f):
-    if not f.point.n_kinks:  # at a kink, rounding chooses the side of the gradient
+    if not f.point.evidence.n_kinks:  # at a kink, rounding chooses the side of the gradient
         assert np.allclose(f.slopes(f.theta), f.g, rtol=1e-4, atol=1e-6)
         assert near(f.point.gradient_norm, np.linalg.norm(f.g), f, 1e-12)
     return True
@@ -321,7 +321,7 @@ def proved_place(f):
 
 def all_of_a_sign(f):
     values = f.counted(f.values)
-    assert len(values) == len(f.theta) - (f.point.n_symmetry or 0)
+    assert len(values) == len(f.theta) - (f.point.evidence.n_symmetry or 0)
     return ((values > 0) if f.point.kind == "minimum" else (values < 0)).all()
 
 
@@ -339,7 +339,7 @@ def inertia(f):
     p, error = f.point, 1e-6 * f.size
     if (
         p.n_negative is None
-        or p.n_kinks
+        or p.evidence.n_kinks
         or p.rule in ("asymmetric_products", "unstable_signs", "infimum_at_infinity")
     ):
         return True
@@ -354,7 +354,7 @@ def spectrum_range(f):
     low, high = f.point.lambda_min, f.point.lambda_max
     exact = near(low, f.values[0], f, 1e-12) and near(high, f.values[-1], f, 1e-12)
     inside = f.values[0] - SLACK * f.size <= low <= high <= f.values[-1] + SLACK * f.size
-    return exact or f.point.method == "krylov" and (inside or np.isnan(low))
+    return exact or f.point.evidence.method == "krylov" and (inside or np.isnan(low))
 
 
 def both_signs(f):
@@ -386,7 +386,9 @@ def is_zero(f):
 
 def budget_ended(f):
     """Return True if a larger budget gives another verdict. Check that the budget was kept."""
-    assert f.point.n_products <= f.options["max_products"] and f.point.limit == "max_products"
+    assert (
+        f.point.n_products <= f.options["max_products"] and f.point.evidence.limit == "max_products"
+    )
     more = fc.classify(f.ob, f.theta, **f.options | {"max_products": 4000})
     return more.rule is not f.point.rule
 
@@ -443,7 +445,7 @@ def kinks(f):
         z = h @ W.T + b
         found += int((np.abs(z) <= 1e-13 * (np.abs(h) @ np.abs(W).T + np.abs(b) + 1e-300)).sum())
         h = np.maximum(z, 0)
-    return found == f.point.n_kinks > 0
+    return found == f.point.evidence.n_kinks > 0
 
 
 def risk_is_honest(f):
@@ -452,7 +454,7 @@ def risk_is_honest(f):
     """
     risk = float(f.point._numbers.get("suggested_risk", 0.01))
     options = f.options | {"failure_probability": risk}
-    if f.point.limit is not None:
+    if f.point.evidence.limit is not None:
         options |= {"max_products": 4000}
     again = fc.classify(f.ob, f.theta, **options)
     return again.kind in ("minimum", "maximum") and 0 < again.failure_probability <= risk
@@ -488,7 +490,7 @@ def two_signs_around(f):
 def outside_range(f):
     vectors = np.linalg.eigh(f.A)[1][:, np.abs(np.linalg.eigh(f.A)[0]) > 1e-6 * f.size]
     left = np.linalg.norm(f.g - vectors @ (vectors.T @ f.g)) / np.linalg.norm(f.g)
-    return left == pytest.approx(f.point.gradient_residual, rel=1e-3, abs=1e-3)
+    return left == pytest.approx(f.point.evidence.gradient_residual, rel=1e-3, abs=1e-3)
 
 
 def newton_steps(f):
@@ -498,11 +500,11 @@ def newton_steps(f):
     p = f.point
     predicted = 0.5 * f.g @ np.linalg.solve(f.A, f.g)
     assert near(number(f, "decrement"), predicted, f)
-    if p.newton_steps != "converged":
+    if p.evidence.newton_steps != "converged":
         return step_reduces_gradient(f) and p.nearest_point is None
-    assert near(p.nearest_distance, np.linalg.norm(p.nearest_point - f.theta), f)
+    assert near(p.evidence.nearest_distance, np.linalg.norm(p.nearest_point - f.theta), f)
     small = np.linalg.norm(f.gradient(p.nearest_point)) <= 1e-9 * np.linalg.norm(f.g)
-    return p.n_newton_steps >= 1 and small
+    return p.evidence.n_newton_steps >= 1 and small
 
 
 def error_unknown(f):
@@ -569,7 +571,7 @@ def test_a_certified_point_nearby_replaces_the_advice_to_reduce_the_gradient():
     point = fc.classify(ob, theta, rng=0, gradient_tol=10.0, **BY_PRODUCTS)
     assert point.rule is Reason.CURVATURE_FLOOR_AT_THETA
     assert point.nearest_verdict.certified and point.nearest_verdict.kind == "minimum"
-    assert point.advice == ""
+    assert point._advice == ""
 
 
 def test_inertia_at_a_kink_is_that_of_the_one_sided_hessian():
@@ -587,6 +589,6 @@ def test_inertia_at_a_kink_is_that_of_the_one_sided_hessian():
             values = np.linalg.eigvalsh(np.array([H @ e for e in np.eye(7)]))
             expected = (int((values > 1e-9).sum()), int((values < -1e-9).sum()))
             assert (point.n_positive, point.n_negative) == expected, point
-            assert point.n_kinks and point.n_zero == 7 - sum(expected)
+            assert point.evidence.n_kinks and point.n_zero == 7 - sum(expected)
             kinds.add(point.kind)
     assert "saddle" in kinds

@@ -67,7 +67,7 @@ def test_points_near_a_minimum_are_certified_at_every_scale_of_the_loss(scale):
             near = fc.classify(ob, [sign * a * (1 + 1e-3)])
             assert near.kind == "not_critical" and near.nearest_verdict.certified
             assert abs(near.nearest_point[0] - sign * a) <= 1e-12 * a
-            assert near.nearest_distance == pytest.approx(1e-3 * a, rel=1e-6)
+            assert near.evidence.nearest_distance == pytest.approx(1e-3 * a, rel=1e-6)
             assert near.nearest_verdict.kind == kind
 
 
@@ -98,8 +98,8 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
             assert said.nearest_verdict.certified and said.nearest_verdict.kantorovich < 0.5
             assert abs(
                 said.nearest_point[0] - 1
-            ) <= 1e-12 and said.nearest_distance == pytest.approx(1 - x)
-            assert said.newton_steps == "converged" and said.n_newton_steps >= 1
+            ) <= 1e-12 and said.evidence.nearest_distance == pytest.approx(1 - x)
+            assert said.evidence.newton_steps == "converged" and said.evidence.n_newton_steps >= 1
     rng = np.random.default_rng(0)
     net = fc.Objective(
         fc.MLP([2, 4, 1]),
@@ -111,7 +111,7 @@ def test_near_points_without_proof_report_the_limit_of_newton_steps():
     rest = fc.minimize(net, net.model.init(rng=0)).x
     for size in (1e-9, 1e-7, 1e-5, 1e-3):
         said = fc.classify(net, rest + size * rng.standard_normal(len(rest)), gradient_tol=1.0)
-        where = 0.0 if said.certified else said.nearest_distance
+        where = 0.0 if said.certified else said.evidence.nearest_distance
         assert said.certified or (said.nearest_verdict.certified and where is not None)
 
 
@@ -147,7 +147,7 @@ def test_nothing_is_proved_on_a_ball_of_radius_zero():
         model = fc.MLP([1, 1, 1, 1], names, bias=False)
         net = fc.Objective(model, [[1.0]], [[1.0]], loss="mse", l2=1e100, sample_weight=[1e101])
         said = fc.classify(net, np.zeros(3))
-        assert not said.certified and said.n_kinks == 1, said
+        assert not said.certified and said.evidence.n_kinks == 1, said
 
 
 def test_a_radius_that_underflows_is_not_reported_as_zero():

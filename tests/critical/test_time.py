@@ -72,7 +72,7 @@ def test_far_points_are_classified_by_products_alone(hidden, activation, epochs)
     """
     ob, theta = trained(hidden, activation, epochs=epochs)
     usual, cheap = classify(ob, theta), classify(ob, theta, dense_below=0)
-    assert usual.kind == cheap.kind == "not_critical" and usual.method == "krylov"
+    assert usual.kind == cheap.kind == "not_critical" and usual.evidence.method == "krylov"
     assert usual.n_products <= cheap.n_products + 2 and ob.n_params > 256
 
 
@@ -86,9 +86,9 @@ def test_a_verdict_ends_in_time_and_names_the_limit(values, seconds, monkeypatch
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
     point = classify(ob, np.zeros(300), max_time=seconds)
     assert seconds / 3e-3 <= ob.made + 1 <= seconds / 3e-3 + IDENTITY_BLOCK_COLUMNS + 20 < 300
-    assert point.method == "krylov" and not point.certified
+    assert point.evidence.method == "krylov" and not point.certified
     assert point.kind in ("undecided", "saddle") and point.kind != "minimum"
-    assert point.kind == "saddle" or point.limit == "max_time"
+    assert point.kind == "saddle" or point.evidence.limit == "max_time"
     assert classify(Slow(values), np.zeros(300), max_time=60).n_positive == (values > 0).sum()
 
 
@@ -100,8 +100,8 @@ def test_computations_that_exceed_the_time_limit_are_not_begun(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: ob.now)
     allowed = 0.5 * SECONDS_PER_N_CUBED * 1100**3
     point = classify(ob, np.zeros(1100), max_time=allowed)
-    assert point.method == "krylov" and point.kind == "undecided"
-    assert point.limit == point.advice == "max_time"
+    assert point.evidence.method == "krylov" and point.kind == "undecided"
+    assert point.evidence.limit == point._advice == "max_time"
 
 
 @pytest.mark.parametrize("l2", [0.0, 1e-2])
@@ -171,7 +171,7 @@ def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
     ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=1e-2)
     x = fc.minimize(ob, model.init(rng=0), rng=0, verdict=False).x
     point = classify(ob, x, max_products=1, gradient_tol=None)
-    assert (point.rule, point.limit) == ("distance_unknown", "max_products")
+    assert (point.rule, point.evidence.limit) == ("distance_unknown", "max_products")
 
 
 def test_time_limits_nest_and_end_before_a_long_factorisation():
@@ -233,18 +233,18 @@ def test_bounds_on_negative_eigenvalues_hold_without_time(monkeypatch):
     end = fc.minimize(ob, ob.model.init(rng=0), rng=0, verdict=False).x
     theta = end + 1e-3 * rng.standard_normal(end.size)
     n_negative = fc.inertia(ob.hessian(theta)).n_negative
-    assert classify(ob, theta).newton_steps == "converged" and n_negative == 0
+    assert classify(ob, theta).evidence.newton_steps == "converged" and n_negative == 0
     monkeypatch.setattr(runtime, "time", TickingClock())
     for options, ended in (
         ({"max_products": 1}, ("limit", None)),
         ({"max_time": 1e-9}, (None, "max_time")),
     ):
         point = classify(ob, theta, **options)
-        low, high = point.n_negative_bounds
+        low, high = point.evidence.n_negative_bounds
         assert low <= n_negative <= high
-        assert (point.newton_steps, point.limit) == ended
+        assert (point.evidence.newton_steps, point.evidence.limit) == ended
     start = ob.model.init(rng=1)
-    low, high = classify(ob, start, max_time=1e-9).n_negative_bounds
+    low, high = classify(ob, start, max_time=1e-9).evidence.n_negative_bounds
     assert low <= fc.inertia(ob.hessian(start)).n_negative <= high
 
 

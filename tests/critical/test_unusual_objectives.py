@@ -374,7 +374,11 @@ def test_no_counts_are_claimed_without_a_bound_on_hessian_errors(diagonal):
     said = fc.classify(ob, np.zeros(3))
     assert said.kind == "undecided" and said.rule == "no_error_bound"
     assert said.n_positive is said.n_negative is said.n_zero is None
-    assert said.n_negative_bounds[0] <= sum(x < 0 for x in diagonal) <= said.n_negative_bounds[1]
+    assert (
+        said.evidence.n_negative_bounds[0]
+        <= sum(x < 0 for x in diagonal)
+        <= said.evidence.n_negative_bounds[1]
+    )
 
 
 def test_the_gradient_has_the_best_available_bound():
@@ -439,7 +443,7 @@ def test_the_flat_ratio_is_at_most_one():
     values = np.linspace(0.9, 1.0, n)
     ob = QuadraticObjective(np.diag(values))
     said = fc.classify(ob, 1e3 * np.eye(n)[-1], gradient_tol=1e-9)
-    assert 1 - 1e-12 <= said.gradient_flat_ratio <= 1
+    assert 1 - 1e-12 <= said.evidence.gradient_flat_ratio <= 1
 
 
 def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
@@ -454,7 +458,7 @@ def test_bounds_on_negative_eigenvalues_hold_on_curved_orbits():
         theta = fc.minimize(ob, model.init(rng=seed), "trust-region", max_iter=6, verdict=False).x
         said = fc.classify(ob, theta)
         values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
-        low, high = said.n_negative_bounds
+        low, high = said.evidence.n_negative_bounds
         if said.certified:  # the bounds are then those at the critical point nearby
             continue
         assert low <= (values < 1e-13).sum() and (values < -1e-13).sum() <= high, said

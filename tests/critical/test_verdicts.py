@@ -26,7 +26,7 @@ def check_report(case, report):
     if case.kind in ("minimum", "maximum", "saddle"):
         assert report.certified and report.failure_probability == 0
     if case.kind == "minimum":
-        assert report.n_symmetry == report.n_zero and report.escape_direction is None
+        assert report.evidence.n_symmetry == report.n_zero and report.escape_direction is None
 
 
 def test_points_of_known_kind_cover_every_kind():
@@ -105,8 +105,8 @@ def test_matrices_of_prescribed_spectra_get_their_kind_and_counts(values, kind, 
         report = classify(ob, np.zeros(values.size))
         assert report.kind == kind and tuple(getattr(report, c) for c in COUNTS) == counts
         for found, bounds, true in (
-            (report.lambda_min, report.lambda_min_bounds, values.min()),
-            (report.lambda_max, report.lambda_max_bounds, values.max()),
+            (report.lambda_min, report.evidence.lambda_min_bounds, values.min()),
+            (report.lambda_max, report.evidence.lambda_max_bounds, values.max()),
         ):
             assert bounds[0] <= true <= bounds[1] and bounds[0] <= found <= bounds[1]
 
@@ -135,7 +135,7 @@ def test_an_untrained_network_is_not_critical_and_a_trained_one_is_a_minimum():
     theta = model.init(rng=0)
     start = classify(ob, theta)
     assert start.kind == "not_critical" and start.gradient_norm > start.gradient_tol
-    assert not start.plateau
+    assert not start.evidence.plateau
     end = fc.find_critical_point(ob, theta)
     assert end.success
     report = classify(ob, end.x)
@@ -150,11 +150,11 @@ def test_verdict_reports_a_plateau():
     flat = {case.name: case for case in ZOO if case.kind == "not_critical"}
     on, off = flat["dead ReLU units on a slope"], flat["dead ReLU units off their best bias"]
     report = classify(on.objective, on.theta)
-    assert report.plateau and report.rule == "infimum_at_infinity"
+    assert report.evidence.plateau and report.rule == "infimum_at_infinity"
     assert (report._numbers["dead_units"], report._numbers["n_units"]) == (3, 3)
-    assert report.gradient_residual > 0.9
+    assert report.evidence.gradient_residual > 0.9
     report = classify(off.objective, off.theta)
-    assert not report.plateau and report.gradient_residual < 1e-6
+    assert not report.evidence.plateau and report.evidence.gradient_residual < 1e-6
 
 
 def test_saturated_networks_are_on_a_plateau():
@@ -168,7 +168,7 @@ def test_saturated_networks_are_on_a_plateau():
     )
     ob = fc.Objective(model, X, np.zeros(9), "binary_cross_entropy")
     report = classify(ob, theta)
-    assert report.kind == "not_critical" and report.plateau
+    assert report.kind == "not_critical" and report.evidence.plateau
     assert report._numbers["saturated"] == "100%"
 
 
@@ -180,11 +180,11 @@ def test_points_at_kinks_are_not_certified():
     rest = np.array([0.0, 0.0, 0.0, 1.0 / 1.05])
     assert np.linalg.norm(ob.gradient(rest)) <= 1e-15
     at = classify(ob, rest)
-    assert at.n_kinks == 4 and not at.certified
+    assert at.evidence.n_kinks == 4 and not at.certified
     away = fc.Objective(model, X, 3 + X[:, 0], "mse", l2=1e-3)
     found = fc.find_critical_point(away, np.array([1.0, 3.0, 1.0, 0.0]))
     clear = classify(away, found.x)
-    assert clear.n_kinks == 0 and clear.certified and clear.kind == "minimum"
+    assert clear.evidence.n_kinks == 0 and clear.certified and clear.kind == "minimum"
 
 
 @pytest.mark.by_day(share=1 / 2)
@@ -203,7 +203,7 @@ def test_at_kinks_minima_are_proved_and_escapes_of_saddles_descend(dense_below):
         theta[-1] = y.mean() / (1 + rng.choice([0.05, 1.0]) / 2)
         ob = fc.Objective(model, X, y, "mse", l2=2 * (y.mean() / theta[-1] - 1))
         report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01)
-        assert report.n_kinks == 45 and report.gradient_norm <= report.gradient_tol
+        assert report.evidence.n_kinks == 45 and report.gradient_norm <= report.gradient_tol
         assert report.certified == (report.kind == "minimum")
         if report.certified:
             assert report._numbers["n_collapsed"] == 3 and report.n_negative is None
@@ -338,7 +338,7 @@ def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
     ob, (rest, *_) = small_net
     said = fc.classify(Counted(ob), rest, max_products=ob.n_params)
     assert said.kind == "undecided" and not said.certified
-    assert said.limit == said.advice == "max_products"
+    assert said.evidence.limit == said._advice == "max_products"
     assert fc.classify(Counted(ob), rest).kind == "minimum"
 
 
@@ -357,7 +357,7 @@ def test_following_the_advice_on_a_plateau_lowers_the_loss(seed):
     c[:] = 60, -60
     ob = fc.Objective(model, X, y, loss="binary_cross_entropy")
     said = fc.classify(ob, theta)
-    assert said.plateau and said.advice == "plateau"
+    assert said.evidence.plateau and said._advice == "plateau"
     for options in ({}, {"method": "trust-region"}, {"method": "l-bfgs"}):
         found = fc.minimize(ob, theta, max_iter=300, rng=0, verdict=False, **options)
         assert found.fun < 0.5 * ob.value(theta)

@@ -43,10 +43,10 @@ def test_one_slightly_negative_eigenvalue_of_a_hundred_thousand_is_found():
     values[0] = -1e-4
     H = PrescribedSpectrum(values, 1)
     report = classify(QuadraticObjective(H), np.zeros(n), failure_probability=0.01)
-    assert report.kind == "saddle" and report.certified and report.method == "krylov"
+    assert report.kind == "saddle" and report.certified and report.evidence.method == "krylov"
     v = report.escape_direction
     assert v @ (H @ v) < 0 and abs(v @ H.eigenvector(0)) > 0.5
-    assert report.n_negative_bounds[0] == 1 and report.n_negative is None
+    assert report.evidence.n_negative_bounds[0] == 1 and report.n_negative is None
     assert report.minimum_ratio is None
     assert report.n_products <= lanczos_steps(n, 1e-4, 0.01) + 60
 
@@ -68,13 +68,13 @@ def test_no_false_minimum_for_any_bulk_of_the_spectrum(bulk):
         values = np.r_[-1e-4, bulk(n - 1)]
         report = classify_spectrum(values, seed, failure_probability=0.01)
         assert report.kind == "saddle" and report.certified
-        assert report.lambda_min_bounds[0] <= -1e-4 * (1 - 1e-9)
+        assert report.evidence.lambda_min_bounds[0] <= -1e-4 * (1 - 1e-9)
 
 
 def test_a_minimum_needs_a_failure_probability():
     values = np.linspace(0.01, 1, 2000)
     silent = classify_spectrum(values)
-    assert silent.kind == "undecided" and silent.advice == "risk"
+    assert silent.kind == "undecided" and silent._advice == "risk"
     assert not silent.certified
     asked = classify_spectrum(values, failure_probability=0.01)
     assert asked.kind == "minimum" and 0 < asked.failure_probability <= 0.01 and not asked.certified
@@ -101,7 +101,7 @@ def test_verdict_respects_its_budget_and_reports_it():
         )
         assert report.kind == "undecided" and report.n_products <= budget
         assert report.n_products == H.n_products - 2  # gradient and value took one each
-    assert report.limit == "max_products"
+    assert report.evidence.limit == "max_products"
     assert (
         classify(QuadraticObjective(np.diag([-1.0, 1.0])), np.zeros(2), max_products=1).kind
         == "undecided"
@@ -149,7 +149,7 @@ def test_points_of_known_kind_get_their_verdict_from_products(risk):
             allowed.add("degenerate")  # an objective without `orbits` explains no zero eigenvalues
         assert report.kind in allowed, (case.name, report)
         if case.kind == "saddle":
-            low, high = report.n_negative_bounds
+            low, high = report.evidence.n_negative_bounds
             assert 1 <= low <= (case.n_negative or low) and (case.n_negative or 0) <= high
 
 
@@ -157,11 +157,11 @@ def test_symmetries_explain_zeros_at_large_n():
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, rng=1)
     case = net.case((1, 2), rng=1)
     report = classify(net.objective, case.theta, dense_below=0, failure_probability=0.01)
-    assert report.kind == "minimum" and report.n_symmetry == 4
+    assert report.kind == "minimum" and report.evidence.n_symmetry == 4
     bare = classify(
         bare_protocol(net.objective), case.theta, dense_below=0, failure_probability=0.01
     )
-    assert bare.kind == "degenerate" and bare.n_symmetry is None
+    assert bare.kind == "degenerate" and bare.evidence.n_symmetry is None
 
 
 def test_a_positive_curvature_floor_certifies_a_minimum():
@@ -169,7 +169,7 @@ def test_a_positive_curvature_floor_certifies_a_minimum():
         if case.name in ("ridge", "regularised logistic"):
             report = classify(case.objective, case.theta, dense_below=0)
             assert report.kind == "minimum" and report.certified and report.failure_probability == 0
-            assert report.rule == "curvature_floor" and report.n_negative_bounds == (0, 0)
+            assert report.rule == "curvature_floor" and report.evidence.n_negative_bounds == (0, 0)
 
 
 def test_equal_units_do_not_hide_negative_curvature():
@@ -265,7 +265,9 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
         for dense_below in (0, 4096):
             how = {"dense_below": dense_below, "failure_probability": 0.01}
             report = classify(QuadraticObjective(G), np.zeros(model.n_params), **how)
-            assert report.n_negative_bounds[0] == 0 and report.escape_direction is None, report
+            assert report.evidence.n_negative_bounds[0] == 0 and report.escape_direction is None, (
+                report
+            )
             assert report.kind == "degenerate"
         A = np.asarray(G @ np.eye(model.n_params, dtype=dtype), dtype=float)
         negative += np.linalg.eigvalsh(A + A.T)[0] < 0
@@ -276,5 +278,5 @@ def test_the_dense_matrix_is_used_near_a_critical_point():
     X, y = np.random.default_rng(0).standard_normal((60, 20)), np.arange(60) % 4
     ob = fc.Objective(fc.MLP([20, 30, 4]), X, y, l2=1e-2)
     at_rest = fc.minimize(ob, ob.model.init(rng=0), rng=0)
-    assert at_rest.report.method == "dense" and at_rest.report.certified
+    assert at_rest.report.evidence.method == "dense" and at_rest.report.certified
     assert fc.classify(ob, at_rest.x * (1 + 1e-9)).method == "dense"

@@ -50,7 +50,7 @@ def test_points_near_a_degenerate_point_are_not_reported_as_minima(x):
 def test_tail_of_an_exponential_is_not_reported_as_a_minimum(x):
     report = classify(TAIL, [float(x), 1.0])
     assert report.kind in ("degenerate", "not_critical")
-    assert report.plateau or report.kind == "degenerate" or x < 9
+    assert report.evidence.plateau or report.kind == "degenerate" or x < 9
 
 
 @pytest.mark.parametrize("off", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
@@ -62,7 +62,7 @@ def test_a_ring_of_minima_is_neither_a_saddle_nor_a_strict_minimum(off):
     assert report.kind in ("degenerate", "not_critical")
     toy = classify(lecture_toy(), [2.0 * (1 + off), 0.5])
     assert toy.kind in ("minimum", "not_critical")
-    assert toy.kind != "minimum" or toy.n_symmetry == 1
+    assert toy.kind != "minimum" or toy.evidence.n_symmetry == 1
 
 
 def test_separable_logistic_regression_has_no_minimum():
@@ -107,7 +107,7 @@ def test_tiny_symmetry_orbits_explain_no_zeros():
     rng = np.random.default_rng(1)
     for size in (1e-30, 1e-17, 1e-12, 1e-8):
         report = classify(net.objective, size * rng.standard_normal(12))
-        assert (report.kind, report.n_negative, report.n_positive, report.n_symmetry) == (
+        assert (report.kind, report.n_negative, report.n_positive, report.evidence.n_symmetry) == (
             "saddle",
             6,
             6,
@@ -131,7 +131,10 @@ def test_quadratics_are_critical_where_rounding_hides_the_step():
     assert classify(bowl, [5 * (1 + 2e-16)]).kind == "minimum"
     far = classify(bowl, [5.01])
     assert far.kind == "not_critical" and far.nearest_verdict.kind == "minimum"
-    assert abs(far.nearest_point[0] - 5) <= 1e-14 and abs(far.nearest_distance - 0.01) <= 1e-12
+    assert (
+        abs(far.nearest_point[0] - 5) <= 1e-14
+        and abs(far.evidence.nearest_distance - 0.01) <= 1e-12
+    )
 
 
 def test_minima_need_a_newton_step_to_a_stationary_point():

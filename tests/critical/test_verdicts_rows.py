@@ -92,7 +92,7 @@ def test_samples_of_weight_0_do_not_affect_a_proved_minimum_at_kinks(place):
     ob, found = run_to_kinks(1)
     model = ob.model
     one = fc.classify(ob, found.x)
-    assert one.certified and one.n_active_kinks
+    assert one.certified and one.evidence.n_active_kinks
     (W, b), _ = model.unflatten(found.x)
     unit = int(np.argmax(np.linalg.norm(W, axis=1)))
     on_kink = -b[unit] * W[unit] / (W[unit] @ W[unit])
@@ -101,4 +101,8 @@ def test_samples_of_weight_0_do_not_affect_a_proved_minimum_at_kinks(place):
     said = fc.classify(
         fc.Objective(model, X, y, loss="mse", l2=3e-3, sample_weight=weight), found.x
     )
-    assert said.kind == "minimum" and said.certified and said.n_active_kinks == one.n_active_kinks
+    assert (
+        said.kind == "minimum"
+        and said.certified
+        and said.evidence.n_active_kinks == one.evidence.n_active_kinks
+    )

@@ -233,14 +233,19 @@ def test_losses_whose_squares_overflow_or_underflow_keep_their_verdict(power, op
     )
     for theta in [r.x for r in ends][:2] + [ends[0].x * 1.01]:
         one, two = fc.classify(ob, theta, **options), fc.classify(other, theta, **options)
-        assert (one.kind, one.certified, one.plateau) == (two.kind, two.certified, two.plateau)
+        assert (one.kind, one.certified, one.evidence.plateau) == (
+            two.kind,
+            two.certified,
+            two.evidence.plateau,
+        )
         if one.kind == "not_critical":  # at a critical point the gradient is mere rounding
             unit = np.ldexp(one.gradient_norm, power)
             assert abs(two.gradient_norm - unit) <= 1e-9 * unit
-            assert abs(one.gradient_flat_ratio - two.gradient_flat_ratio) <= 1e-9
-            if one.nearest_distance is not None:
+            assert abs(one.evidence.gradient_flat_ratio - two.evidence.gradient_flat_ratio) <= 1e-9
+            if one.evidence.nearest_distance is not None:
                 assert (
-                    abs(one.nearest_distance - two.nearest_distance) <= 1e-6 * one.nearest_distance
+                    abs(one.evidence.nearest_distance - two.evidence.nearest_distance)
+                    <= 1e-6 * one.evidence.nearest_distance
                 )
         top = np.ldexp(one.lambda_max, power)
         assert abs(two.lambda_max - top) <= 1e-9 * top

@@ -30,11 +30,14 @@ def test_the_shift_of_logits_is_counted_and_deflated(rng):
     ob, theta = soft_target_network(rng)
     report = classify(ob, theta, dense_below=0, failure_probability=0.01)
     dense = classify(ob, theta)
-    assert dense.kind == report.kind == "minimum" and dense.n_symmetry == report.n_symmetry == 9
+    assert (
+        dense.kind == report.kind == "minimum"
+        and dense.evidence.n_symmetry == report.evidence.n_symmetry == 9
+    )
     weakest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[9]
     assert report._numbers["ritz_low"] == pytest.approx(weakest, rel=1e-3)
     for one in (dense, report):  # the least eigenvalue of H is a zero by symmetry
-        low, high = one.lambda_min_bounds
+        low, high = one.evidence.lambda_min_bounds
         assert low <= 0 <= high and abs(one.lambda_min) <= 1e-12 * one.lambda_max
     assert 0 <= report.failure_probability <= 0.01
 

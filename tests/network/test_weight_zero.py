@@ -194,7 +194,10 @@ def test_samples_of_weight_zero_change_no_verdict(rng):
                 assert verdict.kind == verdicts[0].kind, (loss, verdicts)
                 assert verdict.certified == verdicts[0].certified, (loss, verdicts)
                 assert verdict.n_negative == verdicts[0].n_negative, (loss, verdicts)
-                assert verdict.n_symmetry == verdicts[0].n_symmetry, (loss, verdicts)
+                assert verdict.evidence.n_symmetry == verdicts[0].evidence.n_symmetry, (
+                    loss,
+                    verdicts,
+                )
                 assert np.isclose(scale * verdict.lambda_max, verdicts[0].lambda_max, rtol=1e-6)
 
 

@@ -176,8 +176,8 @@ def advised(ob, run):
     if "classify" in calls:
         assert run.report is None
     calls = {{"continue": "minimize"}.get(key, key) for key in calls}
-    if verdict.advice_sentence:
-        calls.add({"escape": "escape"}.get(verdict.advice, "minimize"))
+    if verdict._advice_sentence:
+        calls.add({"escape": "escape"}.get(verdict._advice, "minimize"))
     for name in calls & {"minimize", "escape"}:
         limit = {"max_iter": 100} if name == "minimize" else {}
         x = getattr(fc, name)(ob, run.x, **limit).x
@@ -206,12 +206,12 @@ def test_a_fit_without_a_gain_left_is_finished_without_success():
     y = np.sin(3 * x) + 0.1 * np.random.default_rng(0).standard_normal(x.shape)
     ob = fc.Objective(fc.MLP([1, 5, 1], "tanh"), x, y, "mse")
     run = fc.minimize(ob, rng=0)
-    assert run.finished and not run.success and run.report.gain_left <= 1e-4
+    assert run.finished and not run.success and run.report.evidence.gain_left <= 1e-4
     later = fc.minimize(ob, run.x, "l-bfgs", gradient_tol=0, verdict=False)
     assert run.fun - later.fun <= 1e-4 * run.fun
     assert not fc.minimize(ob, rng=0, max_iter=5).finished
     zero = fc.minimize(ob, np.zeros(ob.n_params), "newton", rng=0)
-    assert zero.kind == "saddle" and not zero.finished and zero.report.gain_left == np.inf
+    assert zero.kind == "saddle" and not zero.finished and zero.report.evidence.gain_left == np.inf
     saturated = fc.minimize(ob, 60 * np.sign(ob.model.init(rng=1)), rng=0, max_iter=3)
     assert saturated.fun > 2 * run.fun and not saturated.finished
 

@@ -202,7 +202,7 @@ def test_symmetry_directions_are_not_followed_or_counted(rng):
             if found.success:
                 verdict = classify(ob, found.x)
                 assert verdict.certified and verdict.n_negative == index
-                assert verdict.n_symmetry == 4 or index == 2
+                assert verdict.evidence.n_symmetry == 4 or index == 2
                 assert found.kind == found.report.kind == verdict.kind
                 reached[index] += 1
             else:

@@ -191,7 +191,7 @@ def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
             assert found.stopped in ("kinks", "stalled", "slow")
             continue
         certified += 1
-        kinks = found.report.n_kinks
+        kinks = found.report.evidence.n_kinks
         assert kinks == 0 or found.report._numbers["n_active_kinks"] == kinks
         z = np.concatenate([z.ravel() for z in ob.model.preactivations(found.x, ob.X)[:-1]])
         assert (np.abs(z) < 1e-9).sum() >= kinks

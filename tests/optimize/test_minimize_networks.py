@@ -130,4 +130,4 @@ def test_the_notes_name_a_budget_that_ends_before_a_critical_point():
     assert found.kind == "not_critical" and not found.success
     assert found.stopped == "max_iter" and found.status == 1 and found.nit == 40
     assert [note.key for note in found.notes] == ["max_iter", "verdict"]
-    assert found.report.advice_sentence == ""
+    assert found.report._advice_sentence == ""

@@ -230,7 +230,7 @@ def test_verdicts_on_user_defined_functions_are_measured(phi, loss, dtype):
         for at in (fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)):
             for point in (at, at.nearest_verdict) if at.nearest_verdict else (at,):
                 assert not point.certified
-    assert proved or fc.classify(ob, end.x).missing_hypothesis == "objective"
+    assert proved or fc.classify(ob, end.x).evidence.missing_hypothesis == "objective"
 
 
 @pytest.mark.parametrize(
@@ -248,9 +248,9 @@ def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
     theta = np.zeros(ob.n_params)
     theta[-1] = y.mean() / 1.01
     at = fc.classify(ob, theta, gradient_tol=1e-10)
-    assert at.kind != "minimum" and at.n_kinks >= 480
+    assert at.kind != "minimum" and at.evidence.n_kinks >= 480
     away = ob.model.init(rng=0)
-    assert fc.classify(ob, away).n_kinks == 0
+    assert fc.classify(ob, away).evidence.n_kinks == 0
 
 
 def test_the_gauss_newton_matrix_of_a_nonconvex_loss_raises(rng):

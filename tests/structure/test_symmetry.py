@@ -139,7 +139,9 @@ def test_linear_orbits_have_the_rank_of_the_closed_form(k):
     theta = net.critical_point(range(1, k + 1), rng=4)
     T = net.objective.certificates.flat_directions(theta)
     rank = k * k + 2 * k * (p - k)
-    assert classify(net.objective, theta).n_symmetry == rank == orthonormal_basis(T).shape[1]
+    assert (
+        classify(net.objective, theta).evidence.n_symmetry == rank == orthonormal_basis(T).shape[1]
+    )
 
 
 def test_only_rotations_remain_symmetries_with_l2():
@@ -149,7 +151,7 @@ def test_only_rotations_remain_symmetries_with_l2():
     T = ob.certificates.flat_directions(result.x)
     assert result.success and T.shape[1] == 3
     report = classify(ob, result.x)
-    assert report.kind == "minimum" and report.n_symmetry == 3 == report.n_zero
+    assert report.kind == "minimum" and report.evidence.n_symmetry == 3 == report.n_zero
     for activation in ("relu", "tanh"):
         assert flat_directions(*objective(activation=activation, l2=1e-6)).shape[1] == 0
 
@@ -169,7 +171,7 @@ def test_directions_flat_at_one_theta_are_not_symmetries(name):
     """
     case = next(case for case in zoo() if case.name.startswith(name))
     assert case.objective.certificates.flat_directions(case.theta).shape[1] == 0
-    assert classify(case.objective, case.theta).n_symmetry == 0
+    assert classify(case.objective, case.theta).evidence.n_symmetry == 0
 
 
 def test_probes_find_negative_curvature_that_the_gradient_misses():

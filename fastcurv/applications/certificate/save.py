@@ -132,7 +132,7 @@ def _raise_if_not_covered(ob: Any, point: Any) -> None:
     obstacle = ""
     if not point.certified:
         obstacle = f"a verdict that is not proved ({point.kind})"
-    elif point.n_active_kinks is not None:
+    elif point.evidence.n_active_kinks is not None:
         obstacle = "a minimum on kinks"
     elif point.kind != "saddle" and point.n_zero != 0:
         obstacle = f"a {point.kind} with zero eigenvalues"

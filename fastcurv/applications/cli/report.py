@@ -26,7 +26,7 @@ import numpy as np
 from ...common.errors import escape_unprintable
 from ...common.files import write_atomically
 from ...common.optional import optional_import
-from ...critical.report import CriticalPoint
+from ...critical.report import CriticalPoint, evidence_rows
 from ...spectrum.results import to_json_value
 
 FRAME_HEIGHT_PIXELS = 720  # height of the page in a notebook, in pixels
@@ -216,7 +216,7 @@ class Report:
         of its evidence. Return this report.
         """
         self.add_verdict_sentence(point)
-        return self.add_text(point.reason).add_table(["evidence", "value"], point.evidence())
+        return self.add_text(point.reason).add_table(["evidence", "value"], evidence_rows(point))
 
     def add_verdict_sentence(self, point: CriticalPoint) -> Report:
         """Append a summary of the verdict `point` to this report: its kind, whether the kind is

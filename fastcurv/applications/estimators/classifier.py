@@ -102,6 +102,9 @@ PARAMETERS_DOC = """
         The verdict of `fastcurv.classify` on the end. None without `verdict`.
     model_, theta_ : MLP, ndarray
         The network and its parameters, for use with the other functions of this library.
+    training_ : tuple
+        The rows of the fit, from which intervals, deviations, the domain and next rows are
+        computed, also in copies and pickles. Delete the attribute for a pickle without the rows.
     coefs_, intercepts_ : list of ndarray
         Weights ``(in, out)`` and biases of each layer, as in scikit-learn. They may be assigned or
         written to: predictions, ``theta_``, ``warm_start`` and `fastcurv.from_sklearn` use them.

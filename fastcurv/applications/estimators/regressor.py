@@ -280,8 +280,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ValueError
             With `return_std`: if `loss` is neither ``squared_error`` nor ``gaussian_nll``. With
             `return_domain`: if it is neither ``squared_error`` nor ``poisson``. With both: if the
-            network fits every row exactly, or if `alpha` is a number and the estimator does not
-            hold the rows of the fit, as after `partial_fit` and in copies, pickled or not.
+            network fits every row exactly, or if the estimator does not hold the rows of a fit, as
+            after `partial_fit`.
 
         Notes
         -----
@@ -352,8 +352,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         ------
         ValueError
             If the Gauss-Newton matrix is not positive definite either, as with an `alpha` that is
-            too small, or if the estimator does not hold the rows of the fit, as after `partial_fit`
-            and in copies, pickled or not.
+            too small, or if the estimator does not hold the rows of a fit, as after `partial_fit`.
 
         Warns
         -----

@@ -10,7 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.common.sentences import FIT_AUDIENCE
-from fastcurv.optimize import run
+from fastcurv.optimize import problem
 
 sklearn = pytest.importorskip("sklearn")
 from sklearn import datasets  # noqa: E402
@@ -208,7 +208,7 @@ def test_ctrl_c_during_a_fit_raises_and_keeps_the_weights_reached(solver, at, mo
 
     monkeypatch.setattr(fc.Objective, "value_and_gradient", interrupted)
     monkeypatch.setattr(
-        run, "engine_steps_of", lambda ob: None
+        problem, "engine_steps_of", lambda ob: None
     )  # value_and_gradient is then called
     net = fc.MLPClassifier((5,), solver=solver, random_state=0, max_iter=60)
     with pytest.raises(KeyboardInterrupt):

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 import joblib  # noqa: E402
-from sklearn.datasets import load_iris, load_wine, make_friedman1  # noqa: E402
+from sklearn.datasets import load_iris, load_wine  # noqa: E402
 from sklearn.metrics import log_loss  # noqa: E402
 from sklearn.preprocessing import scale  # noqa: E402
 
@@ -117,16 +117,6 @@ def test_deviations_equal_those_of_the_laplace_approximation(rng):
     assert not hasattr(net.set_params(alpha=0.3, solver="adam").partial_fit(X, Y), "sigma_")
 
 
-def test_the_evidence_does_not_depend_on_the_unit_of_y(rng):
-    X, y = wave(rng)
-    one, other = regressor().fit(X, y), regressor().fit(X, 1024 * y - 4096)
-    assert np.isclose(other.sigma_, 1024 * one.sigma_, rtol=0.05)  # fits differ by rounding
-    one.set_params(alpha=0.3).fit(X, y)
-    other.set_params(alpha=0.3).fit(X, 1024 * y - 4096).theta_ = one.theta_
-    both = [net.predict(X[:9], return_std=True)[1] for net in (one, other)]
-    assert np.allclose(both[1], 1024 * both[0], rtol=1e-6)
-
-
 @pytest.mark.parametrize("alpha", ["auto", "evidence", 0.3])
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), joblib_copy]
@@ -203,20 +193,11 @@ def test_losses_without_an_evidence_are_rejected(rng):
             net.predict(X, return_std=True)
 
 
-def test_poisson_and_classification_have_an_evidence(rng):
+def test_counts_have_an_evidence(rng):
     X = rng.standard_normal((200, 3))
     counts = rng.poisson(np.exp(X[:, 0]))
     net = fc.MLPRegressor((4,), "tanh", loss="poisson", alpha="evidence", random_state=0)
     assert net.fit(X, counts).score(X, np.exp(X[:, 0])) > 0.8 and not hasattr(net, "sigma_")
-    for classes in (2, 3):
-        y = np.digitize(X[:, 0] + 0.5 * rng.standard_normal(200), [0.0, 1.0][: classes - 1])
-        own = fc.MLPClassifier((4,), "tanh", alpha="evidence", random_state=0)
-        bare = fc.MLPClassifier((4,), "tanh", alpha=0.0, tol=1e-3, max_iter=2000, random_state=0)
-        losses = [
-            log_loss(y[100:], net.fit(X[:100], y[:100]).predict_proba(X[100:]))
-            for net in (own, bare)
-        ]
-        assert own.alpha_ > 0.01 and losses[0] < 0.7 * losses[1]
 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine])
@@ -235,56 +216,6 @@ def test_the_evidence_of_clear_classes_keeps_probabilities_moderate(load, binary
         return log_loss(y[new], net.predict_proba(X[new]))
 
     assert loss("evidence") <= 1.5 * min(loss(alpha) for alpha in (0.03, 0.3, 3.0))
-
-
-def test_evidence_scores_nearly_as_high_as_the_best_weight_decay(rng):
-    """The score on unseen samples with alpha="evidence" is at most 0.02 below the best of five
-    values of alpha.
-    """
-    X, y = make_friedman1(500, noise=1.0, random_state=0)
-    X = (X - 0.5) * 12**0.5
-    fitted = slice(0, 250), slice(250, 500)
-
-    def score(alpha):
-        net = fc.MLPRegressor((6,), "tanh", alpha=alpha, tol=1e-3, max_iter=1000, random_state=0)
-        return net.fit(X[fitted[0]], y[fitted[0]]).score(X[fitted[1]], y[fitted[1]])
-
-    scores = [score(alpha) for alpha in (0.01, 0.1, 1.0, 10.0, 100.0)]
-    assert score("evidence") >= max(scores) - 0.02 > min(scores) + 0.02
-
-
-LAWS = {
-    "linear": (3, lambda X: X[:, 0] - X[:, 1]),
-    "constant": (2, lambda X: 0 * X[:, 0]),
-    "sine": (1, lambda X: np.sin(2 * X[:, 0])),
-    "square": (2, lambda X: X[:, 0] ** 2),
-    "product": (2, lambda X: X[:, 0] * X[:, 1]),
-    "additive": (3, lambda X: np.sin(X[:, 0]) + 0.5 * X[:, 1] ** 2 + X[:, 2]),
-    "tanh": (3, lambda X: 2 * np.tanh(X @ [1.0, 1.0, -1.0])),
-    "bump": (2, lambda X: 2 * np.exp(-(X**2).sum(axis=1))),
-    "abs": (1, lambda X: np.abs(X[:, 0])),
-    "step": (1, lambda X: 1.0 / (1 + np.exp(-8 * X[:, 0]))),
-    "ridge": (4, lambda X: np.cos(X @ [1.0, 0.5, 0.0, 0.0])),
-    "sum": (4, lambda X: np.sqrt(1 + (X**2).sum(axis=1))),
-}
-
-
-@pytest.mark.nightly
-def test_intervals_cover_new_observations_of_twelve_laws():
-    """Over 20 seeds of each of twelve distributions, 95% intervals cover 93 to 97% of new
-    observations on average, and less than 88% in at most 2% of the fits.
-    """
-    covered = []
-    for number, (d, law) in enumerate(LAWS.values()):
-        for seed in range(20):
-            rng = np.random.default_rng([number, seed])
-            X = rng.standard_normal((1300, d))
-            y = law(X) + 0.3 * rng.standard_normal(1300)
-            net = fc.MLPRegressor((6,), "tanh", alpha="evidence", random_state=seed)
-            mean, std = net.fit(X[:300], y[:300]).predict(X[300:], return_std=True)
-            covered.append(np.mean(np.abs(y[300:] - mean) <= 1.96 * std))
-    print(f"mean {np.mean(covered):.4f}, {np.mean(np.array(covered) < 0.88):.1%} below 88%")
-    assert 0.93 <= np.mean(covered) <= 0.97 and np.mean(np.array(covered) < 0.88) <= 0.02
 
 
 def test_deviations_from_few_samples_warn(rng):

@@ -13,7 +13,6 @@ from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 import fastcurv as fc  # noqa: E402
 from fastcurv.applications.estimators.sizes import (  # noqa: E402
     default_n_pairs,
-    default_n_threads,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -174,15 +173,6 @@ def test_sample_weights_need_a_finite_sum(total, ok):
     assert np.isfinite(net.fit(X.astype("f4"), X[:, 0].astype("f4"), small).loss_)
 
 
-@pytest.mark.parametrize("alpha", [1e-4, 50.0])
-def test_the_held_out_loss_has_no_penalty(alpha):
-    """For a small and a large alpha, the held-out loss at the start is below 2, because this loss
-    does not include the penalty.
-    """
-    net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
-    assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2
-
-
 def test_a_fit_ends_at_the_point_whose_gradient_is_within_tol(monkeypatch):
     """A fit ends at the point whose gradient is within tol, even if `run_method` returns an earlier
     point as the result.
@@ -218,20 +208,3 @@ def test_number_of_l_bfgs_pairs_follows_the_sizes(n, rows, pairs):
     or less if the pairs exceed the cache.
     """
     assert default_n_pairs(n, rows) == pairs
-
-
-@pytest.mark.parametrize(
-    ("given", "n", "rows", "threads"),
-    [
-        (None, 1000, 1666, 1),
-        (None, 1000, 1667, None),
-        (None, 5000, 1000, None),
-        (3, 2, 2, 3),
-        (1, 9, 9, 1),
-    ],
-)
-def test_small_gradients_use_one_thread(given, n, rows, threads):
-    """Gradients of fewer than ten million operations use one thread, unless the number of threads
-    is given.
-    """
-    assert default_n_threads(given, n, rows) == threads

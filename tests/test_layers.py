@@ -58,9 +58,7 @@ def test_no_import_leads_to_a_higher_layer():
 
 
 def test_the_core_imports_nothing_by_a_name_in_text():
-    """Only the table of public names, in ``fastcurv/__init__.py``, and readers of tables, which
-    choose among optional libraries, import by a name in text.
-    """
+    """Only the table of public names, in ``fastcurv/__init__.py``, imports by a name in text."""
     names = {"import_module", "__import__"}
     files = {
         path.relative_to(PACKAGE).as_posix()
@@ -68,4 +66,4 @@ def test_the_core_imports_nothing_by_a_name_in_text():
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in names
     }
-    assert files <= {"__init__.py", "applications/cli/tables.py"}
+    assert files <= {"__init__.py"}

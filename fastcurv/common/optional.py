@@ -16,8 +16,6 @@ INSTALL_HINTS = {
     "pandas": ("pandas", "fastcurv[report]"),
     "jinja2": ("jinja2", "fastcurv[report]"),
     "openpyxl": ("openpyxl", "fastcurv[report]"),
-    "odf": ("odfpy", "odfpy"),
-    "pyreadstat": ("pyreadstat", "pyreadstat"),
     "pyarrow": ("pyarrow", "fastcurv[parquet]"),
     "dask": ("dask", "fastcurv[dask]"),
     "distributed": ("dask[distributed]", "fastcurv[dask]"),

@@ -16,8 +16,7 @@ import numpy as np
 
 with atheris.instrument_imports(include=["fastcurv"]):
     import fastcurv as fc
-    from fastcurv.applications.cli.encode import read_table
-    from fastcurv.applications.cli.recipe import load_run
+    from fastcurv.applications.cli.network import load_network
 
 from tests.files.test_files import example_files, mutated
 
@@ -51,9 +50,7 @@ TARGETS = [
     (".safetensors", fc.load),
     (".ckpt", resume("trust-region", {})),
     (".ckpt", resume("adam", {"batch_size": 1})),
-    (".npz", load_run),
-    (".safetensors", load_run),
-    (".csv", read_table),
+    (".safetensors", load_network),
 ]
 
 

@@ -1,9 +1,9 @@
 """The shell command: `fastcurv` or `python -m fastcurv`.
 
-The commands are in `commands.py`, their options in `parser.py`. A table is opened by `tables.py`,
-its cells are read by `cells.py`, its columns get their meaning in `data.py` and their numbers in
-`encode.py`; `recipe.py` stores all this with a network. `page.py` makes the page of a fit with the
-numbers of `measure.py` and the charts of `pictures.py`; `report.py` and `page.html` lay it out.
+The commands are in `commands.py`, their options in `parser.py`. A table is read by `tables.py` and
+coded by `coding.py`; `table_fit.py` fits an estimator, and `network.py` stores it. `page.py` makes
+the page of a fit with the numbers of `measure.py` and the charts of `pictures.py`; `report.py` and
+`page.html` lay it out.
 """
 
 __all__ = ["main"]

@@ -14,26 +14,24 @@ import numpy as np
 
 import fastcurv as fc
 
-from ...common.errors import escape_unprintable, one_line
+from ...common.errors import escape_unprintable
 from ...common.files import write_atomically
 from ...common.optional import optional_import
 from ...structure.tables import DEFAULT_LOSS_BY_TARGETS
 from ..certificate.check_certificate import check_file
-from .data import is_table
 from .output import (
     PAGE_SUFFIXES,
     TABLE_SUFFIXES,
     CommandOutput,
     check_figure_output,
     check_output_path,
-    describe_objective,
-    objective_facts,
     verdict_facts,
     write_stream,
 )
-from .recipe import RUN_SUFFIXES, reading_options
+from .predict import given_options
+from .tables import ReadingOptions
 
-DEFAULT_SAVE_SUFFIX = ".npz"  # suffix of the network that `report` saves next to its page
+NETWORK_SUFFIXES = (".safetensors",)
 
 
 def demo(args: Namespace, out: CommandOutput) -> None:
@@ -106,111 +104,93 @@ def report(args: Namespace, out: CommandOutput) -> int:
     """Train a network on a table, and write the page on how far the network can be trusted. Return
     1 if a proof was required and the verdict is not proved.
     """
-    from .fit_table import DEFAULT_HIDDEN, choose_model, fit_table
-    from .measure import errors_to_save
+    from .coding import code_table
+    from .network import network_of_fit
     from .page import build_page
     from .report import check_report_packages
+    from .table_fit import choose_fit
+    from .tables import read_table, table_suffix
 
     check_report_packages()
     check_output_path(args.out, kinds=PAGE_SUFFIXES)
-    if args.theta == "-":
+    if args.table == "-":
         raise ValueError(
             "table must be a file, got '-', which is standard input. Write it to a .csv file first."
         )
-    if not is_table(args.theta):
-        raise ValueError(
-            f"table must be a file .csv, .tsv, .xlsx or .parquet, got {one_line(args.theta)!r}."
-        )
-    check_output_path(args.save, "save", RUN_SUFFIXES)
-    save = args.save or unused_path(str(Path(args.out).with_suffix(DEFAULT_SAVE_SUFFIX)))
+    table_suffix(args.table)
+    check_output_path(args.save, "save", NETWORK_SUFFIXES)
+    save = args.save or unused_path(str(Path(args.out).with_suffix(NETWORK_SUFFIXES[0])))
 
     def note(text: str) -> None:
         if args.progress:
             write_stream("stderr", f"{text} ...\n")
 
-    fit = fit_table(
-        args.theta,
-        args.target,
-        loss=args.loss,
-        hidden=DEFAULT_HIDDEN if args.hidden is None else args.hidden,
-        alpha=args.alpha,
-        seed=args.seed,
-        n_threads=args.threads,
-        max_time=args.max_time,
-        options=reading_options(args),
-        note=note,
-        save=args.save,
-        groups=args.groups,
-    )
+    note("reading the table")
+    options = ReadingOptions(**given_options(args))
+    table = read_table(args.table, options, args.target)
+    data = code_table(table, options, args.target, args.loss, args.groups)
     out.working = True
-    fit, found = choose_model(fit, keep_network=bool(args.network), note=note)
-    out.print_text(describe_objective(fit.ob, fit.data))
-    for sentence in fit.notes:
+    found = choose_fit(data, args, note)
+    network = network_of_fit(found, data.coding, data.y)
+    notes = [*data.notes, found.decay_note]
+    for sentence in notes:
         out.print_text(sentence)
     failure = None
     try:
-        out.add_facts(out=fit.save(save, errors_to_save(found)))
+        out.add_facts(out=network.save(save))
         out.print_text(f"saved {save}")
     except (ValueError, OSError) as error:
         failure = error  # raised after the page is written
+    cells = np.array([column.cells() for column in data.table.columns], dtype=object).T
     page = build_page(
-        fit.trained_network,
-        fit.data.X,
-        fit.table.y,
-        names=fit.names,
-        target=fit.table.target,
-        notes=fit.notes,
-        group_notes=fit.table.group_notes,
+        found.fit.est,
+        data.X,
+        data.y,
+        names=data.coding.input_names,
+        target=data.coding.target,
+        notes=notes,
         progress=note,
         seed=args.seed,
-        table=(fit.table.names, fit.table.values, fit.table.places),
-        n_columns=fit.n_columns(),
+        table=([c.name for c in data.table.columns], cells, data.table.places),
+        n_columns=len(data.coding.columns),
         found=found,
-        commands=_next_commands(args, fit, save),
-        made=[("table", str(args.theta)), ("command", shlex.join(["fastcurv", *args.argv]))],
+        network=network,
+        commands=_next_commands(args, network, save),
+        made=[("table", str(args.table)), ("command", shlex.join(["fastcurv", *args.argv]))],
     )
     path, facts = page.write(args.out), page.to_dict()
+    name = "accuracy" if network.classes else "R\u00b2"
     scores = {"left_out_score": "rows left out", "training_score": "rows fitted"}
-    known = [f"{facts[name]:.3f} on {rows}" for name, rows in scores.items()]
+    known = [f"{facts[score]:.3f} on {rows}" for score, rows in scores.items()]
     if "linear_score" in facts:
         linear = found.rival is None
         score = facts["linear_score" if linear else "network_score"]
         known.append(f"{score:.3f} by a {'linear model' if linear else 'network'}")
-    out.print_text(f"{fit.data.score_name}: {', '.join(known)}")
+    out.print_text(f"{name}: {', '.join(known)}")
     for sentence in facts["warnings"]:
         out.print_text(sentence)
     out.print_text(f"report: {path}")
-    out.add_facts(**(objective_facts(fit.ob, fit.data) | facts), notes=list(fit.notes), report=path)
+    out.add_facts(**facts, notes=notes, report=path)
     if failure is not None:
         raise failure
     return int(args.certified and not facts["certified"])
 
 
-def _next_commands(args: Namespace, fit: Any, save: str) -> list[tuple[str, str]]:
+def _next_commands(args: Namespace, network: Any, save: str) -> list[tuple[str, str]]:
     """Return what a reader of a page on a table can do next, with the command for each."""
-    from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION
-
-    predict = ["fastcurv", "predict", save, "new.csv"]
-    if not fit.coding.classes:
-        predict += ["--interval", "0.95"]
-        predict += ["--domain"] if fit.ob.loss in LOSSES_OF_KNOWN_INFORMATION else []
-    else:
-        predict += ["--probabilities"]
-    again = [
-        "fastcurv",
-        "report",
-        str(args.theta),
-        "--target",
-        fit.table.target,
-        "--out",
-        "again.html",
-    ]
-    used = next(code.name for code in fit.coding.codes if code.kind != "left out")
+    more = ["--probabilities"] if network.classes else ["--interval", "0.95"]
+    if len(network.minimum):
+        more += ["--domain", "--data", str(args.table)]
+    again = ["report", str(args.table), "--target", network.coding.target, "--out", "again.html"]
+    again += ["--ignore", network.coding.columns[0].name]
     return [
-        ("Predict new rows, in a table with the same columns:", shlex.join(predict)),
+        (
+            "Predict new rows, in a table with the same columns:",
+            shlex.join(["fastcurv", "predict", save, "new.csv", *more]),
+        ),
         (
             "Fit again, with more rows, or without the columns that you name:",
-            shlex.join([*again, "--ignore", used]),
+            shlex.join(["fastcurv", *again]),
         ),
     ]
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from ...common.protocols import Floats, Indices
 from ...common.runtime import raise_if_interrupted
@@ -27,10 +28,15 @@ from ...network.mlp import MLP
 from ...network.objective import Objective
 from ...optimize.minimize import minimize
 from ...structure.parameters import has_kinks
+from ...structure.tables import loss_spec
 from ..uncertainty.left_out import LeftOut, leave_one_out
 from ..uncertainty.path import without_inactive_units
-from .fit_network import NetworkFit, suppress_warnings
+from .tables import MIN_TABLE_ROWS
 
+# maximum relative difference of the loss of the given rows from that of the fit
+MAX_LOSS_CHANGE = 1e-3
+# minimum probability whose logarithm is taken; smaller ones are replaced by this one
+MIN_PROBABILITY = 1e-15
 N_SCORE_FOLDS = 10  # number of folds into which the rows are divided
 # maximum difference between the scores of left-out rows by the approximation and by refits: 0.03
 # minus the scatter of scores from ten folds, which is about 0.01 for 600 rows
@@ -81,6 +87,189 @@ MAX_FIT_SECONDS = 3.0
 MAX_USED_TIME_FRACTION = 0.65
 
 
+def outputs_to_predictions(z: Any, loss: str | Any, shift: float, scale: float) -> Floats:
+    """Convert outputs (..., d_out) of a network to predictions (...,) in the units of the targets
+    for regression, or to class probabilities (..., classes) for classification.
+    """
+    z = np.asarray(z, float)
+    spec = loss_spec(loss)
+    if spec.targets == "numbers":
+        exponential = spec.given is not None and spec.given.exponential
+        mean = np.exp(z[..., 0]) if exponential else z[..., 0]
+        return np.asarray(mean * scale + shift)
+    if z.shape[-1] > 1:
+        return np.asarray(softmax(z, axis=-1))
+    return np.stack([expit(-z[..., 0]), expit(z[..., 0])], axis=-1)
+
+
+class Fit:
+    """A fitted `MLPRegressor` or `MLPClassifier` with its rows.
+
+    Attributes
+    ----------
+    ob, theta : Objective, ndarray (n,)
+        The objective over all rows, and the parameters at the end of the fit.
+    y : ndarray (N,)
+        Targets of a regression in their own units, or the indices of the classes.
+    shift, scale : float
+        Targets in their own units are ``shift + scale * ob.y``.
+    classes : ndarray or None
+        Names of the classes; None for regression.
+    groups : ndarray (N,) of int or None
+        Number of the group of each row, from 0. The rows of a group are left out together.
+    """
+
+    def __init__(self, est: Any, X: Any, y: Any, groups: Any = None) -> None:
+        self.est, self.X, self.given, self.groups = est, X, np.asarray(y), groups
+        several = self.given.ndim > 1 and self.given.shape[1] > 1
+        self.classes: Any = getattr(est, "classes_", None)
+        self.numbers = self.classes is None
+        if several:
+            each, one = ("target", "target") if self.numbers else ("class", "label")
+            raise ValueError(
+                f"y must have one {each} for each row for a report, got shape {self.given.shape}. "
+                f"Report on one {one} at a time."
+            )
+        if self.numbers:
+            try:
+                self.given = self.given.astype(float)
+            except (TypeError, ValueError):
+                first = self.given.reshape(-1).tolist()[0]
+                raise ValueError(f"y must hold numbers, as in the fit, got {first!r}.") from None
+        self.ob, self.theta = est.objective(X, y), np.asarray(est.theta_)
+        self.shift = float(getattr(est, "y_shift_", [0.0])[0])
+        self.scale = float(getattr(est, "y_scale_", [1.0])[0])
+        self.y: Any = self.given.reshape(-1)
+        if not self.numbers:
+            self.y = np.searchsorted(np.asarray(self.classes), self.y)
+        if len(self.y) != self.ob.n_samples:
+            raise ValueError(
+                f"X and y must have no rows of weight 0, got {len(self.y)} rows, of which "
+                f"{self.ob.n_samples} count."
+            )
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.y)
+
+    @property
+    def alpha(self) -> float:
+        """The weight decay as scikit-learn counts it."""
+        return float(self.est.alpha_)
+
+    def outputs_to_predictions(self, z: Any) -> Floats:
+        """Convert outputs of the network to predictions, see `outputs_to_predictions`."""
+        return outputs_to_predictions(z, self.ob.loss, self.shift, self.scale)
+
+    def predict(self, X: Any) -> Floats:
+        """Return the predictions (N,) or probabilities (N, classes) for the rows of X."""
+        return self.outputs_to_predictions(self.ob.model.predict(self.theta, X))
+
+    def predictions(self) -> Floats:
+        return self.predict(self.ob.X)
+
+    def row_losses(self, predictions: Floats) -> Floats:
+        """Return the loss (N,) of each row for the given predictions: the squared error for
+        regression, or minus the logarithm of the probability of the row's class for classification.
+        """
+        return self.row_losses_for_targets(self.y, predictions)
+
+    def row_losses_for_targets(self, y: Any, predictions: Floats) -> Floats:
+        """Return the losses that `row_losses` returns, for targets y instead of those of the
+        fit.
+        """
+        if self.numbers:
+            return np.asarray((y - predictions) ** 2)
+        p = predictions[np.arange(len(y)), y]
+        return np.asarray(-np.log(np.maximum(p, MIN_PROBABILITY)))
+
+    def score(self, predictions: Floats, rows: Any = slice(None)) -> float:
+        """Return R^2 for regression, or the accuracy for classification, of `predictions`, which
+        has one entry for each row of the fit. Only the rows `rows` are counted.
+        """
+        return self.score_for_targets(self.y[rows], predictions[rows])
+
+    def score_for_targets(self, y: Any, predictions: Floats) -> float:
+        """Return the result of `score` for targets y instead of those of the fit."""
+        if not self.numbers:
+            return float(np.mean(predictions.argmax(axis=1) == y))
+        return float(1 - np.mean((y - predictions) ** 2) / y.var())
+
+    def align_classes(self, predictions: Floats, classes: Any) -> Floats:
+        """Return the probabilities of all classes, from predictions of a network that was fitted to
+        only some `classes`. The other classes have probability 0. Predictions of a regression are
+        returned unchanged.
+        """
+        if self.numbers or len(classes) == len(self.classes):
+            return predictions
+        every = np.zeros((len(predictions), len(self.classes)))
+        every[:, np.isin(self.classes, classes)] = predictions if len(classes) > 1 else 1.0
+        return every
+
+    def prediction_slopes(self, rows: Indices) -> Floats:
+        """Return the derivatives (M, outputs, k), for M rows and k columns of X, of the prediction
+        for regression, or of the logits for classification, with respect to the columns.
+        """
+        given = loss_spec(self.ob.loss).given
+        exponential = given is not None and given.exponential
+        J = self.ob.model.input_jacobian(self.theta, self.X[rows])
+        if not self.numbers:
+            return np.asarray(J)
+        z = self.ob.model.predict(self.theta, self.X[rows])[:, :1, None]
+        return np.asarray(J[:, :1] * self.scale * (np.exp(z) if exponential else 1.0))
+
+    def refit_rows(self, rows: Indices) -> Fit:
+        """Fit a clone of the estimator to the given rows. A weight decay that held-out rows chose
+        is chosen again; one with the largest evidence is kept.
+        """
+        from sklearn.base import clone
+
+        again = clone(self.est).set_params(warm_start=False, verdict=False, verbose=False)
+        if self.est.alpha == "evidence":
+            again.set_params(alpha=self.est.alpha_)
+        X, y = self.X[rows], self.given[rows]
+        with suppress_warnings():
+            return Fit(again.fit(X, y), X, y)
+
+
+def fit_of(estimator: Any, X: Any, y: Any, groups: Any = None) -> Fit:
+    """Return the fit of an estimator, after checking its rows."""
+    fit = Fit(estimator, X, y, groups)
+    _check_rows(fit)
+    return fit
+
+
+def _check_rows(fit: Fit) -> None:
+    """Raise ValueError if the rows are too few, are all equal, or are not those of the fit."""
+    if fit.n_rows < MIN_TABLE_ROWS:
+        raise ValueError(
+            f"y must have at least {MIN_TABLE_ROWS} rows for a report, got {fit.n_rows}."
+        )
+    if (fit.y == fit.y[0]).all():
+        raise ValueError(
+            f"y must hold different values for a report, got {fit.given.tolist()[0]!r} in each row."
+        )
+    known = getattr(fit.est, "loss_", None)
+    # Early stopping holds rows out, so that the losses of fit and page differ.
+    if known is None or getattr(fit.est, "early_stopping", False):
+        return
+    per_output = loss_spec(fit.ob.loss).sklearn[1](fit.ob.model.sizes[-1])
+    loss = fit.ob.value(fit.theta) * per_output
+    if abs(loss - known) > MAX_LOSS_CHANGE * max(abs(known), abs(loss)):
+        raise ValueError(
+            f"X and y must be all rows of the fit, without sample_weight, got rows with a loss of "
+            f"{loss:.4g} where estimator.loss_ is {known:.4g}. Call fit on these rows first."
+        )
+
+
+@contextmanager
+def suppress_warnings() -> Iterator[None]:
+    """Suppress all warnings in this context."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 # --------------------------------------------------------------------------------------------------
 # Predictions of each row without itself, and the other numbers of a report.
 
@@ -109,7 +298,7 @@ class FitMeasurements:
         Processor time of one refit.
     """
 
-    fit: NetworkFit
+    fit: Fit
     started: float
     ob: Any = None  # objective at the minimum, which may lack inactive units of the fit
     theta: Any = None
@@ -131,6 +320,7 @@ class FitMeasurements:
     spread: tuple[float, float, float] = CONSTANT_SPREAD  # the result of `error_spread`
     linear: Any = None
     rival: FitMeasurements | None = None  # those of the network, if the linear model is better
+    decay_note: str = ""  # how the weight decay was chosen
     doubts: list[str] = field(default_factory=list)  # warnings during the measurements
 
     @property
@@ -147,7 +337,7 @@ class FitMeasurements:
         return spent + n_refits * self.fit_seconds <= MAX_USED_TIME_FRACTION * self.max_seconds
 
 
-def fold_rows(fit: NetworkFit) -> list[Indices]:
+def fold_rows(fit: Fit) -> list[Indices]:
     """Return the rows of each fold. The folds follow the targets, so that these have similar
     distributions in all folds. If the rows have groups, each group lies in one fold.
     """
@@ -162,7 +352,7 @@ def fold_rows(fit: NetworkFit) -> list[Indices]:
 
 
 def measure_fit(
-    fit: NetworkFit, note: Callable[[str], None], linear: LinearModel | None = None
+    fit: Fit, note: Callable[[str], None], linear: LinearModel | None = None
 ) -> FitMeasurements:
     """Return the numbers of the report on a fitted network: the verdict on its minimum, the
     predictions of left-out rows and folds, and a linear model. `note` is called with a few words
@@ -185,13 +375,13 @@ def measure_fit(
         _choose_left_out_method(found)
         note("a linear model")
         found.linear = linear or linear_model(fit)
-    if fit.numbers and not hasattr(fit.est, "predict_interval"):  # the latter has one width
+    if fit.numbers:
         found.spread = error_spread(found)
     found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
     return found
 
 
-def _predict_fold(fit: NetworkFit, held: Indices) -> Floats:
+def _predict_fold(fit: Fit, held: Indices) -> Floats:
     """Return the predictions of the rows `held` by a network that is refitted to all others."""
     again = fit.refit_rows(np.setdiff1d(np.arange(fit.n_rows), held))
     return fit.align_classes(again.predict(fit.ob.X[held]), again.classes)
@@ -304,7 +494,7 @@ def _choose_left_out_method(found: FitMeasurements) -> None:
     )
 
 
-def _constant_prediction_loss(fit: NetworkFit) -> float:
+def _constant_prediction_loss(fit: Fit) -> float:
     """Return the mean loss of the best constant prediction, or 1 if that loss is 0."""
     return float(constant_losses(fit).mean()) or 1.0
 
@@ -322,10 +512,14 @@ class LinearModel:
     score: float
     loss: float
 
+    @property
+    def alpha(self) -> float:
+        """The weight decay as scikit-learn counts it."""
+        n_terms = loss_spec(self.ob.loss).sklearn[1](self.ob.model.sizes[-1])
+        return float(self.ob.l2) * self.ob.n_samples * float(n_terms)
 
-def linear_model(
-    fit: NetworkFit, penalties: Sequence[float] = LINEAR_PENALTIES
-) -> LinearModel | None:
+
+def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
     """Return the linear model, fitted to the rows of a fit, with the penalty that gives left-out
     rows the lowest mean loss. Rows with groups are left out by folds, as for the network.
 
@@ -366,7 +560,7 @@ def linear_model(
     return min([best, *filter(None, near)], key=lambda line: line.loss)
 
 
-def _fit_linear_model(fit: NetworkFit, ob: Objective, folds: Any) -> LinearModel | None:
+def _fit_linear_model(fit: Fit, ob: Objective, folds: Any) -> LinearModel | None:
     """Return the linear model at the minimum of `ob`, with rows left out one by one or, if `folds`
     (N,) numbers the fold of each row, by folds. Return None if `leave_one_out` fails, for example
     because there is no single minimum.
@@ -431,26 +625,7 @@ def relative_errors(found: FitMeasurements) -> Floats:
     return np.asarray(np.abs(found.fit.y - found.left_out) / sizes)
 
 
-def has_jackknife_intervals(found: FitMeasurements) -> bool:
-    """Return True if intervals are those of jackknife+ at the minimum of the fit."""
-    return bool(found.closed and not found.n_inactive and found.spread == CONSTANT_SPREAD)
-
-
-def errors_to_save(found: FitMeasurements) -> tuple[Floats, Any] | None:
-    """Return the relative errors of rows left out and their spread, from which intervals of new
-    rows are computed. Return None for classes, and if the minimum of the fit gives these intervals.
-    """
-    if not found.fit.numbers or has_jackknife_intervals(found):
-        return None
-    return relative_errors(found)[found.rows], np.array(found.spread)
-
-
-def is_linear_better(found: FitMeasurements) -> bool:
-    """Return True if the loss of rows left out of the linear model is below that of the network."""
-    return found.linear is not None and loss_difference(found)[0] < 0
-
-
-def constant_losses(fit: NetworkFit) -> Floats:
+def constant_losses(fit: Fit) -> Floats:
     """Return the loss (N,) of each row of a fit for a constant prediction: the mean of the targets,
     or the frequencies of the classes.
     """

@@ -130,39 +130,6 @@ def write_figure_file(figure: Any, path: str | os.PathLike[str]) -> Path:
     return write_atomically(path, file.getvalue())
 
 
-def describe_objective(objective: Any, data: Any) -> str:
-    """Describe the network, the data and the objective in one line."""
-    facts = objective_facts(objective, data)
-    name = facts["activation"]
-    name += ", skip connections" * facts["residual"]
-    name += ", batch normalisation" * facts["batch_norm"]
-    sizes = "-".join(map(str, facts["sizes"]))
-    return (
-        f"{one_line(data.name)}: {facts['samples']} samples; net {sizes}, {name}, "
-        f"{objective.n_params} parameters; {data.loss}, l2 {facts['l2']:g}"
-    )
-
-
-def objective_facts(objective: Any, data: Any) -> dict[str, Any]:
-    """Return the sizes and settings of the network, the data and the objective, as a dict by
-    name.
-    """
-    model = objective.model
-    used = list(dict.fromkeys(model.activation))
-    return {
-        "data": data.name,
-        "samples": len(data.X),
-        "sizes": list(model.sizes),
-        "activation": ", ".join(used) or "linear",
-        "residual": bool(model.residual),
-        "batch_norm": bool(model.batch_norm),
-        "dtype": str(np.dtype(model.dtype)),
-        "n_params": objective.n_params,
-        "loss": data.loss,
-        "l2": float(np.max(objective.l2)),
-    }
-
-
 def verdict_lines(point: Any) -> str:
     sure = " (certified)" if point.certified else ""
     first = f"verdict: {point.kind.replace('_', ' ')}{sure}"

@@ -20,22 +20,23 @@ from ...common.protocols import Floats, Indices
 from ...common.runtime import serial_blas_context, show_versions
 from ...spectrum.results import format_number, to_json_value
 from ..uncertainty.laplace import LOSSES_OF_KNOWN_INFORMATION, laplace_posterior
-from .fit_network import NetworkFit, fit_of, suppress_warnings
 from .measure import (
     CONFIDENCE_LEVEL,
     CONSTANT_SPREAD,
     MAX_REMOVAL_EFFECT_FLOPS,
     N_SCORE_FOLDS,
+    Fit,
     FitMeasurements,
     beats_constant_prediction,
-    conformal_place,
     conformal_width,
-    has_jackknife_intervals,
+    fit_of,
     loss_difference,
     measure_fit,
     relative_errors,
     spread_at,
+    suppress_warnings,
 )
+from .network import SavedNetwork
 from .pictures import draw_confusion, draw_dots, draw_ranges
 from .report import Report, check_report_packages, paragraph
 
@@ -156,12 +157,12 @@ def build_page(
     names: Sequence[str] | None = None,
     target: str | None = None,
     notes: Sequence[str] = (),
-    group_notes: Sequence[str] = (),
     progress: Callable[[str], None] = lambda text: None,
     seed: int = 0,
     table: tuple[Sequence[str], Any, Sequence[str]] | None = None,
     n_columns: int | None = None,
     found: FitMeasurements | None = None,
+    network: SavedNetwork | None = None,
     commands: Sequence[tuple[str, str]] = (),
     made: Sequence[tuple[str, str]] = (),
 ) -> Report:
@@ -169,7 +170,7 @@ def build_page(
 
     Parameters
     ----------
-    estimator : MLPRegressor, MLPClassifier or TrainedNetwork
+    estimator : MLPRegressor or MLPClassifier
         The estimator, fitted to X and y.
     X : array_like (N, k)
         The inputs to which the estimator was fitted.
@@ -181,8 +182,6 @@ def build_page(
         Name of y.
     notes : sequence of str
         Sentences on how the fit was made.
-    group_notes : sequence of str
-        Notes on columns that may name groups of rows. The first screen shows them too.
     progress : callable, optional
         Called with a few words before each step.
     seed : int
@@ -194,6 +193,9 @@ def build_page(
         The number of columns of `table` that the fit uses, by default that of X.
     found : FitMeasurements, optional
         The result of `measure_fit` for this fit, if it was computed before.
+    network : SavedNetwork, optional
+        The saved network of the fit, whose predictions, intervals and domain for the shown rows are
+        numbers of the page.
     commands : sequence of (str, str)
         What a reader can do next, in a few words, and the command; by default calls in Python.
     made : sequence of (str, str)
@@ -237,7 +239,6 @@ def build_page(
         doubts = [str(w.message) for w in caught if w.category is UserWarning]
         with suppress_warnings():  # of matplotlib
             (_add_predictions if page.fit.numbers else _add_confusion)(page)
-            page.leads += [(21, sentence) for sentence in group_notes]
             page.leads += [(22, sentence) for sentence in defect_sentences(page)]
             add_trust(page)
             trust = page.report.sections[-1]
@@ -254,8 +255,22 @@ def build_page(
     page.facts["first_screen"] = leads[:MAX_LEADS]
     for sentence in leads[MAX_LEADS:]:
         trust.words.insert(0, paragraph(sentence))
+    if network is not None:
+        _add_predictions_of_network(page, network, y)
     page.report.facts = to_json_value(page.facts)
     return page.report
+
+
+def _add_predictions_of_network(page: FitPage, network: SavedNetwork, y: Any) -> None:
+    """Add the results of `fastcurv predict` for the shown rows to the numbers of the page."""
+    X, some = page.fit.X, page.some
+    predictions = network.predictions(X)
+    page.facts |= {"shown_rows": some, "predictions": predictions[some]}
+    if page.fit.numbers:
+        low, high = network.interval(predictions, CONFIDENCE_LEVEL)
+        page.facts |= {"lower": low[some], "upper": high[some]}
+    if len(network.minimum):
+        page.facts["in_domain"] = network.in_domain(X, X, np.asarray(y))[some]
 
 
 def _shorten_names(names: Sequence[str]) -> list[str]:
@@ -353,7 +368,7 @@ def add_score(page: FitPage) -> None:
     page.leads.append((10, sentence))
 
 
-def root_mean_square_error(fit: NetworkFit, left_out: Floats, rows: Any) -> float:
+def root_mean_square_error(fit: Fit, left_out: Floats, rows: Any) -> float:
     return float(np.sqrt(fit.row_losses(left_out)[rows].mean()))
 
 
@@ -361,18 +376,12 @@ def add_interval_width(page: FitPage) -> None:
     """Add a sentence to the first screen: the distance from the prediction within which 95% of the
     targets of new rows lie.
     """
-    found, fit = page.found, page.fit
-    if has_jackknife_intervals(found):
-        out = found.out
-        assert out is not None
-        low, high = out.interval(fit.ob.X[page.some], CONFIDENCE_LEVEL)
-        widths = (high - low)[:, 0] / 2 * fit.scale
-    else:
-        shown = page.some[found.rows[page.some]]
-        errors = relative_errors(found)[found.rows]
-        widths = conformal_width(errors, CONFIDENCE_LEVEL) * spread_at(
-            found.spread, found.left_out[shown]
-        )
+    found = page.found
+    shown = page.some[found.rows[page.some]]
+    errors = relative_errors(found)[found.rows]
+    widths = conformal_width(errors, CONFIDENCE_LEVEL) * spread_at(
+        found.spread, found.left_out[shown]
+    )
     width = float(np.median(widths))
     if not math.isfinite(width):
         n_rows = int(found.rows.sum())
@@ -425,32 +434,18 @@ def _add_predictions(page: FitPage) -> None:
 
 def _left_out_intervals(page: FitPage, shown: Indices) -> tuple[Floats, Floats]:
     """Return the lower and upper ends of intervals for the rows `shown` of the fit. The interval of
-    a row is computed without the error of that row: by jackknife+, or from the errors of the other
-    rows, relative to their spread.
+    a row is computed from the errors of the other rows, relative to their spread.
     """
-    found, fit = page.found, page.fit
-    jackknife = has_jackknife_intervals(found)
-    errors = np.abs(fit.y - found.left_out) if jackknife else relative_errors(found)
-    low, high = np.full(len(shown), -np.inf), np.full(len(shown), np.inf)
-    at = {row: k for k, row in enumerate(page.some.tolist())}
+    found = page.found
+    errors = relative_errors(found)
+    widths = np.full(len(shown), np.inf)
     for k, row in enumerate(shown.tolist()):
         others = found.rows.copy()
         others[row] = False
-        R = errors[others]
-        place = conformal_place(len(R), CONFIDENCE_LEVEL)
-        if place >= len(R):
-            continue
-        if not jackknife:
-            prediction = found.left_out[row]
-            width = float(np.partition(R, place)[place] * spread_at(found.spread, prediction))
-            low[k], high[k] = prediction - width, prediction + width
-            continue
-        assert found.out is not None
-        moved = found.out.predictions[row][:, None] + page.change[at[row]]
-        middle = fit.outputs_to_predictions(moved.T)[others]
-        high[k] = np.partition(middle + R, place)[place]
-        low[k] = -np.partition(R - middle, place)[place]
-    return low, high
+        widths[k] = conformal_width(errors[others], CONFIDENCE_LEVEL)
+    predictions = found.left_out[shown]
+    widths = widths * spread_at(found.spread, predictions)
+    return predictions - widths, predictions + widths
 
 
 def _add_confusion(page: FitPage) -> None:
@@ -602,7 +597,7 @@ def _revealing_column_sentences(page: FitPage) -> Iterator[str]:
         )
 
 
-def score_alone(fit: NetworkFit, column: Any) -> float:
+def score_alone(fit: Fit, column: Any) -> float:
     """Return the score of predictions of each row by linear interpolation between its neighbours in
     one column, without the row itself.
     """
@@ -733,18 +728,18 @@ def _format_cell(x: Any) -> Any:
     return word if len(word) <= MAX_CELL_CHARACTERS else word[: MAX_CELL_CHARACTERS - 1] + "\u2026"
 
 
-def _target_cell(fit: NetworkFit, i: int) -> Any:
+def _target_cell(fit: Fit, i: int) -> Any:
     return _format_cell(float(fit.y[i])) if fit.numbers else str(fit.classes[fit.y[i]])
 
 
-def _prediction_cell(fit: NetworkFit, found: FitMeasurements, i: int) -> Any:
+def _prediction_cell(fit: Fit, found: FitMeasurements, i: int) -> Any:
     p = found.left_out[i]
     if not np.isfinite(p).all():
         return "not left out"
     return _format_cell(float(p)) if fit.numbers else f"{fit.classes[p.argmax()]} ({p.max():.0%})"
 
 
-def _left_out_error(fit: NetworkFit, found: FitMeasurements, i: int) -> Any:
+def _left_out_error(fit: Fit, found: FitMeasurements, i: int) -> Any:
     p = found.left_out[i]
     return _format_cell(float(fit.y[i] - p) if fit.numbers else float(p[fit.y[i]]))
 

@@ -159,6 +159,26 @@ def _parse_loss(text: str) -> str:
     return text
 
 
+def _parse_switch(text: str) -> bool:
+    """Parse ``yes`` or ``no``."""
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"must be yes or no, got {text!r}.")
+    return text == "yes"
+
+
+def _parse_mark(text: str) -> str:
+    """Parse a decimal mark, ``point`` or ``comma``, also written as such."""
+    marks = {"point": ".", ".": ".", "comma": ",", ",": ","}
+    if text not in marks:
+        raise argparse.ArgumentTypeError(f"must be point or comma, got {text!r}.")
+    return marks[text]
+
+
+def _parse_alpha(text: str) -> Any:
+    """Parse a weight decay: ``auto``, ``evidence`` or a number of at least 0."""
+    return text if text in ("auto", "evidence") else _real(0)(text)
+
+
 THREADS_OPTION = pack_argument(
     "--threads",
     type=_whole(1, high=MAX_THREADS),
@@ -182,34 +202,40 @@ COMMON_OPTIONS = [
     ),
 ]
 READING_OPTIONS = [
-    pack_argument("--sheet", default=None, help="for a table: the sheet of a workbook"),
+    pack_argument("--sheet", default=None, help="the sheet of a workbook"),
+    pack_argument(
+        "--sep", default=None, help="what separates cells, or 'tab' (default: a comma, in .tsv tab)"
+    ),
     pack_argument(
         "--header",
-        choices=("yes", "no"),
+        type=_parse_switch,
         default=None,
-        help="for a table: whether the first line has names (default: as the cells show)",
+        metavar="yes|no",
+        help="whether the first line has the names of the columns (default yes)",
     ),
     pack_argument(
         "--decimal",
-        choices=("point", "comma"),
+        type=_parse_mark,
         default=None,
-        help="for a table: the decimal mark (default: as the numbers show)",
+        metavar="point|comma",
+        help="the decimal mark (default point)",
     ),
     *(
-        pack_argument(
-            f"--{name}",
-            action="append",
-            default=None,
-            metavar=metavar,
-            help=f"for a table: {words}",
-        )
+        pack_argument(f"--{name}", action="append", default=None, metavar=metavar, help=words)
         for name, metavar, words in (
-            ("words", "COLUMN", "read a column as words; can be repeated, as can the next four"),
-            ("ignore", "COLUMN", "leave out a column"),
-            ("keep", "COLUMN", "use a column that looks like an identifier"),
-            ("na", "VALUE", "cells with this content have no value; write --na=-1 for -1"),
-            ("dates", "FORMAT", "read dates of a form such as %%d.%%m.%%Y"),
+            ("na", "VALUE", "cells with this content are empty, as --na NA; may be repeated"),
+            ("dates", "COLUMN", "dates in another form than 2024-12-31, read as pandas reads them"),
+            ("words", "COLUMN", "words, also if they look like numbers"),
+            ("ignore", "COLUMN", "leave the column out"),
+            ("keep", "COLUMN", "keep a column that is mostly empty or numbers the rows"),
         )
+    ),
+    pack_argument(
+        "--limit",
+        type=_parse_positive,
+        default=None,
+        metavar="FACTOR",
+        help="raise the limits of a table, 512 MiB of memory and 10 s, by this factor",
     ),
 ]
 DATA_OPTIONS = [
@@ -224,7 +250,7 @@ DATA_OPTIONS = [
     pack_argument(
         "--target",
         default=None,
-        help="column of a table that holds y, by name or index from 0 (default: last)",
+        help="column of the table that holds y, by name or index from 0 (default: last)",
     ),
     *READING_OPTIONS,
 ]
@@ -258,10 +284,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "description": "One line per row, in the units and labels of the training table. Columns "
         "are found by name if the table has names.",
         "options": [
-            pack_argument(
-                "theta", metavar="network", help="a network that 'fastcurv report' saved"
-            ),
-            pack_argument("samples", metavar="table", help="a table of new rows"),
+            pack_argument("network", help="a network that 'fastcurv report' saved"),
+            pack_argument("table", help="a table of new rows"),
             *READING_OPTIONS,
             pack_argument(
                 "--probabilities",
@@ -273,19 +297,18 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 type=_parse_fraction,
                 metavar="LEVEL",
                 help="also write bounds between which this fraction of new targets lies, such as "
-                "0.9 (jackknife+); reads the training data again",
+                "0.9, from the errors of rows left out",
             ),
             pack_argument(
                 "--domain",
                 action="store_true",
-                help="also write 0 for each sample that is an extrapolation, and why; reads the "
-                "training data again",
+                help="also write 0 for each row that is an extrapolation, and why; needs --data",
             ),
             pack_argument(
                 "--data",
                 default=None,
-                help="training data for --interval and --domain (default: the path that the "
-                "network names)",
+                metavar="TABLE",
+                help="the training table, for --domain",
             ),
             pack_argument("--out", help="file to write, .csv (default: standard output)"),
         ],
@@ -311,7 +334,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "Example: fastcurv report plants.csv --target height --out r.html --save "
         "net.safetensors; then fastcurv predict net.safetensors new.csv.",
         "options": [
-            pack_argument("theta", metavar="table", help="a table: .csv, .tsv, .xlsx, .parquet"),
+            pack_argument("table", help="a table: .csv, .tsv (also .gz), .xlsx or .parquet"),
             *DATA_OPTIONS,
             pack_argument(
                 "--hidden",
@@ -321,19 +344,21 @@ COMMANDS: dict[str, dict[str, Any]] = {
             ),
             pack_argument(
                 "--alpha",
-                type=_real(0),
+                type=_parse_alpha,
                 default=None,
-                help="weight decay as in scikit-learn (default: the one with the largest evidence)",
+                help="weight decay as in scikit-learn, auto or evidence (default: evidence, for "
+                "large tables and networks auto)",
             ),
             pack_argument(
                 "--save",
                 default=None,
                 metavar="FILE",
-                help="file of the network for 'fastcurv predict', .safetensors or .npz (default: "
-                "next to the page)",
+                help="file of the network for 'fastcurv predict', .safetensors (default: next to "
+                "the page)",
             ),
             pack_argument(
                 "--network",
+                dest="keep_network",
                 action="store_true",
                 default=None,
                 help="keep the network where a linear model predicts better",
@@ -436,7 +461,7 @@ def main(argv: list[str] | None = None) -> int:
     out = CommandOutput(args.json)
     status, words = 0, ""
     try:
-        inputs = (getattr(args, name, None) for name in ("theta", "data", "samples"))
+        inputs = (getattr(args, name, None) for name in ("table", "network", "data"))
         check_inputs_kept(args, *inputs)
         # An error in the arguments is reported before the commands and their libraries are loaded.
         from . import commands

@@ -1,25 +1,26 @@
-"""Tables of a user, opened by pandas: from a file or a DataFrame to named columns of text.
+"""Tables of users, read by pandas in a child process whose memory and processor time are limited.
 
-Every cell is text here, also those of files that store numbers, and `cells` determines its meaning.
-Lines of unequal length and a first line without a clear meaning raise ValueError, because pandas
-would fill short lines and drop or shift columns without a message.
+A column is numbers, dates or words. Cells that could be read in two ways are refused with their
+lines and the options that decide. The child returns arrays and JSON, never a pickle, and what it
+prints is discarded.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-import io
+import json
 import math
+import os
 import re
-import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+import subprocess
+import sys
+import tempfile
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import date, time, timedelta
-from importlib import import_module
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,659 +29,691 @@ import numpy as np
 from ...common.errors import closest_name, one_line
 from ...common.files import expand_home, raise_if_special_file
 from ...common.optional import optional_import
-from .cells import (
-    NO_OPTIONS,
-    Column,
-    ReadingOptions,
-    column_of_cells,
-    import_pandas,
-    is_missing,
-    is_plain_number,
-)
-from .data import (
-    FRAME_ENGINES,
-    WORKBOOK_ENGINES,
-    FileError,
-    max_unpacked_bytes,
-    resolve_existing_path,
-)
 
-SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# number of lines, and of cells, from which the separator is detected
-N_FIRST_LINES, N_FIRST_CELLS = 50, 2000
-# maximum number of rows that are compared with the first line, and minimum number that show how far
-# outside of their range its numbers are
-MAX_HEADER_ROWS, MIN_HEADER_ROWS = 10_000, 5
-MAX_COLUMNS = 100_000  # maximum number of columns of a table
-MIN_SHEET_CELLS = 1 << 22  # number of cells up to which a sheet may have any form
-MAX_SHEET_BYTES = 1 << 30  # maximum number of bytes that the packed contents of a file may take
-MIN_TABLE_ROWS = 10  # minimum number of rows; with fewer, scores of left-out rows are meaningless
-MAX_NAMED_COLUMNS = 5  # maximum number of columns named in a message
+# maximum memory above that of the imports, and processor time, for a table with --limit 1
+MEMORY_BYTES, CPU_SECONDS = 512 << 20, 10
+MIN_TABLE_ROWS = 10  # minimum number of rows for a report
+MAX_NUMBER = 1e75  # maximum magnitude of a number; its powers in a fit are finite
+MAX_WHOLE_NUMBER = 2**53  # largest magnitude up to which float64 holds all whole numbers
+N_SHOWN_CELLS = 3  # number of cells in a message
+MIN_SUMMED_ROWS = 3  # minimum number of rows that a row of sums adds up
+TEXT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".xlsx", ".parquet")
+# Key: the suffix of another format. Value: the function of pandas that reads it.
+OTHER_READERS = {
+    ".dta": "read_stata", ".feather": "read_feather", ".sav": "read_spss", ".ods": "read_excel",
+    ".xls": "read_excel", ".xlsb": "read_excel", ".json": "read_json", ".sas7bdat": "read_sas",
+    ".html": "read_html", ".orc": "read_orc", ".xml": "read_xml",
+}  # fmt: skip
+MIN_PYARROW = (14, 0, 1)  # earlier versions run code from files
+ISO_PATTERN = (
+    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?"
+    r"(?P<zone> ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?"
+)
+SUM_WORD_PATTERN = r"\W*(?:grand |sub[- ]?)?(?:total|sum|summe|gesamt|somme|suma|totale)s?\W*"
+IDENTIFIER_PATTERN = r"(?:unnamed: 0|index|row[ _.]?names?|row|obs|case|no|nr|#|.*(?:id|no|nr)\.?)"
+CHILD_CODE = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from fastcurv.applications.cli.tables import run_child; run_child(sys.argv[2])"
+)
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """The columns of a table as text, with the place of each row for messages.
-
-    Attributes
-    ----------
-    source : str
-        The path of the file, or "the DataFrame".
-    names : tuple of str
-        A different name for each column.
-    named : bool
-        False if the table has no names, so that they are "column 0", "column 1", ...
-    columns : tuple of Column
-        The cells of each column. `Column.unique` holds the different cells without blanks around
-        them, and "" for cells without a value.
-    lines : ndarray (N,)
-        For each row, the number of the line in the file where the row begins, or the label of the
-        row in the DataFrame.
-    unit : str
-        The word before the number of a row, "line" or "row".
-    separator : str
-        The separator of cells in a text file, otherwise "".
-    notes : tuple of str
-        Sentences on the encoding and on the names.
+class ReadingOptions:
+    """The options of the shell on how a table is read. `limit` multiplies the limits of memory and
+    time.
     """
 
-    source: str
-    names: tuple[str, ...]
-    named: bool
-    columns: tuple[Column, ...]
-    lines: np.ndarray
-    unit: str = "line"
-    separator: str = ""
+    sheet: str | None = None
+    sep: str | None = None
+    decimal: str = "."
+    header: bool = True
+    na: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    limit: float = 1.0
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: `values` (N,) are numbers, days since 1970 for dates, or for words the
+    places of the cells in `words`. An empty cell is NaN, or -1 for words.
+    """
+
+    name: str
+    kind: str  # "numbers", "dates" or "words"
+    values: np.ndarray
+    words: tuple[str, ...] = ()
+
+    @property
+    def is_missing(self) -> np.ndarray:
+        return np.asarray(self.values < 0 if self.kind == "words" else np.isnan(self.values))
+
+    def cells(self) -> list[Any]:
+        """Return the cells for a page: numbers, words or ISO dates."""
+        if self.kind == "words":
+            return [self.words[i] if i >= 0 else "" for i in self.values.tolist()]
+        if self.kind == "dates":
+            seconds = np.nan_to_num(self.values * 86400.0).astype("datetime64[s]")
+            cells = [str(time).removesuffix("T00:00:00") for time in seconds]
+            return [cell * (not empty) for cell, empty in zip(cells, self.is_missing)]
+        return list(self.values.tolist())
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its columns, the place of each row, such as "line 9", and notes on how it was
+    read.
+    """
+
+    name: str
+    columns: list[Column]
+    places: list[str]
     notes: tuple[str, ...] = ()
 
-    def take(self, rows: Any) -> Sheet:
-        """Return the sheet of some rows, given as an index or a mask."""
-        lines = self.lines[rows]
-        columns = tuple(column.take(rows, lines) for column in self.columns)
-        return replace(self, columns=columns, lines=lines)
+    def select(self, rows: Any) -> Table:
+        """Return the table with some of the rows, given as a mask."""
+        columns = [replace(c, values=c.values[rows]) for c in self.columns]
+        places = [self.places[i] for i in np.flatnonzero(rows)]
+        return replace(self, columns=columns, places=places)
 
-    def without(self, position: int) -> Sheet:
-        """Return the sheet without the column at a position."""
-        kept = [i for i in range(len(self.names)) if i != position]
-        names = tuple(self.names[i] for i in kept)
-        return replace(self, names=names, columns=tuple(self.columns[i] for i in kept))
 
-    def find_column(self, name: str, argument: str) -> int:
-        """Return the position of a column, given by its name or by its number counted from 0. Raise
-        ValueError, which begins with the name of the argument, if there is no such column.
-        """
-        if name in self.names:
-            return self.names.index(name)
-        if name in map(str, range(len(self.names))):
-            return int(name)
-        alike = (other for other in self.names if other.lower() == name.lower())
-        near = next(alike, None) or closest_name(name, self.names)
-        listed = one_line(", ".join(self.names), 400)
-        listed = listed if self.named else f"{len(self.names)} without names"
+def normalise(text: Any) -> str:
+    """Return a cell or a name in composed letters, without spaces at its ends."""
+    return unicodedata.normalize("NFC", str(text)).strip()
+
+
+def table_suffix(path: Any) -> str:
+    """Return the suffix of a table that can be read. Raise ValueError for any other, with the line
+    of pandas that converts it.
+    """
+    name = str(path)
+    found = next((s for s in TABLE_SUFFIXES if name.lower().endswith(s)), None)
+    if found is None:
+        suffix = Path(name).suffix.lower()
+        reader = OTHER_READERS.get(suffix, "read_csv")
+        line = f"pandas.{reader}({name!r}).to_csv('table.csv', index=False)"
         raise ValueError(
-            f"{argument} must be a column of {self.source}, got {one_line(name)!r}; its columns "
-            f"are {listed}." + (f" Did you mean {one_line(near)!r}?" if near else "")
+            f"table must be a file {', '.join(TABLE_SUFFIXES[:2])} (also .gz), .xlsx or .parquet, "
+            f"got {one_line(name, 200)!r}. Convert it with {one_line(line, 300)}."
         )
+    return found
 
 
-def open_table(
-    source: Any,
-    options: ReadingOptions = NO_OPTIONS,
-    *,
-    least: int = 2,
-    known_names: Collection[str] = (),
-) -> Sheet:
-    """Open a table.
+def find_column(names: Sequence[str], column: str, option: str) -> int:
+    """Return the place of a column, given by its name or by its number from 0."""
+    wanted = normalise(column)
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdigit() and int(wanted) < len(names):
+        return int(wanted)
+    near = closest_name(wanted, names)
+    hint = f" Did you mean {near!r}?" if near else ""
+    raise ValueError(
+        f"{option} must be a column of the table, got {one_line(wanted)!r}; its columns are "
+        f"{one_line(', '.join(names), 300)}.{hint}"
+    )
+
+
+def read_table(
+    path: Any, options: ReadingOptions, target: str | None = None, strict: bool = True
+) -> Table:
+    """Read a table in a child process.
 
     Parameters
     ----------
-    source : str, path or pandas.DataFrame
-        A file whose name ends in one of `TABLE_SUFFIXES`, or the table itself.
+    path : str or path
+        A file .csv, .tsv (also .gz), .xlsx or .parquet.
     options : ReadingOptions
-        The sheet of a workbook, and whether the first line has names.
-    least : int
-        Minimum number of columns.
-    known_names : collection of str
-        Names of columns of which the first line, if it has names, has all.
-
-    Returns
-    -------
-    Sheet
+    target : str, optional
+        A column, by name or number from 0, in which most cells may be empty; by default the last.
+    strict : bool
+        False to accept columns named in the options that the table lacks, and columns without a
+        single cell.
 
     Raises
     ------
     ValueError
-        If the source is no table, or its first line, its sheet, or the number of cells in a line is
-        not clear. The message names the line and the cure.
+        If the table has a defect, or if reading takes more memory or time than allowed.
     ImportError
         If pandas, or the package that reads the format, is not installed.
     """
-    pd = import_pandas()
-    if isinstance(source, pd.DataFrame):
-        return _sheet_of_frame("the DataFrame", source, "row", np.asarray(source.index))
-    path = resolve_existing_path(expand_home(source))
+    path = expand_home(path)
+    suffix = table_suffix(path)
     raise_if_special_file(path)
-    kind = path.suffix.lower()
-    notes: tuple[str, ...] = ()
-    separator = ""
-    # The packages raise errors of their own for damaged files.
-    errors = ValueError if kind not in (*FRAME_ENGINES, *WORKBOOK_ENGINES) else Exception
-    try:
-        if kind in FRAME_ENGINES:
-            frame = _read_frame(path, kind)
-            return _sheet_of_frame(str(path), frame, "row", np.arange(1, len(frame) + 1))
-        if kind in WORKBOOK_ENGINES:
-            columns = _read_workbook(path, kind, options.sheet)
-            lines = np.arange(1, 1 + len(columns[0]) if columns else 1)
-        else:
-            columns, lines, separator, notes = _read_text_table(path)
-    except (MemoryError, ImportError, FileError):
-        raise
-    except errors as error:
-        words = (one_line(error, 200) or type(error).__name__).rstrip(".")
-        raise ValueError(f"{path} cannot be read as a {kind} file: {words}.") from None
-    filled = np.zeros(len(lines), bool)
-    for cells in columns:
-        filled |= cells != ""
-    columns, lines = [cells[filled] for cells in columns], lines[filled]
-    if not len(lines):
-        raise ValueError(f"{path} must hold a table, got an empty file.")
-    named = _has_names(path, columns, lines[0], options.header, known_names)
-    header = [str(cells[0]) if named else "" for cells in columns]
-    header[0] = header[0].removeprefix("#").strip() or header[0]
-    titles = sum(map(bool, header))
-    if named and titles == 1 and len(header) > 2:
-        raise ValueError(
-            f"{path}, line {lines[0]}, must have a name for each of {len(header)} columns, got "
-            "1. Remove the lines above the names."
-        )
-    columns, lines = [cells[named:] for cells in columns], lines[named:]
-    used = [i for i, cells in enumerate(columns) if header[i] or any(cells)]
-    if len(used) < least:
-        raise ValueError(
-            f"{path} must have at least two columns, separated by commas, semicolons or tabs, got "
-            f"{len(used)}."
-        )
-    blank = "Unnamed: {}" if named else "column {}"  # names in the form that pandas uses
-    names, more = _distinct_names([header[i] or blank.format(i) for i in used])
-    made = [column_of_cells(n, columns[i], str(path), lines) for n, i in zip(names, used)]
-    return Sheet(str(path), names, named, tuple(made), lines, "line", separator, (*notes, *more))
-
-
-def _sheet_of_frame(source: str, frame: Any, unit: str, lines: np.ndarray) -> Sheet:
-    names, notes = _distinct_names([str(name).strip() for name in frame.columns])
-    columns = []
-    for i, name in enumerate(names):
-        series = frame.iloc[:, i]
-        words = str(series.dtype) == "category" and series.cat.categories.dtype.kind not in "iuf"
-        cells = _text_cells(series.to_numpy(dtype=object))
-        columns.append(column_of_cells(name, cells, source, lines, unit, words))
-    return Sheet(source, names, True, tuple(columns), lines, unit, notes=notes)
-
-
-def _distinct_names(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names with .1, .2, ... after second columns of one name, as pandas writes them,
-    and a note on them.
-    """
-    counts, made = Counter[str](), list[str]()
-    for name in names:
-        new = name
-        while new in made or (new != name and new in names):
-            counts[name] += 1
-            new = f"{name}.{counts[name]}"
-        made.append(new)
-    if not counts:
-        return tuple(made), ()
-    name = next(iter(counts))
-    noted = f"Several columns are named {one_line(name)!r}. The second is {f'{name}.1'!r} here."
-    return tuple(made), (noted,)
-
-
-# --------------------------------------------------------------------------------------------------
-# Files with types.
-
-
-def _text_cells(cells: np.ndarray) -> np.ndarray:
-    """Return the cells of a column of Python objects as text, and "" for missing values."""
-    texts = np.empty(len(cells), dtype=object)
-    texts[:] = [cell.strip() if type(cell) is str else _cell_text(cell) for cell in cells]
-    return texts
-
-
-def _cell_text(cell: Any) -> str:
-    """Return the text of a cell such that `cells` reads the value that the file stores."""
-    if cell is None or cell != cell or type(cell).__name__ in ("NaTType", "NAType"):
-        return ""
-    if isinstance(cell, (float, np.floating)):
-        number = float(cell)
-        if number.is_integer() and abs(number) < 1e15:
-            return str(int(number))
-        text = repr(number)
-        # Four decimals show that the point is not one of thousands.
-        return f"{text}0" if re.fullmatch(r"-?\d{1,3}\.\d{3}", text) else text
-    if isinstance(cell, timedelta):
-        seconds = cell.total_seconds()
-        return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{seconds % 60:09.6f}"
-    if isinstance(cell, (date, time)):
-        return cell.isoformat().removesuffix("T00:00:00")
-    if isinstance(cell, bytes):
-        return cell.decode("utf-8", "replace").strip()
-    return str(cell).strip()
-
-
-FRAME_READERS = {
-    ".parquet": "read_parquet",
-    ".feather": "read_feather",
-    ".dta": "read_stata",
-    ".sav": "read_spss",
-}
-
-
-def _check_unpacked_size(path: Path, n_bytes: int) -> None:
-    limit = min(max_unpacked_bytes(path), MAX_SHEET_BYTES)
-    if n_bytes > limit:
-        raise FileError(
-            f"{path} must unpack to at most {limit} bytes, as its size permits, got more. Write "
-            "the table as a .csv file."
-        )
-
-
-def _import_package(name: str, kind: str) -> Any:
-    with optional_import(f"{kind} files"):
-        return import_module(name)
-
-
-def _read_frame(path: Path, kind: str) -> Any:
-    """Return the DataFrame in a file that stores the types of its columns."""
-    _import_package(FRAME_ENGINES[kind], kind)
-    read = getattr(import_pandas(), FRAME_READERS[kind])
-    if kind == ".parquet":
-        facts = import_module("pyarrow.parquet").read_metadata(path)
-        stored = sum(facts.row_group(i).total_byte_size for i in range(facts.num_row_groups))
-        _check_unpacked_size(path, max(stored, facts.num_rows * facts.num_columns))
-    elif kind == ".feather":
-        feather, n_bytes = import_module("pyarrow.feather"), 0
-        for name in feather.read_table(path, columns=[]).schema.names:
-            n_bytes += feather.read_table(path, columns=[name]).nbytes
-            _check_unpacked_size(path, n_bytes)
-    try:
-        return read(path)
-    except ValueError:
-        if kind not in (".dta", ".sav"):
-            raise
-        # Labels that occur twice cannot become categories.
-        return read(path, convert_categoricals=False)
-
-
-def _read_workbook(path: Path, kind: str, sheet: str | None) -> list[np.ndarray]:
-    """Return the columns of a sheet of a workbook as text, with the first line."""
-    pd = import_pandas()
-    _import_package(WORKBOOK_ENGINES[kind], kind)
-    with zipfile.ZipFile(path) as archive:
-        _check_unpacked_size(path, sum(entry.file_size for entry in archive.infolist()))
-        for entry in archive.infolist():
-            if entry.filename.startswith("xl/worksheets/") or entry.filename == "content.xml":
-                _check_sheet_area(path, archive.read(entry))
-    with pd.ExcelFile(path, engine=WORKBOOK_ENGINES[kind]) as book:
-        names = list(map(str, book.sheet_names))
-        listed = one_line(", ".join(names), 400)
-        if sheet is None and len(names) > 1:
-            raise FileError(f"{path} must have one sheet, got {listed}. Choose one with --sheet.")
-        chosen = names[0] if sheet is None else sheet
-        if chosen not in names and chosen in map(str, range(len(names))):
-            chosen = names[int(chosen)]
-        if chosen not in names:
-            raise FileError(f"{path} must have the sheet {one_line(chosen)!r}, got {listed}.")
-        frame = pd.read_excel(book, chosen, header=None, dtype=object, na_filter=False)
-    return [_text_cells(frame[i].to_numpy(dtype=object)) for i in frame.columns]
-
-
-_CELL_PLACE_PATTERN = re.compile(rb"\br=[\"']([A-Z]{1,3})(\d{1,7})[\"']")
-# rows and cells with a value that an OpenDocument sheet repeats
-_REPEATED_PATTERN = re.compile(
-    rb'<table:table-row\b[^>]*rows-repeated="(\d+)"[^>]*>(?:(?!</table:table-row).)*office:value|'
-    rb'<table:table-cell\b(?=[^>]*office:value)[^>]*columns-repeated="(\d+)"',
-    re.DOTALL,
-)
-
-
-def _check_sheet_area(path: Path, xml: bytes) -> None:
-    """Raise ValueError if the smallest rectangle with all cells of a sheet has more cells than the
-    text can hold, since pandas would fill it.
-    """
-    height = width = 0
-    for match in _CELL_PLACE_PATTERN.finditer(xml):
-        column = 0
-        for letter in match[1]:
-            column = 26 * column + letter - 64
-        width, height = max(width, column), max(height, int(match[2]))
-    n_repeated = sum(
-        int(match[1] or match[2]) * match[0].count(b"<table:table-cell")
-        for match in _REPEATED_PATTERN.finditer(xml)
-    )
-    if max(width * height, n_repeated) > max(len(xml), MIN_SHEET_CELLS):
-        raise FileError(
-            f"{path} must have its cells side by side, got a sheet of {height} rows and {width} "
-            f"columns and {n_repeated} repeated cells. Delete what only looks empty."
-        )
-
-
-# --------------------------------------------------------------------------------------------------
-# Text: encoding, separator, and lines of one length.
-
-# first bytes of files that are not text but are often named like tables
-FOREIGN_FILE_SIGNATURES = {
-    b"PK\x03\x04": "an Excel workbook or an archive. If it is a workbook, name it .xlsx",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook. Save it as .xlsx",
-    b"PAR1": "a Parquet file. Name it .parquet",
-    b"%PDF": "a PDF file. Save the table as 'CSV UTF-8'",
-}
-GZIP_SIGNATURE = b"\x1f\x8b"  # first bytes of a file compressed by gzip
-_CONTROL_PATTERN = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # control characters that no text has
-_JSON_START_PATTERN = re.compile(r"\s*(\[\s*[\[{]|\{\s*\")")
-_HTML_START_PATTERN = re.compile(r"\s*<(!doctype|\?xml|html)", re.IGNORECASE)
-
-
-def _read_text(path: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the text of a file with line ends as one character, without a byte-order mark, and a
-    note on its encoding if that is neither UTF-8 nor UTF-16.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if raw.startswith(GZIP_SIGNATURE):
-        limit = min(max_unpacked_bytes(path), MAX_SHEET_BYTES)
-        try:
-            with gzip.open(io.BytesIO(raw)) as file:
-                raw = file.read(limit + 1)
-        except (OSError, EOFError, zlib.error):
-            raise FileError(
-                f"{path} cannot be read, because its gzip data are damaged or truncated. Compress "
-                "the table again."
-            ) from None
-        _check_unpacked_size(path, len(raw))
-    for start, what in FOREIGN_FILE_SIGNATURES.items():
-        if raw.startswith(start):
-            raise FileError(f"{path} must hold a table as text, got {what}.")
-    notes: tuple[str, ...] = ()
-    text = ""
-    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        with suppress(UnicodeDecodeError):
-            text = raw.decode("utf-16")
-    if not text:
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            text, notes = _decode_windows_text(path, raw, error.start)
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise FileError(
-            f"{path}, line {line}, must be text, got a NUL byte. Save the table as 'CSV UTF-8'."
-        )
-    for pattern, what in (
-        (_JSON_START_PATTERN, "JSON"),
-        (_HTML_START_PATTERN, "a page in HTML or XML"),
-    ):
-        if pattern.match(text):
-            raise FileError(f"{path} must hold a table as text, got {what}. Write it as CSV.")
-    return text, notes
-
-
-def _decode_windows_text(path: Path, raw: bytes, place: int) -> tuple[str, tuple[str, ...]]:
-    """Decode a file that is not UTF-8 from byte `place` on as Windows-1252, which has the letters
-    of Latin-1. Return the text, and a note on the first character that is not UTF-8.
-
-    Raises
-    ------
-    ValueError
-        If the bytes have no meaning in that encoding, or other characters are in UTF-8.
-    """
-    line = raw.count(b"\n", 0, place) + 1
-    if raw.decode("utf-8", "ignore").isascii() and not _CONTROL_PATTERN.search(raw):
-        with suppress(UnicodeDecodeError):
-            text = raw.decode("cp1252")
-            return text, (
-                f"The table is not in UTF-8 and was read as Windows-1252 (Latin-1), with "
-                f"{text[place]!r} in line {line}. If that is wrong, save the table as 'CSV UTF-8'.",
+    if not path.is_file():
+        raise ValueError(f"{one_line(path, 300)} does not exist, or is no file.")
+    task = {"path": str(path), "suffix": suffix, "target": target, "strict": strict}
+    with tempfile.TemporaryDirectory(prefix="fastcurv-") as folder:
+        place = Path(folder) / "task.json"
+        place.write_text(json.dumps(task | {"options": asdict(options)}), "utf-8")
+        start_child(place, 60 + 6 * CPU_SECONDS * options.limit)
+        answer = place.with_name("facts.json")
+        facts = json.loads(answer.read_text("utf-8")) if answer.exists() else {}
+        if "missing" in facts:
+            with optional_import("tables", "parquet" if suffix == ".parquet" else "report"):
+                raise ModuleNotFoundError(name=facts["missing"])
+        if "error" in facts:
+            raise ValueError(facts["error"])
+        if "columns" not in facts:
+            raise ValueError(
+                f"{one_line(path.name)} must be read within {MEMORY_BYTES * options.limit:.0f} "
+                f"bytes of memory and {CPU_SECONDS * options.limit:.0f} s of processor time, but "
+                "is larger or damaged. If you trust the file, raise both by "
+                f"--limit {8 * options.limit:g}."
             )
-    raise FileError(
-        f"{path}, line {line}, must be text in UTF-8, got the byte 0x{raw[place]:02x}. "
-        "Save the table as 'CSV UTF-8'."
-    )
+        arrays = {
+            key: np.load(place.with_name(f"{key}.npy"), allow_pickle=False)
+            for key in ("numbers", "codes", "lines")
+        }
+    columns = [
+        Column(name, kind, arrays["codes" if kind == "words" else "numbers"][i], tuple(words))
+        for name, kind, i, words in facts["columns"]
+    ]
+    word = "row" if suffix == ".parquet" else "line"
+    places = [f"{word} {line}" for line in arrays["lines"].tolist()]
+    return Table(path.name, columns, places, tuple(facts["notes"]))
 
 
-def _read_text_table(path: Path) -> tuple[list[np.ndarray], np.ndarray, str, tuple[str, ...]]:
-    """Return the columns of a text file, with the cells of the first line, the number of the line
-    where each row begins, the separator, and notes on the encoding.
+def start_child(place: Path, timeout: float) -> None:
+    """Run a child process for a task, with the modules of this process, for at most `timeout`
+    seconds.
     """
-    pd = import_pandas()
-    text, notes = _read_text(path)
-    marked = re.match(r"sep=([,;\t|])\n", text)  # Excel may write this line first.
-    first = 2 if marked else 1
-    text = text[marked.end() :] if marked else text
-    mark = marked[1] if marked else _detect_separator(text, path.name.lower().removesuffix(".gz"))
-    lengths, lines, blank, comments, quoting = _measure_lines(path, text, mark, first)
-    if blank.all():
-        raise FileError(f"{path} must hold a table, got an empty file.")
-    usual = Counter(lengths[~blank].tolist()).most_common(1)[0][0]
-    gone = comments & (lengths != usual)
-    if gone.any():
-        physical = text.split("\n")
-        ends = np.append(lines[1:], first + len(physical))
-        for begin, end in zip(lines[gone], ends[gone]):
-            physical[begin - first : end - first] = [""] * (end - begin)
-        text = "\n".join(physical)
-        lengths, lines, blank, _, quoting = _measure_lines(path, text, mark, first)
-    kept = ~blank
-    shift = _check_line_lengths(path, lengths[kept], lines[kept], mark)
-    width = int(lengths[kept].max())
-    if width > MAX_COLUMNS:
-        raise FileError(f"{path} must have at most {MAX_COLUMNS} columns, got {width}.")
-    frame = pd.read_csv(
-        io.BytesIO(text.encode("utf-8", "surrogatepass")),
-        sep=mark,
-        header=None,
-        names=range(width),
-        dtype=object,
-        index_col=False,
-        keep_default_na=False,
-        na_filter=False,
-        skip_blank_lines=False,
-        skipinitialspace=True,
-        quoting=quoting,
-        skiprows=np.flatnonzero(blank),
-    )
-    if frame.shape != (kept.sum(), width):
-        raise FileError(
-            f"{path} must have {kept.sum()} rows of {width} cells, got {frame.shape}. Write the "
-            "table again as 'CSV UTF-8'."
-        )
-    columns = [frame[i].to_numpy(dtype=object) for i in range(width)]
-    if shift:
-        names = [*(cells[0] for cells in columns[:-1]), ""]
-        if any(columns[-1][1:]):  # R writes no name above a column of row names.
-            names = ["", *names[:-1]]
-        columns = [np.append([name], cells[1:]) for name, cells in zip(names, columns)]
-    return columns, lines[kept], mark, notes
-
-
-def _measure_lines(
-    path: Path, text: str, mark: str, first: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """Return four arrays with an entry for each row: the number of its cells, the line where it
-    begins, True if all cells are blank, and True if the first cell begins with #; and the quoting
-    for the csv module. `first` is the number of the first line.
-    """
-    raw = np.frombuffer(f"{text}\n".encode("utf-8", "surrogatepass"), np.uint8)
-    newlines, marks = np.flatnonzero(raw == ord("\n")), np.flatnonzero(raw == ord(mark))
-    quotes = np.flatnonzero(raw == ord('"'))
-    ends, quoting = newlines, csv.QUOTE_MINIMAL
-    before, begins = raw[quotes - 1], [ord(mark), ord("\n")]
-    opens = (quotes == 0) | np.isin(before, begins)
-    opens |= (before == ord(" ")) & ((quotes == 1) | np.isin(raw[quotes - 2], begins))
-    if quotes.size and not opens.any():
-        quoting = csv.QUOTE_NONE  # Quotes within cells, such as 5", are characters.
-    elif quotes.size:
-        opening, closing = quotes[::2], quotes[1::2]
-        odd = [*opening[~(opens | (before == ord('"')))[::2]], *opening[closing.size :]]
-        odd += [*closing[~np.isin(raw[closing + 1], [*begins, ord('"')])]]
-        if odd:
-            raise FileError(
-                f"{path}, line {first + np.searchsorted(newlines, min(odd))}, must have its double "
-                "quotes in pairs around whole cells. Write two within a cell."
-            )
-        ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
-        marks = marks[np.searchsorted(quotes, marks) % 2 == 0]
-    starts = np.append(0, ends[:-1] + 1)
-    if starts[-1] == ends[-1]:  # the text ends with a new line
-        starts, ends = starts[:-1], ends[:-1]
-    lengths = np.searchsorted(marks, ends) - np.searchsorted(marks, starts) + 1
-    blank = np.isin(raw[starts], [ord(c) for c in f'{mark} \t\n"'])
-    for i in np.flatnonzero(blank).tolist():
-        blank[i] = not raw[starts[i] : ends[i]].tobytes().strip(f'{mark} \t"'.encode())
-    lines = first + np.searchsorted(newlines, starts)
-    return lengths, lines, blank, raw[starts] == ord("#"), quoting
-
-
-def _check_line_lengths(path: Path, lengths: np.ndarray, lines: np.ndarray, mark: str) -> bool:
-    """Raise ValueError if lines have different numbers of cells. Return True if only the first line
-    is shorter, by one cell, and the other lines do not end with a separator.
-    """
-    width, others = int(lengths[0]), lengths[1:]
-    if (others == width).all():
-        return False
-    if others.size and (others == width + 1).all() and width > 1:
-        return True
-    alike = len(lengths) > MIN_TABLE_ROWS and (lengths[MIN_TABLE_ROWS // 2 :] == lengths[-1]).all()
-    if alike and lengths[-1] != width:
-        raise FileError(
-            f"{path}, line {lines[0]}, must have a name for each of {lengths[-1]} columns, got "
-            f"{width}. Remove the lines above the names."
-        )
-    i = int(np.argmax(lengths != width))
-    raise FileError(
-        f"{path}, line {lines[i]}, must have {width} columns, as the first line has, got "
-        f"{lengths[i]}. Put cells that contain {SEPARATOR_NAMES.get(mark, mark)} in double quotes."
-    )
-
-
-def _detect_separator(text: str, name: str) -> str:
-    """Return the separator that splits the first lines into equal numbers of columns, at least two.
-    Of several such separators, return the one whose cells are most often numbers or contain no
-    other separator. `name` is the name of the file, whose suffix decides between equal separators.
-    """
-    sample = list(_first_lines(text))
-    usual = "\t" if name.endswith(".tsv") else ","
-    best, highest = usual, -1.0
-    for mark in sorted(SEPARATOR_NAMES, key=lambda mark: mark != usual):
-        try:
-            rows = [row for row in csv.reader(sample, delimiter=mark, skipinitialspace=True) if row]
-        except csv.Error:
-            continue
-        if not rows or len(rows[0]) < 2:
-            continue
-        n_rows = max(3, N_FIRST_CELLS // len(rows[0]))
-        cells = [cell for row in rows[:n_rows] for cell in row[:N_FIRST_CELLS]]
-        others = [other for other in SEPARATOR_NAMES if other != mark]
-        good = sum(
-            1.0
-            if is_missing(cell) or is_plain_number(cell, "." if mark == "," else ",")
-            else 0.9 * (not any(other in cell for other in others))
-            for cell in map(str.strip, cells)
-        )
-        alike = len({len(row) for row in rows}) == 1
-        if (score := good / len(cells) + alike) > highest + 1e-9:
-            best, highest = mark, score
-    return best
-
-
-def _first_lines(text: str) -> Iterator[str]:
-    """Yield the first lines of a text that are not blank, including their line ends."""
-    count = start = 0
-    while count < N_FIRST_LINES and start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        if text[start:end].strip():
-            yield text[start:end]
-            count += 1
-        start = end
+    known = {"MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    known |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_THREAD_LIMIT"), "1")
+    command = [sys.executable, "-I", "-c", CHILD_CODE, json.dumps(sys.path), str(place)]
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, env=os.environ | known, timeout=timeout, **streams)
 
 
 # --------------------------------------------------------------------------------------------------
-# Names.
+# The child process.
 
 
-def _has_names(
-    path: Path,
-    columns: Sequence[np.ndarray],
-    line: int,
-    header: str | None,
-    known_names: Collection[str],
-) -> bool:
-    """Return True if the first cells of the columns are names, as `header` ("yes" or "no") says or
-    as the cells below show. Raise ValueError if neither is clear.
+def run_child(place: str) -> None:
+    """Read the table of a task and write arrays and facts next to the file of the task."""
+    task = json.loads(Path(place).read_text("utf-8"))
+    options = ReadingOptions(**task["options"])
+    facts: dict[str, Any]
+    try:
+        import pandas  # noqa: F401
 
-    Names are a word above numbers, words that do not occur again above words that do, and numbers
-    far outside the range of the numbers below, like wavelengths above a spectrum.
+        if task["suffix"] == ".xlsx":
+            import openpyxl  # noqa: F401
+        if task["suffix"] == ".parquet":
+            import pyarrow.parquet
+
+            version = tuple(map(int, re.findall(r"\d+", pyarrow.__version__)[:3]))
+            if version < MIN_PYARROW:
+                raise ValueError(f"pyarrow must be at least 14.0.1, got {pyarrow.__version__}.")
+        limit_process(int(MEMORY_BYTES * options.limit), math.ceil(CPU_SECONDS * options.limit))
+        warnings.simplefilter("ignore")
+        found = TableReader(Path(task["path"]), options, task["target"], task["strict"])
+        facts, arrays = found.read(task["suffix"])
+        for key, array in arrays.items():
+            np.save(Path(place).with_name(f"{key}.npy"), array)
+    except MemoryError:
+        facts = {}
+    except ModuleNotFoundError as error:
+        facts = {"missing": error.name}
+    except ValueError as error:
+        facts = {"error": one_line(error, 1000)}
+    except Exception as error:
+        name, kind = one_line(Path(task["path"]).name), task["suffix"]
+        reason = one_line(error, 300).rstrip(".") or type(error).__name__
+        facts = {"error": f"{name} cannot be read as a {kind} file: {reason}."}
+    part = Path(place).with_name("facts.part")
+    part.write_text(json.dumps(facts), "utf-8")
+    part.rename(part.with_name("facts.json"))
+
+
+def limit_process(memory: int, seconds: int) -> None:
+    """Limit the further memory and processor time of this process, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = 0
+    with suppress(OSError):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    spent = math.ceil(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+    limits = {resource.RLIMIT_CPU: spent + seconds, resource.RLIMIT_FSIZE: memory}
+    if used:
+        limits[resource.RLIMIT_AS] = used + memory
+    for kind, value in limits.items():
+        with suppress(OSError, ValueError):
+            resource.setrlimit(kind, (value, value))
+
+
+class TableReader:
+    """The reader of a table, in the child process.
+
+    Attributes
+    ----------
+    names : list of str
+        The names of the columns.
+    lines : ndarray (N,) of int
+        The line of the file in which each row begins.
+    zeros : dict of int to list of (int, str)
+        Cells with leading zeros, with their lines, by the place of the column.
     """
-    if header is not None:
-        return header == "yes"
-    first = [str(cells[0]).strip() for cells in columns]
-    bodies = [cells[1 : MAX_HEADER_ROWS + 1] for cells in columns]
-    if known_names and set(known_names) <= {first[0].removeprefix("#").strip(), *first}:
-        return True
-    if not bodies[0].size:
-        return not any(is_plain_number(cell, ".") for cell in first)
-    if not first[0] and list(bodies[0]) == [str(i) for i in range(len(bodies[0]))]:
-        return True  # pandas writes an empty name above an index
-    numbers, n_far, n_inside, n_new, n_repeated = [], 0, 0, 0, 0
-    for name, body in zip(first, bodies):
-        values = _plain_numbers(body)
-        number = _plain_numbers(np.array([name], dtype=object))
-        if number is not None and not np.isnan(number[0]):
-            numbers.append(float(number[0]))
-            if values is None or np.isnan(values).all():
+
+    def __init__(
+        self, path: Path, options: ReadingOptions, target: str | None, strict: bool
+    ) -> None:
+        self.path, self.options, self.target, self.strict = path, options, target, strict
+        self.names: list[str] = []
+        self.lines: Any = []
+        self.zeros: dict[int, list[tuple[int, str]]] = {}
+        self.notes: list[str] = []
+
+    def error(self, words: str, line: int | None = None) -> ValueError:
+        at = one_line(self.path.name) + ("" if line is None else f", line {line},")
+        return ValueError(f"{at} {words}")
+
+    def read(self, suffix: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return facts and arrays of the table."""
+        reader = {".xlsx": self.read_workbook, ".parquet": self.read_parquet}.get(suffix)
+        frame = self.read_text(suffix) if reader is None else reader()
+        self.lines = np.asarray(self.lines, np.int64)
+        if len(frame) != len(self.lines) or frame.shape[1] != len(self.names):
+            raise self.error("must have lines that can be read in one way. Save it again as CSV.")
+        filled = frame.notna().any(axis=1).to_numpy()
+        frame, self.lines = frame[filled].reset_index(drop=True), self.lines[filled]
+        asked = (
+            ("dates", self.options.dates), ("words", self.options.words),
+            ("ignore", self.options.ignore), ("keep", self.options.keep),
+        )  # fmt: skip
+        places = {option: self.find_columns(option, given) for option, given in asked}
+        targets = {len(self.names) - 1} if self.strict else set()
+        if self.target is not None:
+            targets = self.find_columns("target", (self.target,))
+        columns: list[Any] = []
+        numbers: list[Any] = []
+        codes: list[Any] = []
+        for j, name in enumerate(self.names):
+            if j in places["ignore"] - targets:
                 continue
-            low, high = np.nanmin(values), np.nanmax(values)
-            distance = max(low - numbers[-1], numbers[-1] - high)
-            n_inside += distance <= 0
-            n_far += distance > high - low > 0 and values.size >= MIN_HEADER_ROWS
-        elif not is_missing(name):
-            if values is not None:
-                if re.match(r"\W*\d", name) is None and not np.isnan(values).all():
-                    return True
-            elif name in body:
-                n_repeated += 1
-            else:
-                n_new += len(set(body)) <= max(1, len(body) // 2)
-    steps = np.diff(numbers)
-    if numbers:
-        in_order = len(numbers) > 2 and ((steps > 0).all() or (steps < 0).all())
-        evenly = in_order and np.allclose(steps, steps[0])
-        counted = numbers == list(range(len(first))) and len(first) > 4  # as pandas names columns
-        if not n_repeated and n_far == len(numbers) and (len(numbers) > 2 or n_new):
-            return True
-        if not n_repeated and (counted or (evenly and not n_inside)):
-            return True
-        if not n_repeated and n_new and 2 * n_far > len(numbers):
-            return True
-        like_names = n_new > 0 and (evenly or (in_order and not n_inside))
-        doubtful = like_names or (evenly and len(numbers) > 3) or 2 * n_far > len(numbers)
-        if not doubtful or (n_repeated and not n_far):
-            return False
-    elif not (n_new and n_repeated):
-        return not n_repeated
-    raise ValueError(
-        f"{path}, line {line}, must be names or data, got cells that can be either: "
-        f"{one_line(', '.join(first[:MAX_NAMED_COLUMNS]), 200)}. Use --header yes or --header no."
-    )
+            kind, values, words = self.read_column(
+                frame[j], j, j in places["words"], j in places["dates"]
+            )
+            empty = float(np.mean(values < 0 if kind == "words" else np.isnan(values)))
+            if self.strict and empty > 0.5 and j not in targets | places["keep"]:
+                raise self.error(
+                    f"column {name!r}, must have values in at least half of the rows, got empty "
+                    f"cells in {empty:.0%}. Use --ignore {name} to leave it out, or --keep {name}."
+                )
+            stored = codes if kind == "words" else numbers
+            columns.append((name, kind, len(stored), words))
+            stored.append(values)
+        self.raise_if_sums(columns, numbers, codes)
+        n_rows = len(self.lines)
+        arrays = {
+            "numbers": np.array(numbers, float).reshape(len(numbers), n_rows),
+            "codes": np.array(codes, np.int32).reshape(len(codes), n_rows),
+            "lines": self.lines,
+        }
+        return {"columns": columns, "notes": self.notes}, arrays
 
+    def find_columns(self, option: str, given: Iterable[str]) -> set[int]:
+        found = set()
+        for column in given:
+            if self.strict or normalise(column) in self.names:
+                found.add(find_column(self.names, column, option))
+        return found
 
-def _plain_numbers(cells: np.ndarray) -> np.ndarray | None:
-    """Return the numbers of some cells, with NaN for missing values, or None if there are words."""
-    texts = [cell.strip("%$\u20ac\u00a3 ").replace(",", ".") for cell in cells.tolist()]
-    with suppress(ValueError):
-        return np.array([math.nan if is_missing(t, numbers=True) else float(t) for t in texts])
-    return None
+    def set_names(self, names: Sequence[Any], line: int) -> None:
+        """Set the names of the columns from the cells of a line."""
+        if not self.options.header:
+            self.names = [f"column {j + 1}" for j in range(len(names))]
+            return
+        self.names = ["" if name is None else normalise(name) for name in names]
+        if self.names and not self.names[0] and len(names) > 1:
+            self.names[0] = "Unnamed: 0"  # the row names of R and pandas
+        numbers = [name for name in self.names if re.fullmatch(r"[-+]?[\d.,]+(?:[eE]\d+)?", name)]
+        if "" in self.names:
+            j = self.names.index("")
+            raise self.error(
+                f"must have a name for each of {len(names)} columns, got none for column {j + 1}. "
+                "Remove what is above or next to the table.",
+                line,
+            )
+        if numbers:
+            raise self.error(
+                f"must have the names of the columns, got {numbers[0]!r}. Use --header no if it is "
+                "a row, or write names.",
+                line,
+            )
+        known = set()
+        for name in self.names:
+            if name in known:
+                raise self.error(f"must have each name once, got {name!r} twice.", line)
+            known.add(name)
+
+    # --- formats
+
+    def read_text(self, suffix: str) -> Any:
+        """Return the cells of a file of text as a data frame. The module csv checks its lines, and
+        pandas reads the cells.
+        """
+        import pandas as pd
+
+        options = self.options
+        sep = options.sep or ("\t" if suffix.startswith(".tsv") else ",")
+        sep = {"tab": "\t", "\\t": "\t"}.get(sep, sep)
+        open_file: Callable[..., Any] = gzip.open if suffix.endswith(".gz") else open
+        try:
+            with open_file(self.path, "rt", encoding="utf-8-sig", newline="") as file:
+                self.check_lines(csv.reader(self.without_nul(file), delimiter=sep, strict=True))
+        except UnicodeDecodeError as error:
+            name = one_line(self.path.name)
+            raise self.error(
+                f"must be text in UTF-8, got the byte 0x{error.object[error.start]:02x}. Convert "
+                f"it with pandas.read_csv({name!r}, encoding='cp1252').to_csv('table.csv', "
+                "index=False)."
+            ) from None
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise self.error(f"must be a whole file of gzip, got: {error}.") from None
+        as_text = {
+            j: str
+            for option in (options.words, options.dates)
+            for j in self.find_columns("words", option)
+        }
+        if options.header is False:
+            lines_above: int | None = None
+        else:
+            lines_above = 0
+        return pd.read_csv(
+            self.path, sep=sep, header=lines_above, names=list(range(len(self.names))),
+            index_col=False, dtype=as_text, keep_default_na=False, na_values=["", *options.na],
+            decimal=options.decimal, encoding="utf-8-sig", low_memory=False,
+        )  # fmt: skip
+
+    def without_nul(self, file: Iterable[str]) -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            if "\0" in line:
+                raise self.error("must be text, got a NUL byte.", number)
+            yield line
+
+    def check_lines(self, reader: Any) -> None:
+        """Set names, lines and cells with leading zeros. Raise ValueError for a line with another
+        number of cells than the first, and for a repeated line of names.
+        """
+        first: list[str] | None = None
+        line = 1
+        try:
+            for row in reader:
+                begins, line = line, reader.line_num + 1
+                if not row or row == [" " * len(row[0])] or (len(row) == 1 and not row[0].strip()):
+                    continue
+                if first is None:
+                    first = row
+                    self.set_names(row, begins)
+                    if self.options.header:
+                        continue
+                elif row == first and self.options.header:
+                    raise self.error("must be a row, got the line of names again.", begins)
+                if len(row) != len(first):
+                    raise self.error(
+                        f"must have {len(first)} cells, as the first line has, got {len(row)}. Put "
+                        "cells that contain the separator in double quotes, or use --sep.",
+                        begins,
+                    )
+                self.lines.append(begins)
+                for j, cell in enumerate(row):
+                    if cell[:1] == "0" and cell[1:2].isdigit() and cell.isdigit():
+                        self.zeros.setdefault(j, [])
+                        if len(self.zeros[j]) < N_SHOWN_CELLS:
+                            self.zeros[j].append((begins, cell))
+        except csv.Error as error:
+            words = "must have its double quotes in pairs, and cells of at most 131072 letters"
+            raise self.error(f"{words}: {error}.", line) from None
+        if first is None:
+            raise self.error("must hold a table, got an empty file.")
+        if len(first) == 1 and self.strict:
+            found = next((sep for sep in ";\t|," if sep in first[0]), None)
+            hint = f" Use --sep {'tab' if found == chr(9) else repr(found)}." if found else ""
+            raise self.error(f"must have at least two columns, got one.{hint}", 1)
+
+    def read_workbook(self) -> Any:
+        import openpyxl
+        import pandas as pd
+
+        book = openpyxl.load_workbook(self.path, data_only=True)
+        sheets = {normalise(sheet.title): sheet for sheet in book.worksheets}
+        wanted = self.options.sheet
+        if wanted is None and len(sheets) != 1:
+            names = one_line(", ".join(sheets), 300)
+            raise self.error(f"must have one sheet, got {names}. Choose one with --sheet.")
+        if wanted is not None and normalise(wanted) not in sheets:
+            names = one_line(", ".join(sheets), 300)
+            raise self.error(f"must have the sheet {wanted!r}, got {names}.")
+        sheet = next(iter(sheets.values())) if wanted is None else sheets[normalise(wanted)]
+        merged = sorted(map(str, sheet.merged_cells.ranges))
+        if merged:
+            shown = ", ".join(merged[:N_SHOWN_CELLS])
+            raise self.error(f"must have no merged cells, got {shown}. Unmerge and fill them.")
+        totals = [table.ref for table in sheet.tables.values() if table.totalsRowCount]
+        if totals:
+            raise self.error(f"must have no row of totals, got one in {totals[0]}. Remove it.")
+        rows: list[tuple[Any, ...]] = []
+        for line, row in enumerate(sheet.iter_rows(values_only=True), 1):
+            if all(cell is None for cell in row):
+                continue
+            if rows and row == rows[0] and self.options.header:
+                raise self.error("must be a row, got the line of names again.", line)
+            rows.append(row)
+            self.lines.append(line)
+        if not rows:
+            raise self.error("must hold a table, got an empty sheet.")
+        used = [j for j in range(len(rows[0])) if any(row[j] is not None for row in rows)]
+        self.set_names([rows[0][j] for j in used], self.lines[0])
+        if self.options.header:
+            rows, self.lines = rows[1:], self.lines[1:]
+        columns = {k: pd.Series([r[j] for r in rows], dtype=object) for k, j in enumerate(used)}
+        return self.with_missing(pd.DataFrame(columns).infer_objects())
+
+    def read_parquet(self) -> Any:
+        import pandas as pd
+
+        frame = pd.read_parquet(self.path, engine="pyarrow", use_threads=False)
+        if frame.index.name is not None:
+            frame = frame.reset_index()
+        header, line = replace(self.options, header=True), 1
+        self.options = header
+        self.set_names(list(frame.columns), line)
+        frame.columns = range(frame.shape[1])
+        self.lines = np.arange(1, len(frame) + 1)
+        return self.with_missing(frame)
+
+    def with_missing(self, frame: Any) -> Any:
+        """Return a frame of typed cells in which those of --na are missing."""
+        numbers = []
+        for cell in self.options.na:
+            with suppress(ValueError):
+                numbers.append(float(cell))
+        found = frame.isin([*self.options.na, "", *numbers]) if len(frame) else frame.isna()
+        return frame.mask(found) if found.to_numpy().any() else frame
+
+    # --- columns
+
+    def read_column(
+        self, cells: Any, j: int, words: bool, dates: bool
+    ) -> tuple[str, np.ndarray, list[str]]:
+        """Return kind, values and words of a column."""
+        import pandas as pd
+
+        if cells.dtype == "category":
+            cells = cells.astype(object)
+        types = pd.api.types
+        if words or types.is_bool_dtype(cells):
+            return self.code_words(cells)
+        if types.is_datetime64_any_dtype(cells):
+            return self.code_dates(cells, j)
+        if types.is_numeric_dtype(cells) and not dates:
+            return self.check_numbers(cells, j)
+        given = cells.dropna()
+        kinds = {self.kind_of(cell) for cell in given} if cells.dtype == object else {"text"}
+        if given.empty:
+            return "numbers", np.full(len(cells), np.nan), []
+        if kinds == {"date"}:
+            return self.code_dates(pd.to_datetime(cells), j)
+        if kinds == {"bool"}:
+            return self.code_words(cells)
+        if kinds == {"number"}:
+            return self.check_numbers(pd.to_numeric(cells), j)
+        if kinds != {"text"}:
+            rare = min(kinds, key=lambda kind: sum(self.kind_of(cell) == kind for cell in given))
+            some = given[[self.kind_of(cell) == rare for cell in given]]
+            raise self.column_error(j, f"cells of one type, got {', '.join(sorted(kinds))}", some)
+        if dates or given.str.fullmatch(ISO_PATTERN).all():
+            return self.parse_dates(cells, given, j, dates)
+        digits = given.str.contains(r"\d")
+        decimal = self.options.decimal
+        plain = given.str.replace(decimal, ".", regex=False) if decimal != "." else given
+        numbers = pd.to_numeric(plain, errors="coerce").notna()
+        if numbers.any():
+            some = given[~numbers] if numbers.mean() >= 0.5 else given[numbers]
+            raise self.column_error(j, "numbers or words in all cells, not both", some)
+        if digits.mean() > 0.5 and not self.is_identifier(j, given):
+            wanted = "numbers alone, not numbers in another notation or within words"
+            raise self.column_error(j, wanted, given[digits])
+        return self.code_words(cells)
+
+    def is_identifier(self, j: int, given: Any) -> bool:
+        """Return True for words that the name of the column says are names of the rows."""
+        named = re.fullmatch(IDENTIFIER_PATTERN, self.names[j], re.IGNORECASE)
+        return bool(named and given.is_unique)
+
+    @staticmethod
+    def kind_of(cell: Any) -> str:
+        """Return the kind of a cell of a typed format."""
+        if isinstance(cell, str):
+            return "text"
+        if isinstance(cell, (bool, np.bool_)):
+            return "bool"
+        if isinstance(cell, (int, float, np.number)) or type(cell).__name__ == "Decimal":
+            return "number"
+        return "date" if type(cell).__name__ in ("date", "datetime", "Timestamp") else "other"
+
+    def column_error(self, j: int, wanted: str, some: Any) -> ValueError:
+        """Return the error for a column with some cells, by their rows, and the options."""
+        name, first = self.names[j], one_line(some.iloc[0], 40)
+        cells = ", ".join(
+            f"{one_line(cell, 40)!r} (line {self.lines[row]})"
+            for row, cell in some.iloc[:N_SHOWN_CELLS].items()
+        )
+        return self.error(
+            f"column {name!r}, must have {wanted}, got {cells}. Correct the cells, or use "
+            f'--words "{name}", --ignore "{name}", --na "{first}" or --dates "{name}".'
+        )
+
+    def check_numbers(self, cells: Any, j: int) -> tuple[str, np.ndarray, list[str]]:
+        if zeros := self.zeros.get(j):
+            shown = ", ".join(f"{cell!r} (line {line})" for line, cell in zeros)
+            name = self.names[j]
+            raise self.error(
+                f"column {name!r}, must have numbers without leading zeros, got {shown}. Use "
+                f'--words "{name}" if they are codes, or --ignore "{name}".'
+            )
+        values = cells.to_numpy(float, na_value=np.nan)
+        whole = cells.dtype.kind in "iu"
+        most = MAX_WHOLE_NUMBER if whole else MAX_NUMBER
+        bad = np.flatnonzero(np.abs(values) > most)
+        if len(bad):
+            wanted = f"numbers of at most {most:.3g} in magnitude"
+            raise self.column_error(j, wanted, cells.iloc[bad])
+        return "numbers", values, []
+
+    def code_words(self, cells: Any) -> tuple[str, np.ndarray, list[str]]:
+        """Return the cells as words in sorted order."""
+        import pandas as pd
+
+        codes, found = pd.factorize(cells)
+        text = [str(int(x)) if isinstance(x, float) and x == int(x) else str(x) for x in found]
+        names, places = np.unique(np.array([normalise(x) for x in text] or [""], object),
+                                  return_inverse=True)  # fmt: skip
+        return "words", np.where(codes >= 0, places[codes], -1), [*map(str, names)]
+
+    def parse_dates(
+        self, cells: Any, given: Any, j: int, asked: bool
+    ) -> tuple[str, np.ndarray, list[str]]:
+        """Return dates of text: ISO dates, or of one form that pandas finds if --dates names the
+        column.
+        """
+        import pandas as pd
+
+        iso = given.str.extract(f"^(?:{ISO_PATTERN})$")["zone"]
+        zones = iso.notna()
+        if zones.any() and not zones.all():
+            raise self.column_error(j, "dates with an offset, or without", given[~zones])
+        form: Any = {"format": "ISO8601"} if given.str.fullmatch(ISO_PATTERN).all() else {}
+        parsed = None
+        for days_first in (False, True):
+            with suppress(ValueError, TypeError, OverflowError):
+                parsed = pd.to_datetime(cells, utc=bool(zones.any()), dayfirst=days_first, **form)
+                break
+        if parsed is None:
+            bad = given[pd.to_datetime(given, errors="coerce").isna()]
+            shown = given if bad.empty else bad
+            raise self.column_error(j, "dates of one form", shown)
+        if zones.any():
+            self.notes.append(f"Dates in column {self.names[j]!r} were converted to UTC.")
+        if asked and not form:
+            row = given.index[0]
+            self.notes.append(
+                f"Dates in column {self.names[j]!r}: {given.iloc[0]!r} (line {self.lines[row]}) "
+                f"was read as {parsed[row]:%Y-%m-%d}."
+            )
+        return self.code_dates(parsed, j)
+
+    def code_dates(self, cells: Any, j: int) -> tuple[str, np.ndarray, list[str]]:
+        """Return dates as days since 1970."""
+        if getattr(cells.dt, "tz", None) is not None:
+            cells = cells.dt.tz_convert("UTC").dt.tz_localize(None)
+        seconds = cells.to_numpy("datetime64[us]")
+        days = np.where(np.isnat(seconds), np.nan, seconds.astype(np.int64) / 86400e6)
+        return "dates", days, []
+
+    def raise_if_sums(self, columns: list[Any], numbers: list[Any], codes: list[Any]) -> None:
+        """Raise ValueError if a row is the sum of the rows above: its numbers are, in at least two
+        columns in which no single row has as much, or in one if a word says so.
+        """
+        n_rows = len(self.lines)
+        kept = [numbers[i] for _, kind, i, _ in columns if kind == "numbers"]
+        if n_rows <= MIN_SUMMED_ROWS or not kept:
+            return
+        said = np.zeros(n_rows, bool)
+        for _, kind, i, words in columns:
+            if kind == "words":
+                sums = [bool(re.fullmatch(SUM_WORD_PATTERN, w, re.IGNORECASE)) for w in words]
+                said |= np.array([*sums, False])[codes[i]]
+        found: list[int] = []
+        start = 0
+        while len(found) < N_SHOWN_CELLS and n_rows - start > MIN_SUMMED_ROWS:
+            equal, other = np.zeros(n_rows - start, int), np.zeros(n_rows - start, bool)
+            for x in kept:
+                part = np.nan_to_num(x[start:])
+                before = np.concatenate([[0.0], np.cumsum(part)[:-1]])
+                most = np.concatenate([[np.inf], np.maximum.accumulate(np.abs(part))[:-1]])
+                same = np.abs(part - before) <= 1e-9 * np.concatenate(
+                    [[0.0], np.cumsum(np.abs(part))[:-1]]
+                )
+                equal += same & (np.abs(part) > most)
+                other |= ~same & ~np.isnan(x[start:])
+            enough = np.arange(n_rows - start) >= MIN_SUMMED_ROWS
+            is_sum = enough & ((~other & (equal >= 2)) | (said[start:] & (equal >= 1)))
+            if not is_sum.any():
+                break
+            found.append(start + int(np.argmax(is_sum)))
+            start = found[-1] + 1
+        rows = found or np.flatnonzero(said)[:N_SHOWN_CELLS].tolist() * bool(said[-1])
+        if rows and (found or said.sum() <= N_SHOWN_CELLS):
+            shown = ", ".join(str(self.lines[row]) for row in rows)
+            raise self.error(
+                f"must have no rows that are sums of other rows, got them in lines {shown}. Remove "
+                "these rows."
+            )

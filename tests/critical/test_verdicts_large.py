@@ -200,7 +200,7 @@ def test_networks_of_five_thousand_parameters_are_classified():
     ob = fc.Objective(model, X, y, "mse")
     assert ob.n_params == 4812
     start = classify(ob, model.init(rng=0))
-    assert start.method == "krylov" and start.kind == "not_critical"
+    assert start.evidence.method == "krylov" and start.kind == "not_critical"
     origin = classify(ob, np.zeros(4812))  # H = [[0, B], [B', 0]], g = 0
     assert origin.kind == "saddle" and origin.certified
     B = X.T @ (2 * y / 30)
@@ -279,4 +279,4 @@ def test_the_dense_matrix_is_used_near_a_critical_point():
     ob = fc.Objective(fc.MLP([20, 30, 4]), X, y, l2=1e-2)
     at_rest = fc.minimize(ob, ob.model.init(rng=0), rng=0)
     assert at_rest.report.evidence.method == "dense" and at_rest.report.certified
-    assert fc.classify(ob, at_rest.x * (1 + 1e-9)).method == "dense"
+    assert fc.classify(ob, at_rest.x * (1 + 1e-9)).evidence.method == "dense"

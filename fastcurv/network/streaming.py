@@ -130,6 +130,7 @@ class StreamedObjective(Objective):
     _reading: Any
     _copied: bool  # True if the engine detects non-finite entries of X while it copies them
     _by_blocks = True
+    _read_only = Objective._read_only | {"block_rows", "n_shards"}
     _transient = (*Objective._transient, "_shards", "_reading")
 
     def __init__(
@@ -389,6 +390,7 @@ class StreamedObjective(Objective):
 
     def _from_source(self, source: Any, model: MLP | None = None) -> StreamedObjective:
         other: StreamedObjective = self._copy_without_row_state(model=model or self.model)
+        del vars(other)["block_rows"], vars(other)["n_shards"]  # `_set_source` sets both
         other._set_source(source, self.block_rows)
         return other
 

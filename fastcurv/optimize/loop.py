@@ -222,10 +222,6 @@ class MinimizeLoop:
         self.records: list[Record] = []
         self.best: BestPoint | None = None
         self.bottom = value_lower_bound(problem.ob)
-        self.rules: tuple[Rule, ...] = (
-            self._target, self._unbounded, self._diverged, self._patience, self._idle,
-            self._idle_near_bound,
-        )  # fmt: skip
         self.shown: Any = None
         self.state: Any = None
         self.ending: Ending | None = None
@@ -461,6 +457,14 @@ class MinimizeLoop:
         self.saver.save_if_due(self)
 
     # --- stopping rules
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The stopping rules, in the order in which they are asked."""
+        return (
+            self._target, self._unbounded, self._diverged, self._patience, self._idle,
+            self._idle_near_bound,
+        )  # fmt: skip
 
     def stopping_reason(self) -> Ending | None:
         """Return the ending at the current point, or None to continue. Budgets count only while the

@@ -116,7 +116,7 @@ W = wide.hessian(there)
 small, at, _ = drawn([20, 30, 3], 300, l2=1e-3)
 few, at_few, _ = drawn([60, 40, 40, 10], 4000, l2=1e-3)
 normed = fc.MLP([20, 30, 3], batch_norm=True)
-N = fc.Objective(normed, small.X, small.y, "mse").hessian(normed.init(seed=0))
+N = fc.Objective(normed, small.X, small.y, "mse").hessian(normed.init(rng=0))
 streamed = fc.StreamedObjective(ob.model, ob.X, ob.y, "mse", l2=1e-3)
 S = streamed.hessian(theta)
 folder = tempfile.mkdtemp()
@@ -228,7 +228,7 @@ ThickRestartSearch.restart = then_pressed
 late, whole = [], []
 for k in (10, 4):
     whole.clear()
-    found = fc.eigsh(op, k, "BE", seed=0)
+    found = fc.eigsh(op, k, "BE", rng=0)
     late.append((clock() - pressed[-1]) / whole[0])
     assert found.interrupted and len(found) == k and found.n_products > 250
     R = d[:, None] * found.vectors - found.vectors * found.values

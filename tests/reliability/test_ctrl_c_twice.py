@@ -201,9 +201,7 @@ PASS_RESULTS_ON = {
     "solver_runs.py::_run_one_solver",
     "solver_runs.py::_run_solver",
     "solver_runs.py::minimise",
-    "change.py::apply",
     "minimize.py::run",
-    "zoo.py::_find_critical_point",  # `minimize` of SciPy, which raises
 }
 
 

@@ -13,7 +13,7 @@ X, LABELS, WEIGHT = RNG.standard_normal((N, D)), np.arange(N) % K, 0.5 + RNG.ran
 MODEL, TANH = fc.MLP([D, 3, K]), fc.MLP([D, 3, K], "tanh")
 OB, THETA = fc.Objective(MODEL, X, LABELS, l2=0.125), MODEL.init(rng=0)
 v, V = RNG.standard_normal(len(THETA)), RNG.standard_normal((len(THETA), 2))
-H, J, ORDER = OB.hessian(THETA), OB.jacobian(THETA), np.array([2, 0, 1])
+H, ORDER = OB.hessian(THETA), np.array([2, 0, 1])
 A = RNG.standard_normal((10, 10))
 A = A + A.T
 
@@ -38,13 +38,11 @@ CALLS = {
     "hessp": (OB.hessp, THETA, v),
     "hessian": (lambda theta: OB.hessian(theta).gradient, THETA),
     "product": (H.product, v),
-    "block": (H.matmat, V),
     "quadratic_form": (H.quadratic_form, V),
     "rounding_bound": (H.rounding_bound, v),
     "restrict": (lambda i: H.restrict(indices=i).to_dense(), ORDER),
     "layers": (lambda i: H.restrict(layers=i).shape[0], np.array([0])),
     "batch": (lambda rows: OB.batch(rows).value(THETA), ORDER),
-    "jacobian": (J.matvec, v),
     "outputs": (MODEL.predict, THETA, X),
     "preactivations": (lambda *given: MODEL.preactivations(*given)[1], THETA, X),
     "eigsh": (lambda A, v0: fc.eigsh(A, 2, v0=v0, rng=0).values, A, v[:10]),

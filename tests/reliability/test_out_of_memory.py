@@ -53,9 +53,9 @@ CALLS = {{
     "ggn": lambda: ob.ggn(theta) @ v,
     "block of the matrix": lambda: H.restrict(layers=[0]).to_dense(),
     "predict": lambda: model.predict(theta, X),
-    "eigsh": lambda: fc.eigsh(H, 2, seed=0, max_products=30).values,
+    "eigsh": lambda: fc.eigsh(H, 2, rng=0, max_products=30).values,
     "trace": lambda: fc.trace(H, 4, "hutchinson", 0).estimate,
-    "diagonal": lambda: fc.diagonal(H).estimate,
+    "diagonal": lambda: fc.diagonal(H, rng=0).estimate,
 }}
 if {N} == 400:
     some, weights = ob.batch(slice(0, 57)), np.abs(theta) + 1
@@ -84,7 +84,7 @@ for name, call in CALLS.items():
         except SystemError as error:       # NumPy forgets to name it, in reductions and indexing
             shim.fc_disarm()
             places = [place.filename for place in traceback.extract_tb(error.__traceback__)]
-            if any(place.endswith(".pyx") for place in places):
+            if any(place.endswith(".pyx") and "random" not in place for place in places):
                 failures.append((name, k, repr(error)))
         except BaseException as error:
             shim.fc_disarm()

@@ -250,11 +250,8 @@ class Lanczos(LanczosRecurrence):
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
     def ritz_vectors(self, which: Any) -> NDArray[np.float64]: ...
-    def residual_tolerances(
-        self, theta: NDArray[np.float64], tol: float, by_value: bool
-    ) -> NDArray[np.float64]: ...
     def check_convergence(
-        self, k: int, which: str, tol: float, by_value: bool
+        self, k: int, which: str, tol: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
 
 @disjoint_base
@@ -263,7 +260,6 @@ class ConvergenceChecks:
     k: int
     which: str
     tol: float
-    by_value: bool
     next_check: int
     probe_from: int
     probe_until: int
@@ -273,13 +269,11 @@ class ConvergenceChecks:
         k: int,
         which: str,
         tol: float,
-        by_value: bool,
         seconds_per_product: float,
     ) -> None: ...
     def check_convergence(
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
-    def residual_tolerances(self, theta: NDArray[np.float64]) -> NDArray[np.float64]: ...
     def distances_to_innermost(
         self, theta: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], float]: ...
@@ -548,13 +542,7 @@ class MatrixMultiplier:
 
 class testing_hooks:
     @staticmethod
-    def ranked_eigenvalue(
-        diagonal: NDArray[np.float64], off_diagonal: NDArray[np.float64], which: str, rank: int
-    ) -> tuple[float, float] | None: ...
-    @staticmethod
     def exceeds_convergence_bound(j: int, fallen: float, bound: float, eps: float) -> bool: ...
-    @staticmethod
-    def whiten(gram: NDArray[np.float64]) -> NDArray[np.float64] | None: ...
     @staticmethod
     def multiply(
         A: NDArray[Any],

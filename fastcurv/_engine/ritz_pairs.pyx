@@ -149,33 +149,17 @@ cdef class Lanczos(LanczosRecurrence):
             raise ValueError(f"which must hold ints from 0 to {self.found.m - 1}, got {which}.")
         return self.found.eigenvectors(len(which), <Py_ssize_t *>pointer(which))
 
-    def residual_tolerances(self, theta, double tol, bint by_value):
-        """Return the tolerance of each residual (k,), relative to the Ritz value if `by_value`,
-        else to `scale`.
-        """
-        return np.array([self.residual_tolerance(value, tol, by_value) for value in theta])
-
-    cdef double residual_tolerance(self, double theta, double tol, bint by_value) noexcept:
-        """Return the tolerance of the residual of one Ritz value theta, as `residual_tolerances`
-        does.
-        """
-        if by_value:
-            return tol * fmax(fabs(theta), self.eps ** (2. / 3) * self.scale)
-        return tol * self.scale
-
-    cdef double ratio_to_tolerance(
-        self, double theta, const double *s, double known, double tol, bint by_value
-    ) noexcept:
+    cdef double ratio_to_tolerance(self, const double *s, double known, double tol) noexcept:
         """Return the ratio of a residual to its allowed size. The parts of the residual's bound
         that further products cannot reduce are subtracted from the allowed size, but at most half
         of it.
         """
-        cdef double allowed = fmax(self.residual_tolerance(theta, tol, by_value), 2 * self.noise)
+        cdef double allowed = fmax(tol * self.scale, 2 * self.noise)
         if s != NULL:
             allowed -= fmin(self.residual_bound(s, known) - known, allowed / 2)
         return known / allowed if allowed > 0 else INFINITY if known > 0 else 0
 
-    def check_convergence(self, Py_ssize_t k, str which, double tol, bint by_value):
+    def check_convergence(self, Py_ssize_t k, str which, double tol):
         """Compare the k wanted Ritz pairs with the tolerance. The basis must have at least k rows.
 
         Returns
@@ -200,7 +184,7 @@ cdef class Lanczos(LanczosRecurrence):
         for i in range(k):
             out[i] = self.found.values[places[i]]
             out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
-            out[2 * k + i] = self.ratio_to_tolerance(out[i], NULL, out[k + i], tol, by_value)
+            out[2 * k + i] = self.ratio_to_tolerance(NULL, out[k + i], tol)
             worst = fmax(worst, out[2 * k + i])
         # some pair has not converged, so bounds that require the Ritz vectors are not needed
         if self.tridiagonal and worst > 1:
@@ -209,5 +193,5 @@ cdef class Lanczos(LanczosRecurrence):
         s = <double *>pointer(S)
         for i in range(k):
             out[k + i] = self.residual_norm(s + i * m)
-            out[2 * k + i] = self.ratio_to_tolerance(out[i], s + i * m, out[k + i], tol, by_value)
+            out[2 * k + i] = self.ratio_to_tolerance(s + i * m, out[k + i], tol)
         return theta, known, excess

@@ -30,8 +30,6 @@ cdef class ConvergenceChecks:
         Ends of the spectrum: ``LM``, ``LA``, ``SA`` or ``BE``, as in SciPy.
     tol : float
         Tolerance of the residuals.
-    by_value : bool
-        True if the tolerance is relative to each eigenvalue, not to the largest one.
     seconds_per_product : float
         Estimated time of a product.
     """
@@ -39,7 +37,6 @@ cdef class ConvergenceChecks:
     cdef readonly Py_ssize_t k
     cdef readonly str which
     cdef readonly double tol
-    cdef readonly bint by_value
     cdef public Py_ssize_t next_check
     cdef public Py_ssize_t probe_from  # first row of the probe
     cdef public Py_ssize_t probe_until  # row at which the probe ends at the latest
@@ -52,10 +49,9 @@ cdef class ConvergenceChecks:
     cdef Scratchpad numbers
 
     def __init__(
-        self, Lanczos run, Py_ssize_t k, str which, double tol, bint by_value,
-        double seconds_per_product
+        self, Lanczos run, Py_ssize_t k, str which, double tol, double seconds_per_product
     ):
-        self.run, self.k, self.which, self.tol, self.by_value = run, k, which, tol, by_value
+        self.run, self.k, self.which, self.tol = run, k, which, tol
         self.seconds_per_product, self.numbers = seconds_per_product, Scratchpad()
         # The first check comes after half of the steps that the fastest convergence would take.
         if self.is_check_expensive(5 * k):
@@ -72,17 +68,13 @@ cdef class ConvergenceChecks:
         seen, self.seen = self.seen, None
         if seen is not None:
             return seen
-        return self.run.check_convergence(self.k, self.which, self.tol, self.by_value)
+        return self.run.check_convergence(self.k, self.which, self.tol)
 
-    def residual_tolerances(self, theta):
-        """Return the tolerance of each residual (k,) for Ritz values theta (k,)."""
-        return self.run.residual_tolerances(theta, self.tol, self.by_value)
-
-    cdef double allowed_error(self, double theta) noexcept:
-        """Return the allowed error of a Ritz value: its tolerance, or twice the measured rounding
+    cdef double allowed_error(self) noexcept:
+        """Return the allowed error of a Ritz value: the tolerance, or twice the measured rounding
         if that is larger.
         """
-        return fmax(self.run.residual_tolerance(theta, self.tol, self.by_value), 2 * self.run.noise)
+        return fmax(self.tol * self.run.scale, 2 * self.run.noise)
 
     cdef double compute_distances(
         self, Py_ssize_t k, const double *values, double *distance, char *far
@@ -106,7 +98,7 @@ cdef class ConvergenceChecks:
             least = distance[innermost]
             for i in range(first, stop):
                 distance[i] -= least
-                far[i] = distance[i] > 2 * self.allowed_error(values[innermost])
+                far[i] = distance[i] > 2 * self.allowed_error()
                 if not far[i]:
                     near = fmax(near, distance[i])
             first = stop
@@ -211,7 +203,7 @@ cdef class ConvergenceChecks:
             ):
                 return 0
             last *= fabs(run.t[m * run.ld + m - 1])
-            worst = fmax(worst, run.ratio_to_tolerance(value, NULL, last, self.tol, self.by_value))
+            worst = fmax(worst, run.ratio_to_tolerance(NULL, last, self.tol))
         return worst
 
     def advance_until_converged(self, Py_ssize_t until, double seconds, before=None, double sure=0):
@@ -304,7 +296,7 @@ cdef class ConvergenceChecks:
             for i in range(k):
                 if (
                     run.m >= run.dimension
-                    or fabs(theta[i] - values[i]) > self.allowed_error(theta[i])
+                    or fabs(theta[i] - values[i]) > self.allowed_error()
                 ):
                     return -1
         if ended:
@@ -345,14 +337,13 @@ cdef class ConvergenceChecks:
         cdef Lanczos run = self.run
         cdef Py_ssize_t first = self.probe_from
         cdef Py_ssize_t ld = run.ld, p = run.m - first, i, j, k
-        cdef double low = 0, high = 0, low_limit, high_limit, apart = 0, at, sign, one
+        cdef double low = 0, high = 0, limit = self.allowed_error(), apart = 0, at, sign, one
         cdef double *S
         cdef double *here
         cdef double *T = run.t + first * (ld + 1)
         if run.m >= run.dimension:
             return False
         self.find_innermost_values(before, &low, &high)
-        low_limit, high_limit = self.allowed_error(low), self.allowed_error(high)
         for i in range(first):
             for j in range(i):
                 if run.t[i * ld + j] != 0:
@@ -361,10 +352,10 @@ cdef class ConvergenceChecks:
                 apart = hypot(apart, safe_norm(p, run.t + i * ld + first))
         # Without the coupling of the wanted rows, whose norm is at most `apart`, T is the direct
         # sum of the wanted values and a matrix R. If all eigenvalues of R exceed
-        # low - low_limit + apart, then R moves the wanted values at the low end by at most
-        # low_limit - apart, and the coupling moves them by at most `apart` (Weyl's inequality). The
+        # low - limit + apart, then R moves the wanted values at the low end by at most
+        # limit - apart, and the coupling moves them by at most `apart` (Weyl's inequality). The
         # high end is the low end of -T.
-        if not apart < fmin(low_limit, high_limit):
+        if not apart < limit:
             return False
         S = self.numbers.reserve(p * p)
         # S is the probe's block of sign (T - at I) after elimination of the rows before the probe,
@@ -372,7 +363,7 @@ cdef class ConvergenceChecks:
         # sign (one - at) = |at - one| > 0 for the rows eliminated, and sign (R - at I) is positive
         # definite if and only if the complement is.
         for sign in (-1., 1.):
-            at = low - low_limit + apart if sign > 0 else high + high_limit - apart
+            at = low - limit + apart if sign > 0 else high + limit - apart
             if not isfinite(at):
                 continue
             for j in range(p):

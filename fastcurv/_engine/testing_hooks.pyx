@@ -225,33 +225,7 @@ class testing_hooks:
         return bool(K.copy_finite(x.size, pointer(x), bypass, pointer(out)))
 
     @staticmethod
-    def whiten(gram):
-        """Return the matrix R (s, s) that the function `whiten` computes from a Gram matrix (s, s),
-        or None if the factorisation fails.
-        """
-        cdef Py_ssize_t s = len(gram)
-        R = np.empty((2, s, s))
-        cdef double *out = <double *>pointer(R)
-        given = np.ascontiguousarray(gram, np.float64)
-        return R[0] if whiten(s, <double *>pointer(given), out, out + s * s) else None
-
-    @staticmethod
     def exceeds_convergence_bound(j, fallen, bound, eps):
         """Return the result of the function `exceeds_convergence_bound` of conjugate_gradients.pyx.
         """
         return exceeds_convergence_bound(j, fallen, bound, eps)
-
-    @staticmethod
-    def ranked_eigenvalue(diagonal, off_diagonal, str which, Py_ssize_t rank):
-        """Return (eigenvalue, last entry of its eigenvector) from `fc_ranked` for a tridiagonal
-        matrix with a diagonal (m,) and off-diagonal (m - 1,), or None if it fails.
-        """
-        cdef double value = 0, last = 0
-        cdef fc_end end = {"LA": FC_HIGHEST, "SA": FC_LOWEST, "LM": FC_LARGEST}[which]
-        work = np.empty(5 * len(diagonal))
-        e = np.append(off_diagonal, 0.0)
-        found = fc_ranked(
-            len(diagonal), <double *>pointer(diagonal), <double *>pointer(e), end, rank, &value,
-            &last, <double *>pointer(work)
-        )
-        return (value, last) if found else None

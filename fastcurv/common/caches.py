@@ -1,4 +1,4 @@
-"""Caches of results: the last one, or one for each owner."""
+"""Caches of last results."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ from numpy.typing import NDArray
 Answer = TypeVar("Answer")
 # maximum number of parameters for which more than one result is cached
 MULTI_RESULT_CACHE_MAX_PARAMS = 1024
-
-
-def cache_by_owner(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
-    """Return a function that caches ``make(owner)`` for each owner, as long as the owner lives."""
-    held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
-
-    @wraps(make)
-    def cached(owner: Any) -> Answer:
-        if owner not in held:
-            held[owner] = make(owner)
-        return held[owner]
-
-    return cached
 
 
 def cache_last_result(

@@ -16,10 +16,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..common.checks import (
-    as_numpy,
     check_choice,
     check_positive_int,
-    check_vectors,
     checked_product,
     operator_dtype,
 )
@@ -195,23 +193,6 @@ def orthonormalise(
     return B[:r], dropped
 
 
-def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None:
-    """Return the columns of `against`, an array (n, s) or Eigenpairs, as linearly independent
-    orthonormal rows, in the given dtype. Return None if `against` is None or has no columns.
-    """
-    if against is None:
-        return None
-
-    # `against` may be Eigenpairs or an array
-    V = as_numpy(getattr(against, "vectors", against), "against")
-    if V.ndim == 2 and V.shape[1] == 0:
-        return None
-    rows = check_vectors(V, n, "against", dtype).T.copy()
-    scale_near_one(rows)
-    B, _ = orthonormalise(rows)
-    return rows[: len(B)]
-
-
 MAX_BLOCK_BYTES = 64 << 20  # maximum size of a block of products that are computed together
 N_INITIAL_ROWS = 64  # number of rows for which T has memory at first
 # minimum number of entries in locked rows at which one vector replaces these rows in the
@@ -287,19 +268,6 @@ class Recurrence(Lanczos):
         multiplied rows is never full.
         """
         return self.m > 0 and self.capacity < min(self.dimension, self.m + 2 * self.p - 1)
-
-    def reserve(self, max_basis: int) -> None:
-        """Enlarge the capacity to at least `max_basis` rows and keep the contents."""
-        more = min(max_basis, self.dimension) - self.capacity
-        if more > 0:
-            self.arrays = None  # `arrays` would keep the old rows in memory
-            n_used = self.m + self.p
-            rows = np.empty((len(self.rows) + more, self.n), self.dtype)
-            rows[:n_used] = self.rows[:n_used]
-            self.rows = rows
-            self.err = np.pad(self.err, (0, more))
-            self.deflation_coupling = np.pad(self.deflation_coupling, ((0, 0), (0, more)))
-            self.capacity += more
 
     def reset(self) -> None:
         """Discard the basis, but keep the number of products, the scale and the noise."""

@@ -189,14 +189,6 @@ def exact_density(
     return assemble_density([one, one], np.zeros(0), n, smoothing, dtype, **counts)
 
 
-def density_of_matrix_eigenvalues(values: Floats, dtype: np.dtype[Any]) -> SpectralDensity:
-    """Return the density of an operator of the given dtype from all of its eigenvalues, `values`
-    (n,).
-    """
-    smoothing = check_grid_options("linear", None, None, 1024)
-    return exact_density(values, 0, smoothing, dtype)
-
-
 class Quadrature(NamedTuple):
     """Nodes (q,) and weights (q,) of a quadrature. The weights sum to 1."""
 

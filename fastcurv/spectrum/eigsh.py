@@ -84,11 +84,6 @@ MAX_PROBE_FRACTION, MAX_QUICK_PROBE_FRACTION = 1 / 3, 0.6
 # maximum cost of switching to a dense matrix, as a fraction of the products made
 MAX_DENSE_COST_FRACTION = 0.25
 PROGRESS_INTERVAL_SECONDS = 0.1  # seconds of steps between two reports of progress
-# minimum tolerance at which a float64 curvature is searched in float32, whose rounding is 1e-7, and
-# minimum expected seconds of the search, because the float32 operator takes time to construct
-MIN_SINGLE_PRECISION_TOL, MIN_SINGLE_PRECISION_SECONDS = 2e-5, 1e-2
-# tolerance of the search in float32, as a fraction of the tolerance of the result
-SINGLE_PRECISION_SHARE = 0.9
 # maximum number of rows of a Gram matrix that is decomposed instead of a search
 GRAM_MAX_ROWS = 400
 # maximum expected time of a search during which Ctrl-C is deferred to the end
@@ -100,11 +95,9 @@ def extreme_pairs(
     options: EigshOptions,
     seed: Seed,
     start: Array | None = None,
-    owner: Any = None,
 ) -> Eigenpairs:
     """Run `eigsh` with checked options, and return the Eigenpairs. `start` (n, j) is `v0` of
-    `eigsh` after its check, or None. `owner` is the owner of the memory of the basis, by default
-    `memory_owner(op)`.
+    `eigsh` after its check, or None.
     """
     n = op.shape[0]
     k = options.k
@@ -126,17 +119,6 @@ def extreme_pairs(
             return pairs
     tol = options.tol
     seconds = getattr(op, "estimated_seconds", np.inf)
-    n_rejected = 0  # products of a search in float32 whose result is not used
-    if (
-        tol >= MIN_SINGLE_PRECISION_TOL
-        and dtype == np.float64
-        and MIN_SINGLE_PRECISION_SECONDS <= seconds * usual < np.inf
-        and options.max_products > k
-        and hasattr(op, "astype")
-    ):
-        single, n_rejected = pairs_from_single_precision(op, options, seed, start)
-        if single is not None:
-            return single
     # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
     # is limited to a fraction of the tolerance.
     max_basis = basis_limit(options, n)
@@ -144,19 +126,15 @@ def extreme_pairs(
     quick = seconds * usual < MAX_UNINTERRUPTED_SECONDS
     rng = as_rng(seed)
     silent = quick and not options.progress
-    owner = memory_owner(op) if owner is None else owner
     with (
         nullcontext(NO_PROGRESS) if silent else show_bar(None, "eigsh", options.progress) as shown,
-        aligned_rows(owner, (max_basis + 1, n), dtype) as rows,
+        aligned_rows(memory_owner(op), (max_basis + 1, n), dtype) as rows,
     ):
         run = Recurrence(op, max_basis, orthogonality_tol=allowed, rows=rows)
-        remaining = options._replace(max_products=options.max_products - n_rejected)
-        search = ThickRestartSearch(run, remaining, rng, seconds, quick=quick)
+        search = ThickRestartSearch(run, options, rng, seconds, quick=quick)
         search.progress_bar = shown
         search.may_switch_to_dense = may_decompose and n <= QUICK_DENSE_MAX_N
         pairs = search.solve(None if start is None else start.T.copy())
-    if n_rejected:
-        pairs = replace(pairs, n_products=n_rejected + pairs.n_products)
     if search.switch_to_dense:
         P, n_products = matrix_of(op)
         return pairs_from_matrix(P, options, pairs.n_products + n_products)
@@ -220,65 +198,6 @@ def rayleigh_ritz(op: Any, V: Array) -> tuple[Floats, Floats, Floats]:
     return theta, Q, column_norms(W @ S - Q * theta)
 
 
-def pairs_from_single_precision(
-    op: Any, options: EigshOptions, seed: Seed, start: Array | None
-) -> tuple[Eigenpairs | None, int]:
-    """Return the result of `extreme_pairs` for a float64 curvature and a tolerance of at least
-    `MIN_SINGLE_PRECISION_TOL`, from a search in float32, and the number of its products. The
-    rounding of float32 is far below the tolerance. A block of k float64 products with the vectors
-    that were found gives the values, by the Rayleigh-Ritz method, and the residuals of `op`.
-
-    The result is None if the search must be repeated in float64: if the entries of the curvature
-    overflow in float32, or if a residual exceeds the tolerance although the search in float32 has
-    converged. In the second case the pairs are returned, as not converged, if the budget does not
-    allow as many products again or Ctrl-C has ended the search.
-    """
-    single = np.dtype(np.float32)
-    tol = options.tol
-    narrow_options = options._replace(
-        dtype=single,
-        tol=SINGLE_PRECISION_SHARE * tol,
-        max_products=options.max_products - options.k,
-    )
-    narrow = None
-    pairs = None
-    try:
-        with np.errstate(over="ignore"):
-            narrow = op.astype(np.float32)
-            narrow_start = None if start is None else check_vectors(start, len(start), "v0", single)
-            pairs = extreme_pairs(
-                narrow, narrow_options, seed, narrow_start, owner=memory_owner(op)
-            )
-    except ValueError:
-        pass
-    n_products = 0 if narrow is None else int(narrow.n_products)
-    op.n_products += n_products
-    if pairs is None:
-        return None, n_products
-    theta, V, residuals = rayleigh_ritz(op, pairs.vectors)
-    n_products = pairs.n_products + len(pairs)
-    scale = max(pairs.scale, float(np.abs(theta).max()))
-    accurate = residuals <= tol * scale
-    if (
-        not accurate.all()
-        and not pairs.interrupted
-        and (pairs.residuals <= pairs.tol * pairs.scale).all()
-        and 2 * n_products <= options.max_products
-    ):
-        return None, n_products
-    pairs = replace(
-        pairs,
-        values=theta,
-        vectors=V,
-        residuals=residuals,
-        converged=pairs.converged & accurate,
-        n_products=n_products,
-        scale=scale,
-        tol=tol,
-    )
-    return pairs, n_products
-
-
 class Outcome(Enum):
     """What follows from the steps of a search. The first three values are those of
     `ConvergenceChecks.check_probe`.
@@ -313,7 +232,7 @@ class ThickRestartSearch:
         self.k = options.k
         self.which = options.which
         self.tol = options.tol
-        self.checks = ConvergenceChecks(run, self.k, self.which, self.tol, False, price)
+        self.checks = ConvergenceChecks(run, self.k, self.which, self.tol, price)
         self.is_quick = quick
         self.rng = rng
         # Values of `log_polynomial_growth` above which no eigenvalue has been missed, with a known
@@ -697,7 +616,7 @@ class ThickRestartSearch:
         theta, limits = self._current_values()
         if not self.is_probing and (self.checks.check_convergence()[2] > 1).any():
             return False
-        if all((limits <= self.checks.residual_tolerances(theta)).tolist()):
+        if (limits <= self.tol * run.scale).all():
             return False
         self.held, self.probed_pairs = self._make_result(), None
         run.reset()
@@ -706,7 +625,7 @@ class ThickRestartSearch:
         self.held = None
         self.progress_bar.update(run.m)
         theta, S, _, limits = run.ritz_pairs(self.k, self.which)
-        if run.p == 0 or (limits <= self.checks.residual_tolerances(theta)).all():
+        if run.p == 0 or (limits <= self.tol * run.scale).all():
             return False
         run.narrow_block(run.coupling() @ S)
         self.probe = False
@@ -717,7 +636,7 @@ class ThickRestartSearch:
         """Return the Eigenpairs that the current basis gives."""
         run = self.run
         theta, limits = self._current_values()
-        converged = limits <= self.checks.residual_tolerances(theta)
+        converged = limits <= self.tol * run.scale
         unknown = self.missed_within > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.requires_probe and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost wanted value.
@@ -776,11 +695,7 @@ def eigsh(
         Tolerance of the residual ``||H u - lam u||``, relative to the largest ``|lam|`` found. The
         default is 1e-8 in float64 and 2e-5 in float32. Values below ``16 eps`` are increased to
         ``16 eps``. The error of an eigenvalue is at most its residual, and usually of the order of
-        the square of the residual. For a float64 curvature, a tolerance of at least 2e-5, and an
-        expected time of at least 10 ms, the products of the search are computed in float32. One
-        float64 product with each vector then gives the values and residuals. If a residual exceeds
-        the tolerance, the search is repeated in float64, unless `max_products` is less than twice
-        the number of products made.
+        the square of the residual.
     max_products : int, optional
         Maximum number of products, after which the current pairs are returned, with `converged` set
         accordingly. The default is ``20 n``, but at least 1000.

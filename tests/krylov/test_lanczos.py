@@ -11,8 +11,6 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv._engine import testing_hooks as hooks
-from fastcurv.common.vectors import column_slices
 from fastcurv.krylov.lanczos import (
     MIN_POOLED_BASIS_BYTES,
     MIN_REPLACED_ENTRIES,
@@ -150,37 +148,6 @@ def test_block_lanczos_relation_holds_after_a_restart(rng):
     check_identity(run, op, "float64")
 
 
-@pytest.mark.parametrize("n_checks_passed", [0, 1, 2])
-def test_an_interrupted_restart_keeps_the_required_ritz_vectors(n_checks_passed, rng):
-    """A restart that is stopped between slices of columns keeps only the Ritz vectors whose indices
-    are in `least`. These vectors and their coupling to the next block are bitwise those of a
-    complete restart.
-    """
-    width = next(column_slices(10**9)).stop  # grows with the number of threads
-    d = rng.uniform(-1, 1, 5 * width // 2)
-    op = diagonal(d)
-
-    def run_with_restart(stop):
-        run = Recurrence(op, 30)
-        run.insert_block(np.random.default_rng(1).standard_normal((1, len(d))))
-        while run.m < 20:
-            run.step()
-        theta, S = np.linalg.eigh(run.T[: run.m, : run.m])
-        run.restart(theta[-9:], S[:, -9:], stop=stop, least=np.array([1, 6, 8]))
-        return run
-
-    answers = iter([False] * n_checks_passed + [True] * 9)
-    whole, cut = run_with_restart(lambda: False), run_with_restart(lambda: next(answers))
-    assert (whole.m, whole.p, cut.m, cut.p) == (9, 1, 3, 1)
-    assert np.array_equal(cut.rows[:4], whole.rows[[1, 6, 8, 9]])
-    assert np.array_equal(cut.T[:4, :4], whole.T[np.ix_([1, 6, 8, 9], [1, 6, 8, 9])])
-    assert np.allclose(cut.err[:3], whole.err[[1, 6, 8]], rtol=1e-12, atol=0)
-    cut.step()
-    Q = cut.rows[: cut.m + cut.p]
-    F = Q[: cut.m] * d - cut.T[: cut.m + cut.p, : cut.m].T @ Q
-    assert (np.linalg.norm(F, axis=1) <= cut.err[: cut.m] + 1e-13).all()
-
-
 def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
     """The rows of the basis stay orthogonal to the deflated vectors until they span the whole
     orthogonal complement of these vectors.
@@ -197,61 +164,6 @@ def test_basis_stays_orthogonal_to_deflated_vectors(dtype, rng):
     assert np.abs(rows @ known).max() <= 200 * EPS[dtype]
     assert np.abs(rows @ rows.T - np.eye(run.m)).max() <= 200 * EPS[dtype]
     assert np.linalg.eigvalsh(run.T[: run.m, : run.m])[0] >= 0.9e-4
-
-
-def test_whitening_of_dependent_rows_returns_a_contraction(rng):
-    """Whitening a Gram matrix G that rounding has made indefinite raises no LinAlgError and returns
-    a finite R for which R G R' has a norm of at most 1. For a well-conditioned G, R G R' is the
-    identity.
-    """
-    rows = rng.standard_normal((3, 5))
-    rows[2] = rows[1]
-    gram = rows @ rows.T
-    gram[2, 2] -= 1e-15
-    R = hooks.whiten(gram)
-    held = R @ gram @ R.T
-    assert np.isfinite(R).all() and np.linalg.norm(held, 2) <= 1 + 1e-6
-    whole = np.eye(3) + 0.1 * gram / np.linalg.norm(gram)
-    R = hooks.whiten(whole)
-    assert np.abs(R @ whole @ R.T - np.eye(3)).max() <= 1e-14
-
-
-@pytest.mark.parametrize("which", ["LA", "SA", "LM"])
-@pytest.mark.parametrize("size", [1e-200, 1.0, 1e200])
-def test_ranked_ritz_value_and_last_entry_match_the_full_decomposition(which, size):
-    """The eigenvalue of a given rank in a tridiagonal matrix and the last entry of its eigenvector
-    match a full decomposition at all stages of convergence. None is returned only if a neighbouring
-    eigenvalue, or its absolute value, is too close.
-    """
-    given_up = asked = 0
-    for name in ("uniform", "hessian", "under", "geometric", "tight cluster"):
-        rng = np.random.default_rng(1)
-        run = Recurrence(Prescribed(SPECTRA[name](rng), rng=3), 60)
-        run.insert_random(rng)
-        run.extend(60)
-        for m in (2, 3, 7, 20, 41, 60):
-            d, e = np.diag(run.T)[:m].copy(), np.diag(run.T, 1)[: m - 1].copy()
-            values, vectors = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
-            order = {"LA": -values, "SA": values, "LM": -np.abs(values)}[which].argsort()
-            for rank in range(1, min(m, 8) + 1):
-                at = order[rank - 1]
-                gap = np.abs(np.delete(values, at) - values[at]).min()
-                found = hooks.ranked_eigenvalue(size * d, size * e, which, rank)
-                asked, given_up = asked + 1, given_up + (found is None)
-                if found is None:
-                    beside = np.abs(np.delete(np.abs(values), at) - np.abs(values[at])).min()
-                    assert min(gap, beside) <= 1e-3 * np.abs(values).max()
-                    continue
-                assert abs(found[0] / size - values[at]) <= 1e-3 * gap
-                last = abs(vectors[-1, at])
-                assert abs(found[1] - last) <= 0.02 * last + 1e-14
-    assert asked > 150 and given_up <= 0.1 * asked
-
-
-def test_ranked_ritz_value_is_none_for_matrices_without_a_unique_one():
-    for d in (np.zeros(3), np.array([1.0, np.nan, 2.0]), np.array([1.0, np.inf, 2.0])):
-        assert hooks.ranked_eigenvalue(d, np.zeros(2), "LA", 1) is None
-    assert hooks.ranked_eigenvalue(np.ones(3), np.zeros(2), "LM", 2) is None, "all alike"
 
 
 def clustered(seed):
@@ -299,9 +211,6 @@ def test_eigsh_rejects_products_and_starts_that_overflow_or_are_nan():
 
 def test_empty_runs_return_empty_results_and_full_runs_accept_no_vector(rng):
     run = Recurrence(diagonal(np.arange(5.0)), 3)
-    rows = run.rows
-    run.reserve(2)
-    assert run.capacity == 3 and run.rows is rows
     theta, S, residuals, limits = run.ritz_pairs(2, "LM")
     assert theta.shape == residuals.shape == limits.shape == (0,) and S.shape == (0, 0)
     assert run.ritz_values(2, "LM").shape == run.ritz_spectrum()[0].shape == (0,)
@@ -392,38 +301,6 @@ def test_extreme_ritz_pairs_match_the_full_decomposition_of_T(which, scale, rng)
     assert np.array_equal(run.ritz_vectors(picked).T, run.ritz_pairs(4, which)[1])
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 17, 200])
-@pytest.mark.parametrize("kind", ["random", "graded", "split", "multiple", "diagonal"])
-def test_eigenpairs_of_tridiagonal_matrices(m, kind, rng):
-    """Eigenvalues of tridiagonal matrices equal those of LAPACK up to rounding, and eigenvectors
-    are orthonormal with residuals of the size of rounding. The matrices are random, graded, split,
-    diagonal, or have nearly repeated eigenvalues.
-    """
-    d, e = rng.standard_normal((2, m))
-    if kind == "graded":
-        d, e = d * 10.0 ** -np.arange(m), e * 10.0 ** -np.arange(m)
-    elif kind == "split":
-        e[::3] = 0
-    elif kind == "multiple":
-        d[:], e[:] = 1.0, 1e-9
-    elif kind == "diagonal":
-        e[:] = 0
-    run = Recurrence(diagonal(np.ones(m + 1)), m + 1)
-    run.enlarge_projection(m + 1)
-    run.T[range(m), range(m)] = d
-    run.T[range(m - 1), range(1, m)] = run.T[range(1, m), range(m - 1)] = e[: m - 1]
-    run.m, T = m, run.T[:m, :m]
-    exact, size = np.linalg.eigvalsh(T), np.abs(T).max() * m**0.5
-    for tridiagonal in (True, False):
-        run.tridiagonal = tridiagonal
-        values, first, _ = run.ritz_spectrum()
-        S = run.ritz_vectors(np.arange(m)).T
-        assert np.abs(values - exact).max() <= 20 * EPS["float64"] * size
-        assert np.abs(T @ S - S * values).max() <= 20 * EPS["float64"] * size
-        assert np.abs(S.T @ S - np.eye(m)).max() <= 20 * EPS["float64"] * m**0.5
-        assert np.abs(np.abs(S[0]) - np.abs(first)).max() <= 20 * EPS["float64"] * m**0.5
-
-
 # --- memory of a basis, which is kept for the next run and freed with its owner
 
 
@@ -462,16 +339,6 @@ def test_basis_memory_is_kept_once_and_freed_with_its_owner():
     del first, second, again, other, op
     gc.collect()
     assert gone() is None
-
-
-@pytest.mark.parametrize("n", [4096, 5000, 10240])
-def test_long_rows_are_padded_to_different_cache_sets(n):
-    op = Prescribed(np.ones(2), rng=0)
-    with aligned_rows(op, (3, n), np.dtype(float)) as rows:
-        assert rows.shape == (3, n) and n * 8 <= rows.strides[0] < n * 8 + 4352
-        assert 1024 <= rows.strides[0] % 4096 < 1280
-    with aligned_rows(op, (3, 300), np.dtype(float)) as rows:
-        assert rows.strides[0] < 301 * 8 + 64, "short rows waste no quarter of a page"
 
 
 def test_four_threads_on_one_operator_get_the_same_eigenvalues(rng):

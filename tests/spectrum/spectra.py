@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from fastcurv.spectrum.density import exact_density
+from fastcurv.spectrum.smoothing import check_grid_options
 from fastcurv.testing import PrescribedSpectrum
 
 
@@ -60,6 +62,12 @@ SPECTRA = {
     "zero": lambda rng: np.zeros(100),
     "two values": lambda rng: np.repeat([-1.0, 1.0], 60),
 }
+
+
+def density_of_matrix_eigenvalues(values):
+    """Return the density of a matrix from all of its eigenvalues."""
+    options = check_grid_options("linear", None, None, 1024)
+    return exact_density(values, 0, options, np.dtype(float))
 
 
 def picked(values, k, which):

@@ -85,40 +85,12 @@ def test_smallest_operators_have_right_pairs_for_every_k(n, dtype, rng):
             )
 
 
-@pytest.mark.parametrize("max_basis", [9, 14, 20, 40])
-def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
-    spectrum = np.r_[np.linspace(-1, 1, 300) ** 3, -1.5, 1.5, 1.5]
-    pairs = eigsh(Prescribed(spectrum, rng=0, dtype=dtype), 4, "BE", max_basis=max_basis, rng=1)
-    assert residuals_within_tolerance(pairs)
-    assert np.allclose(
-        pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8
-    )
-
-
 MULTIPLE = {
     "copies": np.repeat([5.0, 3.0, 1.0, -2.0], [4, 5, 30, 21]),
     "one value": np.full(40, 3.0),
     "rank two": np.concatenate([[9.0, -7.0], np.zeros(58)]),
     "clusters": np.concatenate([5 + 1e-6 * np.arange(4), np.linspace(-1, 1, 56)]),
 }
-
-
-@pytest.mark.parametrize("room", [3, 9])
-@pytest.mark.parametrize("which", ["LA", "BE"])
-@pytest.mark.parametrize("name", MULTIPLE)
-def test_repeated_values_are_found_in_a_small_basis(name, which, room, rng):
-    """In a basis of few vectors, the returned vectors are orthonormal, and an eigenvalue lies
-    within the residual of each returned value.
-    """
-    values = np.sort(MULTIPLE[name])
-    A, k, starts = symmetric(rng, values), 3, rng.standard_normal((len(values), 8))
-    how = {"max_basis": k + room, "max_products": 500, "rng": 0}
-    found = eigsh(A, k, which, **how)
-    V, noise = found.vectors, 1e-13 * np.abs(values).max() * len(values)
-    assert np.abs(V.T @ V - np.eye(V.shape[1])).max() <= 1e-10
-    for pairs in (found, eigsh(A, k, which, v0=V, **how), eigsh(A, k, which, v0=starts, **how)):
-        for value, residual in zip(pairs.values, pairs.residuals):
-            assert np.abs(values - value).min() <= residual + noise
 
 
 def test_all_64_values_of_a_cluster_are_found(rng):
@@ -363,15 +335,3 @@ def test_residuals_hold_for_every_combination_of_arguments(part, rng):
         assert pairs.n_products <= how.get("max_products", np.inf)
         if "max_products" not in how:
             assert len(pairs) == k and residuals_within_tolerance(pairs)
-
-
-@pytest.mark.parametrize("dtype, tol", [("float64", 1e-8), ("float32", 2e-5)])
-def test_the_default_tolerance_is_relative_to_the_largest_eigenvalue(dtype, tol):
-    """Without `tol`, `eigsh` gives the values and products of a call with the default tolerance,
-    relative to the largest eigenvalue, passed explicitly.
-    """
-    op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, rng=1)
-    found, asked = eigsh(op, 4, rng=0), eigsh(op, 4, tol=tol, rng=0)
-    assert found.converged.all() and (found.residuals <= 2 * tol * 50).all()
-    assert found.n_products == asked.n_products and np.array_equal(found.values, asked.values)
-    assert eigsh(op, 4, tol=100 * tol, rng=0).n_products < found.n_products

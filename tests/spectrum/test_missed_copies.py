@@ -8,11 +8,8 @@ import pytest
 from fastcurv import eigsh
 from fastcurv.common.vectors import log_polynomial_growth
 from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.spectrum.results import missed_clause
 from fastcurv.testing import PrescribedSpectrum
 
-from ..nets import EPS
-from .multiple import operators
 from .spectra import picked, symmetric
 
 
@@ -44,75 +41,6 @@ def test_eigenvalues_within_the_tolerance_are_distinguished(near, options):
         assert pairs.converged.all() and pairs.probed
         assert off <= pairs.missed_within + pairs.residuals.max()
         assert n > 64 or pairs.missed_within == 0
-
-
-@pytest.mark.parametrize("width", [1e-4, 0.1, 0.3, 1.0])
-def test_copies_in_a_narrow_band_far_from_0_are_found(width, dtype):
-    """For 20 eigenvalues in a narrow band far from 0, each repeated six times, every copy
-    is found.
-    """
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        C = symmetric(rng, 1 + width * np.linspace(-1, 1, 20))
-        A = np.kron(np.eye(6), (C + C.T) / 2).astype(dtype)
-        pairs = eigsh(A, 8, "LA", rng=seed)
-        # errors of NumPy's eigenvalues exceed the residuals
-        block = A[:20, :20].astype(np.longdouble)
-        Z = np.linalg.eigh(A[:20, :20].astype(float))[1].astype(np.longdouble)
-        every = np.repeat(np.sort((Z * (block @ Z)).sum(axis=0) / (Z * Z).sum(axis=0)), 6)
-        off = np.abs(pairs.values - every[-8:]).max()
-        assert off <= pairs.residuals.max() + pairs.missed_within
-        V = pairs.vectors.astype(float)
-        true = np.linalg.norm(A.astype(float) @ V - V * pairs.values, axis=0)
-        assert (true <= pairs.residuals + 100 * EPS[dtype] * pairs.scale).all()
-        assert pairs.residuals.max() <= 4 * pairs.tol * pairs.scale
-
-
-def lacks_a_copy(pairs, values, k, which):
-    """Return True if `pairs.values` are not the k of the eigenvalues `values` that `which` selects,
-    up to three times the tolerance.
-    """
-    wanted, found = picked(values, k, which), pairs.values
-    if which == "LM":
-        wanted, found = np.sort(np.abs(wanted)), np.sort(np.abs(found))
-    return not np.abs(found - wanted).max() <= 3 * pairs.tol * pairs.scale
-
-
-def count_incomplete(first, last):
-    """Return the number of searches that miss a copy, and the number of all searches, for seeds
-    from `first` to `last - 1`. Check that no search that misses a copy reports all pairs as
-    converged.
-    """
-    wrong = asked = 0
-    for seed, op, values, k, which in operators(first, last):
-        pairs = eigsh(op, k, which, rng=seed)
-        lacks, asked = lacks_a_copy(pairs, values, k, which), asked + 1
-        wrong += lacks
-        assert pairs.converged.all() or missed_clause(pairs), seed
-        assert not (lacks and pairs.converged.all()), seed
-    return wrong, asked
-
-
-def test_all_copies_of_wanted_eigenvalues_are_found():
-    """All wanted eigenvalues are found if eigenvalues have multiplicities 2 to 12, are clustered,
-    or belong to dead or equal units.
-    """
-    wrong, asked = count_incomplete(0, 45)
-    assert wrong == 0 and asked == 45
-
-
-@pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])
-def test_all_repeated_eigenvalues_are_found_in_regression_cases(seed):
-    """For operators of which earlier versions missed a copy, every start finds all copies."""
-    ((_, op, values, k, which),) = operators(seed, seed + 1)
-    for start in range(12):
-        assert not lacks_a_copy(eigsh(op, k, which, rng=start), values, k, which), start
-
-
-@pytest.mark.nightly
-def test_all_copies_are_found_in_299_of_300_searches():
-    wrong, asked = count_incomplete(0, 300)
-    assert wrong <= 1 and asked == 400
 
 
 def clustered(seed):

@@ -114,20 +114,6 @@ def test_minimize_records_every_iteration_and_counts_no_products_of_its_own(rng)
     assert np.percentile([one.n_products for one in tracker.records], 95) <= 5
 
 
-def test_one_seed_gives_the_same_bits_for_any_number_of_threads(rng):
-    X = rng.standard_normal((120, 5))
-    y = np.argmax(X[:, :3], 1)
-    found = []
-    for threads in (1, 3):
-        ob = fc.Objective(fc.MLP([5, 12, 3]), X, y, n_threads=threads)
-        tracker, theta = Tracker(ob, rng=4), ob.model.init(0)
-        for _ in range(12):
-            theta = theta - ob.gradient(theta)
-            tracker(theta)
-        found.append(tracker.values)
-    assert np.array_equal(*found)
-
-
 def test_copied_trackers_keep_records_and_continue(rng):
     ob = network(rng)
     tracker = Tracker(ob, "SA")

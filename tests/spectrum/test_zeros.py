@@ -8,10 +8,9 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.vectors import log_polynomial_growth
 from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.spectrum.density import density_of_matrix_eigenvalues
 from fastcurv.spectrum.draw import sign_count_clause
 
-from .spectra import symmetric
+from .spectra import density_of_matrix_eigenvalues, symmetric
 
 VALUES = np.r_[-np.linspace(0.1, 1, 16), np.zeros(22), np.linspace(0.2, 3, 60)]
 
@@ -22,7 +21,7 @@ def test_symmetry_zeros_add_no_negative_mass(rng):
     """
     values = np.linalg.eigvalsh(symmetric(rng, VALUES))
     assert (values[16:38] < 0).any() and (values[16:38] > 0).any()
-    d = density_of_matrix_eigenvalues(values, np.dtype(float))
+    d = density_of_matrix_eigenvalues(values)
     mass = d.mass(high=0.0)
     assert d.exact and round(98 * mass.estimate) == 16
     assert abs(98 * mass.stderr - 11) < 1e-9, "half of the zeros"
@@ -31,7 +30,7 @@ def test_symmetry_zeros_add_no_negative_mass(rng):
         == "16 of 98 eigenvalues negative, 60 positive, 22 zero within rounding"
     )
     assert "all eigenvalues computed" in repr(d) and "probes" not in repr(d)
-    assert density_of_matrix_eigenvalues(values[:16], np.dtype(float)).mass().stderr == 0
+    assert density_of_matrix_eigenvalues(values[:16]).mass().stderr == 0
 
 
 def test_an_estimate_counts_no_zeros_as_negative(rng):
@@ -57,11 +56,10 @@ def test_the_engine_reads_no_array_beyond_its_end():
     run.insert_random(np.random.default_rng(0))
     run.extend(4)
     for call in (
-        lambda: run.check_convergence(5, "LA", 1e-8, False),
+        lambda: run.check_convergence(5, "LA", 1e-8),
         lambda: run.drop_coupling(np.zeros(2)),
         lambda: run.replace_by_ritz_vectors(np.zeros(2), np.zeros((4, 1))),
         lambda: run.replace_pending_rows(np.zeros((1, 3))),
-        lambda: run.set_locked_direction(np.zeros(3), np.zeros(3), np.zeros(0), 0.0),
         lambda: (run.ritz_pairs(2, "LA"), run.ritz_vectors([4]))[1],
     ):
         with pytest.raises(ValueError, match=" must |same shape"):

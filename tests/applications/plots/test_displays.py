@@ -14,10 +14,10 @@ import fastcurv as fc  # noqa: E402
 from fastcurv.applications.plots import plain_numbers  # noqa: E402
 from fastcurv.applications.plots.landscape import filter_normalised_direction  # noqa: E402
 from fastcurv.applications.plots.style import Display, new_axes  # noqa: E402
-from fastcurv.spectrum.density import density_of_matrix_eigenvalues  # noqa: E402
 from fastcurv.spectrum.draw import reflect_density_at_bounds  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
+from ...spectrum.spectra import density_of_matrix_eigenvalues  # noqa: E402
 from ...spectrum.test_zeros import VALUES  # noqa: E402
 
 BOWL = QuadraticObjective(np.diag([2.0, 6.0]))
@@ -171,14 +171,10 @@ def test_densities_are_restricted_to_proved_bounds_without_loss_of_mass(axis):
 
 def test_the_plot_of_a_definite_spectrum_ends_at_0_and_has_a_title():
     for sign in (1, -1):
-        shown = fc.SpectrumDisplay(
-            density_of_matrix_eigenvalues(sign * np.abs(VALUES), np.dtype(float))
-        ).plot()
+        shown = fc.SpectrumDisplay(density_of_matrix_eigenvalues(sign * np.abs(VALUES))).plot()
         x = sign * shown.ax_.lines[0].get_xdata()
         assert x.min() >= 0 and "22 zero within rounding" in shown.ax_.get_title()
-    both = fc.SpectrumDisplay(
-        density_of_matrix_eigenvalues(VALUES, np.dtype(float)), eigenvalues=VALUES
-    ).plot()
+    both = fc.SpectrumDisplay(density_of_matrix_eigenvalues(VALUES), eigenvalues=VALUES).plot()
     assert both.ax_.lines[0].get_xdata().min() < -1
     names = both.ax_.get_legend_handles_labels()[1]
     assert names[1:] == [f"{n} {sign} eigenvalues" for n, sign in

@@ -25,7 +25,7 @@ from ...structure.parameters import layers_of
 from ...structure.tables import LossName, loss_spec
 from ...structure.user_functions import Loss
 from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
-from .evidence import FitPosterior, choose_alpha_by_evidence, laplace_of_fit, posterior_of_fit
+from .evidence import choose_alpha_by_evidence, laplace_of_fit
 from .fit_warnings import warn_if_not_converged
 from .held_out import DEFAULT_DECAY, default_decay
 from .input_slopes import InputSlopesMixin
@@ -70,7 +70,7 @@ class BaseMLP(
     curvature_: Any
     # ((X, y, loss, weight) of the last fit, theta at its end, value of the objective there)
     training_: tuple[Any, Any, Any]
-    _posterior: FitPosterior  # posterior of the fit, computed on first use
+    _posterior: Any  # (theta, `LaplacePosterior` of theta), computed on first use
     _epochs: Any  # solver of `partial_fit` and its state
     _stratify = False
 
@@ -381,23 +381,21 @@ class BaseMLP(
             )
         return ob
 
-    def _cached_posterior(self, call: str) -> FitPosterior:
-        """Return the posterior of the fit, computed on first use. `call` is the name of the public
-        function, for error messages.
+    def _cached_posterior(self, call: str) -> Any:
+        """Return the `LaplacePosterior` of the fit, computed on first use. `call` is the name of
+        the public function, for error messages.
         """
-        theta = self.theta_
-        known = vars(self).get("_posterior")
-        if known is None or not np.array_equal(known.theta, theta):
-            ob = self._fitted_objective(call)
-            known = self._posterior = posterior_of_fit(self, ob)
-        return known
+        known, post = vars(self).get("_posterior", (None, None))
+        if known is None or not np.array_equal(known, self.theta_):
+            post = laplace_of_fit(self, self._fitted_objective(call))
+            self._posterior = np.array(self.theta_), post
+        return post
 
     def _rows_in_domain(self, X: Any) -> np.ndarray:
         """Return a mask (N,) of the rows of X that lie inside the domain of the fit."""
         rows = self._check_rows(X)
         rows = rows.toarray() if is_sparse(rows) else rows
-        posterior = self._cached_posterior("return_domain=True")
-        return posterior.in_domain(self.model_, rows)
+        return np.asarray(self._cached_posterior("return_domain=True").in_domain(rows))
 
     def next_rows(self, X: Any, k: int, at: Any = None) -> NextRows:
         """Choose the rows whose targets would lower the uncertainty of the predictions most.
@@ -432,8 +430,7 @@ class BaseMLP(
         """
         rows = [self._check_rows(one) for one in ([X] if at is None else [X, at])]
         dense = [one.toarray() if is_sparse(one) else one for one in rows]
-        post = laplace_of_fit(self, self._fitted_objective("next_rows"))
-        return next_rows_of_posterior(post, dense[0], k, *dense[1:])
+        return next_rows_of_posterior(self._cached_posterior("next_rows"), dense[0], k, *dense[1:])
 
     def _network_outputs(self, X: Any) -> np.ndarray:
         """Return the outputs before any softmax. Sparse rows are converted to dense blocks."""

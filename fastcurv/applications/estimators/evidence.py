@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +12,10 @@ from ...network.objective import Objective
 from ...structure.parameters import has_kinks
 from ...structure.tables import loss_spec
 from ..uncertainty.laplace import (
-    LOSSES_OF_KNOWN_INFORMATION,
     ExactFitError,
     LaplacePosterior,
-    information_roots,
     is_negative_log_likelihood,
     laplace_posterior,
-    leverages,
-    output_std,
 )
 from ..uncertainty.left_out import minimum_after_fit
 from ..uncertainty.path import max_evidence_posterior, with_units_pruned
@@ -30,40 +25,6 @@ from .held_out import CLASS_TRIAL_DECAYS, needs_decay_floor
 # than the fits
 MAX_EVIDENCE_PARAMS = 4096
 MAX_PATH_STEPS = 500  # maximum number of L-BFGS iterations at each penalty of the path
-
-
-class FitPosterior(NamedTuple):
-    """The Laplace posterior of a fit, without the rows of the fit."""
-
-    theta: np.ndarray  # parameters of the estimator (n,)
-    center: np.ndarray  # mean (n,) of the posterior: theta, or the minimum reached from it
-    covariance_root: np.ndarray  # square root (n, rank) of the covariance
-    noise_std: float  # standard deviation in units of the scaled targets; 0 for other losses
-    noise_stds: np.ndarray  # standard deviation (m,) of the noise of each target
-    loss: Any  # loss of the fit
-    leverage_limit: float  # `LaplacePosterior.leverage_limit`, or NaN if the loss has none
-
-    def std(self, model: Any, X: Any) -> np.ndarray:
-        """Return the standard deviations ``(N, d_out)`` of new observations at the rows of X,
-        relative to the predictions of `model` at `theta`. If `center` is another point, the
-        deviations include the difference between the predictions at these two points.
-
-        The deviation of each output is scaled by the ratio of the noise of its target to
-        `noise_std`.
-        """
-        ratio = self.noise_stds / self.noise_std
-        spread = output_std(model, self.center, self.covariance_root, X) * ratio
-        squares = spread**2 + self.noise_stds**2
-        if self.center is not self.theta:
-            squares += (model.predict(self.theta, X) - model.predict(self.center, X)) ** 2
-        return np.asarray(np.sqrt(squares))
-
-    def in_domain(self, model: Any, X: Any) -> np.ndarray:
-        """Return a mask (N,) of the rows of X that lie inside the domain of the fit."""
-        roots = information_roots(
-            model, self.loss, self.center, self.covariance_root, self.noise_std, X
-        )
-        return np.asarray(leverages(roots) <= self.leverage_limit)
 
 
 def _exact_fit_error(est: Any) -> ValueError:
@@ -146,7 +107,7 @@ def laplace_of_fit(est: Any, ob: Objective) -> LaplacePosterior:
         ) from None
 
 
-def _noise_of_targets(post: LaplacePosterior) -> np.ndarray:
+def noise_of_targets(post: LaplacePosterior) -> np.ndarray:
     """Return the standard deviation (m,) of the noise of each target. Each has the same share of
     the degrees of freedom, so that the mean of the squares is that of the posterior.
     """
@@ -160,18 +121,16 @@ def _noise_of_targets(post: LaplacePosterior) -> np.ndarray:
     return np.asarray(noise * np.sqrt(squares / squares.mean()))
 
 
-def posterior_of_fit(est: Any, ob: Objective) -> FitPosterior:
-    """Return the posterior of a fit without its rows."""
-    theta = np.array(est.theta_)
-    post = laplace_of_fit(est, ob)
-    center = post.theta.astype(theta.dtype)
-    limit = post.leverage_limit if ob.loss in LOSSES_OF_KNOWN_INFORMATION else math.nan
-    return FitPosterior(
-        theta=theta,
-        center=theta if np.array_equal(center, theta) else center,
-        covariance_root=post.covariance_root,
-        noise_std=float(post.noise_std or 0.0),
-        noise_stds=_noise_of_targets(post),
-        loss=ob.loss,
-        leverage_limit=limit,
-    )
+def observation_std(post: LaplacePosterior, theta: np.ndarray, X: np.ndarray) -> np.ndarray:
+    """Return the standard deviations (N, m) of new observations at the rows of X, relative to the
+    predictions at theta. They include the difference between these and the predictions at the mean
+    of the posterior.
+
+    The deviation of each output is scaled by the ratio of the noise of its target to that of the
+    posterior.
+    """
+    model = post.objective.model
+    noise = noise_of_targets(post)
+    spread = post.std(X).reshape(len(X), -1) * (noise / post.noise_std)
+    shift = model.predict(theta, X) - model.predict(post.theta, X)
+    return np.asarray(np.sqrt(spread**2 + noise**2 + shift**2))

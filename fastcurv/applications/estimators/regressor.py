@@ -20,7 +20,7 @@ from ...structure.user_functions import Loss
 from ..uncertainty.left_out import Interval, leave_one_out_of_fit
 from .base import BaseMLP, supports_partial_fit
 from .classifier import PARAMETERS_DOC
-from .evidence import posterior_of_fit
+from .evidence import laplace_of_fit, noise_of_targets, observation_std
 from .parameters import check_parameters
 from .rows import sanitise, scored_rows
 
@@ -318,13 +318,15 @@ class MLPRegressor(RegressorMixin, BaseMLP):
             )
         X = self._check_rows(X)
         X = X.toarray() if is_sparse(X) else X
-        std = self._cached_posterior("return_std=True").std(self.model_, X) * self.y_scale_
+        post = self._cached_posterior("return_std=True")
+        std = observation_std(post, self.theta_, X) * self.y_scale_
         return std[:, 0] if self._flat else std
 
     def _store_fitted_objective(self, ob: Objective) -> None:
         if self.alpha == "evidence" and loss_spec(ob.loss).given is None:
-            self._posterior = posterior_of_fit(self, ob)
-            sigma = self._posterior.noise_stds * self.y_scale_
+            post = laplace_of_fit(self, ob)
+            self._posterior = np.array(self.theta_), post
+            sigma = noise_of_targets(post) * self.y_scale_
             self.sigma_ = float(sigma[0]) if self._flat else sigma
 
     def predict_interval(self, X: Any, confidence_level: float = 0.9) -> Interval:

@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 from ..common.checks import (
     as_rng,
     check_positive_int,
-    check_symmetric_operator,
-    operator_dtype,
 )
 from ..common.linalg import eigvalsh
 from ..common.progress import ProgressBar, show_bar
@@ -32,7 +30,7 @@ from ..krylov.lanczos import (
 )
 from ..network.gram import gram_matrix
 from .density_curve import SpectralDensity
-from .forms import is_matrix_faster, matrix_of
+from .forms import as_operand, matrix_of
 from .smoothing import check_grid_options, smooth_density
 
 DEFLATION_MAX_N = 100_000  # maximum number of rows for which outliers are deflated by default
@@ -128,29 +126,28 @@ def spectral_density(
     >>> abs(d.integral() - 1) < 1e-6
     True
     """
-    op = check_symmetric_operator(op)
+    operand = as_operand(op)
+    op = operand.op
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")
     smoothing = check_grid_options(axis, width, grid, n_grid)
     rng = as_rng(rng)
-    n = op.shape[0]
+    n = operand.n
     m = n_probes * min(n_steps, n)
     gram = gram_matrix(op, min(m, ALL_EIGENVALUES_MAX_N))
     if gram is not None:
         values = gram.all_eigenvalues(eigvalsh(gram.K))
-        return exact_density(values, 0, smoothing, operator_dtype(op))
-    if n <= m and is_matrix_faster(op, m):
+        return exact_density(values, 0, smoothing, operand.dtype)
+    if n <= m and operand.is_matrix_faster(m):
         P, n_products = matrix_of(op)
-        return exact_density(eigvalsh(P), n_products, smoothing, operator_dtype(op))
+        return exact_density(eigvalsh(P), n_products, smoothing, operand.dtype)
     quadratures = []
     orthogonality_loss = 0.0
     outliers = None
     n_products = 0
     with (
         show_bar(n_probes * n_steps, "spectral_density", progress) as shown,
-        aligned_rows(
-            memory_owner(op), (min(n_steps, op.shape[0]) + 1, op.shape[0]), operator_dtype(op)
-        ) as rows,
+        aligned_rows(memory_owner(op), (min(n_steps, n) + 1, n), operand.dtype) as rows,
     ):
         run = Recurrence(op, n_steps, rows=rows, semiorthogonal=True)
         for i in range(n_probes):
@@ -170,7 +167,7 @@ def spectral_density(
     exact = np.zeros(0)
     if outliers is not None:
         exact = outliers.values
-        if has_repeated_outliers(quadratures[1:], outliers, op.shape[0]):
+        if has_repeated_outliers(quadratures[1:], outliers, n):
             quadratures = quadratures[1:]
     facts = {"n_products": n_products, "orthogonality_loss": orthogonality_loss}
     return assemble_density(quadratures, exact, n, smoothing, run.dtype, **facts)

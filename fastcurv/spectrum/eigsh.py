@@ -17,7 +17,6 @@ from ..common.checks import (
     as_rng,
     check_positive_int,
     check_rng,
-    check_symmetric_operator,
     check_vectors,
     checked_product,
     operator_dtype,
@@ -40,7 +39,7 @@ from ..krylov.lanczos import (
 )
 from ..krylov.trust_region import max_log_growth
 from ..network.gram import gram_matrix
-from .forms import QUICK_DENSE_MAX_N, is_matrix_faster, matrix_of
+from .forms import QUICK_DENSE_MAX_N, Operand, as_operand, matrix_of
 from .options import EigshOptions, basis_limit, dtype_eps, pairs_from_matrix, resolve_tol
 from .results import MIN_MISSED_WITHIN_TOLS, Eigenpairs
 
@@ -91,7 +90,7 @@ MAX_UNINTERRUPTED_SECONDS = 1e-3
 
 
 def extreme_pairs(
-    op: Any,
+    operand: Operand,
     options: EigshOptions,
     seed: Seed,
     start: Array | None = None,
@@ -99,26 +98,27 @@ def extreme_pairs(
     """Run `eigsh` with checked options, and return the Eigenpairs. `start` (n, j) is `v0` of
     `eigsh` after its check, or None.
     """
-    n = op.shape[0]
+    op = operand.op
+    n = operand.n
     k = options.k
     dtype = options.dtype
     searches_copies = options.probe and start is None
     may_decompose = searches_copies and options.max_basis is None
     usual = N_FIRST_PRODUCTS + N_PRODUCTS_PER_PAIR * k
-    if options.which in ("SA", "BE") and getattr(op, "kind", "hessian") != "hessian":
+    if options.which in ("SA", "BE") and operand.is_semidefinite:
         # The GGN and the Fisher have many eigenvalues near 0, so a search for small eigenvalues
         # needs up to n products.
         usual = n
     usual = min(usual, options.max_products)
     if may_decompose and n <= options.max_products:
-        if is_matrix_faster(op, usual):
+        if operand.is_matrix_faster(usual):
             P, n_products = matrix_of(op)
             return pairs_from_matrix(P, options, n_products)
         pairs = pairs_from_gram_matrix(op, options)
         if pairs is not None:
             return pairs
     tol = options.tol
-    seconds = getattr(op, "estimated_seconds", np.inf)
+    seconds = operand.product_seconds
     # The square of the loss of orthogonality, times the largest |lam|, adds to the residuals, so it
     # is limited to a fraction of the tolerance.
     max_basis = basis_limit(options, n)
@@ -146,7 +146,7 @@ def extreme_pairs(
     # The start vectors have no components along the other eigenvectors, so the search is repeated
     # from a random start.
     options = options._replace(probe=True, max_products=budget)
-    again = extreme_pairs(op, options, rng)
+    again = extreme_pairs(operand, options, rng)
     return replace(again, n_products=pairs.n_products + again.n_products)
 
 
@@ -769,9 +769,9 @@ def eigsh(
     >>> np.allclose(pairs.values, [-3, 5]) and bool(pairs.converged.all())
     True
     """
-    op = check_symmetric_operator(op)
-    n = op.shape[0]
-    dtype = operator_dtype(op)
+    operand = as_operand(op)
+    n = operand.n
+    dtype = operand.dtype
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype)
     # Several columns are approximate eigenvectors; a single column is an ordinary start vector.
     several = start is not None and start.shape[1] > 1
@@ -788,4 +788,4 @@ def eigsh(
         progress=progress,
         outside=probe is None or bool(probe),
     )
-    return extreme_pairs(op, options, check_rng(rng), start)
+    return extreme_pairs(operand, options, check_rng(rng), start)

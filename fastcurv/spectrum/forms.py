@@ -1,13 +1,21 @@
-"""The matrix of an operator, and the choice between this matrix and products with the operator."""
+"""What the functions of spectra read of an operator, once at their door, and its matrix."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.checks import MatrixOperator, checked_product, operator_dtype
+from ..common.checks import (
+    MatrixOperator,
+    check_symmetric_operator,
+    checked_product,
+    operator_dtype,
+)
+from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
 
 # number of columns of the identity multiplied at a time; all columns at once take up to 1.1 times
@@ -20,15 +28,60 @@ QUICK_DENSE_MAX_N = 1000
 ALWAYS_DENSE_MAX_N = 64
 
 
-def is_matrix_faster(op: Any, products: float) -> bool:
-    """Return True if an operator has at most `ALWAYS_DENSE_MAX_N` rows, or if it sums its matrix
-    over rows and has at most `products` and `QUICK_DENSE_MAX_N` rows. Decomposing the matrix then
-    takes less time than `products` products.
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A checked symmetric operator with what it offers besides products.
+
+    Attributes
+    ----------
+    op : LinearOperator
+        The operator, of n rows and the given dtype.
+    is_semidefinite : bool
+        True for a GGN or Fisher, which has many eigenvalues near 0.
+    product_seconds : float
+        Estimated seconds of a product, infinite if not known.
+    quadratic_form, diagonal, summed_matrix : callable or None
+        The operator's own methods for ``v'Hv``, for its exact diagonal, and for its matrix as a sum
+        over rows.
+    diagonal_cost : float
+        The cost of `diagonal` in products, infinite if there is none.
     """
-    n = op.shape[0]
-    if n <= ALWAYS_DENSE_MAX_N:
-        return True
-    return n <= min(products, QUICK_DENSE_MAX_N) and getattr(op, "has_summed_matrix", False)
+
+    op: Any
+    n: int
+    dtype: np.dtype[Any]
+    is_semidefinite: bool
+    product_seconds: float
+    quadratic_form: Callable[..., Any] | None
+    diagonal: Callable[[], Floats] | None
+    diagonal_cost: float
+    summed_matrix: Callable[[], Floats | None] | None
+
+    def is_matrix_faster(self, products: float) -> bool:
+        """Return True if there are at most `ALWAYS_DENSE_MAX_N` rows, or if the matrix is summed
+        over rows and there are at most `products` and `QUICK_DENSE_MAX_N` rows. Decomposing the
+        matrix then takes less time than `products` products.
+        """
+        if self.n <= ALWAYS_DENSE_MAX_N:
+            return True
+        return self.n <= min(products, QUICK_DENSE_MAX_N) and self.summed_matrix is not None
+
+
+def as_operand(op: Any) -> Operand:
+    """Return the `Operand` of an operator, array or sparse matrix, after checking it."""
+    op = check_symmetric_operator(op)
+    has_matrix = getattr(op, "has_summed_matrix", False)
+    return Operand(
+        op,
+        n=op.shape[0],
+        dtype=operator_dtype(op),
+        is_semidefinite=getattr(op, "kind", "hessian") != "hessian",
+        product_seconds=getattr(op, "estimated_seconds", np.inf),
+        quadratic_form=getattr(op, "quadratic_form", None),
+        diagonal=getattr(op, "exact_diagonal", None),
+        diagonal_cost=getattr(op, "diagonal_cost", np.inf),
+        summed_matrix=op.summed_matrix if has_matrix else None,
+    )
 
 
 # --------------------------------------------------------------------------------------------------

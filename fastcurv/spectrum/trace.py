@@ -15,9 +15,7 @@ from ..common.checks import (
     check_choice,
     check_positive_int,
     check_rng,
-    check_symmetric_operator,
     checked_product,
-    operator_dtype,
 )
 from ..common.linalg import NotFiniteError
 from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
@@ -32,7 +30,7 @@ from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm
 from ..network.gram import gram_matrix
 from .density import random_signs
-from .forms import ALWAYS_DENSE_MAX_N, QUICK_DENSE_MAX_N
+from .forms import ALWAYS_DENSE_MAX_N, QUICK_DENSE_MAX_N, Operand, as_operand
 from .results import (
     MIN_SPREAD_ESTIMATES,
     TWO_VALUED_WIDENING_FACTOR,
@@ -57,11 +55,10 @@ class CountedOperator:
     forms.
     """
 
-    def __init__(self, op: Any) -> None:
-        self.op = op
-        self.dtype = operator_dtype(op)
-        self.n: int = op.shape[0]
-        self.has_quadratic_form = hasattr(op, "quadratic_form")
+    def __init__(self, operand: Operand) -> None:
+        self.operand = operand
+        self.dtype = operand.dtype
+        self.n = operand.n
         self.n_products = self.n_quadratic_forms = 0
         self.shown: ProgressBar = NO_PROGRESS
         self.exponent: int | None = None
@@ -106,11 +103,11 @@ class CountedOperator:
         columns = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy()
         short = 0
         with np.errstate(over="ignore", invalid="ignore"):
-            Y = checked_product(self.op, columns)
+            Y = checked_product(self.operand.op, columns)
             # The product with a shorter vector may be finite.
             if not np.isfinite(Y).all():
                 short = OVERFLOW_SCALING_EXPONENT
-                Y = checked_product(self.op, columns * self.dtype.type(2.0**-short))
+                Y = checked_product(self.operand.op, columns * self.dtype.type(2.0**-short))
         Y = self._check_finite_results(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
         return Y
@@ -119,11 +116,12 @@ class CountedOperator:
         """Return ``v'Hv`` (k,) for the rows v of V (k, n) in float64, divided by the unit
         2^`exponent`.
         """
-        if not self.has_quadratic_form:
+        form = self.operand.quadratic_form
+        if form is None:
             return row_dots(V, self.products(V))
         self._report_progress(len(V))
         self.n_quadratic_forms += len(V)
-        forms = np.asarray(self.op.quadratic_form(np.ascontiguousarray(V.T)), dtype=np.float64)
+        forms = np.asarray(form(np.ascontiguousarray(V.T)), dtype=np.float64)
         forms = self._check_finite_results(np.atleast_1d(forms))
         self.largest = max(self.largest, float(np.abs(forms).max()))
         return forms
@@ -182,7 +180,7 @@ class CountedOperator:
         ``v_i (Hv)_i``. If products are computed, the standard error is at least the one from this
         sum, because a few samples of ``v'Hv`` can be nearly equal by chance.
         """
-        if self.has_quadratic_form or m < MIN_SPREAD_ESTIMATES:
+        if self.operand.quadratic_form or m < MIN_SPREAD_ESTIMATES:
             return mean_and_stderr(
                 np.concatenate([self.quadratic_forms(V) for V in self.probes(rng, m)])
             )
@@ -211,9 +209,9 @@ class CountedOperator:
         "auto" and the operator's own diagonal, or n products, cost at most m products. Raise
         ValueError if `method` is "exact" and the operator has no diagonal of its own.
         """
-        if has_exact_diagonal(self.op, m, method):
-            diagonal: Floats = self.op.exact_diagonal()
-            self._report_progress(ceil(self.op.diagonal_cost))
+        if self.operand.diagonal is not None and has_exact_diagonal(self.operand, m, method):
+            diagonal = self.operand.diagonal()
+            self._report_progress(ceil(self.operand.diagonal_cost))
             if method == "exact" or np.isfinite(diagonal).all():
                 return diagonal
         if method == "exact":
@@ -230,11 +228,11 @@ class CountedOperator:
         return np.concatenate(blocks).astype(np.float64)
 
 
-def has_exact_diagonal(op: Any, m: int, method: str) -> bool:
-    """Return True if `exact_diagonal` of the operator is to be used: always if `method` is "exact",
+def has_exact_diagonal(operand: Operand, m: int, method: str) -> bool:
+    """Return True if the operator's own diagonal is to be used: always if `method` is "exact",
     and at a cost of at most m products if `method` is "auto".
     """
-    cost = getattr(op, "diagonal_cost", np.inf)
+    cost = operand.diagonal_cost
     return bool(cost < np.inf and (method == "exact" or (method == "auto" and cost <= m)))
 
 
@@ -313,8 +311,8 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
-    apply = CountedOperator(op)
+    operand, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
+    apply = CountedOperator(operand)
     entries = apply.exact_diagonal(m, method)
     if entries is not None:
         return apply.estimate(entries.sum(), 0.0, "exact")
@@ -382,8 +380,8 @@ def diagonal(
     >>> found.estimate, found.method, found.n_products
     (array([ 8., 18.]), 'exact', 1)
     """
-    op, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
-    apply = CountedOperator(op)
+    operand, m, rng = _prepare_estimate(op, n_probes, rng, method, get_args(Tracing))
+    apply = CountedOperator(operand)
     entries = apply.exact_diagonal(m, method)
     if entries is not None:
         return apply.estimate(entries, np.zeros(apply.n), "exact")
@@ -454,14 +452,14 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _prepare_estimate(op, n_probes, rng, method, ("auto", "hutchinson"))
-    apply = CountedOperator(op)
+    operand, m, rng = _prepare_estimate(op, n_probes, rng, method, ("auto", "hutchinson"))
+    apply = CountedOperator(operand)
     if method == "auto" and (n_probes is None or m >= apply.n):
         if apply.n <= QUICK_DENSE_MAX_N:
-            summed = op.summed_matrix() if hasattr(op, "summed_matrix") else None
+            summed = operand.summed_matrix() if operand.summed_matrix is not None else None
             if summed is not None:
                 return Estimate(safe_norm(summed), 0.0, 0, method="exact")
-        gram = gram_matrix(op, QUICK_DENSE_MAX_N)
+        gram = gram_matrix(operand.op, QUICK_DENSE_MAX_N)
         if gram is not None:
             np.fill_diagonal(gram.K, gram.K.diagonal() + gram.shift)
             norm = float(np.hypot(safe_norm(gram.K), gram.n_outside**0.5 * gram.shift))
@@ -488,19 +486,19 @@ def _prepare_estimate(
     rng: Seed,
     method: str,
     methods: tuple[str, ...],
-) -> tuple[Any, int, np.random.Generator]:
-    """Return the checked operator, the number of probes and the random generator. Raise ValueError
+) -> tuple[Operand, int, np.random.Generator]:
+    """Return the `Operand`, the number of probes and the random generator. Raise ValueError
     if `method` is not one of `methods`.
 
     If `n_probes` is None, the number of probes is `N_DEFAULT_PRODUCTS`, or n up to
     `ALWAYS_DENSE_MAX_N`.
     """
-    op = check_symmetric_operator(op)
+    operand = as_operand(op)
     seed = check_rng(rng)
     check_choice(method, methods, "method")
     m = N_DEFAULT_PRODUCTS if n_probes is None else check_positive_int(n_probes, "n_probes")
-    exact = "exact" in methods and has_exact_diagonal(op, m, method)
+    exact = "exact" in methods and has_exact_diagonal(operand, m, method)
     generator = as_rng(0 if exact and seed is None else seed)  # entropy of the system takes time
-    if n_probes is None and op.shape[0] <= ALWAYS_DENSE_MAX_N:
-        m = max(m, op.shape[0])
-    return op, m, generator
+    if n_probes is None and operand.n <= ALWAYS_DENSE_MAX_N:
+        m = max(m, operand.n)
+    return operand, m, generator

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import aslinearoperator
 
 import fastcurv as fc
 from fastcurv.spectrum.eigsh import ThickRestartSearch
-from fastcurv.spectrum.forms import is_matrix_faster, matrix_of
+from fastcurv.spectrum.forms import as_operand, matrix_of
 
 from ..nets import CURVATURES, EPS, LOSSES, draw
 from .spectra import picked
@@ -157,7 +157,7 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
     rows = np.array_split(np.arange(200), 4)
     source = [(ob.X[part], ob.y[part]) for part in rows]
     streamed = fc.StreamedObjective(ob.model, source, loss="mse", block_rows=50)
-    assert not is_matrix_faster(streamed.hessian(theta), 1e6)
+    assert not as_operand(streamed.hessian(theta)).is_matrix_faster(1e6)
 
 
 @pytest.mark.parametrize(("sizes", "N"), NETS)

@@ -201,3 +201,23 @@ def test_subnormal_matrices_keep_their_signs(make):
         assert np.abs(fc.eigvalsh(A) / tiny - true).max() <= 1
         pairs = fc.eigsh(A, 2, "LA", rng=0)
         assert (np.abs(pairs.values / tiny - true[-2:]) <= pairs.residuals / tiny).all()
+
+
+def test_eigenvalues_at_a_kink_equal_those_of_the_products():
+    """At a kink, where passes with different rounding may take different sides, `eigvalsh`, `eigsh`
+    and products have the eigenvalues of one matrix.
+    """
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        k = int(rng.integers(2, 40))
+        X = rng.standard_normal((5, k)) * 10.0 ** rng.uniform(0, 6, k)
+        model, y = fc.MLP([k, 12, 1], "leaky_relu"), rng.standard_normal(5)
+        theta = model.init(rng=seed)
+        (W, b), _ = model.unflatten(theta)
+        b[:] = [-float(W[i] @ X[i % 5]) for i in range(12)]  # each unit has a sample at its kink
+        H = fc.Objective(model, X, y, loss="mse").hessian(theta)
+        D = H.to_dense()
+        size, values = np.linalg.norm(D), fc.eigvalsh(H)
+        assert np.allclose(values, np.linalg.eigvalsh((D + D.T) / 2), rtol=0, atol=1e-11 * size)
+        found = fc.eigsh(H, 2, "BE", rng=0)
+        assert np.allclose(found.values, values[[0, -1]], rtol=0, atol=1e-7 * size)

@@ -86,12 +86,6 @@ def test_a_change_of_sign_is_reported_within_20_steps_for_5_products_each():
         assert max(products) <= 5, case
 
 
-@pytest.mark.nightly
-def test_changes_of_sign_on_200_paths_are_reported_within_20_steps():
-    late = [delay(case)[0] for case in range(200)]
-    assert max(late) <= 20, np.flatnonzero(np.array(late) > 20)
-
-
 def network(rng):
     X = rng.standard_normal((120, 5))
     return fc.Objective(fc.MLP([5, 12, 3]), X, np.argmax(X[:, :3], 1))

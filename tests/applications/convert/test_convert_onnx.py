@@ -189,6 +189,27 @@ def test_constants_casts_and_unused_nodes_are_read_right():
         fc.from_onnx(early)
 
 
+def test_constant_nodes_and_scaled_gemm_are_read():
+    """A model with Constant nodes that hold a tensor or a number, and a Gemm with a factor and
+    without a bias, has the outputs of its formula in NumPy.
+    """
+    tensor = numpy_helper.from_array(b1, "c")
+    nodes = [
+        ("Constant", [], ["c"], {"value": tensor}),
+        ("Constant", [], ["two"], {"value_float": 2.0}),
+        ("Gemm", ["x", "W1"], ["m"], {"transB": 1, "alpha": 0.5}),
+        ("Add", ["m", "c"], ["z"], {}),
+        ("Tanh", ["z"], ["a"], {}),
+        ("MatMul", ["a", "W2"], ["p"], {}),
+        ("Mul", ["p", "two"], ["y"], {}),
+    ]
+    model, theta = fc.from_onnx(model_of(nodes, ARRAYS))
+    X = np.random.default_rng(1).standard_normal((5, 4))
+    assert np.allclose(
+        model.predict(theta, X), 2 * np.tanh(0.5 * X @ W1.T + b1) @ W2, rtol=1e-12, atol=1e-13
+    )
+
+
 def test_files_that_are_not_onnx_models_are_rejected(tmp_path):
     (tmp_path / "none.onnx").write_bytes(b"\xff" * 50)
     for source in (b"\xff" * 50, tmp_path / "none.onnx", tmp_path / "missing.onnx", b""):
@@ -245,6 +266,106 @@ def test_models_exported_by_torch_are_read(tmp_path):
 
 
 # nodes that join, cut, reorder or add rows of an (N, 2) array, with their attributes
+ROW_CHANGES = [
+    ("Reshape", ["to 1"], {}),
+    ("Reshape", ["to row"], {}),
+    ("Reshape", ["to all"], {}),
+    ("Reshape", ["to 4"], {}),
+    ("Reshape", ["to 3 axes"], {}),
+    ("Flatten", [], {"axis": 0}),
+    ("Flatten", [], {"axis": 2}),
+    ("Squeeze", [], {}),
+    ("Squeeze", ["0"], {}),
+    ("Unsqueeze", ["1"], {}),
+    ("Transpose", [], {}),
+    ("Gather", ["order"], {"axis": 0}),
+    ("Gather", ["order"], {"axis": 1}),
+    ("Slice", ["0", "1"], {}),
+    ("Expand", ["to 3 axes"], {}),
+    ("Tile", ["twos"], {}),
+    ("Concat", ["m"], {"axis": 0}),
+    ("Max", ["flat zero"], {}),
+    ("Max", ["tall zero"], {}),
+    ("Mul", ["deep one"], {}),
+    ("ReduceSum", [], {"keepdims": 1}),
+    ("Shape", [], {}),
+]
+
+
+def test_nodes_that_change_rows_are_rejected():
+    arrays = {"to 1": [-1, 1], "to row": [1, -1], "to all": [-1], "to 4": [-1, 4], "0": [0]}
+    arrays |= {"to 3 axes": [-1, 2, 1], "1": [1], "order": [1, 0], "twos": [2, 1], **ARRAYS}
+    arrays |= {"flat zero": np.zeros((1, 1, 1)), "tall zero": np.zeros((9, 1))}
+    arrays |= {"deep one": np.ones((1, 1, 2)), "K": np.ones((2, 2)), "K1": np.ones((1, 2))}
+
+    def graphs(op, more, attributes):
+        first = [FIRST, *ENDS]  # q has two columns
+        yield [*first, (op, ["q", *more], ["y"], attributes)]
+        for end in ("Softmax", "Sigmoid"):
+            after = (op, ["p", *["p" if x == "m" else x for x in more]], ["y"], attributes)
+            yield [*first, (end, ["q"], ["p"], {}), after]
+        for K in ("K", "K1"):
+            last = ("Gemm", ["r", K, "b2"], ["y"], {})
+            yield [*first, (op, ["q", *more], ["r"], attributes), last]
+
+    for nodes in list(graphs("Identity", [], {}))[:-1]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fc.from_onnx(model_of(nodes, arrays))
+    for change in ROW_CHANGES:
+        for nodes in graphs(*change):
+            with pytest.raises(
+                ValueError, match="Reshape|takes 1 numbers|no counterpart"
+            ) as caught:
+                fc.from_onnx(model_of(nodes, arrays))
+            assert "\n" not in str(caught.value), (change, nodes)
+
+
+@pytest.mark.parametrize(
+    "nodes, fits",
+    [
+        ([("Clip", ["z", "zero"], ["a"], {})], True),
+        ([("Clip", ["z", "zero", "much"], ["a"], {})], True),
+        ([("Clip", ["z", "", "one"], ["a"], {})], False),
+        ([("Clip", ["z", "zero", "one"], ["a"], {})], False),
+        ([("Clip", ["z", "half"], ["a"], {})], False),
+        ([("Clip", ["z"], ["a"], {})], False),
+        ([("Identity", ["half"], ["h"], {}), ("Clip", ["z", "h"], ["a"], {})], False),
+        ([("Max", ["z", "zero"], ["a"], {})], True),
+        ([("Max", ["zeros", "z"], ["a"], {})], True),
+        ([("Max", ["z", "half"], ["a"], {})], False),
+        ([("Max", ["z", "zero", "half"], ["a"], {})], False),
+        ([("Max", ["z"], ["a"], {})], False),
+        ([("Min", ["z", "zero"], ["a"], {})], False),
+        ([("Greater", ["z", "zero"], ["g"], {}), ("Where", ["g", "z", "zero"], ["a"], {})], True),
+        ([("Less", ["z", "zero"], ["g"], {}), ("Where", ["g", "zero", "z"], ["a"], {})], True),
+        ([("Greater", ["z", "zero"], ["g"], {}), ("Where", ["g", "zero", "z"], ["a"], {})], False),
+    ],
+)
+def test_every_form_of_relu_is_recognised_in_onnx(nodes, fits):
+    arrays = {**ARRAYS, "zero": 0.0, "zeros": np.zeros(6), "much": np.inf}
+    proto = model_of([FIRST, *nodes, *LAST], arrays)
+    if not fits:
+        with pytest.raises(ValueError, match="has no counterpart in fastcurv"):
+            fc.from_onnx(proto)
+        return
+    model, theta = fc.from_onnx(proto)
+    assert model.activation == ("relu",)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_clip_of_old_opsets_is_read():
+    for limits, fits in (({"min": 0.0}, True), ({"min": 0.0, "max": 6.0}, False), ({}, False)):
+        proto = model_of([FIRST, ("Clip", ["z"], ["a"], limits), *LAST], ARRAYS)
+        proto.opset_import[0].version = 9
+        if fits:
+            assert fc.from_onnx(proto)[0].activation == ("relu",)
+            continue
+        with pytest.raises(ValueError, match="Clip .a. at other bounds than 0"):
+            fc.from_onnx(proto)
+
+
 def test_omitted_softmax_warns_once_unless_labels_follow():
     for kind, warned in (("Softmax", 1), ("Sigmoid", 1), ("LogSoftmax", 0), ("Identity", 0)):
         nodes = [FIRST, *ENDS, (kind, ["q"], ["y"], {})]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -137,8 +137,6 @@ class SavedRun:
     """The contents of a checkpoint: the saved values of the run by name, its arrays, and those of
     the state of its method.
     """
-
-    COUNTS: ClassVar[tuple[str, ...]] = ("n_values", "n_gradients", "n_products")
 
     def __init__(self, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
         self.arrays = {name: np.array(array) for name, array in arrays.items()}

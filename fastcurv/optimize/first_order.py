@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,6 +94,7 @@ class _FirstOrderMethod(Method):
     clip: float | None = option(None, _check_clip)
     record_every: int = option(1, check_positive_int)
     rate: ClassVar[Any]  # function of the update number, set for each object from its options
+    grouped: ClassVar[bool] = False
     default_rate: ClassVar[float] = 0.1
     buffer_names: ClassVar[tuple[str, ...]] = ()
 
@@ -115,8 +116,9 @@ class _FirstOrderMethod(Method):
         return FirstOrderState(theta, *problem.evaluate(theta, None), **buffers)
 
     def step(self, problem: Problem, state: Any, limits: Limits = ONE_STEP) -> Any:
-        start_time = problem.elapsed()
-        size = check_row_batch_size(problem.ob, self.batch_size, "batch_size")
+        size = self.batch_size
+        if size is not None:
+            size = check_row_batch_size(problem.ob, size, "batch_size")
         theta = state.theta.copy()
         buffers = {name: getattr(state, name).copy() for name in self.buffer_names}
         t, last_rate = state.t, state.last_rate
@@ -140,9 +142,9 @@ class _FirstOrderMethod(Method):
         due = (state.epoch + 1) % self.record_every == 0
         if size is None or problem.cut or due or not all_finite(theta):
             f, g, gnorm = problem.evaluate(theta, None)
-        steps = (StepRecord(f, gnorm, problem.elapsed() - start_time, problem.n_products),)
+        steps = (StepRecord(f, gnorm, 0.0, problem.n_products),)
         kept = {"t": t, "epoch": state.epoch + 1, "last_rate": last_rate, **buffers}
-        return replace(state, theta=theta, f=f, g=g, gnorm=gnorm, steps=steps, **kept)
+        return state.replace(theta=theta, f=f, g=g, gnorm=gnorm, steps=steps, **kept)
 
     def _apply_update(self, theta: np.ndarray, g: np.ndarray, t: int, buffers: Buffers) -> float:
         """Change theta and the buffers in place by update number t with the gradient g, and return

@@ -12,7 +12,7 @@ s_x`` and ``y = P^-T y_x``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -98,11 +98,11 @@ class LBFGS(Method):
         # original coordinates.
         if not (state.steps or problem.cut or state.layers is None):
             state.engine.restore_pairs(0, 0)
-            state = _step(problem, _search_from(replace(state, layers=None)))
+            state = _step(problem, _search_from(state.replace(layers=None)))
         engine = state.engine
         failed = not (state.steps or problem.cut)
-        return replace(
-            state, taken=state.taken + 1, first=engine.first,
+        return state.replace(
+            taken=state.taken + 1, first=engine.first,
             pairs=engine.pairs[: 2 * engine.count],
             x=None if state.layers is None else engine.theta,
             origin=None if state.layers is None else state.origin,
@@ -140,7 +140,7 @@ class LBFGS(Method):
             if not self.precondition and problem.engine is not None:
                 run_engine = problem.engine.locked_run_function(engine)
         engine.restore_pairs(state.first, count)
-        return replace(state, engine=engine, layers=layers, at=at, run_engine=run_engine)
+        return state.replace(engine=engine, layers=layers, at=at, run_engine=run_engine)
 
 
 def _search_from(state: Any) -> Any:
@@ -148,7 +148,7 @@ def _search_from(state: Any) -> Any:
     if state.layers is not None:
         return _change_coordinates(state)
     state.engine.start(state.theta, state.f, state.g)
-    return replace(state, gnorm=state.engine.gradient_norm)
+    return state.replace(gnorm=state.engine.gradient_norm)
 
 
 def _change_coordinates(state: Any) -> Any:
@@ -172,7 +172,7 @@ def _change_coordinates(state: Any) -> Any:
     engine.start(np.zeros_like(state.theta), state.f, layers.to_gradient(state.g))
     engine.restore_pairs(first, count)
     due = max(FIRST_REFRESH_ITERATION, 2 * state.taken)
-    return replace(state, origin=state.theta, at=state.theta, due=due)
+    return state.replace(origin=state.theta, at=state.theta, due=due)
 
 
 def _step(problem: Problem, state: Any) -> Any:
@@ -197,7 +197,7 @@ def _step(problem: Problem, state: Any) -> Any:
             engine.stop_search()
             break
     if not engine.moved:
-        return replace(state, steps=())
+        return state.replace(steps=())
     if layers is None:
         theta, g = engine.theta.copy(), engine.gradient.copy()
         gnorm = engine.gradient_norm
@@ -231,13 +231,13 @@ def _step_in_engine(problem: Problem, state: Any, limits: Limits) -> Any:
     problem.end_engine_call(ending, engine.gap)
     rows = record[: engine.steps].tolist()
     if not rows:
-        return replace(state, steps=())
+        return state.replace(steps=())
     new = state.moved_to(
         engine.theta.copy(), (engine.value, engine.gradient.copy(), engine.gradient_norm),
         steps=tuple(StepRecord(f, g, at, problem.n_products) for f, g, at in rows),
         lowest=_lowest_point(engine),
     )  # fmt: skip
-    return new if cause is None else replace(new, cause=cause)
+    return new if cause is None else new.replace(cause=cause)
 
 
 def _lowest_point(engine: Any) -> tuple[np.ndarray, float, float] | None:

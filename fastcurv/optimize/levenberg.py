@@ -10,7 +10,7 @@ steps are those of `GaussNewton`, in Krylov spaces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -82,7 +82,7 @@ class LevenbergMarquardt(GaussNewton):
     def step(self, problem: Problem, state: Any, limits: Limits = ONE_STEP) -> Any:
         if state.engine is None or state.exact:
             new = super().step(problem, state, limits)
-            return new if new.exact or new.engine is None else replace(new, since=0)
+            return new if new.exact or new.engine is None else new.replace(since=0)
         problem.bind(state.theta, None)
         state = self._step_in_engine(problem, state, limits)
         slow = (
@@ -92,7 +92,7 @@ class LevenbergMarquardt(GaussNewton):
         found = bool(state.steps or problem.cut)
         if (slow and not state.since) or not found:
             radius = state.radius or initial_trust_radius(state.theta)
-            state = replace(state, exact=True, radius=radius)
+            state = state.replace(exact=True, radius=radius)
         return state if found else super().step(problem, state, limits)
 
     def _step_in_engine(self, problem: Problem, state: Any, limits: Limits) -> Any:
@@ -123,7 +123,7 @@ class LevenbergMarquardt(GaussNewton):
             "g_then": g_then,
         }  # fmt: skip
         if not steps:
-            return replace(state, **kept)
+            return state.replace(**kept)
         here = engine.value, engine.gradient.copy(), engine.gradient_norm
         return state.moved_to(engine.theta.copy(), here, **kept)
 

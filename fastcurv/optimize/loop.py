@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ from .checkpoint import (
 )
 from .escape import curvature_start_vectors, lowest_curvature
 from .line_search import initial_trial_length, line_minimum
-from .method import Limits, Method, State
+from .method import ONE_STEP, Limits, Method, State
 from .problem import Problem
 from .run import (
     MAX_SMALL_GAINS,
@@ -114,7 +114,7 @@ class BestPoint(NamedTuple):
     gnorm: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trace:
     """What a run has passed, which a checkpoint stores together with the records.
 
@@ -154,7 +154,7 @@ class Trace:
 NO_STOP = EarlyStopping()
 NO_CHECKPOINT = Checkpoint()
 Record = tuple[Any, ...]  # a number for each of `RECORD_FIELDS`, and a validation loss
-Rule = Callable[[Any, Trace], Ending | None]
+Rule = Callable[[Any, Any, Trace], Ending | None]  # of the loop, the state and the trace
 
 
 def _slow_progress_note(before: float, after: float) -> Note:
@@ -222,6 +222,18 @@ class MinimizeLoop:
         self.records: list[Record] = []
         self.best: BestPoint | None = None
         self.bottom = value_lower_bound(problem.ob)
+        # The rules that can hold in this run, in order. Bound methods would be a reference cycle,
+        # which keeps the engine's plans from the next run.
+        kind = type(self)
+        rules: list[tuple[Rule, bool]] = [
+            (kind._target, problem.fun_target > -np.inf),
+            (kind._unbounded, self.bottom == -np.inf),
+            (kind._diverged, True),
+            (kind._patience, stop.patience is not None),
+            (kind._idle, method.curvature is not None),
+            (kind._idle_near_bound, method.curvature is not None),
+        ]
+        self.rules = tuple(rule for rule, applies in rules if applies)
         self.shown: Any = None
         self.state: Any = None
         self.ending: Ending | None = None
@@ -253,7 +265,7 @@ class MinimizeLoop:
         limit ended the other run.
         """
         self.start = theta
-        self.trace = replace(self.trace, iteration=before.nit)
+        self.trace.iteration = before.nit
         self.records = records[: before.nit]
         # The gradients include that at the start.
         self.problem.charge(before.nfev - before.njev, before.njev + 1, before.nhev)
@@ -289,12 +301,9 @@ class MinimizeLoop:
                 f"the value and gradient of ob must be finite at theta0, got value {state.f} and "
                 f"gradient norm {state.gnorm}. Use another theta0, or scale the data."
             )
-        self.trace = replace(
-            self.trace,
-            f0=self.records[0][1] if self.records else state.f,
-            f_at_restart=state.f,
-            size_at_start=float(np.abs(state.theta).max(initial=0.0)),
-        )
+        self.trace.f0 = self.records[0][1] if self.records else state.f
+        self.trace.f_at_restart = state.f
+        self.trace.size_at_start = float(np.abs(state.theta).max(initial=0.0))
         self._record()
         self._mark_progress_of_records(1)
 
@@ -333,14 +342,11 @@ class MinimizeLoop:
         if self.examiner is not None:
             names = asdict(self.examiner.so_far)
             self.examiner.so_far = CheckCounts(**{name: facts[name] for name in names})
-        trace = Trace(**{entry.name: facts[entry.name] for entry in fields(Trace)})
-        self.trace = replace(
-            trace,
-            progress=ProgressMark(*trace.progress),
-            progress_near_bound=ProgressMark(*trace.progress_near_bound),
-        )
+        self.trace = trace = Trace(**{entry.name: facts[entry.name] for entry in fields(Trace)})
+        trace.progress = ProgressMark(*trace.progress)
+        trace.progress_near_bound = ProgressMark(*trace.progress_near_bound)
         if trace.requested_tol != tol:
-            self.trace = replace(self.trace, requested_tol=tol, gradient_tol=tol)
+            trace.requested_tol = trace.gradient_tol = tol
         self.records = saved.records(self.record_names)
         if "run.best" in saved.arrays:
             scores = facts["best_score"], facts["best_f"], facts["best_gnorm"]
@@ -373,20 +379,28 @@ class MinimizeLoop:
                 self.ending = Ending(str(self.problem.cut))
                 return
             if self.is_critical():
-                self.trace = replace(self.trace, extra_steps_end=self.trace.iteration)
-                self.state = replace(self.state, cause=None)
+                self.trace.extra_steps_end = self.trace.iteration
+                self.state = self.state.replace(cause=None)
             elif not self._restart_method():
                 self.ending = Ending("stalled", self._stall_notes(cause))
                 return
 
     def _limits(self) -> Limits:
-        """Return the limits of the next call of the method."""
-        return Limits(
-            self._steps_per_call(),
-            0.0 if self.is_critical() else self.trace.gradient_tol,
-            self._n_inexact_iterations_left() <= 0,
-            self._may_stop_near_bound(),
-        )
+        """Return the limits of the next call of the method: the number of iterations until the loop
+        must check its stopping rules, and the gradient norm at which the call ends.
+        """
+        if not self.method.grouped:
+            return ONE_STEP
+        trace = self.trace
+        idle = self._n_idle_iterations_left(trace.progress)
+        idle -= MAX_IDLE_ITERATIONS - MAX_INEXACT_ITERATIONS
+        near_bound = self._may_stop_near_bound()
+        critical = self.is_critical()
+        count = 1.0
+        if not (self.watched or self.bottom == -np.inf or critical or idle <= 0):
+            left = self._n_idle_iterations_left(trace.progress_near_bound) if near_bound else np.inf
+            count = max(1.0, min(self.max_iter - trace.iteration, idle, left))
+        return Limits(int(count), 0.0 if critical else trace.gradient_tol, idle <= 0, near_bound)
 
     def _stall_notes(self, cause: str) -> tuple[Note, ...]:
         """Return the notes on a run that stalled because of `cause`."""
@@ -403,13 +417,15 @@ class MinimizeLoop:
     def _record_steps(self) -> None:
         """Write all but the last step of a call of the method to the history."""
         *before, _ = self.state.steps
+        if not before and self.state.lowest is None:
+            return
         start_time = self.problem.elapsed() - self.state.steps[-1].seconds
         first = self.trace.iteration + 1
         self.records += [
             (i, one.f, one.gnorm, one.n_products, one.seconds + start_time)
             for i, one in enumerate(before, first)
         ]
-        self.trace = replace(self.trace, iteration=self.trace.iteration + len(before))
+        self.trace.iteration += len(before)
         lowest = self.state.lowest
         if lowest is not None and (self.best is None or lowest[1] < self.best.score):
             theta, f, gnorm = lowest
@@ -432,13 +448,13 @@ class MinimizeLoop:
         better = score < (np.inf if self.best is None else self.best.score)
         if better:
             self.best = BestPoint(state.theta, score, state.f, state.gnorm)
-        self.trace = replace(self.trace, since_best=0 if better else self.trace.since_best + 1)
+        self.trace.since_best = 0 if better else self.trace.since_best + 1
 
     def finish_iteration(self, passed: int = 0) -> None:
         """Count the iteration, record it, show progress, call the callback, and save if due.
         `passed` is the number of earlier iterations of the same call, which are recorded already.
         """
-        self.trace = replace(self.trace, iteration=self.trace.iteration + 1)
+        self.trace.iteration += 1
         state = self.state
         stale = state.g is None
         if not stale:
@@ -458,26 +474,18 @@ class MinimizeLoop:
 
     # --- stopping rules
 
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        """The stopping rules, in the order in which they are asked."""
-        return (
-            self._target, self._unbounded, self._diverged, self._patience, self._idle,
-            self._idle_near_bound,
-        )  # fmt: skip
-
     def stopping_reason(self) -> Ending | None:
         """Return the ending at the current point, or None to continue. Budgets count only while the
         gradient is not zero.
         """
         if self.ending is not None:
             return self.ending
-        found = (rule(self.state, self.trace) for rule in self.rules)
-        ending = next((one for one in found if one is not None), None)
-        if ending is None and not self.is_critical():
-            name = self._exhausted_budget()
-            ending = None if name is None else Ending(name)
-        return ending
+        for rule in self.rules:
+            ending = rule(self, self.state, self.trace)
+            if ending is not None:
+                return ending
+        name = None if self.is_critical() else self._exhausted_budget()
+        return None if name is None else Ending(name)
 
     def _target(self, state: Any, trace: Trace) -> Ending | None:
         reached = math.isfinite(state.f) and state.f <= self.problem.fun_target
@@ -489,7 +497,7 @@ class MinimizeLoop:
         `N_THETA_DOUBLINGS` doublings of theta, or until it overflows.
         """
         large = 1e30 if state.theta.dtype == np.float64 else 1e8
-        if self.bottom > -np.inf or not (state.f < trace.f0 and np.abs(state.theta).max() > large):
+        if not (state.f < trace.f0 and np.abs(state.theta).max() > large):
             return None
         f = state.f
         for i in range(1, N_THETA_DOUBLINGS + 1):
@@ -504,11 +512,10 @@ class MinimizeLoop:
         return None if finite else Ending("diverged")
 
     def _patience(self, state: Any, trace: Trace) -> Ending | None:
-        patience = self.stop.patience
-        if patience is None or trace.since_best < patience:
+        if trace.since_best < (self.stop.patience or 0):
             return None
         watched = "loss" if self.stop.validation is None else "validation loss"
-        records = {"n_records": trace.since_best, "patience": patience}
+        records = {"n_records": trace.since_best, "patience": self.stop.patience}
         return Ending("patience", (Note("patience", {"watched": watched, **records}),))
 
     def _idle(self, state: Any, trace: Trace) -> Ending | None:
@@ -537,20 +544,9 @@ class MinimizeLoop:
         if not self.trace.f_at_restart - f > MIN_RELATIVE_DECREASE * abs(f):
             self.rounded = True
             return False
-        self.trace = replace(self.trace, f_at_restart=f)
+        self.trace.f_at_restart = f
         self.state = self.method.init(self.problem, self.state.theta)
         return True
-
-    def _steps_per_call(self) -> int:
-        """Return the maximum number of iterations that the next call of the method may take before
-        the loop must check its stopping rules.
-        """
-        idle = self._n_inexact_iterations_left()
-        if self.watched or self.bottom == -np.inf or self.is_critical() or idle <= 0:
-            return 1
-        if self._may_stop_near_bound():
-            idle = min(idle, self._n_idle_iterations_left(self.trace.progress_near_bound))
-        return int(max(1, min(self.max_iter - self.trace.iteration, idle)))
 
     def _n_idle_iterations_left(self, mark: ProgressMark) -> float:
         """Return the number of iterations that may follow before `MAX_IDLE_ITERATIONS` have passed
@@ -558,14 +554,6 @@ class MinimizeLoop:
         """
         idle = self.method.curvature is not None
         return mark.iteration + MAX_IDLE_ITERATIONS - self.trace.iteration if idle else np.inf
-
-    def _n_inexact_iterations_left(self) -> float:
-        """Return the number of further iterations after which subproblems are solved accurately if
-        none of them makes progress.
-        """
-        return self._n_idle_iterations_left(self.trace.progress) - (
-            MAX_IDLE_ITERATIONS - MAX_INEXACT_ITERATIONS
-        )
 
     def _exhausted_budget(self) -> str | None:
         """Return the name of the budget that is used up, or None."""
@@ -587,9 +575,9 @@ class MinimizeLoop:
             return False
         if trace.extra_steps_end is None:
             more = MAX_EXTRA_STEPS if self.state.theta.dtype == np.float64 else 0
-            trace = self.trace = replace(trace, extra_steps_end=trace.iteration + more)
+            trace.extra_steps_end = trace.iteration + more
         far = self.state.gnorm > EXTRA_STEP_TOL * trace.gradient_tol
-        return far and trace.iteration < (trace.extra_steps_end or 0)
+        return far and trace.iteration < trace.extra_steps_end
 
     def _mark_progress_of_records(self, count: int) -> None:
         """Update the last progress by the last `count` records, and that near the lower bound of
@@ -597,12 +585,12 @@ class MinimizeLoop:
         """
         last = self.records[-count:]
         trace = self.trace
-        progress = _last_progress(trace.progress, last, MIN_RELATIVE_DECREASE, 0.0)
-        near = trace.progress_near_bound
+        trace.progress = _last_progress(trace.progress, last, MIN_RELATIVE_DECREASE, 0.0)
         if self._is_near_lower_bound(min(last, key=loss_of_record)[1]):
             close = [one for one in last if self._is_near_lower_bound(one[1])]
-            near = _last_progress(near, close, NEGLIGIBLE_DECREASE_RATIO, self.loss_scale)
-        self.trace = replace(trace, progress=progress, progress_near_bound=near)
+            trace.progress_near_bound = _last_progress(
+                trace.progress_near_bound, close, NEGLIGIBLE_DECREASE_RATIO, self.loss_scale
+            )
 
     def _may_stop_near_bound(self) -> bool:
         """Return True if neither a tolerance nor a target loss was requested, and the loss is near
@@ -657,8 +645,7 @@ class MinimizeLoop:
             self.outcome = outcome
             return Ending(outcome.stopped)
         if outcome.finer:
-            tol = min(0.01 * self.trace.gradient_tol, 0.1 * state.gnorm)
-            self.trace = replace(self.trace, gradient_tol=tol)
+            self.trace.gradient_tol = min(0.01 * self.trace.gradient_tol, 0.1 * state.gnorm)
         self._move_to(outcome.theta)
         return None
 
@@ -677,10 +664,9 @@ class MinimizeLoop:
         if not gain > value_rounding_error(f0, theta.dtype):
             return False
         small = gain < SMALL_GAIN_RATIO * abs(f0)
-        count = self.trace.n_small_escapes + 1 if small else 0
-        self.trace = replace(self.trace, n_small_escapes=count)
+        self.trace.n_small_escapes = self.trace.n_small_escapes + 1 if small else 0
         # Steps along curvature that consists of rounding errors might never end.
-        if count > MAX_SMALL_GAINS:
+        if self.trace.n_small_escapes > MAX_SMALL_GAINS:
             return False
         self._move_to(v * float(t) + theta)
         return True

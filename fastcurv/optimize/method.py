@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -79,10 +79,18 @@ class State:
     steps: tuple[StepRecord, ...] = ()
     lowest: tuple[np.ndarray, float, float] | None = None
 
+    def replace(self, **changed: Any) -> Any:
+        """Return a copy with other values of the fields `changed`. `dataclasses.replace` takes as
+        long as a step of Adam on a small network.
+        """
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__, **changed)
+        return new
+
     def moved_to(self, theta: np.ndarray, values: Values, **changed: Any) -> Any:
         """Return the state at another point, with the value, gradient and gradient norm there."""
         f, g, gnorm = values
-        return replace(self, theta=theta, f=f, g=g, gnorm=gnorm, cause=None, **changed)
+        return self.replace(theta=theta, f=f, g=g, gnorm=gnorm, cause=None, **changed)
 
 
 # fields of a state that a checkpoint does not store: those that every state has, which the run
@@ -141,12 +149,15 @@ class Method:
     ----------------
     curvature : str or None
         Name of the objective's method that returns the operator: ``hessian`` or ``ggn``.
+    grouped : bool
+        True if the method may take several steps in one call.
     adapts : bool
         True if a radius or damping is adapted, so that a restart may find a step if the method
         finds none.
     """
 
     curvature: ClassVar[str | None] = None
+    grouped: ClassVar[bool] = True
     adapts: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -206,11 +217,11 @@ class Method:
                     break
                 state = self.take_step(problem, before, limits)
             except NotConvexError:
-                state = replace(before, cause="not_convex")
+                state = before.replace(cause="not_convex")
             except KeyboardInterrupt:
                 if not steps:
                     raise
-                state = replace(before, cause="interrupted")  # all steps so far are complete
+                state = before.replace(cause="interrupted")  # all steps so far are complete
             if state.theta is before.theta:
                 break
             seconds = problem.elapsed() - start_time
@@ -224,4 +235,4 @@ class Method:
                 or seconds > PROGRESS_INTERVAL_SECONDS
             ):
                 break
-        return replace(state, steps=tuple(steps))
+        return state.replace(steps=tuple(steps))

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -115,10 +116,16 @@ BY_ABSOLUTE_VALUES = Subproblem("absolute", "damping", _next_damping)
 BY_CLIPPED_VALUES = Subproblem("clipped", "damping", _next_damping)
 
 
-def max_krylov_dim(theta: np.ndarray) -> int:
-    """Return the maximum dimension of a Krylov space."""
-    fits = MAX_SPACE_BYTES // (theta.size * int(theta.dtype.itemsize))
-    return min(theta.size, max(8, min(MAX_KRYLOV_DIM, fits)))
+@cache
+def roundoff(dtype: Any) -> float:
+    """Return the relative spacing of floating-point numbers of this dtype."""
+    return float(np.finfo(dtype).eps)
+
+
+@cache
+def max_krylov_dim(n: int, itemsize: int) -> int:
+    """Return the maximum dimension of a Krylov space of vectors of n numbers."""
+    return min(n, max(8, min(MAX_KRYLOV_DIM, MAX_SPACE_BYTES // (n * itemsize))))
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ class _KrylovMethod(Method):
     sample: int | None = option(None)  # checked by `minimize`, which passes it to the problem
     curvature: ClassVar[str | None] = "hessian"
 
-    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
+    def init(self, problem: Problem, theta: np.ndarray) -> Any:
         return KrylovState(theta, *problem.evaluate(theta, self.curvature))
 
     @staticmethod
@@ -163,7 +170,8 @@ class _KrylovMethod(Method):
             space: KrylovSpace = state.space
             return space
         theta = state.theta
-        return new_krylov_space(len(theta), theta.dtype, max_krylov_dim(theta) + 2)
+        limit = max_krylov_dim(theta.size, theta.dtype.itemsize)
+        return new_krylov_space(theta.size, theta.dtype, limit + 2)
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,8 @@ class _AdaptiveMethod(_KrylovMethod):
         model, name, adapt = self.subproblem(problem, state)
         parameter = getattr(state, name)
         theta = state.theta
+        eps = roundoff(theta.dtype)
+        limit = max_krylov_dim(theta.size, theta.dtype.itemsize)
         space = self.space_at(state)
         step = np.empty_like(theta)
         squares = scale = None
@@ -217,7 +227,7 @@ class _AdaptiveMethod(_KrylovMethod):
             step_cost = problem.step_cost()
             for _ in range(MAX_REJECTED_STEPS):
                 length, predicted, bounded, parameter = space.solve(
-                    model, parameter, tolerance, max_krylov_dim(theta), problem.is_out_of_budget,
+                    model, parameter, tolerance, limit, problem.is_out_of_budget,
                     cost_weight, step_cost, step,
                 )  # fmt: skip
                 if scale is not None:
@@ -227,7 +237,7 @@ class _AdaptiveMethod(_KrylovMethod):
                     break
                 trial = theta + step
                 f = problem.value(trial)
-                ratio = reduction_ratio(state.f, f, predicted, float(np.finfo(theta.dtype).eps))
+                ratio = reduction_ratio(state.f, f, predicted, eps)
                 at = Trial(ratio, length, bounded, space.max_abs_eigenvalue)
                 parameter = adapt(parameter, at)
                 if ratio > MIN_ACCEPT_RATIO:
@@ -235,7 +245,7 @@ class _AdaptiveMethod(_KrylovMethod):
                     last = step if self.warm_start else None
                     kept = {name: parameter, "last": last, "row_squares": squares}
                     return state.moved_to(trial, values, ratio=ratio, space=space, **kept)
-                if is_negligible_step(step, theta, float(np.finfo(theta.dtype).eps)):
+                if is_negligible_step(step, theta, eps):
                     cause = "tiny_steps"
                     break
                 if problem.cut is not None:
@@ -244,7 +254,7 @@ class _AdaptiveMethod(_KrylovMethod):
         except NotFiniteError:
             cause = "overflow"
         kept = {name: parameter, "row_squares": squares}
-        return replace(state, cause=cause, space=space, **kept)
+        return state.replace(cause=cause, space=space, **kept)
 
     @staticmethod
     def _row_scaling(problem: Problem, state: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -283,9 +293,9 @@ class TrustRegion(_AdaptiveMethod):
 
     radius: float | None = option(None, check_positive)
 
-    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
+    def init(self, problem: Problem, theta: np.ndarray) -> Any:
         radius = self.radius or initial_trust_radius(theta)
-        return replace(super().init(problem, theta), radius=radius)
+        return super().init(problem, theta).replace(radius=radius)
 
     def subproblem(self, problem: Problem, state: Any) -> Subproblem:
         return BY_RADIUS
@@ -299,8 +309,8 @@ class CubicRegularization(_AdaptiveMethod):
 
     weight: float = option(1.0, check_positive)
 
-    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
-        return replace(super().init(problem, theta), weight=self.weight)
+    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+        return super().init(problem, theta).replace(weight=self.weight)
 
     def subproblem(self, problem: Problem, state: Any) -> Subproblem:
         return BY_WEIGHT
@@ -315,8 +325,8 @@ class SaddleFreeNewton(_AdaptiveMethod):
 
     damping: float | None = option(None, check_positive)
 
-    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
-        return replace(super().init(problem, theta), damping=self.damping)
+    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+        return super().init(problem, theta).replace(damping=self.damping)
 
     def subproblem(self, problem: Problem, state: Any) -> Subproblem:
         return BY_ABSOLUTE_VALUES
@@ -376,7 +386,7 @@ class GaussNewton(_AdaptiveMethod):
         changes = self.leaves_saddles(problem) and (
             decrease > 1e-2 * abs(state.f) if state.exact else slow >= MAX_SLOW_STEPS
         )
-        return replace(new, slow=slow, exact=state.exact != changes)
+        return new.replace(slow=slow, exact=state.exact != changes)
 
 
 @dataclass(frozen=True)
@@ -391,19 +401,20 @@ class Newton(_KrylovMethod):
         space = self.space_at(state)
         theta = state.theta
         space.start(problem.product, state.g, [])
+        limit = max_krylov_dim(theta.size, theta.dtype.itemsize)
         step = np.empty_like(theta)
         if len(step) <= STEP_DENSE_MAX_N:
             tolerance = 1e-12 * state.gnorm
         else:
             tolerance = min(KRYLOV_FORCING, state.gnorm**0.5) * space.gamma
         space.solve(
-            "shifted", self.damping, tolerance, max_krylov_dim(theta), problem.is_out_of_budget,
+            "shifted", self.damping, tolerance, limit, problem.is_out_of_budget,
             0.0, problem.step_cost(), step,
         )  # fmt: skip
         trial = theta + step
         f = problem.value(trial)
         if not np.isfinite(f):
-            return replace(state, cause="not_finite")
+            return state.replace(cause="not_finite")
         return state.moved_to(trial, problem.move_to(trial, self.curvature, f), space=space)
 
 
@@ -495,7 +506,7 @@ class NewtonCG(Method):
             trial = _backtrack(problem, state, down)[1]
         kept = {"weight": weight, "bound": bound, "reach": reach}
         if trial is None:
-            return replace(state, cause="no_lower_loss", **kept)
+            return state.replace(cause="no_lower_loss", **kept)
         return state.moved_to(trial, problem.move_to(trial, self.curvature), **kept)
 
 
@@ -517,7 +528,7 @@ def _backtrack(problem: Problem, state: State, d: np.ndarray) -> tuple[float, np
     decrease predicted by the slope, and that point, or 0 and None if no fraction satisfies this.
     """
     slope = dot(state.g, d)
-    noise = 10.0 * float(np.finfo(state.theta.dtype).eps) * abs(state.f)
+    noise = 10.0 * roundoff(state.theta.dtype) * abs(state.f)
     t = 1.0
     for _ in range(60 if slope < 0 else 0):
         trial = _point_on_line(state.theta, d, t)
@@ -561,14 +572,14 @@ class NewtonMR(_KrylovMethod):
         space = self.space_at(state)
         space.start(problem.product, state.g, [])
         tolerance = min(KRYLOV_FORCING, np.sqrt(state.gnorm))
-        limit = max_krylov_dim(state.theta)
+        limit = max_krylov_dim(state.theta.size, state.theta.dtype.itemsize)
         extend_krylov_space(space, tolerance, limit, problem.is_out_of_budget)
         steps = krylov_newton_mr_steps(space)
         if not any(slope < 0 for slope in steps.slopes):
-            return replace(state, cause="orthogonal_gradient")
+            return state.replace(cause="orthogonal_gradient")
         reduced = reduce_gradient_norm(
             lambda theta: problem.value_and_gradient(theta)[1], state.theta, state.gnorm, steps
         )
         if reduced is None:
-            return replace(state, cause="no_smaller_gradient")
+            return state.replace(cause="no_smaller_gradient")
         return state.moved_to(reduced[0], problem.move_to(reduced[0], self.curvature), space=space)

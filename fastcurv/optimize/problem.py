@@ -240,7 +240,13 @@ class Problem:
         the value is `known` from `value`, an objective without ``value_and_gradient`` computes only
         the gradient.
         """
-        operator, values = self._bind(theta, kind)
+        points = self.points
+        operator = values = None
+        if points is not None and kind == self.bound[1] and self._product is not None:
+            values = points.move_to(theta)  # the engine's operator moves to theta, too
+            self.bound = theta, kind
+        else:
+            operator, values = self._bind(theta, kind)
         if values is not None:
             self.n_gradients += 1
             return values

@@ -15,7 +15,7 @@ from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC_METHODS
 from fastcurv.testing import FunctionObjective
 
-from ..golden import drawn, masked
+from ..golden import drawn
 from ..zoo import zoo
 
 NETS: dict[str, dict[str, Any]] = {
@@ -86,26 +86,6 @@ def describe_run(run: Any) -> list[Any]:
     places = np.cos(np.arange(run.x.size))
     numbers += [float(run.x @ places), float(np.linalg.norm(run.jac)), run.success]
     return [text, *(float(f"{x:.6g}") for x in numbers)]
-
-
-def schedules() -> dict[str, list[Any]]:
-    """Return a dict with a list for each schedule: the text of `robbins_monro` on its convergence,
-    and its rates at seven steps.
-    """
-    found: dict[str, list[Any]] = {}
-    for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
-        made = {
-            "power": fc.schedules.power(0.4, delta),
-            "inverse": fc.schedules.inverse_time(0.4, delta),
-        }
-        made["hold"] = fc.schedules.constant_then_decay(0.4, 3, max(delta, 0.1))
-        made["constant"] = fc.schedules.constant(delta + 0.1)
-        for name, rate in made.items():
-            test = fc.schedules.robbins_monro(rate)
-            text, numbers = masked(f"{test.satisfied} {test.reason}")
-            rates = [float(rate(t)) for t in (1, 2, 3, 4, 7, 50, 1000)]
-            found[f"{name}, {delta}"] = [text, *numbers, *rates]
-    return found
 
 
 def single_steps() -> dict[str, list[Any]]:
@@ -222,7 +202,7 @@ def saved() -> dict[str, list[Any]]:
 
 def golden(section: str) -> dict[str, list[Any]]:
     if section == "parts":
-        return schedules() | single_steps()
+        return single_steps()
     if section.startswith("runs"):
         return whole_runs() if section == "runs to their ends" else saved()
     found: dict[str, list[Any]] = {}

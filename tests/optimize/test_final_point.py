@@ -13,9 +13,6 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.optimize.finish import StationaryPointExaminer
-from fastcurv.optimize.lower_points import (
-    find_lower_point,
-)
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.optimize.problem import Problem
 from fastcurv.optimize.refine import _cholesky_solve, refine_by_newton
@@ -80,34 +77,6 @@ def test_runs_leave_degenerate_points_with_a_descent_direction(name, method):
     assert found.fun < -1.0
 
 
-@pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
-@pytest.mark.parametrize("n", [1, 3, 40])
-def test_sum_of_cubes_is_reported_as_unbounded(n, start):
-    """For the sum of x^3 slightly above 0, where the gradient is small and the Hessian positive
-    definite, the run ends as unbounded and not as a success.
-    """
-    cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
-    found = fc.minimize(cube, np.full(n, start), rng=0)
-    assert not found.success and found.stopped == "unbounded"
-
-
-def test_degenerate_minimum_without_loss_bound_is_not_a_success():
-    """At the degenerate minimum of x^4 + y^2, which second derivatives cannot prove, a run is a
-    success only if a lower bound on the loss is known.
-    """
-    given = (
-        2,
-        lambda t: t[0] ** 4 + t[1] ** 2,
-        lambda t: [4 * t[0] ** 3, 2 * t[1]],
-        lambda t: np.diag([12 * t[0] ** 2, 2.0]),
-    )
-    found = fc.minimize(function(*given), np.ones(2), rng=0)
-    assert not found.success and found.fun < 1e-18 and found.stopped != "critical"
-    bounded = type("Bounded", (function,), {"loss_lower_bound": 0.0})(*given)
-    found = fc.minimize(bounded, np.zeros(2), rng=0)
-    assert found.success and found.kind == "degenerate" and found.stopped == "lower_bound"
-
-
 @pytest.mark.parametrize("activation", ["tanh", "identity"])
 def test_runs_leave_the_zero_start_of_a_deep_network(activation):
     """At theta = 0 in a network with three layers, gradient and Hessian are 0 and only the third
@@ -148,27 +117,6 @@ def test_a_tiny_unit_of_the_loss_gives_no_false_success():
     assert not found.success or found.fun < 1e-3 * ob.value(np.zeros(ob.n_params))
 
 
-def test_a_run_continues_along_a_curved_valley_of_small_gradient():
-    """In a curved valley with a small gradient and negative curvature that leads only a short way,
-    the run continues with the method's own steps to the minimum.
-    """
-    c = 3e-7
-
-    def gradient(t):
-        r = np.sqrt(t[0] ** 2 + t[1] ** 2)
-        return (r - 1) * t / r + c * (np.array([1.0, 0.0]) / r - t[0] * t / r**3)
-
-    def hessian(t):
-        return np.stack([gradient(t + 1e-200j * e).imag / 1e-200 for e in np.eye(2)])
-
-    def value(t):
-        return (np.hypot(*t) - 1) ** 2 / 2 + c * t[0] / np.hypot(*t)
-
-    ob = function(2, value, gradient, hessian)
-    found = fc.minimize(ob, [np.cos(1.0), np.sin(1.0)])
-    assert found.success and np.allclose(found.x, [-1, 0], atol=1e-6), found
-
-
 @pytest.mark.parametrize("method", ["gauss-newton", "levenberg-marquardt"])
 def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
     """If Cauchy's loss is concave at the current residuals, so that no Gauss-Newton matrix exists,
@@ -194,17 +142,6 @@ def test_a_run_that_meets_a_concave_loss_keeps_its_last_point(method):
     assert met
 
 
-# --- methods on functions with wrong derivatives or infinite values
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_run_that_stalls_by_rounding_advises_float64_only_in_float32(dtype):
-    ob = line(abs)
-    ob.dtype = np.dtype(dtype)
-    found = fc.minimize(ob, np.zeros(1, dtype), "trust-region", max_iter=50, verdict=False)
-    assert ("float64" in [note.key for note in found.notes]) == (dtype == "float32")
-
-
 # --- time
 
 
@@ -219,21 +156,6 @@ def test_max_time_includes_the_final_checks(limit, ticks):
     found = fc.minimize(ob, ob.model.init(rng=0), "trust-region", max_time=limit, max_iter=10**6)
     assert found.wall_time <= time.perf_counter() - begun <= 1.1 * limit + ticks
     assert found.stopped == "max_time" and found.nit > 10
-
-
-def test_a_budget_that_ends_inside_a_step_ends_the_run(monkeypatch):
-    """A run ends if the longest interval between two readings of the clock would exceed the
-    remaining time, and later, shorter intervals do not continue the run.
-    """
-    clock = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    run = Problem(overlapping([3, 4, 2], 1e-3, 20), max_time=1.0)
-    clock[0] = 0.1
-    assert not run.is_out_of_budget() and run.exhausted_budget() is None
-    clock[0] = 0.6
-    assert run.is_out_of_budget()
-    for clock[0] in (0.61, 0.62, 0.63):
-        assert run.is_out_of_budget() and run.exhausted_budget() == "max_time" == run.cut
 
 
 @pytest.mark.parametrize("n_training", [10, 50000])
@@ -295,26 +217,3 @@ def test_refinement_never_increases_the_loss():
     assert _cholesky_solve(budgeted_hessian(line(lambda x: x, curvature=0.0), np.zeros(1))) is None
     climbs = function(1, lambda x: -float(x @ x), lambda x: 2 * x, lambda x: 2 * np.eye(1))
     assert np.array_equal(refine_by_newton(climbs, np.full(1, 1e-3), 100, never)[0], [1e-3])
-
-
-@pytest.mark.parametrize(
-    ("shape", "free", "walled"),
-    [
-        (lambda t: t**2, False, False),
-        (lambda t: t**2 + 0.1 * t, True, True),
-        (lambda t: t**2 - 0.1 * t, True, True),
-        (lambda t: t**2 - 2 * t**4, True, False),
-        (lambda t: 1.0 + 1e-16 * np.sign(t), False, False),
-    ],
-    ids=["bowl", "to the left", "to the right", "over a wall", "lost in rounding"],
-)
-def test_line_searches_return_a_lower_point_if_there_is_one(shape, free, walled):
-    """`find_lower_point` returns a lower point on either side of the start, or None if none exists.
-    With `barrier`, lower points behind an increase of the loss are ignored.
-    """
-    for barrier, there in ((False, free), (True, walled)):
-        start, along = np.zeros(2), np.array([1.0, 0.0])
-        found = find_lower_point(lambda at: shape(at[0]), start, shape(0.0), along, barrier)
-        assert (found is not None) == there
-        if there:
-            assert found[1] == shape(found[0][0]) < shape(0.0) and found[0][1] == 0

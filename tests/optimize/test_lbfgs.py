@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import scipy.optimize
 from numpy.linalg import norm
-from scipy.optimize import rosen, rosen_der
 
 import fastcurv as fc
-from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.network.engine_steps import engine_steps_of
-from fastcurv.network.kronecker import KroneckerCoordinates
 from fastcurv.optimize import Checkpoint, EarlyStopping
 from fastcurv.optimize.lbfgs import LBFGS
 from fastcurv.optimize.problem import Problem
@@ -86,36 +83,6 @@ def test_points_of_networks_meet_the_strong_wolfe_conditions(rng):
             assert abs(left) <= CURVATURE * abs(slope) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("scale", [1e-9, 1e-4, 1.0, 1e5])
-def test_line_searches_work_from_any_length_of_the_first_step(scale):
-    """For Rosenbrock's function times 1e-9 to 1e5, the first step is along the negative gradient
-    and satisfies the strong Wolfe conditions.
-    """
-    ob = FunctionObjective(
-        10, lambda x: scale * rosen(x), lambda x: scale * rosen_der(x), lambda x: np.eye(10)
-    )
-    start = np.linspace(-1.0, 1.5, 10)
-    found, points = steps_of(ob, start, max_iter=1, gradient_tol=0.0)
-    g, d = rosen_der(start), points[1] - start
-    assert norm(d / norm(d) + g / norm(g)) <= 1e-9
-    assert rosen(points[1]) <= rosen(start) + ARMIJO * (g @ d)
-    assert abs(rosen_der(points[1]) @ d) <= CURVATURE * abs(g @ d)
-    assert found.njev > 1 + (scale < 1e-5)
-
-
-def test_a_value_that_is_not_finite_shortens_the_step():
-    """If the first trial is negative, where log x is undefined, the run still reaches the minimum
-    of x - log x.
-    """
-
-    def value(x):
-        return float(x[0] - np.log(x[0])) if x[0] > 0 else np.nan
-
-    ob = FunctionObjective(1, value, lambda x: 1 - 1 / x, lambda x: np.diag(x**-2))
-    found = fc.minimize(ob, np.array([1e-3]), "l-bfgs", verdict=False)
-    assert abs(found.x[0] - 1) <= 1e-6
-
-
 @pytest.mark.parametrize("at", [1, 4, 5, 9, 13])
 @pytest.mark.parametrize("memory", [4, 20])  # with and without overwritten pairs
 def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
@@ -134,16 +101,6 @@ def test_a_resumed_run_continues_with_its_pairs_bitwise(memory, at, tmp_path):
     )
     assert rest.nit == 25
     same(whole, rest)
-
-
-def test_an_invalid_oldest_pair_of_a_checkpoint_raises(tmp_path):
-    start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
-    fc.minimize(rosenbrock(10), start, "l-bfgs", max_iter=3, checkpoint=path, verdict=False)
-    arrays, facts = read_tensors(path)
-    facts["method_facts"]["first"] = 2
-    write_tensors(path, arrays, facts)
-    with pytest.raises(ValueError, match="the oldest stored pair, 2, is not that of one of 3"):
-        fc.minimize(rosenbrock(10), None, "l-bfgs", checkpoint=Checkpoint(resume=path))
 
 
 # --- callbacks and user-defined objectives
@@ -186,20 +143,6 @@ def test_runs_are_bitwise_identical_with_and_without_callbacks(loss, dtype, rng)
 def default_gradient_tol(dtype):
     """Return the default gradient tolerance of `minimize` for a dtype."""
     return 1e-6 if dtype == "float64" else 1e-3
-
-
-@pytest.mark.by_day(share=1 / 3)
-@pytest.mark.parametrize("activation", nets.ACTIVATIONS)
-def test_the_lowest_point_is_returned_if_only_rounding_remains(activation, rng):
-    """If values differ only by rounding, so that some of them rise, the run returns the point of
-    the lowest loss, with and without a callback.
-    """
-    net = nets.draw(rng, [3, 5, 1], activation, "mse", 25, l2=1e-2)
-    for dtype in nets.DTYPES:
-        ob, start = net.ob.astype(dtype), net.theta.astype(dtype)
-        alone = minimize(ob, start, max_iter=3000, gradient_tol=0.0)
-        same(alone, minimize(ob, start, max_iter=3000, gradient_tol=0.0, callback=lambda at: None))
-        assert alone.fun == alone.history["loss"].min() == ob.value(alone.x)
 
 
 # --- time limits and interrupts
@@ -307,37 +250,6 @@ def test_a_resumed_run_keeps_its_coordinates(memory, at, tmp_path):
     assert rest.nit == whole.nit == 25 and rest.nfev == whole.nfev
     assert np.array_equal(rest.x, whole.x)
     assert np.array_equal(rest.history["loss"], whole.history["loss"])
-
-
-@pytest.mark.parametrize("dtype", nets.DTYPES)
-def test_layer_coordinates_without_descent_are_abandoned(dtype, monkeypatch, tmp_path):
-    """If steps in layer coordinates stop lowering the loss, the run and a run resumed from its
-    checkpoint continue in theta. Each step lowers the loss.
-    """
-    ob, theta = regression(dtype=dtype)
-    path, steps = tmp_path / "run", []
-
-    def wrong(made, x):
-        steps.append(x)
-        return made._apply_roots(x, 1, False) * (1 if len(steps) < 8 else -1)
-
-    monkeypatch.setattr(KroneckerCoordinates, "to_theta", wrong)
-    whole = minimize(ob, theta, max_iter=12, precondition=True)
-    assert whole.nit == 12 and whole.x.dtype == dtype and (np.diff(whole.history["loss"]) < 0).all()
-    steps.clear()
-    first = minimize(ob, theta, max_iter=9, precondition=True, checkpoint=path)
-    assert read_tensors(path)[1]["method_facts"]["scale"] is None
-    rest = minimize(ob, None, max_iter=12, precondition=True, checkpoint=Checkpoint(resume=path))
-    assert first.nit == 9 and np.array_equal(rest.x, whole.x)
-
-
-def test_layer_coordinates_require_rows_in_memory():
-    ob, theta = regression(batch_norm=True)
-    for other, start in ((ob, theta), (rosenbrock(4), np.ones(4))):
-        with pytest.raises(
-            ValueError, match="precondition must be False unless .* all rows in memory"
-        ):
-            minimize(other, start, precondition=True)
 
 
 def test_subclasses_and_wrappers_are_evaluated_with_their_own_loss(rng):

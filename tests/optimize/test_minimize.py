@@ -255,25 +255,3 @@ def test_minimize_does_not_modify_the_start():
         if METHODS[method].curvature != "ggn":
             minimize(rosenbrock(), start, method, max_iter=2)
     assert np.all(start == -1.5)
-
-
-@pytest.mark.parametrize("method", SADDLE_ESCAPING)
-def test_a_kink_ends_a_run_without_success(method):
-    """At the minimum of |x - 1/3| + (x - y)^2, where the gradient is not small and steps only
-    become shorter, the run ends without success, with a note on the jump.
-    """
-
-    def gradient(t):
-        return np.array([np.sign(t[0] - 1 / 3) + 2 * (t[0] - t[1]), 2 * (t[1] - t[0])])
-
-    ob = FunctionObjective(
-        2,
-        lambda t: abs(t[0] - 1 / 3) + (t[0] - t[1]) ** 2,
-        gradient,
-        lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]),
-    )
-    found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, rng=0)
-    assert found.stopped in ("stalled", "slow") and not found.success
-    assert found.kind == "undecided"
-    assert found.nit < 1000 and found.fun < 0.1
-    assert "jump" in [note.key for note in found.notes]

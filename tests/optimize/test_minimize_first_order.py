@@ -74,19 +74,6 @@ def test_seven_updates_match_their_formula(method, schedule):
     assert np.allclose(found.x, expected, rtol=1e-13) and not np.allclose(found.x, start, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "method, rate",
-    [("sgd", 0.1), ("momentum", 0.1), ("nesterov", 0.1), ("rmsprop", 1e-3), ("adam", 1e-3)],
-)
-def test_default_learning_rates_equal_the_documented_ones(method, rate):
-    start = np.array([0.1, -0.05, 0.07])
-    one = [
-        minimize(nonlinear_gradient_function(), start, method, max_iter=1, **o).x
-        for o in ({}, {"learning_rate": rate})
-    ]
-    assert np.array_equal(*one) and not np.array_equal(one[0], start)
-
-
 @pytest.mark.parametrize("rate", [10**400, -1.0, np.nan, "0.1"])
 def test_schedules_that_return_no_finite_rate_raise(rate):
     ob, start = nonlinear_gradient_function(), np.array([1.0, -0.5, 0.7])

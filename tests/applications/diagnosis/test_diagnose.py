@@ -15,7 +15,6 @@ from fastcurv.applications.diagnosis.facts import (
     finite_point,
     run_facts_from_history,
 )
-from fastcurv.testing import lecture_toy
 
 
 def wave(rng, sizes=(2, 12, 1), scale=1.0, dtype="float64", activation="tanh", **options):
@@ -191,7 +190,6 @@ def test_invalid_arguments_raise(rng):
     far = fc.Objective(ob.model, ob.X, np.full(120, 1e300), "mse")
     for given, error, words in (
         ((fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2)), TypeError, "fastcurv.Objective"),
-        ((lecture_toy(), np.zeros(2)), TypeError, r"must be a fastcurv\.MLP"),
         ((stream, theta), TypeError, "rows in memory"),
         ((ob, np.zeros(3)), ValueError, "theta must have"),
         ((ob, theta, {"time": [1.0]}), ValueError, "history must hold losses"),

@@ -178,7 +178,7 @@ def test_leave_one_out_rejects_points_that_are_not_minima():
         with pytest.raises(ValueError, match=message):
             fc.leave_one_out(bad, at)
     with pytest.raises(TypeError, match="ob must be a fastcurv.Objective"):
-        fc.leave_one_out(fc.testing.lecture_toy(), np.zeros(2))
+        fc.leave_one_out(fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2))
 
 
 def test_samples_required_for_a_minimum_are_reported(rng):

@@ -127,7 +127,7 @@ def verdict_lines() -> Iterator[str]:
         "KINK_MINIMUM": proved | {"kind": "minimum"},
     }
     for rule in Reason:
-        one = replace(point, rule=rule, **shown | cases.get(rule.name, {}))
+        one = changed(point, rule=rule, **shown | cases.get(rule.name, {}))
         yield f"{rule.name}\n    {one.sentence}\n    {one.reason}"
     finer = {
         "not finite": far | {"gradient_norm": 1e-9},
@@ -136,10 +136,17 @@ def verdict_lines() -> Iterator[str]:
         "with a small change": far | {"_numbers": NUMBERS | {"decrement": 3e-26}},
     }
     for name, fields in finer.items():
-        one = replace(point, rule=Reason.GRADIENT_ABOVE_TOL, **shown | fields)
+        one = changed(point, rule=Reason.GRADIENT_ABOVE_TOL, **shown | fields)
         yield f"GRADIENT_ABOVE_TOL, {name}\n    {one.sentence}"
-    top = replace(point, rule=Reason.KANTOROVICH, **shown | proved | {"kind": "maximum"})
+    top = changed(point, rule=Reason.KANTOROVICH, **shown | proved | {"kind": "maximum"})
     yield f"KANTOROVICH, at a maximum\n    {top.sentence}"
+
+
+def changed(point: Any, **fields: Any) -> Any:
+    """Return the verdict with other values of fields, its own or those of its evidence."""
+    own = {name: x for name, x in fields.items() if name in vars(point)}
+    evidence = {name: x for name, x in fields.items() if name not in own}
+    return replace(point, evidence=replace(point.evidence, **evidence), **own)
 
 
 def clause_lines() -> Iterator[str]:
@@ -163,8 +170,8 @@ def advice_lines() -> Iterator[str]:
     point = fc.classify(fc.testing.lecture_toy(), np.zeros(2))
     audiences = {"objective": OBJECTIVE_AUDIENCE, "fit": FIT_AUDIENCE, "run": RUN_AUDIENCE}
     for key in VERDICT_ADVICE:
-        # `advice` follows from the fields; here every key is rendered
-        kind = type("Advised", (type(point),), {"advice": key})
+        # `_advice` follows from the fields; here every key is rendered
+        kind = type("Advised", (type(point),), {"_advice": key})
         one = kind(**{**vars(point), "_numbers": NUMBERS})
         for name, audience in audiences.items():
             told = for_audience(one, audience)._advice_sentence

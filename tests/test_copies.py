@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.common.checks import MatrixOperator
 from fastcurv.network.engine_steps import has_gauss_newton_matrix
 from fastcurv.network.rows import RowSource, regroup_rows
@@ -152,8 +153,8 @@ def of_operator(op, v):
     found |= {"H V": op @ np.stack([v, v[::-1]], axis=1), "H v": op @ v, "v' H": op.T @ u}
     for name in ("theta", "value", "gradient", "kind", "mu", "indices"):
         found[name] = contents(getattr(op, name, None))
-    for name in ("quadratic_form", "rounding_bound"):
-        found[name] = result_or_error(lambda name=name: getattr(op, name)(v))
+    found["quadratic_form"] = result_or_error(lambda: op.quadratic_form(v))
+    found["rounding_bound"] = result_or_error(lambda: rounding_bound(op, v))
     found["to_dense"] = result_or_error(lambda: op.to_dense())
     return found
 
@@ -172,7 +173,7 @@ def of_objective(ob, theta, proofs=True):
     )
     if proofs:
         found["float32"] = ob.astype("float32").value(theta.astype("float32"))
-        found["bound"] = result_or_error(lambda: ob.rounding_bound(theta))
+        found["bound"] = result_or_error(lambda: rounding_bound(ob, theta))
         found["lower"] = result_or_error(lambda: ob.certificates.loss_lower_bound)
         found["third"] = result_or_error(lambda: ob.certificates.third_bound(theta, 1e-3))
         found["verdict"] = contents(fc.classify(ob, theta))
@@ -311,7 +312,7 @@ USES = {
     "a matrix": lambda ob, theta: ob.ggn(theta).to_dense(),
     "blocks": lambda ob, theta: ob.hessian(theta).restrict(layers=[1]).shift(1.0) @ np.ones(15),
     "a Jacobian": lambda ob, theta: ob.jacobian(theta).T @ np.ones(3 * N),
-    "a bound": lambda ob, theta: ob.rounding_bound(theta),
+    "a bound": lambda ob, theta: rounding_bound(ob, theta),
     "an inertia": lambda ob, theta: fc.inertia(ob.hessian(theta)).values,
     "eigenpairs": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, rng=0),
     "pairs of the GGN": lambda ob, theta: fc.eigsh(ob.ggn(theta), 2, rng=0),

@@ -2,6 +2,7 @@
 bounds on the curvature.
 """
 
+from .bounds import assembled, rounding_bound
 from .passes import ErrorPass, gradient_bound, product_bound
 
-__all__ = ["ErrorPass", "gradient_bound", "product_bound"]
+__all__ = ["ErrorPass", "assembled", "gradient_bound", "product_bound", "rounding_bound"]

@@ -29,6 +29,8 @@ Of an operator:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import (
     Any,
     Literal,
@@ -44,6 +46,7 @@ Array: TypeAlias = NDArray[Any]  # a real array in the precision of a model or a
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Class = TypeVar("Class")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Seed: TypeAlias = (
     "int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator"
     " | np.random.Generator | None"
@@ -244,9 +247,46 @@ def missing_reason(x: Any, name: str) -> str:
     return f"the class {kind.__name__} does not define {name} itself"
 
 
-def missing_bound_reason(x: Any, name: str = "rounding_bound") -> str:
-    """Return the reason why the method `name` of x, which bounds rounding errors, is not stated or
-    returns None, or "" if it returns a bound.
+def missing_bound_reason(x: Any) -> str:
+    """Return the reason why rounding errors of the products or gradients of x have no known bound,
+    or "" if they have.
     """
-    why = missing_reason(x, name)
-    return why or (getattr(x, "why_unproved", "") if is_library_object(x) else "")
+    if is_library_object(x) and hasattr(x, "why_unproved"):
+        return str(x.why_unproved)
+    return missing_reason(x, "rounding_bound")
+
+
+# --------------------------------------------------------------------------------------------------
+# Functions of the subpackage `certify` for objects of the classes below it, by exact class.
+
+_PROOFS: dict[tuple[type, str], Callable[..., Any]] = {}
+PROOF_LOADERS: list[Callable[[], object]] = []  # fill the table; the package enters the import
+
+
+def register_proof(name: str, kind: type) -> Callable[[Function], Function]:
+    """Return a decorator that enters a function of an object as the proof `name` of the class."""
+
+    def enter(function: Function) -> Function:
+        _PROOFS[kind, name] = function
+        return function
+
+    return enter
+
+
+def proof_function(kind: type, name: str) -> Callable[..., Any] | None:
+    """Return the function entered for exactly this class under the name, or None."""
+    if not _PROOFS:
+        for load in PROOF_LOADERS:
+            load()
+    return _PROOFS.get((kind, name))
+
+
+def proof_of(x: Any, name: str) -> Callable[..., Any] | None:
+    """Return the proof `name` of an object, a function of the remaining arguments: the one entered
+    for the exact class, or the method that the body of the object's class defines. Return None if
+    there is neither.
+    """
+    function = proof_function(type(x), name) if is_library_object(x) else None
+    if function is not None:
+        return partial(function, x)
+    return None if missing_reason(x, name) else getattr(x, name)

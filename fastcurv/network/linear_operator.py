@@ -16,11 +16,8 @@ from scipy.sparse.linalg import LinearOperator
 from ..common.checks import StatedOperator, as_numpy, check_array
 from ..common.protocols import Array, is_library_object, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
-from ..common.runtime import with_nearest_rounding
-from ..common.vectors import safe_norm
 from .arguments import (
     as_real_array,
-    as_vector,
     columns_as_rows,
     match_array_type,
     vector_and_output,
@@ -335,27 +332,6 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
         dense: Array = self.whole.to_dense()
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
-
-    @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float | None:
-        """Return a bound on the norm of the error of the computed product with v: the bound for H,
-        plus the three roundings in ``+ mu v``. Return None if no bound for H is known.
-        """
-        if self.why_unproved:
-            return None
-        v = as_vector(v, self.shape[0], self.dtype)
-        info = np.finfo(self.dtype)
-        mu = float(self.dtype.type(self.mu))
-        of_h = float(self.whole.rounding_bound(v))
-        u = 0.5 * float(info.eps)
-        size = safe_norm(self.whole.product(v))
-        length = safe_norm(v)
-        moved = abs(self.mu) * length
-        cast = abs(self.mu - mu) * length
-        if not size + of_h + moved + cast < info.max:
-            return np.inf
-        lost = 2 * len(v) * float(info.smallest_subnormal) * (mu != 0 and length > 0)
-        return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
     def astype(self, dtype: Any) -> ShiftedOperator:
         """Return the operator in the given dtype, with the curvature evaluated in that

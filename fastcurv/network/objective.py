@@ -10,9 +10,14 @@ import numpy as np
 from ..common.checks import check_positive, is_sparse, random_batches
 from ..common.files import protect_mapped_files
 from ..common.html import html_table
-from ..common.protocols import is_library_object, library_class, missing_reason, states
+from ..common.protocols import (
+    is_library_object,
+    library_class,
+    missing_reason,
+    proof_function,
+    states,
+)
 from ..common.read_only import ReadOnlyMixin, read_only_view
-from ..common.runtime import with_nearest_rounding
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from . import row_views
 from .arguments import as_vector, check_dtype
@@ -125,8 +130,8 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
     >>> bool(np.isclose(v @ (H @ v), H.quadratic_form(v)))
     True
     >>> loss, g = ob.value_and_gradient(theta)  # as SciPy's jac=True expects
-    >>> bool(np.allclose(ob.hessp(theta, v), H @ v)), ob.rounding_bound(theta) < 1e-10
-    (True, True)
+    >>> bool(np.allclose(ob.hessp(theta, v), H @ v))
+    True
     >>> [batch.n_samples for batch in ob.batches(20, np.random.default_rng(0))]
     [20, 20, 10]
     >>> normal = fc.MLP([4, 8, 3], batch_norm=True)
@@ -204,10 +209,8 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         """
         if not states(self, "certificates"):
             return None
-        # Proofs are built on objectives, and users read them from the objective.
-        from ..certify.certificates import Certificates, ForwardCertificates
-
-        return ForwardCertificates(self) if self._unproved else Certificates(self)
+        prove = proof_function(Objective, "certificates")
+        return None if prove is None else prove(self, self._unproved)
 
     @property
     def why_unproved(self) -> str:
@@ -215,31 +218,6 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         if self._unproved or is_library_object(self):
             return self._unproved
         return missing_reason(self, "certificates")
-
-    @with_nearest_rounding
-    def rounding_bound(self, theta: Any) -> float | None:
-        """Return a bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
-        Return None if the loss, an activation or the class of the model is user-defined, if the
-        rows are sparse or in blocks, or in a subclass unless its body defines both `rounding_bound`
-        and `certificates`.
-
-        In float32 the gradient is compared with a float64 pass, so the bound is close to the actual
-        error. In float64 the bound is a worst case. The cost is that of about 10 gradients in
-        NumPy.
-        """
-        if self.why_unproved or not states(self, "rounding_bound"):
-            return None
-        bounds = self._error_bounds_at(theta)
-        return float(bounds.gradient_error_bound(self.gradient(theta) if bounds.measured else None))
-
-    def _error_bounds_at(self, theta: Any, layout: Any = None) -> Any:
-        """Return an `ErrorPass` at theta, which bounds rounding errors, for rows divided as in
-        `layout`. In float32 the bounds hold for the computed results only.
-        """
-        # Proofs are built on objectives, and `rounding_bound` is a method that users call.
-        from ..certify.passes import ErrorPass
-
-        return ErrorPass(self, theta, layout, self.dtype == np.float32)
 
     # --- the function and its derivatives
 

@@ -15,7 +15,6 @@ import numpy as np
 from .._engine import CurvatureMatrix, FastProduct
 from ..common.checks import StatedOperator, as_numpy, row_block_slices
 from ..common.protocols import Array, Floats, Indices, is_library_object, library_class
-from ..common.runtime import with_nearest_rounding
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import activation_spec, loss_spec
 from .arguments import (
@@ -130,11 +129,6 @@ class Curvature(QuadraticFormOperator):
     2
     >>> H.product(np.ones(2), out=np.empty(2))  # without an allocation
     array([-2., -2.])
-    >>> bool(H.rounding_bound(np.ones(2)) < 1e-13)
-    True
-    >>> matrix = H.assembled()  # a matrix A with bounds on its errors
-    >>> bool(np.allclose(matrix.A, H.to_dense())), bool(matrix.error_bound() < 1e-13)
-    (True, True)
     """
 
     theta: np.ndarray
@@ -284,42 +278,6 @@ class Curvature(QuadraticFormOperator):
         """Reason why rounding errors of products have no known bound, or ""."""
         return str(self.objective.why_unproved)
 
-    @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float | None:
-        """Return a bound on ``||computed(H v) - H v||`` for v ``(n,)``, due to rounding in the
-        passes; see `fastcurv.certify`. Return None if the loss or an activation is user-defined
-        without `error_ulps`, or if the objective is of a subclass that does not define
-        `certificates`.
-
-        A float32 product is compared with a float64 pass, so the bound holds for ``H @ v`` as this
-        operator computes it, and is close to the actual error. In float64 the bound is a worst
-        case. The cost is that of a few products in NumPy, more for the first call, and up to 128
-        MiB.
-        """
-        if self.why_unproved:
-            return None
-        v = as_vector(v, self.shape[0], self.dtype)
-        bounds = self._error_bounds
-        computed = None
-        if bounds.measured:
-            computed = np.empty_like(v)
-            self._multiply(v, computed)
-        return float(bounds.product_error_bound(v, self.kind, computed))
-
-    @with_nearest_rounding
-    def assembled(self) -> Any:  # returns EnclosedHessian or None
-        """Return an `EnclosedHessian`, the matrix of a Hessian or GGN in float64 with bounds on its
-        errors, assembled layer by layer at a fraction of the cost of n products. Return None if
-        rounding errors have no known bounds, and if `fastcurv.certify.dense_hessian` cannot
-        assemble the matrix.
-        """
-        # Proofs are built on operators, and operators of any origin have this method.
-        from ..certify.dense_hessian import enclosed_hessian
-
-        if self.why_unproved:
-            return None
-        return enclosed_hessian(self.objective, self.theta, self.kind)
-
     @property
     def estimated_seconds(self) -> float:
         """Estimate of the time of a product by the sizes of the network, infinite for rows in
@@ -396,10 +354,6 @@ class Curvature(QuadraticFormOperator):
             product += m * k * (6 if hessian else 4)
             columns += m * curvature
         return spent / product if product else np.inf
-
-    @cached_property
-    def _error_bounds(self) -> Any:
-        return self.objective._error_bounds_at(self.theta, self.layout)
 
     # --- other views
     # ----------------------------------------------------------------------------------------------
@@ -516,23 +470,6 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
             forms[cut] = self.whole._plan.quadratic_forms(full, self.kind, self._active)
         return forms
 
-    @with_nearest_rounding
-    def rounding_bound(self, v: Any) -> float | None:
-        """Return a bound on the norm of the error of the block's product with v ``(n,)``, where n
-        is the size of the block, or None; see `Curvature.rounding_bound`.
-        """
-        if self.why_unproved:
-            return None
-        x = as_vector(v, self.shape[0], self.dtype)
-        full = self._embed(x[None])[0]
-        if self.dtype != np.float32:
-            return float(self.whole.rounding_bound(full))
-        computed = np.empty_like(full)  # the block's own passes round differently
-        self.whole._multiply(full, computed)
-        computed[self.indices] = self._row_products(x[None])[0]
-        self.whole.n_products -= 1  # a bound does not count as a product
-        return float(self.whole._error_bounds.product_error_bound(full, self.kind, computed))
-
     def exact_diagonal(self) -> Floats:
         """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
         diagonal: Floats = self.whole.exact_diagonal()[self.indices]
@@ -608,22 +545,6 @@ class Jacobian(Operator):
         True
         """
         return jacobian_matrix(self, rows, out)
-
-    @with_nearest_rounding
-    def assembled(self) -> tuple[Floats, Floats]:
-        """Return the matrix ``(N d_out, n)`` in float64, and bounds ``(N d_out,)`` on the norms of
-        the errors of its rows. The bounds are infinite with batch normalisation, and if the rows X
-        are not in memory.
-
-        Cost: as much arithmetic as a few products for each output, in NumPy.
-        """
-        # Proofs are built on operators, and operators of any origin have this method.
-        from ..certify.dense_hessian import enclosed_jacobian
-
-        X = getattr(self.objective, "X", None)
-        if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
-            return self.to_dense().astype(float), np.full(self.shape[0], np.inf)
-        return enclosed_jacobian(self.objective, self.theta)
 
     def _transpose(self) -> TransposedOperator:
         return TransposedOperator(self)

@@ -37,7 +37,7 @@ from ..common.objectives import (
 )
 from ..common.outcome import Result, outcome
 from ..common.progress import show_bar
-from ..common.protocols import TwiceDifferentiable, Walking, missing_reason
+from ..common.protocols import TwiceDifferentiable, Walking, missing_reason, proof_of
 from ..common.runtime import (
     Budget,
     OutOfTime,
@@ -61,7 +61,6 @@ from ..critical.evidence import (
 from ..critical.report import CriticalPoint
 from ..krylov.trust_region import new_krylov_space, solve_trust_region
 from ..network.mlp import MLP
-from ..spectrum.dense import SupportsAssembly
 from ..structure.tables import loss_spec
 from .residual import (
     NewtonMRSteps,
@@ -379,7 +378,9 @@ class CriticalPointSearch:
         if not self.gradient_norm < share * self.asked:
             return False
         H = budgeted_hessian(self.ob, self.theta)
-        if not (isinstance(H.op, SupportsAssembly) or H.n <= self.budget.untimed_products_left):
+        if not (
+            proof_of(H.op, "assembled") is not None or H.n <= self.budget.untimed_products_left
+        ):
             return True
         self.asked = self.gradient_norm
         is_near = assess_nearness_at(self.ob, self.theta, H).near

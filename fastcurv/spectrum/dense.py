@@ -5,7 +5,7 @@ eigenvalues of the matrix, for `eigvalsh`, `inertia` and `classify`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from ..common.checks import (
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
-from ..common.protocols import Floats, missing_bound_reason
+from ..common.protocols import Floats, missing_bound_reason, proof_of
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_row_norms
 from ..network.gram import gram_matrix
@@ -41,16 +41,6 @@ class AssembledMatrix(Protocol):
     def error_bound(self, scale: Floats | None = None) -> float:
         """Return a bound on ``||D E D||_F`` for the matrix E of errors of A, with ``D =
         diag(scale)`` for `scale` (n,), or the identity if `scale` is None.
-        """
-
-
-@runtime_checkable
-class SupportsAssembly(Protocol):
-    """An operator that may be able to compute its matrix in another way than by products."""
-
-    def assembled(self) -> AssembledMatrix | None:
-        """Return the `AssembledMatrix` of the operator, or None if it cannot be computed without
-        products.
         """
 
 
@@ -171,7 +161,8 @@ def dense_matrix(op: Any) -> DenseMatrix:
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]
-    assembled = op.assembled() if isinstance(op, SupportsAssembly) else None
+    assemble = proof_of(op, "assembled")
+    assembled: AssembledMatrix | None = None if assemble is None else assemble()
     if assembled is not None:
         return DenseMatrix(assembled.A, np.zeros(n), np.zeros(n), 0, assembled)
     P, n_products = matrix_by_products(op)
@@ -212,8 +203,9 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     dtype = operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if not missing_bound_reason(op):
-        bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
+    known = None if missing_bound_reason(op) else proof_of(op, "rounding_bound")
+    if known is not None:
+        bounds = np.array([float(known(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # The 2-norm is at most the geometric mean of the 1-norm and the infinity norm, which
         # neither overflows nor underflows.

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 
 from .. import nets
 from ..certify.longdouble import LD
@@ -204,9 +205,9 @@ def products_agree_with_long_double(
     words = f"{sizes} {names} {loss} {dtype} residual {residual} N {N}"
     for v, one in zip(V.T, (H @ V).T):
         off = float(np.linalg.norm(one - truth.product(v.astype(float))))
-        bound = H.rounding_bound(np.ascontiguousarray(v))
+        bound = rounding_bound(H, np.ascontiguousarray(v))
         assert off <= bound * (1 + 1e-3) + 1e-300 or bound == np.inf, f"{off} > {bound}: {words}"
-    off, bound = float(np.linalg.norm(H.gradient - truth.gradient)), ob.rounding_bound(theta)
+    off, bound = float(np.linalg.norm(H.gradient - truth.gradient)), rounding_bound(ob, theta)
     unknown = bound == np.inf
     assert off <= bound * (1 + 1e-3) + 1e-300 or unknown, f"gradient {off} > {bound}: {words}"
     return "no bound" if unknown else "held"

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
+from fastcurv.certify.bounds import assembled
 
 from ..golden import drawn
 
@@ -126,8 +128,8 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
         if kind == "empirical_fisher" and ob.model.batch_norm:
             continue
         H = getattr(ob, kind)(theta)
-        made = H.assembled() if kind != "empirical_fisher" else None
-        found[kind] = {"product": H.rounding_bound(v)}
+        made = assembled(H) if kind != "empirical_fisher" else None
+        found[kind] = {"product": rounding_bound(H, v)}
         if made is not None:
             found[kind] |= {"in norm": made.error_bound()}
             found[kind] |= {"in units": made.error_bound(units / 3)}
@@ -138,7 +140,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
             "in units": known.third_bound_in_units(theta, radius, units / 3),
         }  # fmt: skip
     found["rounding"] = {
-        "gradient": ob.rounding_bound(theta), "precise gradient": known.precise_gradient(theta)[1],
+        "gradient": rounding_bound(ob, theta), "precise gradient": known.precise_gradient(theta)[1],
         "precise value": known.precise_value(theta)[1],
     }  # fmt: skip
     found["loss"] = {

@@ -7,6 +7,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
+from fastcurv.certify.bounds import assembled
 from fastcurv.certify.dense_hessian import EnclosedHessian
 from fastcurv.certify.passes import passes_at
 from fastcurv.spectrum.dense import dense_matrix
@@ -167,7 +168,7 @@ def test_unsuitable_objectives_have_no_assembled_matrix(rng):
 
     def assembled_matrix(model, X=X, dtype="float64", kind="hessian"):
         ob = fc.Objective(model, X, y, "mse").astype(dtype)
-        return getattr(ob, kind)(model.init(rng=0)).assembled()
+        return assembled(getattr(ob, kind)(model.init(rng=0)))
 
     assert assembled_matrix(fc.MLP([700, 1])) is not None
     wide = fc.MLP([20, 30, 1])
@@ -176,7 +177,7 @@ def test_unsuitable_objectives_have_no_assembled_matrix(rng):
     assert assembled_matrix(wide, X[:, :20], kind="empirical_fisher") is None
     assert assembled_matrix(fc.MLP([20, 30, 1], batch_norm=True), X[:, :20]) is None
     huge = fc.Objective(wide, 1e200 * X[:, :20], y, "mse")
-    assert huge.hessian(1e150 * wide.init(rng=0)).assembled() is None
+    assert assembled(huge.hessian(1e150 * wide.init(rng=0))) is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -196,7 +197,7 @@ def test_bounds_hold_for_rows_of_the_jacobian(dtype):
         ob = fc.Objective(model, X, rng.random((5, 2)), loss="mse", sample_weight=rng.random(5))
         theta = model.init(rng=3) * np.dtype(dtype).type(2 if len(sizes) > 5 else 1)
         J, truth = ob.jacobian(theta), Truth(ob, theta)
-        dense, bounds = J.assembled()
+        dense, bounds = assembled(J)
         assert bounds.shape == (10,)
         for u, row, bound in zip(np.eye(10, dtype=dtype), dense, bounds):
             error = float(size(row - truth.backward(u.reshape(5, 2))[0]))

@@ -11,6 +11,8 @@ import pytest
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
+from fastcurv.certify import gradient_bound, rounding_bound
+from fastcurv.certify.bounds import assembled
 from fastcurv.common.checks import check_symmetric_operator
 from fastcurv.common.objectives import (
     cast_to_float64,
@@ -110,10 +112,14 @@ def test_inherited_and_forwarded_facts_are_no_proofs(kind):
 def test_library_objects_and_stating_classes_have_proofs():
     kept = [INNER, copy.copy(INNER), copy.deepcopy(INNER), pickle.loads(pickle.dumps(INNER))]
     kept += [INNER.batch(slice(0, 9)), INNER.astype("float32")]
-    bound = {"rounding_bound": fc.Objective.rounding_bound}
+    bound = {"rounding_bound": gradient_bound}
     kept += [subclass(**STATED, **bound, gradient=shifted("gradient"))(*GIVEN)]
     delegated = property(lambda self: self.ob.certificates)
-    kept += [wrapper(certificates=delegated, rounding_bound=shifted("rounding_bound"))(INNER)]
+    kept += [
+        wrapper(
+            certificates=delegated, rounding_bound=lambda self, theta: rounding_bound(INNER, theta)
+        )(INNER)
+    ]
     for ob in kept:
         assert all(certificate_method(ob, name) is not None for name in PROOFS), ob
         assert gradient_error_bound_at(ob, ZERO) > 0 and not why_unproved(ob)
@@ -262,7 +268,7 @@ class Forwarding:
     certificates = property(lambda self: self.ob.certificates)
 
     def rounding_bound(self, theta):
-        return self.ob.rounding_bound(theta)
+        return rounding_bound(self.ob, theta)
 
     def __getattr__(self, name):
         return getattr(self.ob, name)
@@ -347,11 +353,11 @@ def test_user_defined_parts_state_why_nothing_is_proved():
     ob = fc.Objective(GIVEN[0], X, GIVEN[2], fc.Loss(squares), l2=1e-2)
     assert why_unproved(ob) == "Loss(squares) is user-defined"
     assert why_unproved(plain(model=Skipping)) == "the class Skipping of the model is user-defined"
-    assert ob.rounding_bound(ZERO) is None and certificate_method(ob, "kinks") is not None
+    assert rounding_bound(ob, ZERO) is None and certificate_method(ob, "kinks") is not None
     H = ob.hessian(ZERO)
     for op in (H, H.shift(1.0), H.restrict(layers=[0])):
-        assert missing_bound_reason(op) and op.rounding_bound(ZERO[: op.shape[0]]) is None
-    assert H.assembled() is None
+        assert missing_bound_reason(op) and rounding_bound(op, ZERO[: op.shape[0]]) is None
+    assert assembled(H) is None
     assert why_unproved(object()) and why_unproved(INNER) == ""
     assert why_unproved(wrapper()(INNER)) == (
         "the class Around does not define certificates itself"
@@ -421,7 +427,7 @@ def test_optional_methods_of_an_operator_are_those_of_its_own_class():
     inherited = type("Sub", (type(H),), {})(INNER, ZERO, "hessian")
     assert (
         missing_bound_reason(inherited.shift(1.0))
-        and inherited.shift(1.0).rounding_bound(ZERO) is None
+        and rounding_bound(inherited.shift(1.0), ZERO) is None
     )
     assert not hasattr(check_symmetric_operator(nets.Around(H)), "fast_product")
 

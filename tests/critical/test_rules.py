@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.critical.decide import Reason
 from fastcurv.critical.evidence import CURVATURE_TOL
 from fastcurv.testing import FunctionObjective, QuadraticObjective
@@ -508,11 +509,11 @@ def newton_steps(f):
 
 
 def error_unknown(f):
-    return f.ob.hessian(f.theta).rounding_bound(f.theta + 1) == np.inf
+    return rounding_bound(f.ob.hessian(f.theta), f.theta + 1) == np.inf
 
 
 def within_error(f):
-    return f.size < f.ob.hessian(f.theta).rounding_bound(np.eye(len(f.theta))[0])
+    return f.size < rounding_bound(f.ob.hessian(f.theta), np.eye(len(f.theta))[0])
 
 
 # the functions that check the fields of a verdict by each rule

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.common.objectives import budgeted_hessian
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import balanced_units
@@ -139,7 +140,7 @@ def test_the_error_bound_covers_float32_rounding(factor):
         rough = budgeted_hessian(ob, theta, best=False)
         assert rough.dtype == np.float32
         I = np.eye(theta.size, dtype=np.float32)
-        bounds = np.array([rough.op.rounding_bound(e) for e in I])
+        bounds = np.array([rounding_bound(rough.op, e) for e in I])
         A = symmetric_part((rough.op @ I).astype(float), bounds, theta.size).A
         exact = counted_matrix(budgeted_hessian(ob, theta)).A
         d = balanced_units(exact, np.zeros((len(exact), 1)), np.zeros(len(exact), int))

@@ -116,6 +116,7 @@ def test_products_are_bitwise_identical_on_any_number_of_threads(library, python
 PROOFS = (
     PROGRAM
     + """
+import fastcurv.certify.bounds
 model = fc.MLP([3, 4, 2], "tanh")
 rng = np.random.default_rng(0)
 ob = fc.Objective(model, rng.standard_normal((20, 3)), rng.standard_normal((20, 2)), "mse", l2=0.01)
@@ -128,14 +129,14 @@ proofs = {{
     "verdict": lambda: verdict(fc.classify(ob, theta, rng=0)),
     "inertia": lambda: str(fc.inertia(H)),
     "values": lambda: fc.eigvalsh(H),
-    "bound of a product": lambda: ob.hessian(theta).rounding_bound(v),
-    "bound of the matrix": lambda: ob.hessian(theta).assembled().error_bound(),
-    "bound of the gradient": lambda: ob.rounding_bound(theta),
+    "bound of a product": lambda: fc.certify.rounding_bound(ob.hessian(theta), v),
+    "bound of the matrix": lambda: fc.certify.bounds.assembled(ob.hessian(theta)).error_bound(),
+    "bound of the gradient": lambda: fc.certify.rounding_bound(ob, theta),
     "gradient": lambda: ob.certificates.precise_gradient(theta),
     "value": lambda: ob.certificates.precise_value(theta),
     "floor": lambda: ob.certificates.curvature_floor(theta),
     "third derivative": lambda: ob.certificates.third_bound(theta, 1e-3),
-    "matrix": lambda: ob.hessian(theta).assembled().error_bound(),
+    "matrix": lambda: fc.certify.bounds.assembled(ob.hessian(theta)).error_bound(),
 }}
 def said(call):
     found = call()

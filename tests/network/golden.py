@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 
 from ..golden import drawn, masked
 
@@ -71,14 +72,14 @@ def describe_operator(H: Any, v: Any, blocks: bool) -> list[Any]:
     ]
     numbers += [
         *two_sums(moved @ v),
-        *([moved.rounding_bound(v)] if blocks else []),
+        *([rounding_bound(moved, v)] if blocks else []),
         float(moved.mu),
     ]
     numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
     if blocks:
         for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
             w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
-            numbers += [*two_sums(part @ w), part.quadratic_form(w), part.rounding_bound(w)]
+            numbers += [*two_sums(part @ w), part.quadratic_form(w), rounding_bound(part, w)]
             numbers += [*two_sums(part.to_dense())]
             numbers += [*two_sums(part @ np.c_[w, 2 * w]), float(part.n_products)]
     return [text, *numbers]
@@ -139,10 +140,10 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind in ("hessian", "ggn", "empirical_fisher"):
         H = getattr(ob, kind)(theta)
-        found[f"whole, {kind}"] = {"product": H.rounding_bound(v)}
+        found[f"whole, {kind}"] = {"product": rounding_bound(H, v)}
     known = ob.certificates
     found["whole"] = {
-        "gradient": ob.rounding_bound(theta), "third": known.third_bound(theta, 0.1),
+        "gradient": rounding_bound(ob, theta), "third": known.third_bound(theta, 0.1),
         "floor": known.curvature_floor(theta), "margin": known.kink_margin(theta),
         "kinks": known.kinks(theta, 0.02), "lower": known.loss_lower_bound,
         "precise gradient": known.precise_gradient(theta)[1],

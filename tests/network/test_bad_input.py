@@ -252,7 +252,6 @@ BAD_THETAS = [
         "ggn",
         "empirical_fisher",
         "jacobian",
-        "rounding_bound",
     ],
 )
 def test_invalid_theta_is_rejected(name):

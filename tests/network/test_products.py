@@ -16,6 +16,7 @@ from scipy.sparse.linalg import eigsh, lobpcg, minres
 import fastcurv as fc
 from fastcurv import MLP, Objective
 from fastcurv import _engine as engine
+from fastcurv.certify import rounding_bound
 
 from .. import nets
 from ..certify.longdouble import Truth
@@ -233,9 +234,9 @@ def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng,
         "first layer": np.linalg.norm(first @ v[:24] - product[:24]),
     }
     bounds = {
-        "gradient": p.ob.rounding_bound(p.theta),
-        "product": H.rounding_bound(v),
-        "first layer": first.rounding_bound(v[:24]),
+        "gradient": rounding_bound(p.ob, p.theta),
+        "product": rounding_bound(H, v),
+        "first layer": rounding_bound(first, v[:24]),
     }
     assert {
         name: (error, bounds[name]) for name, error in errors.items() if not error <= bounds[name]
@@ -493,7 +494,7 @@ def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, 
             exact = np.stack([truth.product(v) for v in V.T], axis=1).astype(float)
             for j, v in enumerate(V.T):
                 off = np.linalg.norm(H @ v - exact[:, j])
-                assert off <= H.rounding_bound(np.ascontiguousarray(v)), (d, hidden, off)
+                assert off <= rounding_bound(H, np.ascontiguousarray(v)), (d, hidden, off)
             assert np.allclose(H @ V, exact, rtol=1e-11, atol=1e-11 * np.abs(exact).max())
             forms = (V * exact).sum(axis=0)
             assert np.allclose(H.quadratic_form(V), forms, atol=1e-11 * np.abs(forms).max())

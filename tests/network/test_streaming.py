@@ -10,6 +10,8 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
+from fastcurv.certify.bounds import assembled
 from fastcurv.network.sums import TREE_ARITY, TreeSum, sum_parts
 
 from .product_cases import assert_same_results
@@ -76,9 +78,9 @@ def test_nothing_is_proved_about_rows_in_blocks(rng, sparse):
         assert known.kinks(theta, radius) == measured.kinks(theta, radius)
     assert known.saturation(theta) == measured.saturation(theta)
     H = b.hessian(theta)
-    bounds = b.rounding_bound(theta), H.rounding_bound(theta), H.assembled()
+    bounds = rounding_bound(b, theta), rounding_bound(H, theta), assembled(H)
     assert bounds == (None, None, None)
-    assert H.restrict(layers=[0]).rounding_bound(theta[:42]) is None
+    assert rounding_bound(H.restrict(layers=[0]), theta[:42]) is None
     smooth = fc.MLP(SIZES)
     a, b = (fc.Objective(smooth, ob.batch(slice(None)).X, y, **options) for ob in (a, b))
     b = b if sparse else fc.StreamedObjective(smooth, X, y, block_rows=20, **options)

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.network.row_views import with_model
 
 from .. import nets
@@ -154,7 +155,7 @@ def test_proofs_ignore_samples_of_weight_zero(rng):
         )
         assert one == other, (loss, verdicts)
         if isinstance(loss, str):
-            assert obs[0].rounding_bound(run.x) == obs[1].rounding_bound(run.x) < np.inf, loss
+            assert rounding_bound(obs[0], run.x) == rounding_bound(obs[1], run.x) < np.inf, loss
             proofs = [ob.certificates for ob in obs]
             for name in ("third_bound", "precise_gradient", "precise_value"):
                 more = (1e-3,) if name == "third_bound" else ()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 
 RNG = np.random.default_rng(0)
 N, D, K = 24, 4, 3
@@ -39,7 +40,7 @@ CALLS = {
     "hessian": (lambda theta: OB.hessian(theta).gradient, THETA),
     "product": (H.product, v),
     "quadratic_form": (H.quadratic_form, V),
-    "rounding_bound": (H.rounding_bound, v),
+    "rounding_bound": (lambda v: rounding_bound(H, v), v),
     "restrict": (lambda i: H.restrict(indices=i).to_dense(), ORDER),
     "layers": (lambda i: H.restrict(layers=i).shape[0], np.array([0])),
     "batch": (lambda rows: OB.batch(rows).value(THETA), ORDER),

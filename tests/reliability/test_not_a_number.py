@@ -8,6 +8,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import FunctionObjective
 
@@ -185,4 +186,4 @@ def test_nan_in_a_vector_affects_only_its_column_of_a_product(bad):
         both = H @ np.stack([THETA, v, THETA], 1)
     assert np.array_equal(both[:, 0], H @ THETA) and np.array_equal(both[:, 2], H @ THETA)
     assert not np.isfinite(both[:, 1]).any()
-    assert H.rounding_bound(v) == np.inf
+    assert rounding_bound(H, v) == np.inf

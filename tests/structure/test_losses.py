@@ -12,6 +12,7 @@ from scipy import sparse
 
 import fastcurv as fc
 from fastcurv import Loss
+from fastcurv.certify import rounding_bound
 from fastcurv.structure import given as losses
 from fastcurv.structure.tables import LOSSES, loss_by_name, loss_spec
 
@@ -226,7 +227,7 @@ def test_verdicts_on_user_defined_functions_are_measured(phi, loss, dtype):
     assert end.kind == "minimum" and end.report.certified == proved
     for theta in () if proved else (end.x, 0 * end.x, model.init(rng=0)):
         H = ob.hessian(theta)
-        assert ob.rounding_bound(theta) is H.rounding_bound(theta) is None
+        assert rounding_bound(ob, theta) is rounding_bound(H, theta) is None
         for at in (fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)):
             for point in (at, at.nearest_verdict) if at.nearest_verdict else (at,):
                 assert not point.certified

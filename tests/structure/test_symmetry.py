@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import orthonormal_basis
 from fastcurv.optimize.find import find_critical_point
@@ -36,7 +37,7 @@ def objective(sizes=(4, 5, 3), activation="tanh", loss="mse", N=25, **options):
 def is_annihilated(ob, theta, T, slack=0.0):
     H = ob.hessian(theta)
     sizes = np.linalg.norm(T, axis=0)
-    bounds = np.array([H.rounding_bound(np.ascontiguousarray(t)) for t in T.T])
+    bounds = np.array([rounding_bound(H, np.ascontiguousarray(t)) for t in T.T])
     return np.linalg.norm(H @ T, axis=0) <= bounds + slack + 1e-12 * sizes
 
 

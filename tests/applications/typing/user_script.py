@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,7 +65,7 @@ def products(objective: fc.Objective, theta: Floats) -> LinearOperator[Any]:
     form: float = H.quadratic_form(v)
     assert np.isclose(v @ dense @ v, form)
     spent: int = H.n_products
-    bound: float | None = H.rounding_bound(v)
+    bound: float | None = rounding_bound(H, v)
     assert spent and bound and H.layout["threads"] and H.nbytes
     block = H.restrict(layers=[0])
     others = [objective.ggn(theta), objective.empirical_fisher(theta), block, H.shift(1.0)]

@@ -196,7 +196,7 @@ def make_row_source(X: Any, y: Any, weight: Any) -> RowSource:
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = ArrayFile(y, "y")
     if is_sparse(X):
-        X = [X]
+        X = as_owned_csr(X, "X")
     if _yields_blocks(X):
         return BlockSource(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
@@ -326,6 +326,7 @@ class ArraySource(RowSource):
                     f"{part.shape[0]}."
                 )
         self.n_rows = self.whole if rows is None else len(rows)
+        self.entries = X.nnz / max(1, self.whole) if is_sparse(X) else None
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""

@@ -72,52 +72,6 @@ def test_class_labels_of_an_objective_are_read_only(rng):
         assert one.y.dtype == np.int32 and not np.shares_memory(one.y, y)
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-def test_class_labels_changed_by_a_thread_never_crash(streamed, python):
-    """While another thread writes invalid labels, each construction and pass returns or raises
-    ValueError. Afterwards valid labels are accepted and invalid ones are rejected.
-    """
-    python(f"""
-import threading
-import numpy as np, fastcurv as fc
-
-rng = np.random.default_rng(0)
-N, model = 4000, fc.MLP([4, 8, 3])
-X, y, theta = rng.standard_normal((N, 4)), rng.integers(3, size=N).astype(np.int32), np.zeros(67)
-ending = threading.Event()
-
-def write():
-    while not ending.is_set():
-        y[::7] = 1 << 30
-        y[::7] = 1
-
-def ask():
-    if {streamed}:
-        fc.StreamedObjective(model, X, y, block_rows=500).gradient(theta)
-    else:
-        ob = fc.Objective(model, X, y)
-        ob.gradient(theta), ob.batch(slice(0, 900)).gradient(theta)
-
-thread = threading.Thread(target=write)
-thread.start()
-for _ in range(50):
-    try:
-        ask()
-    except ValueError as error:
-        assert "labels from" in str(error) or "differ from" in str(error), error
-ending.set()
-thread.join()
-ask()
-y[::7] = 1 << 30
-try:
-    ask()
-except ValueError as error:
-    assert "labels from" in str(error), error
-else:
-    raise AssertionError("labels that are none were read")
-""")
-
-
 BROKEN = {
     "beyond": ("csr csc bsr", "A.indices[3] = 1 << 28"),
     "below": ("csr csc bsr", "A.indices[3] = -(1 << 28)"),
@@ -164,12 +118,7 @@ for name, (kinds, harm) in {BROKEN!r}.items():
             ob.value(2 * theta)
         exec(harm)
         assert later.value(theta) == values[0]
-        if kind != "csr":  # the others were copied as rows
-            assert streams[0].value(theta) == values[1]
-        elif "indptr" in harm:
-            assert streams[0].value(theta) == values[1]
-        else:
-            refused(lambda: streams[0].value(theta))
+        assert streams[0].value(theta) == values[1]
         refused(lambda: streams[1].value(theta))
         refused(lambda: fc.Objective(model, A, y))
         refused(lambda: fc.StreamedObjective(model, A, y).value(theta))

@@ -88,43 +88,6 @@ def forward(
     return below, zs
 
 
-def parameter_derivatives(
-    model: Any, layers: Any, below: Any, slopes: Any, delta: NDArray[Any]
-) -> NDArray[Any]:
-    """Return the derivatives ``(N, c, n)``, with respect to the parameters, of c linear
-    combinations of the outputs of each row, computed by a backward pass.
-
-    Parameters
-    ----------
-    model : MLP
-        A model without batch normalisation.
-    layers : list of (W, b)
-        Parameters of the layers, with a leading axis (N, ...) if each row has its own parameters.
-        b is None if the model has no biases.
-    below : list of ndarray (N, in)
-        The input of every layer.
-    slopes : list of ndarray (N, width) or None
-        phi' of every hidden layer, None where it is 1.
-    delta : ndarray (N, c, d_out)
-        The coefficients of the outputs.
-    """
-    derivatives = np.empty((*delta.shape[:2], model.n_params))
-    e = None
-    for l in range(len(layers) - 1, -1, -1):
-        W, b = layers[l]
-        start = model.starts[l]
-        size = W.shape[-2] * W.shape[-1]
-        products = delta[..., None] * below[l][:, None, None]
-        derivatives[..., start : start + size] = products.reshape(*delta.shape[:2], size)
-        if b is not None:
-            derivatives[..., start + size : start + size + W.shape[-2]] = delta
-        if l:
-            back = np.matmul(delta, W)
-            e = back if e is None or not model.skips[l] else back + e
-            delta = e if slopes[l - 1] is None else e * slopes[l - 1][:, None]
-    return derivatives
-
-
 def has_skip_connection(model: Any, layer: int) -> bool:
     """Return True if `layer`, counted from 0, is a hidden layer that adds its input to its
     output.

@@ -1,7 +1,5 @@
 """Losses, gradients, Hessians and Jacobians compared with closed forms."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -21,56 +19,6 @@ def test_two_weight_network_has_its_known_saddle():
     assert np.linalg.eigvalsh(H.to_dense()).tolist() == [-2, 2]
     down = np.array([0.5, 0.5])
     assert ob.value(down) < 1 and ob.value(-down) < 1 and ob.value(down * [1, -1]) > 1
-
-
-@pytest.mark.parametrize("d_out", [1, 3])
-def test_ridge_regression_has_its_known_hessian(rng, d_out):
-    """For one layer, mse and sample weights w, the Hessian consists of the blocks 2 / (N d_out) A'
-    diag(w) A + l2 I, where A is X with a column of ones. One Newton step reaches the minimum.
-    """
-    N, d, l2 = 33, 7, 0.25
-    X, y = rng.standard_normal((N, d)), rng.standard_normal((N, d_out))
-    w = rng.uniform(0.5, 2, N)
-    model = MLP([d, d_out])
-    H = Objective(model, X, y, "mse", l2=l2, sample_weight=w).hessian(
-        rng.standard_normal(model.n_params)
-    )
-    A = np.c_[X, np.ones(N)]
-    block = 2 / (N * d_out) * A.T @ (w[:, None] * A)
-    true = np.zeros((model.n_params,) * 2)
-    for j in range(d_out):
-        places = np.r_[np.arange(j * d, (j + 1) * d), d_out * d + j]
-        true[np.ix_(places, places)] = block
-    true += l2 * np.eye(model.n_params)
-    assert np.linalg.norm(H.to_dense() - true) <= 1e-13 * np.linalg.norm(true)
-    minimum = H.theta - np.linalg.solve(true, H.gradient)
-    assert np.linalg.norm(H.objective.gradient(minimum)) <= 1e-12 * np.linalg.norm(H.gradient)
-
-
-@pytest.mark.parametrize("k", [0, 1, 2])
-def test_linear_autoencoder_has_its_known_critical_points(rng, k):
-    """For a 5-2-5 linear network without biases, the projection onto any k of the 5 principal
-    directions is a critical point with the known loss and numbers of negative and zero eigenvalues.
-    """
-    n, p, N = 5, 2, 40
-    Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
-    U = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    lam = np.array([5.0, 4, 3, 2, 1])
-    X = np.sqrt(N) * (Q * np.sqrt(lam)) @ U.T
-    ob = Objective(MLP([n, p, n], "identity", bias=False), X, X, "mse")
-    for chosen in itertools.combinations(range(n), k):
-        W1, W2 = np.zeros((p, n)), np.zeros((n, p))
-        W1[:k], W2[:, :k] = U[:, chosen].T, U[:, chosen]
-        H = ob.hessian(ob.model.flatten([(W1, None), (W2, None)]))
-        left = [j for j in range(n) if j not in chosen]
-        eigenvalues = np.linalg.eigvalsh(H.to_dense())
-        zero = 1e-10 * abs(eigenvalues).max()
-        assert abs(H.value - lam[left].sum() / n) <= 1e-12
-        assert np.linalg.norm(H.gradient) <= 1e-12
-        assert (eigenvalues < -zero).sum() == sum(lam[j] > lam[i] for i in chosen for j in left) + (
-            p - k
-        ) * (n - k)
-        assert (abs(eigenvalues) <= zero).sum() == k**2 + 2 * k * (p - k)
 
 
 @pytest.mark.parametrize(

@@ -121,21 +121,6 @@ def test_user_defined_activations_give_equal_input_derivatives(dtype):
                 np.testing.assert_allclose(a, b, rtol=0, atol=100 * eps * (1 + np.abs(b).max()))
 
 
-@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if isinstance(name, str)])
-def test_user_defined_and_built_in_activations_can_be_mixed(name):
-    """A network that has tanh as a user-defined activation in one layer has the input derivatives
-    of the network with the built-in tanh, for every other activation.
-    """
-    own = fc.Activation(
-        lambda z: (np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) / np.cosh(z) ** 2)
-    )
-    for phis, twins in (([own, name], ["tanh", name]), ([name, own], [name, "tanh"])):
-        mixed, plain = fc.MLP([3, 4, 4, 2], phis), fc.MLP([3, 4, 4, 2], twins)
-        theta, X = plain.init(rng=0), np.random.default_rng(0).standard_normal((6, 3))
-        for a, b in zip(mixed.input_derivatives(theta, X), plain.input_derivatives(theta, X)):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype, arch):
     for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2], [7, 600, 5]):

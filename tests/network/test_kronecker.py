@@ -113,14 +113,6 @@ def test_losses_without_positive_curvature_use_gradient_factors(rng):
     assert np.allclose(L @ L.T, G + kronecker.DAMPING_FRACTION * np.trace(G) / 2 * np.eye(2))
 
 
-def test_user_defined_activations_have_layer_coordinates(rng):
-    given, own = (
-        nets.draw(np.random.default_rng(3), [3, 5, 1], phi, "mse", N=30)
-        for phi in (fc.Activation(nets.hyperbolic), "tanh")
-    )
-    assert np.allclose(matrix_of(fitted(given), "to_theta"), matrix_of(fitted(own), "to_theta"))
-
-
 def test_wide_layers_use_diagonal_factors(rng):
     """A layer whose number of inputs exceeds half the number of samples has a diagonal factor: the
     damped root mean square of each input.
@@ -145,16 +137,6 @@ def test_dead_units_keep_coordinates_finite(rng):
     made.fit(theta)
     assert np.array_equal(made.factors[0][0][0], np.ones(4))
     assert np.isfinite(matrix_of(made, "to_theta")).all()
-
-
-def test_layer_coordinates_of_large_data_use_evenly_spaced_samples(rng):
-    """Layer coordinates of 5000 samples are computed from 600 evenly spaced ones, which are ten for
-    each unit of the widest layer.
-    """
-    X = np.arange(5000.0)[:, None] * np.ones(2)
-    ob = fc.Objective(fc.MLP([2, 60, 1]), X, X[:, 0], "mse")
-    rows = engine_steps_of(ob).kronecker_coordinates().ob.X[:, 0]
-    assert len(rows) == 600 and rows[0] == 0 and np.ptp(np.diff(rows)) <= 1
 
 
 def test_coordinates_for_weights_that_are_all_zero_are_the_parameters(rng):

@@ -327,25 +327,6 @@ def test_an_operator_reuses_the_forward_pass_at_its_theta(asked, bounded, net, d
         assert np.array_equal(found, want[name]), name
 
 
-def test_an_accepted_trial_step_costs_one_forward_pass(rng):
-    calls = []
-
-    def phi(z):
-        calls.append(len(z))
-        return np.tanh(z), 1 - np.tanh(z) ** 2, -2 * np.tanh(z) * (1 - np.tanh(z) ** 2)
-
-    X, y = rng.standard_normal((20, 3)), rng.standard_normal((20, 2))
-    ob = Objective(MLP([3, 4, 2], fc.Activation(phi)), X, y, "mse", n_threads=1)
-    theta = ob.model.init(rng=0)
-    for at in (theta, 2 * theta):
-        calls.clear()
-        ob.value(at)
-        forward = len(calls)
-        assert forward > 0
-        assert ob.hessian(at).gradient.any() and len(calls) == forward
-        assert ob.jacobian(at.copy()) @ at is not None and len(calls) == 2 * forward
-
-
 def test_pickles_have_data_without_the_plans_state(drawn):
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
@@ -636,20 +617,6 @@ def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dty
         assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == wanted, rows
 
 
-@pytest.mark.parametrize("net", [SHAPES[2], PACKED_PHI_NETS[1]], ids=["", "packed_pairs"])
-def test_chunks_are_shortened_to_the_memory_limit(net):
-    """With the least accepted memory and a little more, results computed in chunks of samples agree
-    with those of a single pass to 1e-12.
-    """
-    with laid_out(across=1, folds=1):
-        whole, _ = all_passes(net, "float64")
-        least = least_memory(lambda memory: all_passes(net, "float64", memory=memory))
-        for memory in (least, least + 50_000):
-            found, layout = all_passes(net, "float64", memory=memory)
-            assert layout["chunk"] < net[1]
-            assert_close(found, whole, 1e-12)
-
-
 def with_and_without_packed_phi(run_passes):
     """Return [packed, plain]: `run_passes()` with phi and phi' in one number, and stored apart."""
     found = []
@@ -674,26 +641,6 @@ def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype
     )
     assert 0 < np.abs(plain).min() < np.finfo(dtype).eps
     np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
-
-
-def test_packed_phi_gives_the_same_gauss_newton_steps(rng):
-    """Levenberg-Marquardt steps, which use phi' of all samples, agree with and without packing."""
-    X, y = rng.standard_normal((90, 3)), rng.standard_normal((90, 2))
-    ob = fc.Objective(fc.MLP([3, 6, 2], "sigmoid"), X, y)
-    theta = ob.model.init(rng=0)
-    folded, plain = with_and_without_packed_phi(
-        lambda: (
-            fc.minimize(
-                fc.Objective(ob.model, X, y),
-                theta,
-                "levenberg-marquardt",
-                max_iter=4,
-                verdict=False,
-            ).x
-        )
-    )
-    assert np.linalg.norm(folded - theta) > 0.1
-    np.testing.assert_allclose(folded, plain, rtol=1e-9)
 
 
 def test_packed_phi_propagates_nan():

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcurv import _engine
-
 from ..nets import CURVATURES
 from ..plans import least_memory
 from .product_cases import public_results, with_options
@@ -204,21 +202,3 @@ def self_check(block, true, size, rng):
     forms = (V * (true @ V)).sum(0)
     assert np.all(abs(block.quadratic_form(V) - forms) <= 1e-13 * size * (V * V).sum(0))
     assert abs(block.quadratic_form(v) - forms[0]) <= 1e-13 * size * (v @ v)
-
-
-@pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
-def test_the_minimum_memory_counts_the_transposed_layout(arch, rng, problem):
-    """If the transposed layout needs less memory than samples as rows with packed weights, the
-    smallest accepted limit is that of the transposed layout, with all samples in one chunk.
-    """
-    before = _engine.set_arch(arch)
-    try:
-        p = problem(rng, [129, 130, 257, 33], "tanh", "mse", 20)
-        least = least_memory_of(p)
-        H = with_options(p, memory=least).hessian(p.theta)
-        assert H.layout["chunk"] == 20 and H.nbytes <= least
-        assert np.array_equal(H @ p.theta, p.ob.hessian(p.theta) @ p.theta)
-        with pytest.raises(ValueError, match="memory must be at least"):
-            with_options(p, memory=least - 1).hessian(p.theta)
-    finally:
-        _engine.set_arch(before)

@@ -32,6 +32,13 @@ def all_sources(folder, X, y, w):
         def __iter__(self):
             return iter([(X[:9], y[:9]), (X[9:], y[9:])])
 
+    class OwnRows(RowSource):
+        def blocks(self, size):
+            for start in range(0, N, size):
+                rows = slice(start, start + size)
+                yield X[rows], y[rows], w[rows]
+
+    yield "source of the user's", OwnRows(), None, None, {}
     yield "memory-mapped", np.load(folder / "X.npy", mmap_mode="r"), y, w, {}
     yield "paths", folder / "X.npy", str(folder / "y.npy"), w, {}
     yield "function", blocks, None, None, {}
@@ -63,7 +70,7 @@ def rows_of(rng):
     return rng.standard_normal((N, 5)), rng.integers(3, size=N), rng.random(N)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number):
     X, y, w = rows_of(rng)
     name, *given, options = next(itertools.islice(all_sources(tmp_path, X, y, w), number, None))

@@ -169,36 +169,6 @@ def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
     assert ob.astype("float32").dtype == np.float32
 
 
-def test_streamed_sparse_blocks_take_bounded_memory():
-    """A gradient and a product of streamed sparse rows, which would take 1.6 GB as dense arrays,
-    have a peak memory of at most 4 MiB and twelve vectors.
-    """
-    k, width = 50_000, 8
-    model = fc.MLP([k, width, 2])
-
-    def blocks():
-        for seed in range(40):
-            rng = np.random.default_rng(seed)
-            X = sp.csr_matrix(
-                (np.ones(5_000), rng.integers(k, size=5_000), np.arange(0, 5_001, 50)),
-                shape=(100, k),
-            )
-            yield X, rng.integers(2, size=100)
-
-    theta = model.init(rng=0)
-    ob = fc.StreamedObjective(model, blocks, memory=1 << 22)
-    assert 100 < ob.block_rows < 1_000
-    tracemalloc.start()
-    g = ob.gradient(theta)
-    ob.hessian(theta) @ theta
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak <= (1 << 22) + 12 * theta.nbytes
-    rows, y = zip(*blocks())
-    whole = fc.Objective(model, sp.vstack(rows, format="csr"), np.concatenate(y))
-    assert_close(g, whole.gradient(theta))
-
-
 def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, monkeypatch):
     monkeypatch.setattr("fastcurv.network.sparse.THREADING_MIN_MULTIPLY_ADDS", 1)
     X = sp.random(50, 40, 0.3, format="lil", random_state=0)

@@ -2,8 +2,6 @@
 network, compared with its loss and Hessian.
 """
 
-from itertools import permutations, product
-
 import numpy as np
 import pytest
 
@@ -314,20 +312,3 @@ def test_the_nearest_copy_undoes_any_permutation_and_flip(activation, sizes, bat
     kept = other.copy()
     assert np.array_equal(nearest_copy(model, theta, other), theta)
     assert np.array_equal(other, kept)
-
-
-def test_no_copy_is_nearer_with_one_hidden_layer():
-    """For a layer of three tanh units, `nearest_copy` returns the nearest of all 48 equivalent
-    points.
-    """
-    model, rng = fc.MLP([2, 3, 2], "tanh"), np.random.default_rng(0)
-    for _ in range(5):
-        theta, other = rng.standard_normal((2, model.n_params))
-        copies = [
-            flip_tanh(model, permute_hidden(model, other, 0, order), 0, np.flatnonzero(turned))
-            for order in permutations(range(3))
-            for turned in product([0, 1], repeat=3)
-        ]
-        least = min(np.linalg.norm(theta - copy) for copy in copies)
-        nearest = nearest_copy(model, theta, other)
-        assert np.linalg.norm(theta - nearest) == pytest.approx(least, rel=1e-14)

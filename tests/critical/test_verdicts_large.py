@@ -9,6 +9,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.certify import rounding_bound
 from fastcurv.critical.classify import classify
 from fastcurv.krylov.trust_region import lanczos_miss_probability, lanczos_steps
 from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective
@@ -236,7 +237,7 @@ class ProductsWithBound(LinearOperator):
         self.whole = H
 
     def rounding_bound(self, v):
-        return self.whole.rounding_bound(v)
+        return rounding_bound(self.whole, v)
 
     def _matvec(self, v):
         return self.whole @ v

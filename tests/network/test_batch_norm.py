@@ -108,31 +108,6 @@ def test_predict_uses_batch_or_given_statistics(dtype):
         assert np.abs(u - true).max() <= tight * np.abs(true).max()
 
 
-def test_hessian_is_symmetric_and_zero_for_biases_before_normalisation():
-    """The dense Hessian is symmetric to rounding. Biases before a normalisation, which subtracts
-    the mean, have exactly zero entries in gradient, products and Jacobian if l2 is 0.
-    """
-    p = draw_batch_norm([5, 8, 7, 3], "gelu", "cross_entropy", 40)
-    H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
-    dense = np.stack([H @ e for e in np.eye(p.n)], axis=1)
-    assert np.abs(dense - dense.T).max() <= 1e-13 * np.abs(dense).max()
-    assert np.abs(H @ np.eye(p.n) - dense).max() <= 1e-14 * np.abs(dense).max()
-    assert np.allclose(np.einsum("ij,ij->j", p.V, dense @ p.V), H.quadratic_form(p.V), rtol=1e-11)
-    b = np.zeros(p.n, bool)
-    for l in range(2):
-        m, k = p.model.shapes[l]
-        b[p.model.starts[l] + m * k :][:m] = True
-    assert (
-        b.sum() == 15 and not dense[b].any() and not dense[:, b].any() and not H.gradient[b].any()
-    )
-    assert not (J @ b.astype(float)).any() and not (J.T @ p.u.ravel())[b].any()
-    shifted = p.theta + 3.0 * b
-    assert p.ob.value(shifted) == p.ob.value(p.theta)
-    ridge = fc.Objective(p.model, p.ob.X, p.ob.y, l2=0.5)
-    assert np.array_equal((ridge.hessian(p.theta) @ p.V)[b], 0.5 * p.V[b])
-    assert np.array_equal(ridge.gradient(p.theta)[b], 0.5 * p.theta[b])
-
-
 def test_repr_and_sizes_of_a_model_with_batch_norm():
     model = fc.MLP([3, 5, 4, 2], "relu", bias=False, batch_norm=True)
     assert model.n_params == 15 + 10 + 20 + 8 + 8 and "batch_norm=True" in repr(model)

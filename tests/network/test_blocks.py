@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from fastcurv import Objective
-from fastcurv import _engine as engine
-from fastcurv.network.operators import columns_as_rows
 
 from ..plans import least_memory
 
@@ -120,32 +118,6 @@ def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
         assert H.nbytes <= memory
         grown.append(H.nbytes)
     assert grown[0] == alone < grown[1] < grown[2]
-
-
-def test_transposed_copies_are_exact_for_every_length(arch, dtype, rng):
-    """`copy_transpose` gives the exact transpose for lengths around a SIMD vector and beyond one
-    job, writes nothing outside the copy, and rejects a wrong shape, dtype or order.
-    """
-    for n in (*range(1, 18), 31, 33, 64, 65, 2049):
-        for k in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 33):
-            V = rng.standard_normal((n, k + 3)).astype(dtype)
-            for block in (
-                V[:, :k],
-                V[:, :k].copy(),
-                V[::-1, 3:],
-                np.asfortranarray(V)[:, 1 : k + 1],
-            ):
-                room = np.full((block.shape[1] + 1, n), np.nan, dtype)
-                out = engine.copy_transpose(block, room[:-1], 2)
-                assert np.array_equal(out, block.T) and np.isnan(room[-1]).all()
-                assert np.array_equal(columns_as_rows(block, n, np.dtype(dtype)), block.T)
-    for bad, out in (
-        (np.zeros((3, 2)), np.zeros((3, 2))),
-        (np.zeros((3, 2), np.float32), np.zeros((2, 3))),
-        (np.zeros((3, 2)), np.zeros((3, 2)).T),
-    ):
-        with pytest.raises(ValueError, match="must be|must have|must hold"):
-            engine.copy_transpose(bad, out)
 
 
 def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch):

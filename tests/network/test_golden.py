@@ -9,8 +9,8 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_products_and_bounds_match_golden_values(section):
-    """The values of each section equal those in the golden file: products to single precision, and
+def test_bounds_and_streams_match_golden_values(section):
+    """The values of each section equal those in the golden file: values to single precision, and
     bounds up to the rounding of NumPy's sums.
     """
     assert changed(golden, section) == []

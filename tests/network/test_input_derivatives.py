@@ -141,32 +141,6 @@ def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype,
                 assert np.array_equal(a[r : r + 1], b)
 
 
-def test_input_derivatives_agree_with_torch():
-    torch = pytest.importorskip("torch")
-    for seed, (sizes, bias, residual) in enumerate(NETWORKS):
-        model, theta, X, weights = draw(sizes, bias, residual, "tanh", seed=seed)
-        layers = [
-            [None if part is None else torch.from_numpy(part.copy()) for part in layer]
-            for layer in model.unflatten(theta)
-        ]
-
-        def f(x, layers=layers, skips=(*model.skips, False)):
-            for l, ((W, b), skip) in enumerate(zip(layers, skips)):
-                z = torch.nn.functional.linear(x, W, b)
-                h = z if l == len(layers) - 1 else torch.tanh(z)
-                x = h + x if skip else h
-            return x
-
-        rows, w = torch.from_numpy(X), torch.from_numpy(weights[0])
-        J = torch.func.vmap(torch.func.jacrev(f))(rows).numpy()
-        H = torch.func.vmap(torch.func.hessian(lambda x, f=f, w=w: f(x) @ w))(rows).numpy()
-        for found, true in (
-            (model.input_jacobian(theta, X), J),
-            (model.input_hessian(theta, X, weights[0]), H),
-        ):
-            np.testing.assert_allclose(found, true, rtol=0, atol=1e-13 * (1 + np.abs(true).max()))
-
-
 def test_input_derivatives_fold_batch_normalisation_as_in_evaluation():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 3))

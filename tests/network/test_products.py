@@ -580,43 +580,6 @@ def test_every_layout_gives_the_same_results(arch, net, how, dtype):
         assert np.array_equal(found["H @ v"], found["H @ V"][:, 0])
 
 
-@one_dtype
-@pytest.mark.parametrize("wide, dtype, panels", [
-    ((300, 512, 400, 10), "float64", {64: 64, 60: 64, 33: 40, 9: 16, 5: 8, 600: 0}),
-    ((300, 512, 400, 10), "float32", {64: 64, 36: 48, 22: 32, 18: 0, 9: 0, 600: 0}),
-    ((1100, 1600, 2), "float32", {18: 32, 9: 16, 600: 0}),
-    ((64, 128, 64), "float64", {1: 0, 4: 0, 5: 8}),
-    ((64, 128, 64), "float32", {1: 0, 8: 0, 9: 16}),
-    ((2, 16, 16, 1), "float64", {1: 8}),
-    ((2, 16, 16, 1), "float32", {1: 16}),
-    # inputs of a panel would exceed the cache, unless rows leave as many lanes empty
-    ((500, 12, 1), "float64", {600: 152}),
-    ((7684, 12, 1), "float64", {600: 0}),
-    ((7684, 12, 1), "float32", {600: 0}),
-    ((7684, 3, 1), "float64", {600: 15}),
-    # one panel, because a second one would read W and V again; with more samples, two
-    ((600, 400, 200, 5), "float32", {60: 64, 100: 112, 120: 64}),
-    ((500, 300, 200, 5), "float32", {100: 64}),
-    # the state exceeds the third-level cache; pairs: with AVX-512, without
-    ((64, 32, 16, 10), "float64", {1797: 450, 16000: (160, 69)}),
-    ((64, 32, 16, 10), "float32", {4000: 500, 30000: (320, 145)}),
-])  # fmt: skip
-def test_the_layout_of_a_wide_network_depends_on_its_number_of_samples(wide, dtype, panels):
-    """For each number of samples, the plan has the listed number of samples in a panel of the
-    transposed layout, or 0 for samples as rows.
-    """
-    if engine.chosen_arch() in ("blas", "reference"):
-        pytest.skip("no vectors")
-    if engine.chosen_arch() == "baseline" and (wide, dtype) == ((2, 16, 16, 1), "float64"):
-        panels = {1: 1}  # with vectors of two lanes, no lane would be empty
-    model = fc.MLP(wide, dtype=dtype)
-    for rows, panel in panels.items():
-        X = np.ones((rows, wide[0]), dtype)
-        ob = fc.Objective(model, X, np.zeros((rows, wide[-1])), loss="mse")
-        wanted = panel if isinstance(panel, int) else panel[engine.chosen_arch() != "avx512"]
-        assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == wanted, rows
-
-
 def with_and_without_packed_phi(run_passes):
     """Return [packed, plain]: `run_passes()` with phi and phi' in one number, and stored apart."""
     found = []
@@ -641,37 +604,6 @@ def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype
     )
     assert 0 < np.abs(plain).min() < np.finfo(dtype).eps
     np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
-
-
-def test_packed_phi_propagates_nan():
-    """If sums overflow to NaN for one sample, every entry that is NaN without packing is NaN with
-    packing, and the Jacobian product is NaN for that sample only.
-    """
-    if engine.chosen_arch() in ("blas", "reference"):
-        pytest.skip("no vectors")
-    X, model = np.ones((60, 2000), "float32"), fc.MLP([2000, 5, 1], "tanh", dtype="float32")
-    X[7] = 3e38
-    theta = model.init(rng=1)
-    theta[4000:5000], theta[5000:6000] = 2, -2
-
-    def run_passes():
-        ob = fc.Objective(model, X, np.zeros((60, 1), "float32"), n_threads=1)
-        ones, J = np.ones_like(theta), ob.jacobian(theta)
-        assert np.isnan(ob.value(theta))
-        found = (
-            [op(theta) @ ones for op in (ob.hessian, ob.ggn, ob.empirical_fisher)]
-            + [
-                ob.gradient(theta),
-                ob.hessian(theta).quadratic_form(ones),
-                ob.ggn(theta).quadratic_form(ones),
-            ]
-            + [J @ ones, J.T @ ones[:60]]
-        )
-        return [np.isnan(one) for one in found]
-
-    folded, plain = with_and_without_packed_phi(run_passes)
-    assert all(np.all(one >= other) for one, other in zip(folded, plain))
-    assert folded[-2].sum() == plain[-2].sum() == 1
 
 
 @one_dtype

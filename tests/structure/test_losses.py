@@ -460,41 +460,6 @@ def rowwise_tanh(z):
     return a, 1 - a * a, -2 * a * (1 - a * a)
 
 
-@pytest.mark.parametrize("phi", ["tanh", "relu", fc.Activation(rowwise_tanh)], ids=str)
-@pytest.mark.parametrize("widths", [(50, 50, 1), (100, 1), (120, 120, 3)])
-def test_gradients_with_and_without_products_are_bitwise_identical(widths, phi, rng, dtype):
-    """A gradient computed without storing the state for products is bitwise identical to one
-    computed with it, for any number of threads, and the loss is evaluated once for each sample.
-    """
-    X, y = (rng.standard_normal((7001, k)).astype(dtype) for k in (10, widths[-1]))
-    m, seen = fc.MLP([10, *widths], phi, dtype=dtype), []
-
-    def counted(z, y):
-        seen.append(y.copy())
-        return squares(z, y)
-
-    theta, weight, found = m.init(rng=1), rng.uniform(0, 2, 7001), []
-    known = fc.Objective(m, X, y, "mse", l2=0.01, sample_weight=weight)
-    for threads in (1, 2, 5):
-        ob, other = (
-            fc.Objective(m, X, y, Loss(counted), l2=0.01, sample_weight=weight, n_threads=threads)
-            for _ in range(2)
-        )
-        H = other.hessian(theta)
-        Hv = H @ theta
-        seen.clear()
-        value, g = ob.value_and_gradient(theta)
-        assert len(seen) > 1 and np.array_equal(np.concatenate(seen), y)
-        assert value == other.value(theta) and np.array_equal(g, H.gradient)
-        assert np.array_equal(ob.hessian(theta) @ theta, Hv)
-        found.append(np.concatenate([[value], g, Hv]))
-    assert all(np.array_equal(one, found[0]) for one in found)
-    tolerance = 1e-12 if dtype == "float64" else 1e-5
-    assert value == pytest.approx(known.value(theta), rel=tolerance)
-    for a, b in ((g, known.gradient(theta)), (Hv, known.hessian(theta) @ theta)):
-        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
-
-
 @pytest.mark.parametrize("kind", ["dense", "blocks"])
 def test_all_zero_poisson_counts_exclude_a_minimum(kind):
     """If all counts for an output are 0, the Poisson loss has no minimum, because it decreases

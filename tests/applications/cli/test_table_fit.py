@@ -104,8 +104,13 @@ def test_the_page_of_a_table_names_lines_and_what_was_left_out(tmp_path, capsys)
     assert (tmp_path / "r.safetensors").exists()
     again = run_json(capsys, *words)
     assert again["kind"] == "minimum" and (tmp_path / "r-2.safetensors").exists()
-    assert main([*words, "--out", str(path)]) == 2  # an output never replaces an input
-    assert "out must" in capsys.readouterr().err
+    net, before = str(tmp_path / "r.safetensors"), path.read_bytes()
+    link = tmp_path / "other.csv"  # another name of the table
+    link.hardlink_to(path)
+    for more in (["--out", str(path)], ["--out", str(link)]):
+        assert main(["predict", net, str(path), *more]) == 2  # no output replaces an input
+        assert "out must differ from the inputs" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -114,8 +114,8 @@ class Eigenpairs(FrozenRecord):
     residuals : ndarray, shape (k,)
         ``||H u - lam u||`` for the computed products, or an upper bound on this norm. Up to the
         rounding of the products, an eigenvalue of H lies within ``residuals[i]`` of ``values[i]``.
-        If the product is computed again, the residual may be larger by about 40 eps ``scale``. If H
-        has the method, ``H.rounding_bound(u)`` is a worst-case bound on the rounding of a product.
+        If the product is computed again, the residual may be larger by about 40 eps ``scale``;
+        `fastcurv.certify.rounding_bound` is a worst-case bound on the rounding of a product.
     converged : ndarray of bool, shape (k,)
         True if the residual is within the tolerance, which is ``tol * scale``, or ``tol * |lam|``
         for ``relative="value"``, and no copy may have been missed. If `missed_within` exceeds 64

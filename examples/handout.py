@@ -19,22 +19,22 @@ from fastcurv import plots
 from fastcurv.common.optional import optional_import
 
 # by the number of the claim in docs/lectures.md: the example whose picture is shown
-CLAIMS = {
-    52: "where_training_stops",
+CLAIMS = {  # two on a page, a high picture with a low one
     3: "hidden_way_out",
-    8: "poor_minima",
-    44: "eigenvalues_tell",
-    49: "escape_step",
-    58: "minimum_ratio",
-    12: "plateaus",
-    24: "escape_times",
     28: "covariate_shift",
+    58: "minimum_ratio",
+    52: "where_training_stops",
+    12: "plateaus",
+    49: "escape_step",
+    44: "eigenvalues_tell",
+    24: "escape_times",
+    8: "poor_minima",
     81: "newton_steps",
 }
 PAGE_SIZE = (8.27, 11.69)  # inches of A4
 PICTURE_SCALE = 0.79  # at which words of 9 points have over 7
-TEXT_HEIGHT = 0.95  # inches of a claim, what is found, and the command
-ROOM = 10.7  # inches of a page for claims and pictures
+TEXT_HEIGHT = 0.85  # inches of a claim, what is found, and the command
+ROOM = 10.75  # inches of a page for claims and pictures
 DOTS_PER_INCH = 140  # of the pictures of the gallery
 LINE_LENGTH = 110  # characters of 9 points in a line
 SOURCE = "fastcurv, https://github.com/OWNER/fastcurv, BSD-3-Clause license"
@@ -78,7 +78,7 @@ def draw_page(claims, number, n_pages):
     width, inch, top = (1 / PAGE_SIZE[0], 1 / PAGE_SIZE[1], 0.955)
     for row, image, height in claims:
         claim, lecture, result = claim_and_result(row)
-        claim_lines = textwrap.wrap(f"{lecture.partition(':')[0]}: {claim}", LINE_LENGTH - 20)
+        claim_lines = textwrap.wrap(f"{lecture.partition(':')[0]}: {claim}", LINE_LENGTH - 12)
         result_lines = textwrap.wrap(result, LINE_LENGTH)
         below = top
         for lines, size, look in (

@@ -78,7 +78,7 @@ def draw_page(claims, number, n_pages):
     width, inch, top = (1 / PAGE_SIZE[0], 1 / PAGE_SIZE[1], 0.955)
     for row, image, height in claims:
         claim, lecture, result = claim_and_result(row)
-        claim_lines = textwrap.wrap(f"{lecture.partition(':')[0]}: {claim}", LINE_LENGTH - 12)
+        claim_lines = textwrap.wrap(f"{lecture.partition(':')[0]}: {claim}", LINE_LENGTH - 18)
         result_lines = textwrap.wrap(result, LINE_LENGTH)
         below = top
         for lines, size, look in (

@@ -133,7 +133,7 @@ const numerics = (() => {
     if (!near) kind = "not_critical";
     else if (zero > explained && kind !== "saddle") kind = "degenerate";
     const gradientNorm = norm(gradient), times = Math.sqrt(decrement / threshold);
-    return { loss, gradient, gradientNorm, times, decrement, H, values, vectors, slopes, error, signs, negative, zero, positive, explained, kind, finite: true };
+    return { loss, gradient, gradientNorm, times, decrement, threshold, H, values, vectors, slopes, error, signs, negative, zero, positive, explained, kind, finite: true };
   }
 
   /* The sentence about a point, in the words of fastcurv's verdicts; nothing here is a proof. */
@@ -146,7 +146,7 @@ const numerics = (() => {
       case "maximum": return `Maximum: ${below} and all eigenvalues are negative${aside}. Step along the lowest eigenvector to leave it.`;
       case "saddle": return `Saddle: ${below} and the Hessian has eigenvalues of both signs. Step along the lowest eigenvector to leave it.`;
       case "degenerate": return `Degenerate: ${below}, but ${m.zero - m.explained} of the eigenvalues count as zero, so the kind is unknown.`;
-      default: return `Not critical: a Newton step is predicted to change the loss by ${short(m.decrement)}, ${short(100 * m.decrement / m.loss)}% of its value.`;
+      default: return `Not critical: a Newton step is predicted to change the loss by ${short(m.decrement)}, where at most ${short(m.threshold)} is tolerated.`;
     }
   }
 
@@ -240,19 +240,28 @@ const numerics = (() => {
     const linear = data === "toy";
     return { inputs: linear ? 1 : 2, hidden: linear ? 1 : hidden, linear, l2: linear ? 0 : l2, ...DATA[data]() };
   };
-  const start = (p, seed) => {
+  /* A start: random, close to the saddle where all weights are 0, or with hidden units that are all alike. */
+  const start = (p, seed, from = "random") => {
     const { uniform, normal } = random(seed), { inputs, hidden, linear } = p, n = size(p);
     if (linear) return Array.from({ length: n }, () => 4 * uniform() - 2);
     const scale = (i) => (i < inputs * hidden ? 1 / Math.sqrt(inputs) : i < n - 1 && i >= n - 1 - hidden ? 1 / Math.sqrt(hidden) : 0.5);
-    return Array.from({ length: n }, (_, i) => scale(i) * normal());
+    const theta = Array.from({ length: n }, (_, i) => scale(i) * normal());
+    if (from === "plateau") return theta.map((w) => 1e-3 * w);
+    if (from !== "equal") return theta;
+    return permute(p, theta, Array(hidden).fill(0), Array(hidden).fill(1));
+  };
+  /* The problem on some of its samples, drawn at random. */
+  const batch = (p, k, { uniform }) => {
+    const rows = Array.from({ length: k }, () => Math.floor(uniform() * p.X.length));
+    return { ...p, X: rows.map((r) => p.X[r]), y: rows.map((r) => p.y[r]) };
   };
 
-  return { size, output, value, product, hessian, eigen, measure, sentence, short, METHODS, FIRST_ORDER, add, norm, dot, lowest, widen, permute, random, problem, start };
+  return { size, output, value, product, hessian, eigen, measure, sentence, short, METHODS, FIRST_ORDER, add, norm, dot, lowest, widen, permute, random, problem, start, batch };
 })();
 
 /* The page: what is shown of one state, and the controls that change it. */
 if (typeof document !== "undefined") (() => {
-  const N = numerics, MAX_UNITS = 9, MAX_RECORDS = 2000, REACH = 2.6;
+  const N = numerics, MAX_UNITS = 9, MAX_RECORDS = 2000, REACH = 2.6, BATCH = 10, SOURCE = N.random(7);
   const SURFACE = [[30, 32, 74], [38, 104, 120], [110, 170, 110], [235, 222, 150]];  // from low to high
   const FRAME = { l: 50, r: 10, t: 12, b: 36 };
   const byId = (id) => document.getElementById(id);
@@ -466,7 +475,7 @@ if (typeof document !== "undefined") (() => {
     stop();
     const data = byId("data").value, atSaddle = data === "toy" && seed === 1;
     p = N.problem(data, Number(byId("units").value), Number(byId("decay").value));
-    theta = atSaddle ? [0, 0] : N.start(p, seed);
+    theta = atSaddle ? [0, 0] : N.start(p, seed, byId("from").value);
     [state, steps, history, path] = [{}, 0, [], []];
     for (const part of document.querySelectorAll("[data-only]")) part.hidden = (part.dataset.only === "toy") !== p.linear;
     record();
@@ -476,7 +485,9 @@ if (typeof document !== "undefined") (() => {
   /* One step of the chosen method; false where it leaves theta as it is. */
   function step() {
     const method = byId("method").value, rate = 10 ** Number(byId("rate").value);
-    let move = N.METHODS[method](m, state, rate);
+    const some = byId("batches").checked && !p.linear && method in N.FIRST_ORDER;
+    const gradient = some ? N.product(N.batch(p, BATCH, SOURCE), theta, theta).gradient : m.gradient;
+    let move = N.METHODS[method]({ ...m, gradient }, state, rate);
     if (method === "saddle-free Newton") {
       for (let k = 0; k < 40 && !(N.value(p, N.add(theta, move)) < m.loss); k++) move = move.map((x) => x / 2);
       if (!(N.value(p, N.add(theta, move)) < m.loss)) return false;
@@ -579,7 +590,7 @@ if (typeof document !== "undefined") (() => {
     const named = location.hash.slice(1);
     if ([...byId("data").options].some((option) => option.value === named)) byId("data").value = named;
     for (const id in ACTIONS) byId(id).addEventListener("click", ACTIONS[id]);
-    for (const id of ["data", "units", "decay"]) byId(id).addEventListener("change", () => {
+    for (const id of ["data", "units", "decay", "from"]) byId(id).addEventListener("change", () => {
       seed = 1;
       restart();
       usualRate();

@@ -220,6 +220,14 @@ const without = (boxes, good) => boxes.filter((box) => !good(box)).map((box) => 
   out.toyEnd = await train("gradient descent", 1e3);
   choose("data", "moons");
   out.moons = seen();
+  choose("from", "plateau");
+  out.plateau = await train("gradient descent", 2);
+  choose("from", "equal");
+  out.equal = await train("saddle-free Newton", 1e4);
+  byId("batches").checked = true;
+  choose("from", "random");
+  out.batches = await train("gradient descent", 10);
+  byId("batches").checked = false;
   choose("data", "toy");
   choose("method", "gradient descent");
   click("restart");
@@ -277,6 +285,9 @@ def test_every_control_of_the_playground_works_by_keyboard_at_both_widths(page, 
     assert float(seen["toyEscape"]["loss"].replace("\u2212", "-")) < 1e-9
     assert seen["toyEnd"]["kind"] == "minimum" and "except one" in seen["toyEnd"]["words"]
     assert seen["moons"]["kind"] == "not_critical" and seen["moons"]["step"] == "0"
+    assert 0.69 < float(seen["plateau"]["loss"]) < 0.7, seen["plateau"]
+    assert seen["equal"]["kind"] == "saddle", seen["equal"]
+    assert float(seen["batches"]["loss"]) < float(seen["moons"]["loss"])
     assert seen["rate"] == "10" and seen["diverged"]["train"] == "Train"
     assert "not finite" in seen["diverged"]["words"] and seen["diverged"]["loss"] == "infinity"
 

@@ -15,7 +15,7 @@ Applications use the public names of `fastcurv`, and those without an underscore
 - spectra: ``spectrum.density``, ``spectrum.density_curve``, ``spectrum.draw``, ``spectrum.eigsh``,
   ``spectrum.results``;
 - verdicts and runs: ``critical.classify``, ``critical.nearness``, ``critical.report``,
-  ``optimize.callbacks``, ``optimize.escape``, ``optimize.find``, ``optimize.minimize``,
+  ``optimize.escape``, ``optimize.find``, ``optimize.minimize``,
   ``optimize.problem``, ``optimize.run``, ``optimize.steps``.
 
 A module enters this list if an application needs it. A change of a name that one of these modules

@@ -125,10 +125,11 @@ def deep_linear(draw):
     size = int(draw.integers(0, p + 1))
     chosen = tuple(sorted((1 + draw.choice(n, size=size, replace=False)).tolist()))
     case = family.case(chosen, rng=int(draw.integers(2**31)))
-    ob = case.objective if draw.random() < 0.5 else case.objective
     allowed = frozenset({case.kind, "degenerate", "undecided", "not_critical"})
     certain = frozenset({case.kind, "not_critical"} - {"degenerate"})
-    return Truth(f"autoencoder {n}-{p}-{n} at {chosen}", ob, case.theta, certain, allowed)
+    return Truth(
+        f"autoencoder {n}-{p}-{n} at {chosen}", case.objective, case.theta, certain, allowed
+    )
 
 
 def dependent_features(draw):

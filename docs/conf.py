@@ -1,6 +1,8 @@
 """Sphinx's settings; the site is built offline by ``make docs``."""
 
+import dataclasses
 import importlib
+import inspect
 import json
 import os
 import re
@@ -12,6 +14,7 @@ from pathlib import Path
 import fastcurv as fc
 from fastcurv.applications.cli.parser import COMMANDS
 from fastcurv.common.protocols import INTERNAL_NAMES
+from fastcurv.optimize.minimize import METHODS
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
@@ -131,6 +134,13 @@ def write_api():
     missing = set(fc.__all__) - shown
     if missing:
         raise ValueError(f"TASKS must have every public name, lacks {sorted(missing)}.")
+    text += ["Methods of minimize", "-------------------", ""]
+    for name, method in METHODS.items():
+        first = inspect.getdoc(method).split("\n\n")[0]
+        text += [f"``{name}``", f"   {' '.join(first.split())}"]
+        for entry in dataclasses.fields(method):
+            text += ["", f"   - ``{entry.name}={entry.default}``: {entry.metadata['doc']}."]
+        text += [""]
     text += ["Operators", "---------", ""]
     text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:"]

@@ -89,10 +89,19 @@ class FirstOrderState(State):
 class _FirstOrderMethod(Method):
     """Base class of first-order methods, with the loop over updates."""
 
-    learning_rate: Any = option(None)
-    batch_size: int | None = option(None)
-    clip: float | None = option(None, _check_clip)
-    record_every: int = option(1, check_positive_int)
+    learning_rate: Any = option(
+        None, None, "a number, or a function of the number of the update, counted from 1; by "
+        "default 0.1, or 1e-3 for rmsprop and adam"
+    )  # fmt: skip
+    batch_size: int | None = option(
+        None, None, "rows of a mini-batch; an iteration is then an epoch"
+    )
+    clip: float | None = option(
+        None, _check_clip, "largest gradient norm, to which longer gradients are scaled down"
+    )
+    record_every: int = option(
+        1, check_positive_int, "epochs of mini-batches from one loss of all rows to the next"
+    )
     rate: ClassVar[Any]  # function of the update number, set for each object from its options
     grouped: ClassVar[bool] = False
     default_rate: ClassVar[float] = 0.1
@@ -199,7 +208,7 @@ class SGD(_FirstOrderMethod):
 class Momentum(_FirstOrderMethod):
     """Momentum, ``v = mu v + g; theta -= a v``."""
 
-    momentum: float = option(0.9, _check_fraction)
+    momentum: float = option(0.9, _check_fraction, "factor of the last velocity")
     buffer_names: ClassVar[tuple[str, ...]] = ("velocity",)
     ahead: ClassVar[bool] = False  # True for Nesterov's form of the step, g + mu v
 
@@ -222,8 +231,8 @@ class Nesterov(Momentum):
 class RMSProp(_FirstOrderMethod):
     """RMSProp, ``s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)``."""
 
-    rho: float = option(0.99, _check_fraction)
-    eps: float = option(1e-8, check_not_negative)
+    rho: float = option(0.99, _check_fraction, "factor of the last mean square")
+    eps: float = option(1e-8, check_not_negative, "added to the root mean square")
     default_rate: ClassVar[float] = 1e-3
     buffer_names: ClassVar[tuple[str, ...]] = ("squares",)
 
@@ -235,11 +244,11 @@ class RMSProp(_FirstOrderMethod):
 
 @dataclass(frozen=True)
 class Adam(_FirstOrderMethod):
-    """Adam (Kingma and Ba 2015); see the formula in the module docstring."""
+    """Adam (Kingma and Ba 2015): steps along the mean gradient over its root mean square."""
 
-    beta1: float = option(0.9, _check_fraction)
-    beta2: float = option(0.999, _check_fraction)
-    eps: float = option(1e-8, check_not_negative)
+    beta1: float = option(0.9, _check_fraction, "factor of the last mean")
+    beta2: float = option(0.999, _check_fraction, "factor of the last mean square")
+    eps: float = option(1e-8, check_not_negative, "added to the root mean square")
     default_rate: ClassVar[float] = 1e-3
     buffer_names: ClassVar[tuple[str, ...]] = ("average", "squares")
 

@@ -67,8 +67,11 @@ class LBFGS(Method):
     With `precondition` the steps are computed in coordinates of the layers.
     """
 
-    memory: int = option(20, check_positive_int)
-    precondition: bool = option(False, check_bool)
+    memory: int = option(20, check_positive_int, "number of pairs kept")
+    precondition: bool = option(
+        False, check_bool, "take steps in coordinates of the layers, in which regressions need a "
+        "half to a fifth of the steps; for dense rows in memory without batch normalisation"
+    )  # fmt: skip
 
     def init(self, problem: Problem, theta: np.ndarray) -> LBFGSState:
         layers = None

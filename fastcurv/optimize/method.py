@@ -119,11 +119,12 @@ def check_row_batch_size(ob: Any, count: Any, name: str) -> int | None:
     return None if count >= ob.n_samples else count
 
 
-def option(default: Any, check: Callable[[Any, str], Any] | None = None) -> Any:
-    """Return the dataclass field of an option. ``check(value, name)`` returns the value to use, or
-    raises an error. It is not called for the default.
+def option(default: Any, check: Callable[[Any, str], Any] | None, doc: str) -> Any:
+    """Return the dataclass field of an option, which `doc` describes in the API reference.
+    ``check(value, name)`` returns the value to use, or raises an error. It is not called for the
+    default.
     """
-    return field(default=default, metadata={"check": check})
+    return field(default=default, metadata={"check": check, "doc": doc})
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from .problem import Problem
 from .residual import extend_krylov_space, krylov_newton_mr_steps, reduce_gradient_norm
 from .steps import STEP_DENSE_MAX_N
 
+SAMPLE_DOC = "number of rows of the curvature, drawn again at each point; by default all rows"
 # maximum size of the basis of a Krylov space, except that at least 8 vectors are always allowed
 MAX_SPACE_BYTES = 2**29
 MAX_KRYLOV_DIM = 400  # maximum dimension of a Krylov space
@@ -157,7 +158,7 @@ class KrylovState(State):
 class _KrylovMethod(Method):
     """Base class of methods whose steps are solutions of a small problem in a Krylov space."""
 
-    sample: int | None = option(None)  # checked by `minimize`, which passes it to the problem
+    sample: int | None = option(None, None, SAMPLE_DOC)  # checked by `minimize`
     curvature: ClassVar[str | None] = "hessian"
 
     def init(self, problem: Problem, theta: np.ndarray) -> Any:
@@ -193,8 +194,10 @@ class _AdaptiveMethod(_KrylovMethod):
            2021.
     """
 
-    precondition: bool = option(False, check_bool)
-    warm_start: bool = option(False, check_bool)
+    precondition: bool = option(
+        False, check_bool, "scale by the norms of the Hessian's rows, which helps large networks"
+    )
+    warm_start: bool = option(False, check_bool, "start each Krylov space from the last step, too")
     adapts: ClassVar[bool] = True
 
     def leaves_saddles(self, problem: Problem) -> bool:
@@ -291,7 +294,9 @@ class TrustRegion(_AdaptiveMethod):
     radius, including the hard case.
     """
 
-    radius: float | None = option(None, check_positive)
+    radius: float | None = option(
+        None, check_positive, "first radius; by default ``0.1 max(1, ||theta||)``"
+    )
 
     def init(self, problem: Problem, theta: np.ndarray) -> Any:
         radius = self.radius or initial_trust_radius(theta)
@@ -307,7 +312,7 @@ class CubicRegularization(_AdaptiveMethod):
     quadratic model plus ``weight ||s||^3 / 3`` in the Krylov space.
     """
 
-    weight: float = option(1.0, check_positive)
+    weight: float = option(1.0, check_positive, "first weight of the cubic term")
 
     def init(self, problem: Problem, theta: np.ndarray) -> Any:
         return super().init(problem, theta).replace(weight=self.weight)
@@ -323,7 +328,9 @@ class SaddleFreeNewton(_AdaptiveMethod):
     large a decrease, and reduced if the prediction was right.
     """
 
-    damping: float | None = option(None, check_positive)
+    damping: float | None = option(
+        None, check_positive, "first damping; by default chosen by the first step"
+    )
 
     def init(self, problem: Problem, theta: np.ndarray) -> Any:
         return super().init(problem, theta).replace(damping=self.damping)
@@ -359,7 +366,9 @@ class GaussNewton(_AdaptiveMethod):
     the GGN returns once a step lowers the loss by more than a hundredth.
     """
 
-    damping: float | None = option(None, check_positive)
+    damping: float | None = option(
+        None, check_positive, "first damping; by default chosen by the first step"
+    )
     curvature: ClassVar[str | None] = "ggn"
 
     def leaves_saddles(self, problem: Problem) -> bool:
@@ -395,7 +404,7 @@ class Newton(_KrylovMethod):
     nearby critical point of any kind.
     """
 
-    damping: float = option(0.0, check_not_negative)
+    damping: float = option(0.0, check_not_negative, "added to every eigenvalue")
 
     def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
         space = self.space_at(state)
@@ -424,7 +433,7 @@ class DampedNewton(Newton):
     saddles whose negative eigenvalues are all below ``-2 damping``.
     """
 
-    damping: float = option(1e-3, check_not_negative)
+    damping: float = option(1e-3, check_not_negative, "added to every eigenvalue")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -462,8 +471,10 @@ class NewtonCG(Method):
     vanishes. `weight` decreases after full steps and increases after shortened ones.
     """
 
-    weight: float | None = option(None, check_positive)
-    sample: int | None = option(None)  # checked by `minimize`, which passes it to the problem
+    weight: float | None = option(
+        None, check_positive, "first weight of the shift ``sqrt(weight ||g||)``"
+    )
+    sample: int | None = option(None, None, SAMPLE_DOC)  # checked by `minimize`
     curvature: ClassVar[str | None] = "hessian"
 
     def leaves_saddles(self, problem: Problem) -> bool:

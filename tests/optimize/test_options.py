@@ -1,10 +1,13 @@
 """Invalid options raise before the first step, and rarely used options work."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
 from fastcurv.krylov.solvers import CGWorkspace, capped_cg
+from fastcurv.optimize.minimize import METHODS
 
 OBJECTIVE = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
 THETA = OBJECTIVE.model.init(rng=0)
@@ -98,3 +101,9 @@ def test_capped_cg_finds_curvature_by_slow_convergence():
             true = float(d @ (H @ d)) / float(d @ d)
             assert true <= -eps and abs(true - curvature) <= 1e-8 * np.linalg.norm(H, 2)
     assert seen == 4
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_is_described_for_the_api_reference(name):
+    assert all(entry.metadata["doc"] for entry in fields(METHODS[name]))
+    assert METHODS[name].__doc__

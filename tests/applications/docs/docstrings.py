@@ -36,7 +36,7 @@ CHECKS |= {"PR02", "PR03", "PR04", "PR05", "PR07", "PR10", "RT03", "YD01"}
 # example are present.
 NAMED = {"PR01", "RT01", "SA01", "EX01"}
 # Parameters that exist only to catch names of other libraries or an older name.
-SILENT = {"'**foreign'", "'n_samples'"}
+SILENT = {"'**foreign'", "'**bounds'", "'n_samples'"}
 
 
 def targets():

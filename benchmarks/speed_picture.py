@@ -54,10 +54,13 @@ def ratios(run):
 def table(run):
     """Return the table of a run in Markdown, with a line below that describes the run."""
     peers = [name for name in PEERS.values() if any(name in own for own in ratios(run).values())]
-    lines = [f"| network | {' | '.join(peers)} |", "|---" * (len(peers) + 1) + "|"]
+    lines = [f"| network | {' | '.join(peers)} | of FMA peak |", "|---" * (len(peers) + 2) + "|"]
     for name, own in ratios(run).items():
+        shares = [r["share_of_peak"] for r in run["records"] if r["workload"] == name]
         cells = [" / ".join(f"{ratio:.3g}" for ratio in own.get(peer, [])) for peer in peers]
-        lines.append(f"| {WORKLOADS[name]} | {' | '.join(cells)} |")
+        cells.append(" / ".join(f"{share:.0%}" for share in shares))
+        network = str(WORKLOADS[name]).rpartition(",")[0]
+        lines.append(f"| {network} | {' | '.join(cells)} |")
     facts = run["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
     lines += ["", f"{facts['cpu']}, threads: {facts['threads']}, {facts['time']}; {versions}."]
@@ -69,7 +72,7 @@ def with_tables(text, runs):
     for name, run in runs.items():
         line = re.escape(f"<!-- results/{name}.json -->\n")
         below = rf"(?<={line}).*?(?=\n## |\n<!--|\Z)"
-        text = re.sub(below, f"\n{table(run)}\n", text, flags=re.DOTALL)
+        text = re.sub(below, f"\n{table(run)}\n", text, count=1, flags=re.DOTALL)
     return text
 
 

@@ -64,14 +64,16 @@ def test_tables_and_the_picture_of_speed_are_made_from_stored_runs(monkeypatch, 
     monkeypatch.syspath_prepend(str(FOLDER))
     picture = importlib.import_module("speed_picture")
     seconds = {"fastcurv": 1.0, "torch": 2.5, "jax-linearize": 4.0, "jax-jvp": 3.0}
-    record = {"workload": "tiny", "seconds": {name: {"product": s} for name, s in seconds.items()}}
+    times = {name: {"product": s} for name, s in seconds.items()}
+    record = {"workload": "tiny", "seconds": times, "share_of_peak": 0.75}
     facts = {"cpu": "A CPU", "threads": 2, "time": "2026-01-01", "versions": {"torch": "2.0"}}
     run = {"machine": facts, "records": [record | {"dtype": d} for d in picture.DTYPES]}
-    text = "# Speed\n<!-- results/hvp.json -->\nold\n\n## Next\nkept\n"
-    made = picture.with_tables(text, {"hvp": run})
-    assert "| 2.5 / 2.5 | 3 / 3 |" in made and "A CPU, threads: 2, 2026-01-01; torch 2.0." in made
+    text = "# Speed\n<!-- results/hvp.json -->\n\n<!-- results/two.json -->\nold\n\n## Next\nkept\n"
+    made = picture.with_tables(text, {"hvp": run, "two": run})
+    assert made.count("| 2.5 / 2.5 | 3 / 3 | 75% / 75% |") == 2
+    assert "A CPU, threads: 2, 2026-01-01; torch 2.0." in made
     assert "old" not in made and made.endswith("\n## Next\nkept\n")
-    assert picture.with_tables(made, {"hvp": run}) == made
+    assert picture.with_tables(made, {"hvp": run, "two": run}) == made
     pytest.importorskip("matplotlib")
     picture.draw(run, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 5000

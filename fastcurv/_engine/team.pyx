@@ -4,9 +4,7 @@ While a pass runs, the main thread checks for pending signals at intervals. If a
 raises an exception, the pass is cancelled and the exception is raised to the caller.
 """
 import os
-import sys
 import threading
-import time
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
@@ -40,13 +38,10 @@ def _store_main_thread():
 
 
 def _after_fork_in_child():
-    """Forget all other threads in a forked child process, and count the fork."""
+    """Make the forked child process's only thread its main thread, and count the fork."""
     global main_thread, n_forks
     main_thread = PyThread_get_thread_ident()
     n_forks += 1
-    for table in (_callbacks, _waiting):
-        for thread in [one for one in table if one != main_thread]:
-            del table[thread]
 
 
 _store_main_thread()
@@ -113,76 +108,10 @@ cdef class FloatingPointMode:
         fc_arithmetic_end(self.before)
 
 
-# --- callbacks ------------------------------------------------------------------------------------
-
-# {thread: (thread that waits for the callback's result, serial number of the callback)}
-cdef dict _callbacks = {}
-cdef dict _waiting = {}         # {thread: Lock for which the thread waits}
-cdef long long _calls = 0
-
-# A thread that waits for a lock raises RuntimeError if the callbacks of the lock's holder make no
-# progress for this many seconds, because they may wait for the thread itself.
-CALLBACK_WAIT_SECONDS = 10.0
-cdef enum:
-    POLL_MICROSECONDS = 100000  # microseconds between two progress checks of the holder's callbacks
-
-
-cdef class Callback:
-    """Context manager in which this thread runs a user-defined function. `caller` is the thread
-    that waits for the function's result (by default this thread). The function runs with the
-    engine's floating-point settings, and changes that it makes to the thread's settings are undone.
-    """
-    cdef fc_arithmetic before
-    cdef object caller, outer
-
-    def __cinit__(self, caller=None):
-        self.caller = caller
-
-    def __enter__(self):
-        global _calls
-        me = PyThread_get_thread_ident()
-        _calls += 1
-        self.outer = _callbacks.get(me)
-        if self.caller is None:
-            self.caller = me if self.outer is None else self.outer[0]
-        _callbacks[me] = self.caller, _calls
-        self.before = fc_arithmetic_begin()
-
-    def __exit__(self, *error):
-        me = PyThread_get_thread_ident()
-        fc_arithmetic_end(self.before)
-        if self.outer is None:
-            _callbacks.pop(me, None)
-        else:
-            _callbacks[me] = self.outer
-
-
-cdef object callback_progress(unsigned long holder):
-    """Return a value that changes when a callback on behalf of the thread `holder` makes progress.
-    The value stays equal while these callbacks wait for other threads or use no CPU time. Return
-    None if no callback runs on behalf of `holder`, or if one is executing code of this library.
-    """
-    frames, marks = None, []
-    for thread, (caller, call) in list(_callbacks.items()):
-        if caller != holder:
-            continue
-        frames = sys._current_frames() if frames is None else frames
-        frame = frames.get(thread)
-        if frame is None:
-            continue
-        module = str(frame.f_globals.get("__name__", ""))
-        # Threads wait inside the module `threading` for joins, events, futures and queues.
-        if thread in _waiting or module == "threading":
-            marks.append((thread, call, None))
-        elif module.partition(".")[0] == "fastcurv" or not hasattr(time, "pthread_getcpuclockid"):
-            return None
-        else:
-            clock = time.pthread_getcpuclockid(thread)
-            marks.append((thread, call, time.clock_gettime_ns(clock)))
-    return marks or None
-
-
 # --- mutual exclusion -----------------------------------------------------------------------------
+
+cdef enum:
+    POLL_MICROSECONDS = 100000  # maximum microseconds of a wait before pending signals are handled
 
 
 cdef class Lock:
@@ -214,19 +143,15 @@ cdef class Lock:
         if self.n_forks != n_forks:
             self.renew()
         if self.holder == PyThread_get_thread_ident():
-            self.raise_if_nested()
+            raise RuntimeError(
+                "This objective or operator is in the middle of a call, during which a callback (a "
+                "loss, an activation, a source of rows), a signal handler or a finaliser has "
+                "called it again. Use copy.copy() of it there, or call it later."
+            )
         if not PyThread_acquire_lock(self.free, NOWAIT_LOCK):
             self.wait()
         self.holder = PyThread_get_thread_ident()
         return 0
-
-    cdef int raise_if_nested(self) except -1:
-        """Raise RuntimeError because this thread already holds the lock."""
-        raise RuntimeError(
-            "This objective or operator is in the middle of a call, during which a callback (a "
-            "loss, an activation, a source of rows), a signal handler or a finaliser has called it "
-            "again. Use copy.copy() of it there, or call it later."
-        )
 
     @property
     def is_held(self):
@@ -241,35 +166,13 @@ cdef class Lock:
         return self.is_lost
 
     cdef int wait(self) except -1:
-        """Wait until the lock is acquired. Raise the exception of a signal handler, and
-        RuntimeError if the holder's callback waits for this thread.
-        """
+        """Wait until the lock is acquired. Raise the exception of a signal handler."""
         cdef PyLockStatus got = PY_LOCK_INTR
-        cdef long long since = 0
-        me, last_progress = PyThread_get_thread_ident(), None
-        if me in _callbacks and _callbacks[me][0] == self.holder:
-            self.raise_if_nested()
-        _waiting[me] = self
-        try:
-            while got != PY_LOCK_ACQUIRED:
-                with nogil:
-                    got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
-                if got != PY_LOCK_ACQUIRED:
-                    PyErr_CheckSignals()  # a signal may arrive between two timed waits
-                if got != PY_LOCK_ACQUIRED and got != PY_LOCK_INTR:
-                    here = callback_progress(self.holder)
-                    if here is None or here != last_progress:
-                        last_progress, since = here, fc_now_ns()
-                    elif fc_now_ns() - since > 1e9 * CALLBACK_WAIT_SECONDS:
-                        raise RuntimeError(
-                            "A callback (a loss, an activation, a source of rows) of this "
-                            "objective or operator has made no progress for "
-                            f"{CALLBACK_WAIT_SECONDS:g} seconds in another thread, which may "
-                            "itself wait for this thread. Use copy.copy() of the objective or "
-                            "operator in each thread."
-                        )
-        finally:
-            del _waiting[me]
+        while got != PY_LOCK_ACQUIRED:
+            with nogil:
+                got = PyThread_acquire_lock_timed(self.free, POLL_MICROSECONDS, 1)
+            if got != PY_LOCK_ACQUIRED:
+                PyErr_CheckSignals()    # a signal may arrive between two timed waits
         return 0
 
     cdef void release(self) noexcept:

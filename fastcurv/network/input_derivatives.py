@@ -44,7 +44,7 @@ def input_derivatives(
     sizes, phis, skips = model._engine_layers
     built_in = None not in phis
     settings = (model.bias, model.dtype)
-    if type(weights) is type(X) is np.ndarray and weights.ndim == 1 and X.ndim == 2:
+    if type(weights) is type(X) is np.ndarray and X.ndim == 2 and weights.shape == sizes[-1:]:
         weights = np.ascontiguousarray(np.broadcast_to(weights, (len(X), len(weights))))
     # The engine returns None if it cannot use the arrays as they are.
     if built_in:

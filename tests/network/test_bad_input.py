@@ -117,6 +117,12 @@ def test_invalid_models_are_rejected(arguments, kind, words):
         (lambda m: m.predict(THETA, X + 0j), TypeError, ["X", "complex128"]),
         (lambda m: m.predict(THETA, "rows"), TypeError, ["X", "real"]),
         (lambda m: m.preactivations(THETA[:3], X), ValueError, ["theta", "(3,)"]),
+        (lambda m: m.input_jacobian(THETA[1:], X), ValueError, ["theta", f"({n - 1},)"]),
+        (lambda m: m.input_jacobian(THETA, X[:, 1:]), ValueError, ["X", f"({N}, 3)"]),
+        (lambda m: m.input_jacobian(THETA, X[:0]), ValueError, ["X", "(0, 4)"]),
+        (lambda m: m.input_hessian(THETA, X, np.ones(4)), ValueError, ["weights", "(4,)"]),
+        (lambda m: m.input_hessian(THETA, X, INF * Y), ValueError, ["weights", "infinity"]),
+        (lambda m: m.input_jacobian(THETA, X, statistics=[]), ValueError, ["statistics"]),
     ],
 )
 def test_invalid_arguments_of_model_methods_are_rejected(call, kind, words):

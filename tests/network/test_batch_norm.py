@@ -9,17 +9,13 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import rounding_bound
-from fastcurv.certify.bounds import assembled
-from fastcurv.spectrum.dense import dense_matrix
 
-from ..nets import ACTIVATIONS, KERNELS, every_activation
+from ..nets import ACTIVATIONS, KERNELS
 from ..reference import ReferenceModel, ReferenceObjective
 from .product_cases import (
-    assert_agrees_with_torch,
     compare,
     draw_batch_norm,
     results_by_route,
-    torch_net,
     truth,
 )
 
@@ -51,35 +47,6 @@ def test_products_of_large_and_mixed_networks_are_exact(arch, dtype):
     how = {"residual": True, "l2": 1e-3, "dtype": dtype}
     names = ["tanh", "gelu", "relu"]
     check(draw_batch_norm([20, 65, 65, 40, 10], names, "cross_entropy", 300, **how))
-
-
-@every_activation
-def test_products_agree_with_torch_in_training_mode(activation):
-    """Value, gradient and product agree with double backward through torch's BatchNorm1d between
-    Linear and activation. Statistics and predictions agree with torch's running statistics and
-    evaluation mode.
-    """
-    torch = pytest.importorskip("torch")
-    nn = torch.nn
-    p = draw_batch_norm(
-        [7, 9, 8, 5], activation, KERNELS[ACTIVATIONS.index(activation) % 3], 17, l2=0.05
-    )
-    net = torch_net(torch, p.model, p.theta)
-    assert_agrees_with_torch(torch, net, p.ob, p.theta, p.V[:, 0])
-    # torch's evaluation mode uses a running unbiased variance that starts at 1, with momentum 0.1
-    known = p.model.statistics(p.ob, p.theta)
-    for norm, (mean, variance) in zip(
-        [part for part in net if isinstance(part, nn.BatchNorm1d)], known
-    ):
-        assert np.allclose(norm.running_mean.numpy(), 0.1 * mean, rtol=1e-12, atol=1e-14)
-        assert np.allclose(
-            norm.running_var.numpy(), 0.9 + 0.1 * variance * 17 / 16, rtol=1e-12, atol=0
-        )
-        norm.running_mean[:], norm.running_var[:] = torch.tensor(mean), torch.tensor(variance)
-    rows = np.random.default_rng(1).standard_normal((4, 7))
-    with torch.no_grad():
-        outputs = net.eval()(torch.tensor(rows)).numpy()
-    assert np.allclose(p.model.predict(p.theta, rows, known), outputs, rtol=1e-11, atol=1e-13)
 
 
 def test_predict_uses_batch_or_given_statistics(dtype):
@@ -158,18 +125,6 @@ def test_invalid_batch_norm_arguments_are_rejected():
 # --- chunks of rows, threads, batches, interrupts
 
 
-def test_batch_norm_products_are_bitwise_identical_for_any_number_of_threads(arch, dtype):
-    results = []
-    for threads in (1, 2, 5):
-        how = {"residual": True, "l2": 1e-3, "dtype": dtype, "n_threads": threads}
-        p = draw_batch_norm([32, 48, 48, 10], "tanh", "cross_entropy", 1000, **how)
-        assert p.ob.hessian(p.theta).layout["threads"] == threads
-        results.append(results_by_route(p))
-    for other in results[1:]:
-        for name, got in other.items():
-            assert np.array_equal(got, results[0][name]), name
-
-
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activation):
     """Results computed in chunks of samples, down to one sample each, equal those of a single pass
@@ -213,23 +168,6 @@ def smallest_memory(p):
     return int(str(error.value).split("at least ")[1].split()[0])
 
 
-def test_interleaved_chunked_values_and_gradients_are_right():
-    """For an objective computed in chunks, values, gradients and products at two alternating thetas
-    agree with those of a single pass to 1e-12.
-    """
-    p = draw_batch_norm([5, 9, 9, 3], "silu", N=75)
-    small = draw_batch_norm([5, 9, 9, 3], "silu", N=75, memory=smallest_memory(p) + 20_000)
-    other = p.theta + 0.1
-    assert 1 < small.ob.hessian(p.theta).layout["chunk"] < 75
-    for theta in (p.theta, other, p.theta):
-        assert np.isclose(small.ob.value(theta), p.ob.value(theta), rtol=1e-13)
-        gradient, norm = p.ob.gradient(theta), np.linalg.norm
-        assert norm(small.ob.gradient(theta) - gradient) <= 1e-12 * norm(gradient)
-        for v in p.V.T:
-            product = p.ob.hessp(theta, v)
-            assert norm(small.ob.hessp(theta, v) - product) <= 1e-12 * norm(product)
-
-
 def test_units_of_constant_input_are_right():
     """Value, gradient and products agree with complex steps if a unit's pre-activation is equal for
     all samples, so that its variance is 0. For a single sample, this holds for all units.
@@ -255,62 +193,12 @@ def test_units_of_constant_input_are_right():
         assert abs(H.quadratic_form(v) - v @ (true @ v)) <= 1e-9 * scale * np.linalg.norm(v)
 
 
-def test_sample_weight_does_not_enter_the_statistics():
-    p = draw_batch_norm([4, 6, 2], weights=True)
-    plain = p.objective(sample_weight=None)
-    for (mean, variance), (m, s) in zip(
-        p.model.statistics(p.ob, p.theta), plain.model.statistics(plain, p.theta)
-    ):
-        assert np.array_equal(mean, m) and np.array_equal(variance, s)
-
-
 def test_batches_have_their_own_statistics():
     p = draw_batch_norm([4, 6, 2], N=40)
     part = p.ob.batch(slice(5, 25))
     alone = fc.Objective(p.model, p.ob.X[5:25], p.ob.y[5:25], loss="mse")
     assert part.value(p.theta) == alone.value(p.theta) != p.ob.value(p.theta)
     assert np.array_equal(part.gradient(p.theta), alone.gradient(p.theta))
-
-
-def test_interrupts_between_chunks_leave_results_right(python):
-    """After a signal has interrupted a gradient or product in chunks at any of 40 moments, the next
-    value, gradient and product are bitwise those before the signal.
-    """
-    python("""
-import signal
-import numpy as np
-import fastcurv as fc
-
-class Alarm(Exception):
-    pass
-
-def ring(*_):
-    raise Alarm
-
-rng = np.random.default_rng(0)
-X = rng.standard_normal((3000, 20))
-model = fc.MLP([20, 30, 30, 3], batch_norm=True)
-make = lambda: fc.Objective(model, X, rng.integers(3, size=3000) * 0, n_threads=1, memory=1_500_000)
-theta, v = model.init(rng=0), rng.standard_normal(model.n_params)
-ob = make()
-assert ob.hessian(theta).layout["chunk"] < 1000
-value, gradient, product = ob.value(theta), ob.gradient(theta), ob.hessp(theta, v)
-signal.signal(signal.SIGALRM, ring)
-ob, seen, i = make(), 0, 0
-while i < 40 or seen < 6:
-    i += 1
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 1e-4 + 2e-4 * (i % 40))
-        ob.gradient(theta + i * (i % 2))
-        ob.hessp(theta, v)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except Alarm:
-        seen += 1
-    if i % 3 == 0:
-        assert np.array_equal(ob.hessp(theta, v), product)
-    assert ob.value(theta) == value and np.array_equal(ob.gradient(theta), gradient)
-assert np.array_equal(ob.hessp(theta, v), product)
-""")
 
 
 # --- bounds on rounding, symmetries, dead units and verdicts
@@ -346,47 +234,6 @@ def test_rounding_bounds_hold_and_are_not_too_large(arch, dtype, activation):
                     assert bound <= 3 * error + 1e-9 * size
                 elif scale == 1.0:
                     assert bound <= 1e-7 * size
-
-
-def test_the_bound_of_the_dense_matrix_holds():
-    p = draw_batch_norm([3, 5, 4, 2], "tanh", N=20, l2=0.1)
-    H = p.ob.hessian(p.theta)
-    for e in np.eye(p.n):
-        assert np.linalg.norm((H @ e - p.exact(e)).astype(float)) <= rounding_bound(H, e) <= 1e-9
-    E = dense_matrix(H).A - np.stack([p.exact(e) for e in np.eye(p.n)], axis=1).astype(float)
-    assert np.linalg.norm(E) <= dense_matrix(H).error_bound() <= 1e-8
-    assert np.isinf(assembled(p.ob.jacobian(p.theta))[1]).all()
-
-
-@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
-@pytest.mark.parametrize("bias", [True, False])
-def test_flat_directions_are_null_vectors(activation, bias):
-    """The flat directions t are independent and orthogonal to the gradient, and satisfy ||Ht|| <=
-    ||g||. Those with Ht = 0 leave the value unchanged. The scale of W is not a flat direction,
-    because its orbit is curved.
-    """
-    p = draw_batch_norm([4, 3, 3, 2], activation, N=60, bias=bias)
-    p.X[:, 3] = 2.0  # a constant feature, which the mean cancels
-    model = p.model
-    T = p.ob.certificates.flat_directions(p.theta)
-    H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)
-    # Flat directions: weights of the constant feature, each b, the scale of each unit's gamma and
-    # beta unless phi is tanh, and for linear units the shift of beta.
-    expected = (
-        3 + 6 * bias + 6 * (activation != "tanh") + (3 + 3 * bias) * (activation == "identity")
-    )
-    assert np.linalg.matrix_rank(T) == T.shape[1] == expected
-    assert np.all(np.linalg.norm(H @ T, axis=0) <= np.linalg.norm(g) * (1 + 1e-9))
-    assert np.all(np.abs(g @ T) <= 1e-12 * np.linalg.norm(T, axis=0))
-    exactly = np.linalg.norm(H @ T, axis=0) <= 1e-13
-    assert exactly.sum() >= 3 + 6 * bias
-    for t in T.T[exactly]:
-        assert np.isclose(p.ob.value(p.theta + t), p.ob.value(p.theta), rtol=1e-13)
-    W = np.zeros(p.n)
-    W[:12] = p.theta[:12]
-    assert np.linalg.norm(W - T @ np.linalg.lstsq(T, W, rcond=None)[0]) > 0.1
-    regular = fc.Objective(model, p.ob.X, p.ob.y, loss="mse", l2=0.1)
-    assert regular.certificates.flat_directions(p.theta).shape == (p.n, 0)
 
 
 def test_dead_units_and_kinks_are_counted_with_batch_norm():

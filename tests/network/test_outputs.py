@@ -78,19 +78,6 @@ def test_outputs_give_the_gradient_and_the_ggn(rng):
         assert np.abs(G - ob.ggn(net.theta).to_dense()).max() <= 1e-12
 
 
-def test_outputs_of_streamed_samples_equal_those_in_memory(rng):
-    net = drawn(rng, "cross_entropy")
-    wanted = net.ob.outputs(net.theta)
-    sparse = net.objective(X=scipy.sparse.csr_matrix(net.X))
-    stream = net.objective(fc.StreamedObjective, block_rows=7)
-    for ob in (sparse, stream):
-        for found, part in zip(ob.outputs(net.theta), wanted):
-            assert found.shape == part.shape and np.abs(found - part).max() <= 1e-13
-    narrow = net.model.astype("float32")
-    single = fc.Objective(narrow, net.X, net.y, sample_weight=net.weight)
-    assert {part.dtype for part in single.outputs(net.theta)} == {np.dtype("float32")}
-
-
 def test_outputs_with_batch_normalisation_use_training_statistics(rng):
     net = nets.draw(rng, [3, 4, 2], "tanh", "mse", N=20, batch_norm=True)
     z, first, _ = net.ob.outputs(net.theta)
@@ -164,24 +151,6 @@ def test_batches_do_not_overwrite_the_rows_of_a_reweighted_objective(rng):
     for batch in net.ob.batches(8, order):
         batch.value_and_gradient(net.theta)
     assert all(same(objective_results(ob, net.theta), known) for ob, known in zip(kept, before))
-
-
-def test_samples_of_weight_zero_regain_their_values_with_their_weight(rng):
-    net = nets.draw(rng, [2, 3, 1], N=6)
-    X = net.X.copy()
-    X[2] = 1e200
-    weight = np.arange(6) != 2.0
-    idle = net.objective(X=X, sample_weight=weight)
-    assert np.isfinite(idle.value(net.theta)) and not idle.X[2].any()
-    back = idle.batch(slice(1, 6)).reweighted(None)
-    assert (back.X[1] == 1e200).all()
-    for sparse in (False, True):
-        ob = net.objective(X=scipy.sparse.csr_matrix(X) if sparse else X, sample_weight=None)
-        gone = ob.reweighted(weight)
-        assert np.isclose(gone.value(net.theta), idle.value(net.theta), rtol=1e-14)
-        again = gone.reweighted(None)
-        there = again.X.toarray() if sparse else again.X
-        assert np.array_equal(there, X)
 
 
 def test_reweighting_accepts_sparse_samples_and_rejects_streamed_ones(rng):

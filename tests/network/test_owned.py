@@ -62,16 +62,6 @@ for way, dtype, change in itertools.product(ways, ("int32", "int64", "uint8", ">
 """)
 
 
-def test_class_labels_of_an_objective_are_read_only(rng):
-    """The labels of an objective, its batches and its unpickled copy are read-only int32 copies."""
-    X, y = rng.standard_normal((N, 4)), rng.integers(3, size=N)
-    ob = fc.Objective(MODEL, X, y)
-    for one in (ob, ob.batch([3, 1, 2]), ob.batch(slice(5, 9)), pickle.loads(pickle.dumps(ob))):
-        with pytest.raises(ValueError, match="read-only"):
-            one.y[0] = 1
-        assert one.y.dtype == np.int32 and not np.shares_memory(one.y, y)
-
-
 BROKEN = {
     "beyond": ("csr csc bsr", "A.indices[3] = 1 << 28"),
     "below": ("csr csc bsr", "A.indices[3] = -(1 << 28)"),

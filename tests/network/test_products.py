@@ -16,10 +16,8 @@ from scipy.sparse.linalg import eigsh, lobpcg, minres
 import fastcurv as fc
 from fastcurv import MLP, Objective
 from fastcurv import _engine as engine
-from fastcurv.certify import rounding_bound
 
 from .. import nets
-from ..certify.longdouble import Truth
 from ..nets import ACTIVATIONS, CURVATURES, KERNELS, every_activation
 from ..plans import laid_out, least_memory
 from .product_cases import NETS, SLACK, compare, public_results, truth, with_options
@@ -166,85 +164,7 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
         )
 
 
-def test_hessian_of_a_well_fitted_network_is_accurate_in_float32(arch, dtype, rng, problem):
-    """For a network that classifies all samples with near certainty, value, gradient and product
-    agree with long double to 3e-4 in float32 and 1e-9 in float64, relative to their norm.
-    """
-    y, v = np.zeros(33, int), rng.standard_normal(94).astype(dtype)
-    p = problem(rng, [5, 9, 4], "tanh", "cross_entropy", y=y, N=33, dtype=dtype)
-    p.model.unflatten(p.theta)[1][1][:] = [21.0, 0.0, 1.0, 2.0]
-    value, gradient = p.ref.value_and_gradient(p.theta.astype(np.longdouble))
-    product = p.exact(v)
-    slack = {"float32": 3e-4, "float64": 1e-9}[
-        dtype
-    ]  # the oracle computes p - y: an error of 1e-19 relative to 1e-9
-    assert value < 1e-6
-    norm = np.linalg.norm
-    assert abs(p.ob.value(p.theta) - value) <= slack * value
-    assert norm(p.ob.gradient(p.theta) - gradient) <= slack * norm(gradient)
-    assert norm(p.ob.hessian(p.theta) @ v - product) <= slack * norm(product)
-
-
 # --- algebra
-
-
-@one_dtype
-@pytest.mark.usefixtures("samples_as_rows")
-@every_net
-def test_products_are_bitwise_identical_in_blocks_and_for_any_threads(arch, net, dtype, drawn):
-    """Products are bitwise identical when repeated and in blocks, and all results are bitwise
-    identical for one to five threads.
-    """
-    plain = arch == "reference"  # plain loops are slow
-    p = drawn(net, dtype, **({"N": {"wide": 13, "tall": 133}.get(net, 9)} if plain else {}))
-    H = p.ob.hessian(p.theta)
-    assert (H.layout["panel"] == 0) == (net == "wide")
-    product = H @ p.V
-    assert np.array_equal(H @ p.V, product)
-    wider = H @ np.tile(p.V, 4)
-    for j in range(5):
-        assert np.array_equal(H @ p.V[:, j], product[:, j])
-        assert np.array_equal(wider[:, 15 + j], product[:, j])
-    expected = public_results(with_options(p, n_threads=1), p.theta, p.V)
-    for threads in (3,) if plain else (2, 3, 5):
-        ob = with_options(p, n_threads=threads)
-        assert ob.hessian(p.theta).layout["threads"] == (1 if net == "tiny" else threads)
-        for name, value in public_results(ob, p.theta, p.V).items():
-            assert np.array_equal(value, expected[name]), f"{name} with {threads} threads"
-
-
-@one_dtype
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
-@pytest.mark.parametrize("shift", [4, 8, 15])
-def test_rounding_bounds_hold_for_saturated_units(activation, shift, dtype, rng, problem):
-    """Where units are saturated, so that phi' has lost its digits, errors against complex steps in
-    long double are within the bounds. Only the first layer is perturbed, so that every product
-    contains phi'.
-    """
-    p = problem(rng, [3, 6, 2], activation, "mse", 20, dtype=dtype)
-    p.model.unflatten(p.theta)[0][1][...] = shift * rng.choice([-1, 1], 6)
-    v = rng.standard_normal(p.n).astype(dtype)
-    v[24:] = 0
-    gradient, product = p.exact(), p.exact(v)
-    H = p.ob.hessian(p.theta)
-    first = H.restrict(layers=[0])
-    errors = {
-        "gradient": np.linalg.norm(H.gradient - gradient),
-        "product": np.linalg.norm(H @ v - product),
-        "first layer": np.linalg.norm(first @ v[:24] - product[:24]),
-    }
-    bounds = {
-        "gradient": rounding_bound(p.ob, p.theta),
-        "product": rounding_bound(H, v),
-        "first layer": rounding_bound(first, v[:24]),
-    }
-    assert {
-        name: (error, bounds[name]) for name, error in errors.items() if not error <= bounds[name]
-    } == {}
-    if shift == 4:
-        assert errors["first layer"] <= {"float64": 1e-11, "float32": 3e-4}[dtype] * np.linalg.norm(
-            product[:24]
-        )
 
 
 def test_scipy_solvers_accept_the_operators(rng, problem):
@@ -423,13 +343,6 @@ def test_a_batch_equals_an_objective_of_its_samples(loss, rng, problem):
     assert np.linalg.norm(total - p.ob.gradient(p.theta)) <= 1e-14 * np.linalg.norm(total)
 
 
-def test_products_are_right_for_one_parameter():
-    ob = fc.Objective(fc.MLP([1, 1], bias=False), [[2.0]], [1.0], loss="mse")
-    H = ob.hessian(np.zeros(1))
-    assert np.array_equal(H @ np.ones(1), [8.0])
-    assert np.array_equal(H @ np.ones((3, 1))[::3, 0], [8.0])
-
-
 @one_dtype
 @pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
 @pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
@@ -455,30 +368,6 @@ def test_theta_whose_squares_overflow_is_accepted_and_copied(dtype):
     assert ob.value(theta) == 0
     theta[:] = 0
     assert (H.theta == large).all()
-
-
-@pytest.mark.by_day(share=1 / 4)
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "relu", "elu"])
-def test_products_with_a_skip_above_a_narrow_layer_are_exact(width, activation, rng):
-    """With skip connections around narrow layers, products agree with long double within their
-    bounds, and block products and quadratic forms to 1e-11.
-    """
-    for d in sorted({1, 2, 9, width}):
-        for hidden in ([width, width], [width] * 3):
-            model = fc.MLP([d, *hidden, 1], activation, residual=True)
-            X, y = rng.standard_normal((7, d)), rng.random((7, 1))
-            ob = fc.Objective(model, X, y, loss="mse", n_threads=1)
-            theta = model.init(rng=1)
-            V = rng.standard_normal((len(theta), 3))
-            H, truth = ob.hessian(theta), Truth(ob, theta)
-            exact = np.stack([truth.product(v) for v in V.T], axis=1).astype(float)
-            for j, v in enumerate(V.T):
-                off = np.linalg.norm(H @ v - exact[:, j])
-                assert off <= rounding_bound(H, np.ascontiguousarray(v)), (d, hidden, off)
-            assert np.allclose(H @ V, exact, rtol=1e-11, atol=1e-11 * np.abs(exact).max())
-            forms = (V * exact).sum(axis=0)
-            assert np.allclose(H.quadratic_form(V), forms, atol=1e-11 * np.abs(forms).max())
 
 
 # --- layouts: transposed or by rows, W and V packed or read in place
@@ -604,46 +493,3 @@ def test_packed_phi_keeps_relative_accuracy_of_saturated_units(activation, dtype
     )
     assert 0 < np.abs(plain).min() < np.finfo(dtype).eps
     np.testing.assert_allclose(folded, plain, rtol=100 * np.finfo(dtype).eps, atol=0)
-
-
-@one_dtype
-def test_targets_of_many_outputs_are_transposed_right(arch, dtype):
-    """In the transposed layout, values, gradients and products for many outputs agree with those
-    for samples as rows, for targets whose numbers of rows and columns leave remainders and whose
-    rows are strided.
-    """
-    for loss, d_out, N in itertools.product(nets.LOSSES, [3, 8, 16, 33], [7, 35]):
-        y = np.random.default_rng(N + d_out).random((N, 2 * d_out)).astype(dtype)
-        y /= y[:, :d_out].sum(axis=1, keepdims=True)
-        found = []
-        for lines in (0, 2):
-            with laid_out(across=lines):
-                p = nets.draw(0, [2, 5, d_out], loss=loss, N=N, y=y[:, :d_out], dtype=dtype)
-                found.append((*p.ob.value_and_gradient(p.theta), p.ob.hessian(p.theta) @ p.theta))
-        for rows, across in zip(*found):
-            np.testing.assert_allclose(
-                across, rows, rtol=0, atol=2e-5 if dtype == "float32" else 1e-13
-            )
-
-
-@one_dtype
-@pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
-@pytest.mark.parametrize("chunks", [False, True])
-def test_products_are_right_if_they_overwrite_their_vectors(arch, sizes, dtype, chunks):
-    """Columns of block products, computed in place of their vectors, are bitwise equal to single
-    products, also in chunks, which read the vectors several times.
-    """
-    net = (sizes, 4, "tanh", "mse", {"bias": False})
-    with laid_out(across=0, unpacked=64):
-        memory = None
-        if chunks:
-            memory = least_memory(
-                lambda memory: (p := layout_problem(net, dtype, memory=memory)).ob.hessian(p.theta)
-            )
-        p = layout_problem(net, dtype, memory=memory)
-        H, V = p.ob.hessian(p.theta), p.direction(np.random.default_rng(0), 3)
-        before, block = V.copy(), H @ V
-        assert not chunks or H.layout["chunk"] < 4
-        assert np.array_equal(V, before)
-        for j in range(3):
-            assert np.array_equal(block[:, j], H @ np.ascontiguousarray(V[:, j]))

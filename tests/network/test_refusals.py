@@ -39,30 +39,6 @@ def test_invalid_dtypes_are_rejected(dtype):
 # --- rows
 
 
-SOURCES = {
-    "axes": (
-        lambda: ArraySource(np.zeros(12), Y, None),
-        ValueError,
-        r"X must have shape \(N, features\)",
-    ),
-    "y twice": (
-        lambda: list(make_row_source([(X, Y)], Y, None).blocks(9)),
-        ValueError,
-        "y must be given in the blocks or as",
-    ),
-    "y short": (
-        lambda: list(make_row_source([X], Y[:5], None).blocks(9)),
-        ValueError,
-        "y must have one row for each row of X, got 5 for 12",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_unsuitable_row_sources_are_rejected(name):
-    assert_rejected(*SOURCES[name])
-
-
 def test_rows_that_change_between_passes_raise():
     class Growing:
         shape, dtype = (12, 2), X.dtype
@@ -95,12 +71,6 @@ def test_rows_are_selected_from_arrays_and_blocks():
 def problem(**options):
     model = fc.MLP([2, 3, 1])
     return fc.Objective(model, X / 10, Y, "mse", **options), model.init(rng=0)
-
-
-def test_products_with_invalid_vectors_are_rejected():
-    ob, theta = problem()
-    H = ob.hessian(theta)
-    assert H.matvec(np.ones((13, 1))).shape == (13, 1)
 
 
 def test_operators_are_multiplied_from_both_sides():

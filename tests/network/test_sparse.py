@@ -12,8 +12,7 @@ import fastcurv as fc
 from fastcurv.network.arguments import check_rows_and_targets
 from fastcurv.network.sparse import SparseRows
 
-from ..nets import KERNELS, draw, every_activation
-from .product_cases import assert_same_results
+from ..nets import draw
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -36,56 +35,6 @@ def assert_close(a, b, tol=1e-12):
     assert np.linalg.norm(a - b) <= tol * np.linalg.norm(b)
 
 
-@every_activation
-@pytest.mark.parametrize("loss", KERNELS)
-def test_all_results_equal_those_of_dense_samples(activation, loss, rng):
-    N = {"mse": 23, "cross_entropy": 1, "binary_cross_entropy": 40}[loss]
-    ob, dense, theta = sparse_and_dense(
-        rng,
-        activation,
-        loss,
-        N,
-        bias=loss != "mse",
-        residual=loss == "binary_cross_entropy",
-        l2=0.1,
-        l2_biases=loss == "mse",
-        sample_weight=rng.random(N),
-    )
-    assert type(ob) is fc.Objective and sp.issparse(ob.X)
-    assert_same_results(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_skip_connections_over_the_first_layer_use_sparse_X(bias, rng):
-    """With a skip connection around the first layer, through which a sparse X enters the second
-    layer, all results equal those of the dense X.
-    """
-    ob, dense, theta = sparse_and_dense(
-        rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1
-    )
-    assert ob.model.skips[0]
-    assert_same_results(ob, dense, theta, rng.standard_normal((theta.size, 3)), 1e-12)
-
-
-def test_sparse_objectives_are_accurate_in_float32(rng):
-    ob, dense, theta = sparse_and_dense(rng, "tanh", "cross_entropy", dtype="float32", l2=0.01)
-    H, v = ob.hessian(theta), rng.standard_normal(theta.size).astype("float32")
-    assert H.dtype == np.float32 and ob.X.dtype == np.float32
-    assert_close(H @ v, dense.hessian(theta) @ v, 1e-5)
-    exact = dense.astype("float64")
-    wide = exact.hessian(theta.astype(float)) @ v.astype(float)
-    assert np.linalg.norm(H @ v - wide) <= 1e-5 * np.linalg.norm(wide)
-    g = exact.gradient(theta.astype(float))
-    assert np.linalg.norm(ob.gradient(theta) - g) <= 1e-5 * np.linalg.norm(g)
-    assert_close(ob.astype("float64").gradient(theta.astype(float)), g)
-    assert H.astype("float32") is H and H.astype("float64").dtype == np.float64
-    assert ob.astype("float64").y.dtype == ob.y.dtype and np.array_equal(H.gradient, H.gradient)
-    numbers, _, theta = sparse_and_dense(rng, sample_weight=rng.random(23))
-    single = numbers.astype("float32")
-    assert single.y.dtype == np.float32
-    assert_close(single.gradient(theta.astype("f4")), numbers.gradient(theta), 1e-6)
-
-
 @pytest.mark.parametrize("loss", ["poisson", "mse"])
 def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
     """Where the loss overflows, sparse samples give the infinite or NaN value of dense samples and
@@ -99,15 +48,6 @@ def test_overflowing_losses_of_sparse_and_dense_samples_agree(loss, rng):
     np.testing.assert_array_equal(sparse.value(theta), dense.value(theta))
     found = [ob.hessian(theta) @ np.ones(model.n_params) for ob in (sparse, dense)]
     assert not np.isfinite(found).all(axis=1).any()
-
-
-def test_eigenvalues_and_verdicts_equal_those_of_dense_samples(rng):
-    ob, dense, _ = sparse_and_dense(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
-    theta = fc.minimize(ob, ob.model.init(rng=0), "newton-cg", max_iter=200).x
-    mine, theirs = fc.classify(ob, theta), fc.classify(dense, theta)
-    assert (mine.kind, mine.n_positive) == (theirs.kind, theirs.n_positive)
-    w = fc.eigsh(ob.hessian(theta), 3).values
-    assert_close(w, fc.eigsh(dense.hessian(theta), 3).values, 1e-8)
 
 
 @pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.coo_matrix])
@@ -142,31 +82,6 @@ def test_unsuitable_sparse_matrices_are_rejected(rng):
         fc.Objective(fc.MLP((17, 9, 3), batch_norm=True), X, y, "mse")
     with pytest.raises(TypeError, match="X must be a dense array.*got a sparse matrix"):
         ob.model.predict(theta, X)
-
-
-@pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
-def test_streamed_sparse_blocks_equal_dense_samples(dtype, tol, rng):
-    """Streams of sparse blocks in several formats, among them an empty and a dense block, give the
-    results and batches of dense samples. So do streams of one sparse matrix.
-    """
-    weights = rng.random(40)
-    options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
-    held, dense, theta = sparse_and_dense(rng, N=40, dtype=dtype, **options)
-    X, y = held.X, held.y
-    parts = [sp.csr_matrix(X[:7]), sp.csr_array(X[7:7]), sp.coo_matrix(X[7:30]), X[30:].toarray()]
-    options.pop("sample_weight")
-    for rows in (lambda: iter(parts), X, X.tocoo()):
-        ob = fc.StreamedObjective(
-            dense.model, rows, y, **options, sample_weight=weights, block_rows=9
-        )
-        assert ob.n_samples == 40 and ob.n_shards == 5
-        V = rng.standard_normal((theta.size, 3)).astype(dtype)
-        assert_same_results(ob, dense, theta, V, tol)
-        some = ob.batch([30, 3, 3])
-        assert type(some) is fc.Objective and sp.issparse(some.X)
-        assert_close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)
-    assert [b.n_samples for b in ob.batches(16, rng)] == [16, 16, 8]
-    assert ob.astype("float32").dtype == np.float32
 
 
 def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, monkeypatch):

@@ -14,8 +14,6 @@ from fastcurv.certify import rounding_bound
 from fastcurv.certify.bounds import assembled
 from fastcurv.network.sums import TREE_ARITY, TreeSum, sum_parts
 
-from .product_cases import assert_same_results
-
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
 N, SIZES = 137, [5, 7, 4, 3]
@@ -42,20 +40,6 @@ def in_memory_and_streamed(rng, block_rows=20, weights=True, **options):
         options["sample_weight"] = rng.random(len(X))
     parts = fc.StreamedObjective(model, X, y, block_rows=block_rows, **options)
     return fc.Objective(model, X, y, **options), parts, model.init(rng=rng)
-
-
-@pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
-@pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
-def test_all_results_equal_those_of_rows_in_memory(
-    rng, loss, activation, l2, l2_biases, dtype, tol
-):
-    a, b, theta = in_memory_and_streamed(
-        rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
-    )
-    assert_same_results(b, a, theta, rng.standard_normal((a.n_params, 5)).astype(dtype), tol)
-    if dtype == "float32":  # `astype` must use the rows as rounded to float32
-        wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
-        assert np.abs(wide[0] - wide[1]).max() <= 1e-14
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -152,21 +136,15 @@ def test_a_gradient_or_a_block_product_takes_one_pass(rng):
     assert b.n_rows_read == b.n_passes * N
 
 
-def test_results_agree_for_every_block_size(rng):
-    model, X, y, options = draw(rng)
-    theta = model.init(rng=0)
-    want = fc.Objective(model, X, y, **options).gradient(theta)
-    for rows in (1, 2, 16, 17, N - 1, N, 10 * N):
-        ob = fc.StreamedObjective(model, X, y, block_rows=rows, **options)
-        assert np.abs(ob.gradient(theta) - want).max() <= 1e-15 and ob.n_shards == -(-N // rows)
-
-
 def test_a_batch_larger_than_memory_is_read_again(rng):
     model, X, y, options = draw(rng, "mse", N=4000)
     ob, theta = fc.StreamedObjective(model, X, y, memory=500_000, **options), model.init(rng=0)
-    rows = np.arange(3900)
+    rows = rng.permutation(4000)[:3900]
     part, whole = ob.batch(rows), fc.Objective(model, X[rows], y[rows], **options)
     assert isinstance(part, fc.StreamedObjective) and part.n_samples == 3900
+    v = np.cos(np.arange(ob.n_params))
+    found, wanted = (one.jacobian(theta) @ v for one in (part, whole))
+    assert np.abs(found - wanted).max() <= 1e-13
     assert np.abs(part.gradient(theta) - whole.gradient(theta)).max() <= 1e-15
     assert isinstance(ob.batch(rows[:20]), fc.Objective)
 

@@ -67,7 +67,8 @@ def test_seeded_algorithms_are_bitwise_repeatable(rng):
 
 def network_products(p, kind=fc.Objective, **changes):
     ob, V = p.objective(kind, **changes), np.cos(np.outer(np.arange(p.n), [1.0, 2.3, 3.1]))
-    return ob.value(p.theta), ob.gradient(p.theta), ob.hessian(p.theta) @ V
+    H = ob.hessian(p.theta)
+    return ob.value(p.theta), ob.gradient(p.theta), H @ V, fc.diagonal(H, rng=0).estimate
 
 
 def gram_products(p):
@@ -93,6 +94,8 @@ THREADED = {
     "l2 of matrices": (network_products, WIDE, {"N": 30, "l2": 0.3, "l2_biases": False}),
     "blocks": (partial(network_products, kind=fc.StreamedObjective, block_rows=64), [5, 7, 4, 3],
                {"loss": "cross_entropy", "N": 400}),
+    "batch normalisation": (network_products, [32, 48, 48, 10],
+                            {"N": 1000, "batch_norm": True, "residual": True}),
     "a loss by a function": (network_products, [5, 30, 2], {"loss": "poisson", "N": 900}),
     "one that couples outputs": (network_products, [5, 30, 2],
                                  {"loss": "gaussian_nll", "N": 900, "y": np.ones((900, 1))}),

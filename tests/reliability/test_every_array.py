@@ -46,6 +46,7 @@ CALLS = {
     "batch": (lambda rows: OB.batch(rows).value(THETA), ORDER),
     "outputs": (MODEL.predict, THETA, X),
     "preactivations": (lambda *given: MODEL.preactivations(*given)[1], THETA, X),
+    "input_hessian": (MODEL.input_hessian, THETA, X, np.ones(K) + X[:, :K]),
     "eigsh": (lambda A, v0: fc.eigsh(A, 2, v0=v0, rng=0).values, A, v[:10]),
     "eigvalsh": (lambda A: np.asarray(fc.eigvalsh(A)), A),
     "inertia": (lambda A: fc.inertia(A).n_negative, A),

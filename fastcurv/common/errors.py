@@ -34,7 +34,30 @@ CHOICE_ALIASES: dict[str, dict[str, str]] = {
         "cg": "'newton-cg'",
         "trustncg": "'trust-region'",
     },
-    "activation": {},
+    "activation": {
+        **dict.fromkeys(("linear", "none"), "'identity'"),
+        **dict.fromkeys(("logistic", "expit"), "'sigmoid'"),
+        "lrelu": "'leaky_relu'",
+        "swish": "'silu'",
+    },
+    "loss": {
+        **dict.fromkeys(("mseloss", "squarederror", "l2", "meansquarederror"), "'mse'"),
+        **dict.fromkeys(
+            ("crossentropyloss", "logloss", "nll", "nllloss", "ce")
+            + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
+            "'cross_entropy'",
+        ),
+        **dict.fromkeys(
+            ("bcewithlogitsloss", "bce", "bceloss", "binarycrossentropywithlogits", "logistic"),
+            "'binary_cross_entropy'",
+        ),
+        **dict.fromkeys(("poissonnllloss", "poissonnll", "poissonloss"), "'poisson'"),
+        **dict.fromkeys(("gammaloss", "gammadeviance"), "'gamma'"),
+        **dict.fromkeys(("huber", "huberloss", "smoothl1loss"), "'pseudo_huber'"),
+        "logcoshloss": "'log_cosh'",
+        **dict.fromkeys(("pinball", "pinballloss", "quantileloss"), "'quantile'"),
+        **dict.fromkeys(("gaussiannllloss", "gaussian"), "'gaussian_nll'"),
+    },
 }
 CHOICE_ALIASES["solver"] = CHOICE_ALIASES["method"]
 # Key: a top-level module of another library, or a class of this library. Value: how to convert or

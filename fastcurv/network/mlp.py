@@ -404,7 +404,8 @@ class MLP(ReadOnlyMixin):
         Raises
         ------
         ValueError
-            If the model has batch normalisation and no statistics are given, or for other shapes.
+            If the model has batch normalisation and no statistics are given, if it has an
+            activation of your own, or for other shapes.
 
         See Also
         --------

@@ -131,7 +131,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
             f"hidden layer {layer} must have an odd activation, tanh or identity, got "
             f"{model.activation[layer]}."
         )
-    return _scale_units(model, theta, layer, units, -1.0, -1.0)
+    return _scale_units(model, theta, layer, units, -1.0)
 
 
 def rescale_relu(
@@ -178,14 +178,14 @@ def rescale_relu(
             f"{model.activation[layer]}."
         )
     factor = check_positive(factor, "factor")
-    return _scale_units(model, theta, layer, units, factor, factor)
+    return _scale_units(model, theta, layer, units, factor)
 
 
 def _scale_units(
-    model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float, output: float
+    model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:
     """Return theta with the weights into `units` multiplied by `factor`, and out of them divided by
-    `output`.
+    it.
     """
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(_check_ints(units, "units")))
@@ -198,14 +198,14 @@ def _scale_units(
     for part in batch_norm_params(model, theta)[layer] or (W, b):
         if part is not None:
             part[units] *= factor
-    W_out[:, units] /= output
+    W_out[:, units] /= factor
     return theta
 
 
 def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]:
     """Return a copy of `other` near theta. A copy is obtained by permutations of hidden units and
     by sign flips. A flip changes the signs of the weights into and out of a unit whose activation
-    is odd, or into a unit whose activation is even.
+    is odd: tanh or identity.
 
     With one hidden layer the result is the nearest copy, by optimal assignment. With several
     layers, the layers are matched in turn by their incoming weights and the magnitudes of their
@@ -245,35 +245,33 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     for layer, name in enumerate(model.activation):
         if feeds_skip_connection(model, layer):
             continue
-        odd = activation_spec(name).odd
-        even = activation_spec(name).even
         (turning, fixed), (others, others_fixed) = (
-            _unit_signatures(model, t, layer, even) for t in (theta, copy)
+            _unit_signatures(model, t, layer) for t in (theta, copy)
         )
         apart = cdist(fixed, others_fixed, "sqeuclidean")
         straight = apart + cdist(turning, others, "sqeuclidean")
-        turned = apart + cdist(turning, -others, "sqeuclidean") if odd or even else straight
+        odd = activation_spec(name).odd
+        turned = apart + cdist(turning, -others, "sqeuclidean") if odd else straight
         rows, order = linear_sum_assignment(np.minimum(straight, turned))
         copy = permute_hidden(model, copy, layer, order)
         flipped = np.flatnonzero((turned < straight)[rows, order])
         if flipped.size:
-            copy = _scale_units(model, copy, layer, flipped, -1.0, 1.0 if even else -1.0)
+            copy = _scale_units(model, copy, layer, flipped, -1.0)
     return copy
 
 
 def _unit_signatures(
-    model: Any, theta: NDArray[Any], layer: int, even: bool
+    model: Any, theta: NDArray[Any], layer: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return two matrices with a row for each unit of a hidden layer: the numbers whose signs a
     flip changes, and those that a flip keeps. Weights into a layer that is matched later are
-    represented by their sorted absolute values. A flip of a unit with an even activation keeps its
-    outgoing weights.
+    represented by their sorted absolute values.
     """
     (W, b), (W_out, _) = layers_of(model, theta)[layer : layer + 2]
     norm = batch_norm_params(model, theta)[layer]
     turning, fixed = ([W, b], []) if norm is None else (list(norm), [W])
     if layer == len(model.activation) - 1:
-        (fixed if even else turning).append(W_out.T)
+        turning.append(W_out.T)
     else:
         fixed.append(np.sort(np.abs(W_out.T), axis=1))
     columns = [

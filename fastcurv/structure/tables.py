@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from scipy.special import erf, expit, ndtr
 
 from ..common.checks import check_choice
-from ..common.errors import CHOICE_ALIASES
 from ..common.protocols import Floats
 from .given import BUILT_IN_LOSSES, LossFunction
 from .user_functions import Activation, BuiltInLoss, Loss
@@ -38,7 +37,6 @@ Layered: TypeAlias = (
 )
 
 Mask = NDArray[np.bool_]
-PRODUCT_COMPLEX_STEP = 1e-100  # step of complex-step derivatives
 _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5  # number added to the variance
 MIN_NORMAL = float(np.finfo(float).tiny)
@@ -102,11 +100,6 @@ class LossSpec:
     score : (str, callable)
         The name of the score that is reported for a fit, and the function ``score(f, y)`` that
         returns this score.
-    sklearn : (str, callable)
-        The attribute ``out_activation_`` of scikit-learn's estimators with this loss, and a
-        function of d_out that returns the ratio of their loss to this loss.
-    aliases : tuple of str
-        Names in other libraries, in the spelling of `fastcurv.common.errors.normalise_name`.
     given : LossFunction or None
         The function that the engine calls if it has no kernel for the loss.
     certain, right, pulls : callable
@@ -125,8 +118,6 @@ class LossSpec:
     bends: tuple[float, float]
     constant: Callable[[NDArray[Any], Floats, int], float]
     score: tuple[str, Callable[[NDArray[Any], NDArray[Any]], float]]
-    sklearn: tuple[str, Callable[[int], float]]
-    aliases: tuple[str, ...]
     terms_of_row: Callable[[int], float] = float
     given: LossFunction | None = None
     certain: Callable[[Floats], Mask] = lambda f: np.zeros(f.shape, dtype=bool)
@@ -194,10 +185,8 @@ def _target_direction_masks(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
     return np.any(wanted, 0), np.any(wanted.sum(axis=1, keepdims=True) > wanted, 0)
 
 
-def _user_loss_spec(loss: LossFunction, *aliases: str) -> LossSpec:
-    """Return the table row of a loss given by a function. `aliases` are its names in other
-    libraries.
-    """
+def _user_loss_spec(loss: LossFunction) -> LossSpec:
+    """Return the table row of a loss given by a function."""
     counts = loss.least is not None and loss.least[1]
 
     def terms_of_row(d_out: int) -> float:
@@ -225,8 +214,6 @@ def _user_loss_spec(loss: LossFunction, *aliases: str) -> LossSpec:
         bends=(math.inf, math.inf),
         constant=constant,
         score=("D squared" if loss.lower_bound == 0 else "loss below a constant's by", explained),
-        sklearn=("exp" if loss.exponential else "identity", terms_of_row),
-        aliases=aliases,
         given=loss,
         # If all counts of an output are 0, its loss has no minimum: it decreases as the output goes
         # to -infinity.
@@ -293,8 +280,6 @@ LOSSES: dict[str, LossSpec] = {
         bends=(2.0, 0.0),
         constant=lambda y, shares, d_out: float((shares @ (y - shares @ y) ** 2).mean()),
         score=("R squared", _r_squared),
-        sklearn=("identity", lambda d_out: 0.5),
-        aliases=("mseloss", "squarederror", "l2", "meansquarederror"),
     ),
     "cross_entropy": LossSpec(
         "softmax",
@@ -305,10 +290,7 @@ LOSSES: dict[str, LossSpec] = {
         bends=(0.5, 0.28),
         constant=lambda y, shares, d_out: float(_entropy_terms(np.bincount(y, shares)).sum()),
         score=("accuracy", _accuracy),
-        sklearn=("softmax", lambda d_out: 1.0),
         terms_of_row=lambda d_out: 1.0,
-        aliases=("crossentropyloss", "logloss", "nll", "nllloss", "ce")
-        + ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
         certain=lambda f: 0.999 * np.exp(f - f.max(axis=1, keepdims=True)).sum(axis=1) <= 1,
         right=_proved_correct_mask,
         pulls=_target_direction_masks,
@@ -322,41 +304,19 @@ LOSSES: dict[str, LossSpec] = {
         bends=(0.25, 0.09623),
         constant=_binary_entropy,
         score=("accuracy", lambda f, y: float(np.mean((f > 0) == (y.reshape(f.shape) > 0.5)))),
-        sklearn=("logistic", lambda d_out: float(d_out)),
-        aliases=(
-            "bcewithlogitsloss",
-            "bce",
-            "bceloss",
-            "binarycrossentropywithlogits",
-            "logistic",
-        ),
         certain=lambda f: np.abs(f) >= np.log(999),
         right=lambda y, f, E: np.all(
             ((y == 0) | (y == 1)) & np.where(y == 1, f > E, f < -E), axis=1
         ),
         pulls=lambda y, d_out: (np.any(y > 0, 0), np.any(y < 1, 0)),
     ),
-    "poisson": _user_loss_spec(
-        BUILT_IN_LOSSES["poisson"], "poissonnllloss", "poissonnll", "poissonloss"
-    ),
-    "gamma": _user_loss_spec(BUILT_IN_LOSSES["gamma"], "gammaloss", "gammadeviance"),
-    "pseudo_huber": _user_loss_spec(
-        BUILT_IN_LOSSES["pseudo_huber"], "huber", "huberloss", "smoothl1loss"
-    ),
-    "log_cosh": _user_loss_spec(BUILT_IN_LOSSES["log_cosh"], "logcoshloss"),
-    "quantile": _user_loss_spec(
-        BUILT_IN_LOSSES["quantile"], "pinball", "pinballloss", "quantileloss"
-    ),
-    "gaussian_nll": _user_loss_spec(BUILT_IN_LOSSES["gaussian_nll"], "gaussiannllloss", "gaussian"),
+    **{name: _user_loss_spec(loss) for name, loss in BUILT_IN_LOSSES.items()},
 }
 # Key: a kind of targets. Value: the name of the default loss for these targets.
 DEFAULT_LOSS_BY_TARGETS: dict[str, Any] = {
     row.targets: name for name, row in reversed(LOSSES.items())
 }
 DEFAULT_LOSS: Literal["cross_entropy"] = "cross_entropy"
-CHOICE_ALIASES["loss"] = {
-    alias: repr(name) for name, row in LOSSES.items() for alias in row.aliases
-}
 
 
 def check_loss(loss: Any) -> Any:
@@ -418,10 +378,8 @@ class ActivationSpec:
         True if weights are drawn as for relu.
     homogeneous : bool
         True if ``phi(c z) = c phi(z)`` for c > 0.
-    odd, even : bool
-        True if ``phi(-z) = -phi(z)``, and True if ``phi(-z) = phi(z)``.
-    aliases : tuple of str
-        More names, in the spelling of `fastcurv.common.errors.normalise_name`.
+    odd : bool
+        True if ``phi(-z) = -phi(z)``; False for a user-defined function.
     given : Activation or None
         The user-defined function that the engine calls; `pairs` is then None, and the bounds are
         infinite.
@@ -441,8 +399,6 @@ class ActivationSpec:
     like_relu: bool = False
     homogeneous: bool = False
     odd: bool = False
-    even: bool = False
-    aliases: tuple[str, ...] = ()
     given: Activation | None = None
 
 
@@ -461,8 +417,6 @@ def _user_activation_spec(own: Activation) -> ActivationSpec:
         lipschitz=math.inf,
         bend=math.inf,
         like_relu=own.is_relu_like,
-        odd=own.parity == -1,
-        even=own.parity == 1,
         given=own,
     )
 
@@ -697,14 +651,12 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lambda P, z: (z, P.pair_from_float(np.ones_like(z.hi))),
         homogeneous=True,
         odd=True,
-        aliases=("linear", "none"),
     ),
     "relu": _leaky_relu_spec(
         0.0,
     ),
     "leaky_relu": _leaky_relu_spec(
         0.01,
-        aliases=("lrelu",),
     ),
     "tanh": ActivationSpec(
         np.tanh,
@@ -725,7 +677,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lipschitz=0.25,
         bend=0.0963,
         of_a=1.0,
-        aliases=("logistic", "expit"),
     ),
     "softplus": ActivationSpec(
         _softplus,
@@ -745,7 +696,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         lipschitz=1.1,
         bend=0.5,
         like_relu=True,
-        aliases=("swish",),
     ),
     "gelu": ActivationSpec(
         lambda z: z * _normal_cdf(z),
@@ -769,9 +719,6 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
         like_relu=True,
     ),
 }
-CHOICE_ALIASES["activation"].update(
-    {alias: repr(name) for name, row in ACTIVATIONS.items() for alias in row.aliases}
-)
 
 
 def unproved_part(model: Any, loss: Any) -> str:

@@ -27,7 +27,7 @@ from .given import (
 
 N_CHECK_ROWS = 16  # number of rows on which a new loss is checked
 DIFFERENCE_STEP = 1e-5  # step of difference quotients, for arguments of magnitude about 1
-# values of z at which a new activation is evaluated and its parity is determined
+# values of z at which a new activation is evaluated
 CHECK_POINTS = np.linspace(-3, 3, 16)[:, None] + 0.0137
 
 
@@ -356,20 +356,6 @@ class Activation(UserFunction):
         """True if phi' is above 1/2 at 30 and within 1/10 of 0 at -30, as for relu."""
         below, above = self(np.array([[-30.0, 30.0]]))[1][0]
         return bool(above > 0.5 and abs(below) < 0.1)
-
-    @property
-    def parity(self) -> int:
-        """-1 if ``phi(-z) = -phi(z)``, 1 if ``phi(-z) = phi(z)``, and 0 otherwise. Both are tested
-        to rounding at some numbers up to 30 and are not proved.
-        """
-        z = np.concatenate([CHECK_POINTS.ravel(), np.linspace(0.1, 30.0, 64)])[None]
-        with np.errstate(all="ignore"):
-            above = self(z)[0]
-            below = self(-z)[0]
-            for sign in (-1, 1):
-                if (np.abs(below - sign * above) <= 1e-12 * (1e-6 + np.abs(above))).all():
-                    return sign
-        return 0
 
     def _check_on_sample(self) -> None:
         """Raise ValueError if the function returns NaN or infinity or mixes the entries of z at

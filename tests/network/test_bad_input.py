@@ -9,8 +9,11 @@ import pytest
 
 from fastcurv import MLP, Objective
 
+from ..nets import OWN
+
 N, SIZES = 12, [4, 5, 3]
 MODEL = MLP(SIZES)
+WAVE = MLP(SIZES, OWN["wave"])
 n = MODEL.n_params
 X = np.random.default_rng(0).standard_normal((N, 4))
 LABELS = np.arange(N) % 3
@@ -123,6 +126,11 @@ def test_invalid_models_are_rejected(arguments, kind, words):
         (lambda m: m.input_hessian(THETA, X, np.ones(4)), ValueError, ["weights", "(4,)"]),
         (lambda m: m.input_hessian(THETA, X, INF * Y), ValueError, ["weights", "infinity"]),
         (lambda m: m.input_jacobian(THETA, X, statistics=[]), ValueError, ["statistics"]),
+        (
+            lambda m: MLP(SIZES, OWN["wave"]).input_jacobian(THETA, X),
+            ValueError,
+            ["built-in", "wave"],
+        ),
     ],
 )
 def test_invalid_arguments_of_model_methods_are_rejected(call, kind, words):

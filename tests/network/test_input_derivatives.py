@@ -90,37 +90,6 @@ def test_input_hessians_match_differences_of_jacobians(activation, arch):
         np.testing.assert_allclose(same, np.einsum("k,rkij->rij", weights[0], H), atol=atol)
 
 
-def test_quadratic_networks_have_their_known_input_hessian():
-    """For the outputs ``V (W x + b)^2``, the input Hessian of output k is ``2 W' diag(V_k) W`` at
-    every sample.
-    """
-    square = fc.Activation(lambda z: (z * z, 2 * z, np.full_like(z, 2.0)))
-    model = fc.MLP([3, 6, 2], square)
-    theta = model.init(rng=0)
-    (W, _), (V, _) = model.unflatten(theta)
-    H = model.input_hessian(theta, np.random.default_rng(0).standard_normal((300, 3)))
-    np.testing.assert_allclose(H, np.broadcast_to(2 * (W.T * V[:, None]) @ W, H.shape), atol=1e-13)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_user_defined_activations_give_equal_input_derivatives(dtype):
-    def tanh(z):
-        a = np.tanh(z)
-        return a, 1 - a * a, -2 * a * (1 - a * a)
-
-    eps = np.finfo(dtype).eps
-    for seed, (sizes, bias, residual) in enumerate(NETWORKS):
-        model, theta, X, weights = draw(sizes, bias, residual, "tanh", dtype, seed, N=300)
-        phis = [fc.Activation(tanh) if l % 2 == 0 else "tanh" for l in range(len(sizes) - 2)]
-        own = fc.MLP(sizes, phis or "tanh", bias, residual, dtype)
-        for w in (None, weights, weights[0]):
-            for a, b in zip(
-                own.input_derivatives(theta, X, w), model.input_derivatives(theta, X, w)
-            ):
-                assert a.dtype == b.dtype == np.dtype(dtype)
-                np.testing.assert_allclose(a, b, rtol=0, atol=100 * eps * (1 + np.abs(b).max()))
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_input_derivatives_of_a_sample_do_not_depend_on_others_or_threads(dtype, arch):
     for sizes in ([4, 64, 64, 4], [40, 20, 20, 3], [3, 200, 2], [7, 600, 5]):

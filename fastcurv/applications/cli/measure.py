@@ -29,6 +29,7 @@ from ...network.objective import Objective
 from ...optimize.minimize import minimize
 from ...structure.parameters import has_kinks
 from ...structure.tables import loss_spec
+from ..estimators.sizes import loss_ratio
 from ..uncertainty.left_out import LeftOut, leave_one_out
 from ..uncertainty.path import without_inactive_units
 from .tables import MIN_TABLE_ROWS
@@ -253,8 +254,7 @@ def _check_rows(fit: Fit) -> None:
     # Early stopping holds rows out, so that the losses of fit and page differ.
     if known is None or getattr(fit.est, "early_stopping", False):
         return
-    per_output = loss_spec(fit.ob.loss).sklearn[1](fit.ob.model.sizes[-1])
-    loss = fit.ob.value(fit.theta) * per_output
+    loss = fit.ob.value(fit.theta) * loss_ratio(fit.ob.loss, fit.ob.model.sizes[-1])
     if abs(loss - known) > MAX_LOSS_CHANGE * max(abs(known), abs(loss)):
         raise ValueError(
             f"X and y must be all rows of the fit, without sample_weight, got rows with a loss of "
@@ -515,8 +515,8 @@ class LinearModel:
     @property
     def alpha(self) -> float:
         """The weight decay as scikit-learn counts it."""
-        n_terms = loss_spec(self.ob.loss).sklearn[1](self.ob.model.sizes[-1])
-        return float(self.ob.l2) * self.ob.n_samples * float(n_terms)
+        n_terms = loss_ratio(self.ob.loss, self.ob.model.sizes[-1])
+        return float(self.ob.l2) * self.ob.n_samples * n_terms
 
 
 def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:

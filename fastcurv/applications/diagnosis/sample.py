@@ -153,8 +153,7 @@ class CriticalPointSample(ReadOnlyMixin):
     @property
     def distinct(self) -> tuple[SampledPoint, ...]:
         """One point from each set of equivalent points, which are equal up to permutations of
-        hidden units and sign flips of units whose activation is odd, such as tanh and identity, or
-        even. A user-defined `Activation` counts as odd or even if it is so for numbers up to 30.
+        hidden units and sign flips of units with tanh or identity.
 
         Two points are equivalent if a transformed copy of one lies within the certified radii of
         both or, without certificates, within 1e-6 of its norm. For networks with one hidden layer,

@@ -22,7 +22,7 @@ from ...network.objective import Objective
 from ...optimize.minimize import METHODS, STOCHASTIC_METHODS
 from ...optimize.problem import Problem
 from ...structure.parameters import layers_of
-from ...structure.tables import LossName, loss_spec
+from ...structure.tables import LossName
 from ...structure.user_functions import Loss
 from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
 from .evidence import choose_alpha_by_evidence, laplace_of_fit
@@ -31,7 +31,7 @@ from .held_out import DEFAULT_DECAY, default_decay
 from .input_slopes import InputSlopesMixin
 from .parameters import check_parameters, hidden_layers
 from .rows import check_sample_weight, nonzero_weight_rows, sanitise, select_rows, sum_of_weights
-from .sizes import default_n_threads, densify_if_small
+from .sizes import default_n_threads, densify_if_small, loss_ratio, out_activation
 from .solver_runs import SolverRunsMixin
 from .weights import FittedWeightsMixin
 
@@ -127,7 +127,7 @@ class BaseMLP(
         `_scale` and by the sum of weights, and does not act on biases.
         """
         self._total = total = float(X.shape[0]) if weight is None else sum_of_weights(weight)
-        self._scale = loss_spec(loss).sklearn[1](model.sizes[-1])
+        self._scale = loss_ratio(loss, model.sizes[-1])
         return Objective(
             model,
             X,
@@ -305,7 +305,7 @@ class BaseMLP(
         self.best_loss_ = min(self.loss_curve_)
         self.n_iter_ = epochs + max(1, sum(int(run.nit) for run in runs))
         self.stopped_ = str(last.stopped)
-        self.out_activation_ = loss_spec(ob.loss).sklearn[0]
+        self.out_activation_ = out_activation(ob.loss)
         self.curvature_ = None
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])

@@ -225,34 +225,6 @@ def test_equivalent_points_count_once():
     assert len(found.distinct) == len(spectra) >= 2
 
 
-@pytest.mark.parametrize("own", ["hyperbolic", "arctan", "wave", "bell", "square"])
-def test_flips_of_user_defined_odd_and_even_activations_are_equivalent(own):
-    """Points that differ by a sign change count as one: of all weights of a unit for odd
-    activations, and of its incoming weights for even ones. Other sign changes count as different
-    points.
-    """
-    rng = np.random.default_rng(0)
-    odd = own in ("hyperbolic", "arctan", "wave")
-    model = fc.MLP([3, 4, 2], nets.OWN[own])
-    X, theta = rng.standard_normal((30, 3)), rng.standard_normal(model.n_params)
-    ob = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse", 1e-2)
-    point = sampling.SampledPoint(theta, ob.value(theta), fc.classify(ob, theta), "walk")
-
-    def flipped(inner, outer):
-        layers = [[part.copy() for part in layer] for layer in model.unflatten(theta)]
-        for part in layers[0]:
-            part[[0, 2]] *= inner
-        layers[1][0][:, [0, 2]] *= outer
-        return model.flatten(layers)
-
-    copy, other = flipped(-1, -1 if odd else 1), flipped(-1, 1 if odd else -1)
-    assert np.allclose(model.predict(copy, X), model.predict(theta, X), rtol=1e-12)
-    assert not np.allclose(model.predict(other, X), model.predict(theta, X), rtol=1e-2)
-    for at, count in ((copy, 1), (other, 2)):
-        two = sampling.CriticalPointSample([point, replace(point, theta=at)], 2, 2, model)
-        assert len(two.distinct) == count
-
-
 def test_searches_that_never_begin_cost_nothing(ob):
     """Requests for 2^40 searches or starts with a time limit end without time or memory for those
     that never begin, whose generators would need 2^46 bytes.

@@ -245,52 +245,13 @@ class Lanczos(LanczosRecurrence):
     ) -> tuple[
         NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
     ]: ...
-    def ritz_values(self, k: int, which: str) -> NDArray[np.float64]: ...
     def ritz_spectrum(
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
     def ritz_vectors(self, which: Any) -> NDArray[np.float64]: ...
     def check_convergence(
         self, k: int, which: str, tol: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
-
-@disjoint_base
-class ConvergenceChecks:
-    run: Any
-    k: int
-    which: str
-    tol: float
-    next_check: int
-    probe_from: int
-    probe_until: int
-    def __init__(
-        self,
-        run: Lanczos,
-        k: int,
-        which: str,
-        tol: float,
-        seconds_per_product: float,
-    ) -> None: ...
-    def check_convergence(
-        self,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]: ...
-    def distances_to_innermost(
-        self, theta: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], float]: ...
-    def missed_distance(self, theta: NDArray[np.float64], sure: float) -> float: ...
-    def advance_until_converged(
-        self,
-        until: int,
-        seconds: float,
-        before: NDArray[np.float64] | None = None,
-        sure: float = 0.0,
-    ) -> int: ...
-    def schedule_check(self, excess: float) -> None: ...
-    def discard_last_check(self, next_check: int) -> None: ...
-    def check_probe(self, before: NDArray[np.float64], sure: float) -> int: ...
-    def missable_distances(
-        self, theta: NDArray[np.float64], sure: float, among: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.bool_], float]: ...
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
 def log_polynomial_growth(diagonal: Any, off_diagonal: Any, at: Any) -> NDArray[np.float64]: ...
 

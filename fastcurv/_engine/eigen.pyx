@@ -30,12 +30,6 @@ cdef extern from "tridiagonal.h" nogil:
         Py_ssize_t m, double *d, double *e, double *first, double *last, fc_rotation *kept,
         Py_ssize_t room
     )
-    ctypedef enum fc_end:
-        FC_HIGHEST, FC_LOWEST, FC_LARGEST
-    bint fc_ranked(
-        Py_ssize_t m, const double *d, const double *e, fc_end end, Py_ssize_t rank, double *value,
-        double *last, double *work
-    )
     void fc_growth(
         Py_ssize_t m, const double *d, const double *e, Py_ssize_t step, Py_ssize_t count,
         const double *x, double *out
@@ -230,11 +224,9 @@ cdef class SmallEigensystem:
         return True
 
     cdef int diagonalise_by_lapack(
-        self, Py_ssize_t size, const double *T, Py_ssize_t ld, bint vectors
+        self, Py_ssize_t size, const double *T, Py_ssize_t ld
     ) except -1:
-        """Diagonalise the symmetric matrix T (size, size) by LAPACK. If `vectors` is False, only
-        the eigenvalues are valid afterwards.
-        """
+        """Diagonalise the symmetric matrix T (size, size) by LAPACK."""
         cdef int m = size, failed = 0, numbers = 1 + 6 * m + 2 * m * m, integers = 3 + 5 * m
         cdef Py_ssize_t i, j
         cdef double largest = 0, total = 0
@@ -255,7 +247,7 @@ cdef class SmallEigensystem:
                 self.dense[i * m + j] = ldexp(T[i * ld + j], -self.exponent)
         with nogil:
             dsyevd(
-                "V" if vectors else "N", "U", &m, self.dense, &m, self.values, work, &numbers,
+                "V", "U", &m, self.dense, &m, self.values, work, &numbers,
                 integer, &integers, &failed
             )
         if failed:

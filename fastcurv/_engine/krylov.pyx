@@ -553,7 +553,7 @@ cdef class KrylovSpace:
         if self.known == m or m == 0:
             return 0
         if not (self.tridiagonal and found.diagonalise_by_rotations(m, self.at, self.ld)):
-            found.diagonalise_by_lapack(m, self.at, self.ld, True)
+            found.diagonalise_by_lapack(m, self.at, self.ld)
         self.linear = self.small.reserve(4 * m)
         self.base, self.y = self.linear + m, self.linear + 2 * m
         self.measured = self.linear + 3 * m

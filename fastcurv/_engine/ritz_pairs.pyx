@@ -1,4 +1,6 @@
-"""Ritz values and vectors of a Lanczos basis, bounds on their residuals, and convergence checks."""
+"""Ritz values and vectors of a Lanczos basis, bounds on their residuals, convergence checks, and
+bounds on what a random start may have missed.
+"""
 import numpy as np
 
 from libc.math cimport INFINITY, fabs, fmax, fmin, hypot
@@ -10,13 +12,13 @@ cdef class Lanczos(LanczosRecurrence):
     `fastcurv.krylov.lanczos.Recurrence` adds blocks.
     """
 
-    cdef int diagonalise(self, bint vectors) except -1:
+    cdef int diagonalise(self) except -1:
         """Diagonalise T into `found`, and raise `scale` to the largest |Ritz value|."""
         cdef SmallEigensystem found = self.found
         cdef Py_ssize_t last = self.m - 1
         self.update_pointers()
         if not (self.is_tridiagonal() and found.diagonalise_by_rotations(self.m, self.t, self.ld)):
-            found.diagonalise_by_lapack(self.m, self.t, self.ld, vectors)
+            found.diagonalise_by_lapack(self.m, self.t, self.ld)
         self.scale = fmax(self.scale, fmax(fabs(found.values[0]), fabs(found.values[last])))
         return 0
 
@@ -92,7 +94,7 @@ cdef class Lanczos(LanczosRecurrence):
         theta, known, limits = np.empty((3, k))
         if not m:
             return theta, np.empty((0, 0)), known, limits
-        self.diagonalise(True)
+        self.diagonalise()
         cdef double *out = <double *>pointer(theta)
         cdef Py_ssize_t *places = self.wanted_indices(k, which)
         S = self.found.eigenvectors(k, places)
@@ -103,20 +105,6 @@ cdef class Lanczos(LanczosRecurrence):
             out[2 * k + i] = self.residual_bound(s + i * m, out[k + i])
         return theta, S.T, known, limits
 
-    def ritz_values(self, Py_ssize_t k, str which):
-        """Return the k wanted Ritz values (k,) without their residuals."""
-        cdef Py_ssize_t i
-        k = min(k, self.m)
-        theta = np.empty(k)
-        if not self.m:
-            return theta
-        self.diagonalise(False)
-        cdef double *out = <double *>pointer(theta)
-        cdef Py_ssize_t *places = self.wanted_indices(k, which)
-        for i in range(k):
-            out[i] = self.found.values[places[i]]
-        return theta
-
     def ritz_spectrum(self):
         """Return all Ritz values (m,), the first coordinates of their vectors, and the norms of
         their residuals' components along the pending rows.
@@ -125,7 +113,7 @@ cdef class Lanczos(LanczosRecurrence):
         values, first, known = np.zeros((3, m))
         if not m:
             return values, first, known
-        self.diagonalise(True)
+        self.diagonalise()
         cdef double *out = <double *>pointer(values)
         cdef double *s
         memcpy(out, self.found.values, m * sizeof(double))
@@ -166,32 +154,63 @@ cdef class Lanczos(LanczosRecurrence):
         -------
         theta : array (k,)
             Ritz values.
-        known : array (k,)
-            Norms of the residuals' components along the pending rows.
         excess : array (k,)
             Ratios of residuals to their allowed sizes. A pair has converged if its ratio is at most
             1.
         """
         cdef Py_ssize_t i, m = self.m, ld = self.ld
-        cdef double worst = 0
+        cdef double worst = 0, known
         if not 0 < k <= m:
             raise ValueError(f"k must be an int from 1 to {m}, the number of rows, got {k}.")
-        self.diagonalise(True)
-        theta, known, excess = np.empty((3, k))
+        self.diagonalise()
+        theta, excess = np.empty((2, k))
         cdef double *out = <double *>pointer(theta)
         cdef double *s
         cdef Py_ssize_t *places = self.wanted_indices(k, which)
         for i in range(k):
             out[i] = self.found.values[places[i]]
-            out[k + i] = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
-            out[2 * k + i] = self.ratio_to_tolerance(NULL, out[k + i], tol)
-            worst = fmax(worst, out[2 * k + i])
+            known = fabs(self.t[m * ld + m - 1] * self.found.last[places[i]]) * (self.p > 0)
+            out[k + i] = self.ratio_to_tolerance(NULL, known, tol)
+            worst = fmax(worst, out[k + i])
         # some pair has not converged, so bounds that require the Ritz vectors are not needed
         if self.tridiagonal and worst > 1:
-            return theta, known, excess
+            return theta, excess
         S = self.found.eigenvectors(k, places)
         s = <double *>pointer(S)
         for i in range(k):
-            out[k + i] = self.residual_norm(s + i * m)
-            out[2 * k + i] = self.ratio_to_tolerance(s + i * m, out[k + i], tol)
-        return theta, known, excess
+            known = self.residual_norm(s + i * m)
+            out[k + i] = self.ratio_to_tolerance(s + i * m, known, tol)
+        return theta, excess
+
+
+# --- bounds on missed eigenvalues -----------------------------------------------------------------
+
+def log_polynomial_growth(diagonal, off_diagonal, at):
+    """Return the logarithm of ``sum_j p_j(mu)^2`` for each mu in `at`. The p_j are the orthonormal
+    polynomials of a Lanczos run whose tridiagonal matrix has the given diagonal and off-diagonal.
+
+    Let z be a unit eigenvector of the operator, mu its eigenvalue and w the component of the unit
+    start vector along z. Then the j-th Lanczos vector has the component ``p_j(mu) w`` along z, and
+    the squares of these components add up to at most 1. Hence ``w^2 <= exp(-growth)``. If a run has
+    missed z, its start was almost orthogonal to z, and the probability of this is known for a
+    random start.
+
+    Examples
+    --------
+    >>> log_polynomial_growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
+    array([0.   , 1.609])
+    """
+    diagonal = as_float64_vector(diagonal, "diagonal")
+    off_diagonal = as_float64_vector(off_diagonal, "off_diagonal")
+    at = as_float64_vector(at, "at")
+    if len(off_diagonal) + 1 < len(diagonal):
+        raise ValueError(
+            f"off_diagonal must have at least {len(diagonal) - 1} entries, got "
+            f"{len(off_diagonal)}."
+        )
+    out = np.empty(len(at))
+    fc_growth(
+        len(diagonal), <double *>pointer(diagonal), <double *>pointer(off_diagonal), 1, len(at),
+        <double *>pointer(at), <double *>pointer(out)
+    )
+    return out

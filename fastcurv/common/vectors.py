@@ -8,7 +8,7 @@ start its own threads, which keep spinning during the engine's next product; `eq
 True if two vectors are equal. `adam_step` takes one step of Adam in a single sweep, `QuasiNewton`
 is a run of L-BFGS, and `KrylovSpace` a space with the small problems of Newton-type steps, which
 `solve_subproblem` solves. `CGWorkspace` holds the vectors of conjugate
-gradients, `Lanczos` is a recurrence, and `ConvergenceChecks` its steps with convergence checks.
+gradients, and `Lanczos` is a recurrence.
 `reduction_ratio` and `next_radius` evaluate trial steps.
 """
 
@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from .._engine import (
     NOT_FINITE_MESSAGE,
     CGWorkspace,
-    ConvergenceChecks,
     KrylovSpace,
     Lanczos,
     QuasiNewton,
@@ -44,7 +43,6 @@ __all__ = [
     "NOT_FINITE_MESSAGE",
     "Lanczos",
     "QuasiNewton",
-    "ConvergenceChecks",
     "KrylovSpace",
     "CGWorkspace",
     "adam_step",

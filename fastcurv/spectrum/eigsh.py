@@ -25,7 +25,7 @@ from ..common.linalg import eigh, wanted_indices
 from ..common.progress import NO_PROGRESS, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Which
 from ..common.runtime import Interrupted, InterruptFlag, deferred_interrupts, with_nearest_rounding
-from ..common.vectors import ConvergenceChecks
+from ..common.vectors import log_polynomial_growth
 from ..krylov.lanczos import (
     Recurrence,
     aligned_rows,
@@ -85,6 +85,12 @@ MAX_DENSE_COST_FRACTION = 0.25
 PROGRESS_INTERVAL_SECONDS = 0.1  # seconds of steps between two reports of progress
 # maximum number of rows of a Gram matrix that is decomposed instead of a search
 GRAM_MAX_ROWS = 400
+MAX_REDUCTION_PER_STEP = 2.5  # maximum factor by which a step reduces residuals
+# time of a convergence check, and additional time per entry of T
+CHECK_SECONDS, CHECK_SECONDS_PER_ENTRY = 5e-6, 20e-9
+N_DISTANCES = 48  # number of distances that `missable_distances` examines
+# smallest off-diagonal entry whose reciprocal, times numbers near 1, does not overflow
+MIN_OFF_DIAGONAL = 1e-290
 # maximum expected time of a search during which Ctrl-C is deferred to the end
 MAX_UNINTERRUPTED_SECONDS = 1e-3
 
@@ -198,22 +204,23 @@ def rayleigh_ritz(op: Any, V: Array) -> tuple[Floats, Floats, Floats]:
     return theta, Q, column_norms(W @ S - Q * theta)
 
 
-class Outcome(Enum):
-    """What follows from the steps of a search. The first three values are those of
-    `ConvergenceChecks.check_probe`.
-    """
+def _count_low_end(k: int, which: str) -> int:
+    """Return the number of wanted pairs at the low end, for ``which`` other than LM."""
+    return {"LA": 0, "SA": k, "BE": k // 2}[which]
 
-    COPIES_FOUND = -1  # a probe has changed the wanted values
+
+class Outcome(Enum):
+    """Outcome of a check of a probe."""
+
+    COPIES_FOUND = -1  # the probe has changed the wanted values
     CONTINUE = 0
     PROBE_ENDED = 1
-    CHECK_DUE = 2  # outside a probe: the wanted pairs appear to have converged
 
 
 class ThickRestartSearch:
     """The search from a start vector to k converged pairs: extend the basis, test convergence,
     restart, and probe for missed copies. The search also ends when the budget of products is used
-    up or Ctrl-C is pressed. The steps of single vectors, with their convergence checks, are
-    compiled (`checks`).
+    up or Ctrl-C is pressed. The steps between two checks are compiled (`Recurrence.advance`).
 
     `price` is the estimated time of a product in seconds. If `quick` is True, Ctrl-C does not
     interrupt the search.
@@ -232,7 +239,22 @@ class ThickRestartSearch:
         self.k = options.k
         self.which = options.which
         self.tol = options.tol
-        self.checks = ConvergenceChecks(run, self.k, self.which, self.tol, price)
+        self.price = price
+        self.next_check = 0  # number of rows at the next check
+        # number of rows at the last convergence check, and its largest ratio of a residual to its
+        # allowed size; 0 rows if there was none
+        self.last_check = 0
+        self.last_excess = 0.0
+        # The first check comes after half of the steps that the fastest convergence would take.
+        if self.is_check_expensive(5 * self.k):
+            self.next_check = self.k + int(
+                0.5 * math.log(1 / self.tol) / math.log(MAX_REDUCTION_PER_STEP)
+            )
+        # first row of the last probe, and the row at which it ends at the latest
+        self.probe_from = 0
+        self.probe_until = 0
+        # wanted values whose repetition could displace another wanted value
+        self.probe_values: Floats = np.empty(0)
         self.is_quick = quick
         self.rng = rng
         # Values of `log_polynomial_growth` above which no eigenvalue has been missed, with a known
@@ -317,7 +339,7 @@ class ThickRestartSearch:
             self.held = self._make_result()
             run.reset()
             run.insert_block(self.held.vectors.sum(axis=1)[None])
-            self.checks.discard_last_check(self.k)
+            self.discard_last_check(self.k)
         return False
 
     # -- the loop
@@ -355,27 +377,17 @@ class ThickRestartSearch:
             if run.is_full:
                 self.restart()
             before = run.n_products
-            outcome = self._take_steps()
+            self._take_steps()
             self.progress_bar.update(run.n_products - before)
-            if outcome is Outcome.CHECK_DUE:
-                if run.p and self.check():
-                    return
-            elif self._process_probe(outcome):
+            if run.p and run.m >= max(self.next_check, self.k) and self.check():
                 return
 
-    def _take_steps(self) -> Outcome:
-        """Take steps until a decision is due, or for `PROGRESS_INTERVAL_SECONDS`. Outside a probe,
-        return CHECK_DUE or CONTINUE; in a probe, return the outcome of its last check.
-        """
-        run, checks = self.run, self.checks
-        before = None if self.probed_pairs is None else self.probed_pairs[0]
+    def _take_steps(self) -> None:
+        """Take steps until a check is due, or for `PROGRESS_INTERVAL_SECONDS`."""
+        run = self.run
         if run.p != 1:
             run.step()
-            if run.m < checks.next_check:
-                return Outcome.CONTINUE
-            if before is None:
-                return Outcome.CHECK_DUE
-            return Outcome(checks.check_probe(before, self.min_probe_growth))
+            return
         max_steps = run.m + self.max_products - run.n_products
         if run.capacity < run.dimension:
             max_steps = min(max_steps, run.capacity)  # at this number of rows the basis is full
@@ -383,13 +395,9 @@ class ThickRestartSearch:
         if self.may_switch_to_dense:
             n_until = math.ceil(run.n / self._max_dense_cost()) - run.n_products
             max_steps = min(max_steps, run.m + max(n_until, 1))
+        until = max(min(max_steps, max(self.next_check, self.k)), run.m + 1)
         with run.around:
-            outcome = checks.advance_until_converged(
-                max_steps, PROGRESS_INTERVAL_SECONDS, before, self.min_probe_growth
-            )
-        if before is None and outcome:
-            return Outcome.CHECK_DUE
-        return Outcome(outcome)
+            run.advance(until, PROGRESS_INTERVAL_SECONDS)
 
     def _max_dense_cost(self) -> float:
         """Return the maximum cost of a dense matrix as a fraction of the products made. The
@@ -414,24 +422,90 @@ class ThickRestartSearch:
         it. Return True if the search is complete. Otherwise begin or end a probe, or narrow the
         block and schedule the next check, and return False.
         """
-        run, checks = self.run, self.checks
+        run = self.run
         if run.m < min(self.k, run.dimension):
-            checks.next_check = self.k
+            self.next_check = self.k
             return False
-        if self.probed_pairs is not None:
-            outcome = checks.check_probe(self.probed_pairs[0], self.min_probe_growth)
-            return self._process_probe(Outcome(outcome))
-        theta, _, excess = checks.check_convergence()
-        worst = max(excess.tolist())
+        if self.is_probing:
+            return self._process_probe(self.check_probe())
+        theta, excess = run.check_convergence(self.k, self.which, self.tol)
+        worst = float(excess.max())
         if not self.is_quick:
             self.progress_bar.note(f"{int((excess <= 1).sum())} of {self.k} converged")
         if worst <= 1:
             return not self._begin_probe(theta)
-        checks.schedule_check(worst)
+        self.schedule_check(worst)
         if run.m == self.k and run.p > 1:
             S = run.ritz_pairs(self.k, self.which)[1]
             run.narrow_block(run.coupling() @ S[:, excess > 1])
         return False
+
+    # -- convergence checks
+    # ----------------------------------------------------------------------------------------------
+
+    def is_check_expensive(self, m: int) -> bool:
+        """Return True if two convergence checks of m rows take longer than a product."""
+        return 2 * (CHECK_SECONDS + CHECK_SECONDS_PER_ENTRY * m * m) > self.price
+
+    def allowed_error(self) -> float:
+        """Return the allowed error of a Ritz value: the tolerance, or twice the measured rounding
+        if that is larger.
+        """
+        return max(self.tol * self.run.scale, 2 * self.run.noise)
+
+    def schedule_check(self, excess: float) -> None:
+        """Schedule the next convergence check for the step at which the extrapolated residuals will
+        have converged. The argument `excess` is the largest ratio of a residual to its allowed
+        size.
+
+        The next check comes after at most an eighth of the number of rows, or a 24th near
+        convergence, because products made after convergence are wasted. No check comes before the
+        fastest possible convergence. If a check is expensive, the rate of convergence between the
+        last two checks determines the step.
+        """
+        m = self.run.m
+        ahead = max(2, m // (8 if excess > 30 else 24))
+        left = math.log(excess)
+        expensive = self.is_check_expensive(m)
+        if self.last_check and excess < self.last_excess:
+            rate = math.log(self.last_excess / excess) / (m - self.last_check)
+            if expensive:
+                ahead = max(1, int(min(left / rate + 0.9, ahead + 2)))
+            else:
+                ahead = min(ahead, max(1, int(0.7 * left / rate)))
+        fastest = left / math.log(MAX_REDUCTION_PER_STEP)
+        ahead = max(ahead, int(min(m if expensive else m // 2, fastest)))
+        self.last_check = m
+        self.last_excess = excess
+        self.next_check = m + ahead
+
+    def discard_last_check(self, next_check: int) -> None:
+        """Discard the result of the last convergence check, so that the next check does not compute
+        a rate of convergence from it.
+        """
+        self.last_check = 0
+        self.next_check = next_check
+
+    def distances_to_innermost(self, theta: Floats) -> tuple[Floats, Array, float]:
+        """Return distances of the wanted Ritz values theta (k,) from the innermost one.
+
+        Returns
+        -------
+        distance : array (k,)
+            Distance of each value from the innermost wanted value at its end of the spectrum.
+        far : array (k,) of bool
+            True where the distance exceeds twice the allowed error of the innermost value.
+        near : float
+            Largest of the other distances, or 0 if it is only rounding.
+        """
+        if self.which == "LM":
+            distance = np.abs(theta) - np.abs(theta).min()
+        else:
+            low, high = np.split(theta, [_count_low_end(len(theta), self.which)])
+            distance = np.append(low.max(initial=-np.inf) - low, high - high.min(initial=np.inf))
+        far = distance > 2 * self.allowed_error()
+        near = float(distance[~far].max(initial=0.0))
+        return distance, far, near if near > 4 * self.run.noise else 0.0
 
     def _is_start_invariant(self) -> bool:
         """Return True if a user-defined start spans an invariant subspace, up to the tolerance.
@@ -457,7 +531,7 @@ class ThickRestartSearch:
         The bounds of the pairs include the rounding of the Ritz vectors that replace the basis. If
         a bound then exceeds the tolerance, `_recompute_coarse_residuals` measures the residual.
         """
-        run, checks = self.run, self.checks
+        run = self.run
         if not self.probe or run.m >= run.dimension or self._is_start_invariant():
             return False
         steps_left = run.dimension - run.m
@@ -466,12 +540,12 @@ class ThickRestartSearch:
             and run.capacity >= run.dimension
             and run.n_products + steps_left <= self.max_products
         ):
-            checks.next_check = run.dimension
+            self.next_check = run.dimension
             return True
-        far = checks.distances_to_innermost(theta)[1]
+        far = self.distances_to_innermost(theta)[1]
         self.missable = None
         if run.p and run.tridiagonal:
-            self.missable = checks.missable_distances(theta, self.min_missed_growth)[0]
+            self.missable = self.missable_distances(theta)[0]
         if not far.any():
             self._set_missed_within(theta)
             return False
@@ -488,29 +562,105 @@ class ThickRestartSearch:
         self.lock(max(room, self.k))
         theta, S, _, limits = run.ritz_pairs(self.k, self.which)
         self.probed_pairs = (theta, limits, S)
-        checks.probe_from = run.m
+        self.probe_values = theta[self.distances_to_innermost(theta)[1]]
+        self.probe_from = run.m
         run.insert_random(self.rng)
-        checks.probe_until = run.m + steps
-        checks.next_check = run.m + 2
+        self.probe_until = run.m + steps
+        self.next_check = run.m + 2
         return True
+
+    def check_probe(self) -> Outcome:
+        """Compare the wanted values with those before the probe, and schedule the next check if the
+        probe continues.
+
+        The probe ends once `log_polynomial_growth` of its rows is at least `min_probe_growth` at
+        every wanted value whose repetition could displace another wanted value.
+        """
+        run = self.run
+        assert self.probed_pairs is not None
+        values = self.probed_pairs[0]
+        growth = float(self._probe_growth(self.probe_values).min(initial=np.inf))
+        ended = (
+            run.p == 0
+            or growth >= self.min_probe_growth
+            or run.m >= self.probe_until
+            or (run.capacity < run.dimension and run.m + 2 * run.p > run.capacity + 1)
+        )
+        if ended or not self.is_check_expensive(4 * run.m):
+            theta = np.asarray(np.linalg.eigvalsh(run.T[: run.m, : run.m]), np.float64)
+            changes = np.abs(theta[wanted_indices(theta, self.k, self.which)] - values)
+            if run.m >= run.dimension or (changes > self.allowed_error()).any():
+                return Outcome.COPIES_FOUND
+        if ended:
+            return Outcome.PROBE_ENDED
+        steps = run.m - self.probe_from
+        steps = max(2, int(0.7 * steps * (self.min_probe_growth / max(growth, 1.0) - 1)))
+        self.next_check = min(run.m + steps, self.probe_until)
+        return Outcome.CONTINUE
+
+    def _probe_growth(self, at: Floats) -> Floats:
+        """Return `log_polynomial_growth` of the rows of the last start at some points. If the start
+        has exhausted its space, the norm of the last remainder serves as a further off-diagonal
+        entry, so that only eigenvectors of Ritz values can be almost orthogonal to the start.
+        """
+        run = self.run
+        T = run.T[self.probe_from : run.m, self.probe_from : run.m]
+        diagonal = np.diagonal(T)
+        off_diagonal = np.diagonal(T, 1)
+        if run.p == 0 and len(T):
+            diagonal = np.append(diagonal, 0.0)
+            off_diagonal = np.append(off_diagonal, max(run.err[run.m - 1], MIN_OFF_DIAGONAL))
+        return log_polynomial_growth(diagonal, off_diagonal, at)
+
+    def missed_distance(self, theta: Floats) -> float:
+        """Return the largest distance of a value of theta (k,) that `distances_to_innermost` marks
+        as far and at which the probe may have missed a repeated eigenvalue. Return 0 if there is
+        none.
+        """
+        distance, far, _ = self.distances_to_innermost(theta)
+        missed = far & (self._probe_growth(theta) < self.min_missed_growth)
+        return float(distance[missed].max(initial=0.0))
+
+    def missable_distances(self, theta: Floats) -> tuple[Array, float]:
+        """Examine N_DISTANCES distances beyond the innermost wanted values theta (k,), in geometric
+        progression from the tolerance to twice `scale`. Return a mask of those at which both the
+        last start and the first one, if `missable` is known, may have missed an eigenvalue, at
+        either end, and the largest of these distances, or 0.
+        """
+        factor = (2 / self.tol) ** (1 / (N_DISTANCES - 1))
+        beyond = self.tol * self.run.scale * factor ** np.arange(N_DISTANCES)
+        if self.which == "LM":
+            high = np.abs(theta).min()
+            low = -high
+        else:
+            n_low = _count_low_end(self.k, self.which)
+            low = theta[:n_low].max(initial=-np.inf)
+            high = theta[n_low:].min(initial=np.inf)
+        at = np.stack([low - beyond, high + beyond])
+        finite = np.isfinite(at)
+        growth = np.full(at.shape, np.inf)
+        growth[finite] = self._probe_growth(at[finite])
+        missable = np.asarray((growth < self.min_missed_growth).any(axis=0))
+        if self.missable is not None:
+            missable = missable & self.missable
+        return missable, float(beyond[missable].max(initial=0.0))
 
     def _process_probe(self, outcome: Outcome) -> bool:
         """Process the outcome of a check of the probe. Return True if the probe ended without
         changing the wanted values. If it changed them, continue the search without a probe. If it
         may have missed eigenvalues, switch to a dense matrix if that is cheaper.
         """
-        run, checks = self.run, self.checks
+        run = self.run
         if outcome is Outcome.PROBE_ENDED and self.probed_pairs is not None:
             theta = self.probed_pairs[0]
-            probed = run.m > checks.probe_from
-            missed = checks.missed_distance(theta, self.min_missed_growth) if probed else 0.0
+            missed = self.missed_distance(theta) if run.m > self.probe_from else 0.0
             if missed > 2 * self.tol * run.scale:
                 self.switch_to_dense = self._is_dense_cheaper()
             self._set_missed_within(theta, missed)
         elif outcome is Outcome.COPIES_FOUND:
             self.found_copies = True
             self.probed_pairs = None
-            checks.discard_last_check(run.m + 2)
+            self.discard_last_check(run.m + 2)
         return outcome is Outcome.PROBE_ENDED
 
     def _set_missed_within(self, theta: Floats, missed: float = 0.0) -> None:
@@ -519,16 +669,15 @@ class ThickRestartSearch:
         residuals, because these could hide an eigenvalue within that distance of the innermost
         wanted one.
         """
-        run, checks = self.run, self.checks
+        run = self.run
         resolved = self.tol * run.scale
-        near = checks.distances_to_innermost(theta)[2]
+        near = self.distances_to_innermost(theta)[2]
         least = 2 * resolved if run.p else 0.0
         if missed > 2 * resolved:
             # at least the smallest value of `missed_within` that results report
             near = max(missed, (MIN_MISSED_WITHIN_TOLS + 1) * resolved)
-        if self.missable is not None and run.p:
-            missable = checks.missable_distances(theta, self.min_missed_growth, self.missable)
-            least = max(least, missable[1])
+        if self.missable is not None and self.missable.any() and run.p:
+            least = max(least, self.missable_distances(theta)[1])
         self.missed_within = max(near, least)
         self.probed = True
 
@@ -556,7 +705,7 @@ class ThickRestartSearch:
         # vectors that are computed even after Ctrl-C
         least = wanted_indices(theta[keep], self.k, self.which)
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
-        self.checks.discard_last_check(run.m + 1)
+        self.discard_last_check(run.m + 1)
 
     def lock(self, most: int) -> None:
         """Replace the basis by at most `most` Ritz vectors, so that a random start in their
@@ -571,7 +720,7 @@ class ThickRestartSearch:
         """
         values, _, residuals = self.run.ritz_spectrum()
         wanted = wanted_indices(values, self.k, self.which)
-        distances, far, _ = self.checks.distances_to_innermost(values[wanted])
+        distances, far, _ = self.distances_to_innermost(values[wanted])
         gaps = np.abs(values[:, None] - values[wanted][far]).min(axis=1)
         gaps[wanted] = np.inf
         shifts = residuals * (residuals / gaps)
@@ -599,7 +748,7 @@ class ThickRestartSearch:
         """Return the Ritz vectors (k, n) of the pairs of `_current_values`, as rows."""
         run = self.run
         if self.probed_pairs is not None:
-            m, S = self.checks.probe_from, self.probed_pairs[2]
+            m, S = self.probe_from, self.probed_pairs[2]
         else:
             m, S = run.m, run.ritz_pairs(self.k, self.which)[1]
         # The basis is not extended further, so the memory can hold the results.
@@ -614,7 +763,10 @@ class ThickRestartSearch:
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
         theta, limits = self._current_values()
-        if not self.is_probing and (self.checks.check_convergence()[2] > 1).any():
+        if (
+            not self.is_probing
+            and (run.check_convergence(self.k, self.which, self.tol)[1] > 1).any()
+        ):
             return False
         if (limits <= self.tol * run.scale).all():
             return False
@@ -629,7 +781,7 @@ class ThickRestartSearch:
             return False
         run.narrow_block(run.coupling() @ S)
         self.probe = False
-        self.checks.discard_last_check(run.m + 1)
+        self.discard_last_check(run.m + 1)
         return True
 
     def _make_result(self) -> Eigenpairs:
@@ -640,7 +792,7 @@ class ThickRestartSearch:
         unknown = self.missed_within > MIN_MISSED_WITHIN_TOLS * self.tol * run.scale
         if self.requires_probe and unknown and self.k > 1 and not self.closed:
             # The search may have missed a copy of an eigenvalue near the innermost wanted value.
-            converged &= self.checks.distances_to_innermost(theta)[0] > self.missed_within
+            converged &= self.distances_to_innermost(theta)[0] > self.missed_within
         return Eigenpairs(
             values=theta,
             vectors=self._current_vectors().T,

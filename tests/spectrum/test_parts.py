@@ -8,10 +8,11 @@ import pytest
 import fastcurv as fc
 from fastcurv.common.linalg import wanted_indices
 from fastcurv.common.progress import show_bar
-from fastcurv.common.vectors import ConvergenceChecks, dot, norm
+from fastcurv.common.vectors import dot, norm
 from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
-from fastcurv.spectrum import eigsh
 from fastcurv.spectrum.density import run_probe
+from fastcurv.spectrum.eigsh import Outcome, ThickRestartSearch
+from fastcurv.spectrum.options import EigshOptions
 from fastcurv.spectrum.trace import (
     MIN_SPREAD_ESTIMATES,
     mean_and_stderr,
@@ -55,7 +56,8 @@ def test_a_restart_keeps_wanted_pairs_and_their_neighbours(which):
     run = Recurrence(diagonal(values), 6)
     for tol, noise in ((0.3, 0.1), (0.1, 0.4)):
         run.scale, run.noise = 3.0, noise
-        search = ConvergenceChecks(run, 4, which, tol, np.inf)
+        options = EigshOptions(4, which, run.dtype, tol, 9, None, True)
+        search = ThickRestartSearch(run, options, np.random.default_rng(0), 0.0, quick=True)
         distance, far, near = search.distances_to_innermost(few)
         assert np.array_equal(distance, expected)
         own = max(tol * 3.0, 2 * noise)
@@ -124,24 +126,24 @@ def test_norms_whose_squares_overflow_give_no_warning(n, dtype):
 
 @pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
 def test_a_probe_for_copies_compares_its_ritz_values_with_the_earlier_ones(which, monkeypatch):
-    """`check_probe`, which ends a probe for missed copies, returns 1 only if its Ritz values equal
-    the earlier ones within the tolerance, and -1 only if they differ.
+    """A check of a probe for missed copies returns PROBE_ENDED only if its Ritz values equal the
+    earlier ones within the tolerance, and COPIES_FOUND only if they differ.
     """
     ends = []
+    check_probe = ThickRestartSearch.check_probe
 
-    class Compared(ConvergenceChecks):
-        def check_probe(self, before, sure):
-            outcome = super().check_probe(before, sure)
-            off = np.abs(self.run.ritz_values(self.k, which) - before).max()
-            ends.append((outcome, off / (self.tol * self.run.scale)))
-            return outcome
+    def compared(self):
+        outcome, run = check_probe(self), self.run
+        values = run.ritz_pairs(self.k, which)[0]
+        ends.append((outcome, np.abs(values - self.probed_pairs[0]).max() / (self.tol * run.scale)))
+        return outcome
 
-    monkeypatch.setattr(eigsh, "ConvergenceChecks", Compared)
+    monkeypatch.setattr(ThickRestartSearch, "check_probe", compared)
     for name in ("uniform", "geometric", "hessian", "double", "two values", "under", "cluster"):
         for seed in range(2):
             op = Prescribed(SPECTRA[name](np.random.default_rng(seed)), rng=seed)
             fc.eigsh(op, 6, which, tol=1e-4, rng=seed)
             fc.eigsh(op, 6, which, tol=1e-7, rng=seed, max_basis=40)
-    assert {found for found, _ in ends} == {-1, 0, 1}
-    assert all(off <= 1.01 for found, off in ends if found == 1)
-    assert all(off > 0.5 for found, off in ends if found == -1)
+    assert {outcome for outcome, _ in ends} == {*Outcome}
+    assert all(off <= 1.01 for outcome, off in ends if outcome is Outcome.PROBE_ENDED)
+    assert all(off > 0.5 for outcome, off in ends if outcome is Outcome.COPIES_FOUND)

@@ -15,7 +15,6 @@ at theta is still stored; at most ``W n k s`` bytes sent and ``(W + K / 8) n k 8
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,13 +27,13 @@ import numpy as np
 
 from . import _engine
 from .common.checks import is_iterable, random_batches
-from .common.errors import one_line, type_phrase, warn_caller
+from .common.errors import type_phrase, warn_caller
 from .common.optional import optional_import
 from .common.protocols import library_class
 from .network.arguments import Block, check_rows_and_targets, row_indices
 from .network.mlp import MLP
 from .network.objective import Objective as AnyObjective
-from .network.rows import error_with_location, take_rows, translate_file_errors
+from .network.rows import error_with_location, take_rows
 from .network.shards import Shard
 from .network.sums import TREE_ARITY, ShardSettings, sum_parts
 from .structure.tables import DEFAULT_LOSS, LossName
@@ -54,9 +53,8 @@ class ShardRecipe:
     ----------
     number : int
         The number of the shard.
-    source : callable, str or Path
-        A function that returns the rows, or the path of a file; None if the rows are the result of
-        another task.
+    source : callable or None
+        A function that returns the rows; None if the rows are the result of another task.
     stored : dtype
         The dtype that numbers are cast to before they are cast to that of the model.
     """
@@ -70,7 +68,7 @@ class ShardRecipe:
         the source or, if there is none, from `given`, the result of another task.
         """
         try:
-            raw = given if self.source is None else self._read_source()
+            raw = given if self.source is None else self.source()
             if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
                 raise TypeError(
                     f"the rows must be (X, y) or (X, y, sample_weight), got {type_phrase(raw)}."
@@ -78,22 +76,6 @@ class ShardRecipe:
             return check_rows_and_targets(model, loss, (*raw, None)[:3], self.stored)
         except (ValueError, TypeError, OSError) as error:
             raise error_with_location(error, f"shard {self.number}") from None
-
-    def _read_source(self) -> Any:
-        if callable(self.source):
-            return self.source()
-        path = Path(self.source)
-        if path.suffix != ".npz":
-            raise ValueError(
-                f"the file of a shard must be .npz, got '{one_line(path.name)}'. For other files, "
-                "use a function that returns (X, y)."
-            )
-        with translate_file_errors(path, ".npz"), np.load(path) as held:
-            arrays = {n: held[n] for n in ("X", "y", "sample_weight") if n in held}
-        for name in ("X", "y"):
-            if name not in arrays:
-                raise ValueError(f"the file {path.name} must hold X and y, got no {name}.")
-        return tuple(arrays.values())
 
 
 @library_class
@@ -168,7 +150,6 @@ def call_on_shard(shard: RemoteShard, part: Callable[..., Any], *arguments: Any)
 # minimum size in bytes of an array that is sent once, as a separate task
 SEPARATE_TASK_MIN_BYTES = 1 << 12
 MAX_STATES_PER_SHARD = 2  # maximum number of points theta whose state a shard keeps
-WORKER_POLL_SECONDS = 1.0  # seconds between checks for new workers
 __all__ = ["Objective"]
 
 
@@ -182,9 +163,8 @@ class Objective(AnyObjective):
         A network without batch normalisation.
     shards : sequence
         One element for each shard: a function without arguments that returns ``(X, y)`` or ``(X, y,
-        sample_weight)``; the path, on the workers, of an ``.npz`` file with arrays of these names;
-        or a future or delayed value of such a tuple. For good balance use at least as many shards
-        as the workers have threads, of about equal size.
+        sample_weight)``, or a future or delayed value of such a tuple. For good balance use at
+        least as many shards as the workers have threads, of about equal size.
     loss, l2, l2_biases
         As for `fastcurv.Objective`.
     client : distributed.Client, str, optional
@@ -218,8 +198,8 @@ class Objective(AnyObjective):
     -----
     Results agree with those of `fastcurv.Objective` on all rows to about 1e-13, and are bitwise the
     same for any number of workers and threads. If a worker is lost, its shards are loaded again by
-    other workers. A worker that joins gets its share of the shards at the next product. `close`
-    releases the shards and ends workers that this class has started.
+    other workers. A worker that joins gets no shards, except those of
+    lost workers. `close` releases the shards and ends workers that this class has started.
 
     Examples
     --------
@@ -310,13 +290,15 @@ class Objective(AnyObjective):
         self._firsts = np.cumsum([0, *sizes[:-1]]).tolist()
         frames = [frame] * len(sizes)
         self._sent: list[tuple[Any, Any]] = []
-        self._moved: list[int] = []  # shards moved to other workers for the current sum
         with _translate_errors():
             self._shards = self.client.map(
                 rebuild_shard, shards, frames, self._firsts, *rows, pure=False
             )
-            self._workers = frozenset(self.client.nthreads())
-            self._looked = time.monotonic()
+        self._create_process_state()
+
+    def _set_up_rows(self) -> None:
+        """Set up a copy, which uses the shards of the original but does not own the client."""
+        self._own = False
         self._create_process_state()
 
     def __repr__(self) -> str:
@@ -346,33 +328,6 @@ class Objective(AnyObjective):
             if cluster is not None:
                 cluster.close()
 
-    def _rebalance_shards(self) -> None:
-        """Move shards to workers that joined since the last check, such that the number on each is
-        in proportion to its threads. Moved shards are loaded again on the new worker, and the order
-        of summation does not change.
-        """
-        if time.monotonic() - self._looked < WORKER_POLL_SECONDS:
-            return
-        threads = self.client.nthreads()
-        self._looked = time.monotonic()
-        joined = set(threads) - self._workers
-        self._workers = frozenset(threads)
-        if not joined:
-            return
-        holders = self.client.who_has(self._shards)
-        owners = [next(iter(holders.get(shard.key, ())), None) for shard in self._shards]
-        for i, home in plan_shard_moves(owners, threads).items():
-            self._moved.append(i)
-            self._shards[i] = self.client.submit(
-                rebuild_shard,
-                self._shards[i],
-                self._frame,
-                self._firsts[i],
-                pure=False,
-                workers=[home],
-                allow_other_workers=True,
-            )
-
     # --- sums
 
     def _sum_over_shards(self, part: Any, arguments: tuple[Any, ...], dense: bool = True) -> Any:
@@ -380,7 +335,6 @@ class Objective(AnyObjective):
         if not self._shards:
             raise ValueError("the objective is closed and has no shards. Create a new objective.")
         with _translate_errors():
-            self._rebalance_shards()
             sent = [[self._scatter(a)] * self.n_shards for a in arguments]
             level = self.client.map(
                 call_on_shard, self._shards, [part] * self.n_shards, *sent, pure=False
@@ -388,20 +342,15 @@ class Objective(AnyObjective):
             while len(level) > 1:
                 groups = [level[i : i + TREE_ARITY] for i in range(0, len(level), TREE_ARITY)]
                 level = self.client.map(sum_parts, groups, pure=False)
-            found = level[0].result()
-            moved = self._moved
-            self._moved = []
-            self._unpin_tasks([self._shards[i] for i in moved])
-        return _copy_arrays(found)
+            return _copy_arrays(level[0].result())
 
     def _unpin_tasks(self, futures: list[Any]) -> None:
         """Remove the placement restrictions of finished tasks, so that they can run again on any
         worker. Otherwise, if all workers were lost at once, the scheduler would wait for the named
         workers even if others joined.
         """
-        if futures:
-            free: dict[Any, list[str]] = {future.key: [] for future in futures}
-            self.client.sync(self.client.scheduler.set_restrictions, worker=free)
+        free: dict[Any, list[str]] = {future.key: [] for future in futures}
+        self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _scatter(self, x: Any) -> Any:
         """Return a task whose result is the array x, or x itself if it is not an array or has less
@@ -428,32 +377,24 @@ class Objective(AnyObjective):
 
     def _with_model(self, model: MLP) -> Objective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
-        other = self._copy_without_shards(model)
+        other: Objective = self._copy_without_row_state(model=model)
+        other._set_up_rows()
         other._set_shards(self._shards, self._sizes, replace(self._frame, model=model))
-        return other
-
-    def _copy_without_shards(self, model: MLP, **changed: Any) -> Objective:
-        other: Objective = self._copy_without_row_state(
-            model=model, _shards=[], _sent=[], _own=False, **changed
-        )
         return other
 
     def batch(self, rows: Any) -> Objective:
         """Return the objective on the rows that a slice, indices or a mask select. The rows stay on
-        their workers, and outputs are in the order of `rows`.
+        their workers, and are in the order of the shards.
         """
-        requested = row_indices(rows, self.n_samples)
-        numbers = requested if self._order is None else np.argsort(self._order)[requested]
+        numbers = np.sort(row_indices(rows, self.n_samples))
         shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
         firsts = np.cumsum([0, *self._sizes])
         touched = np.unique(shard).tolist()
         picked = [numbers[shard == i] - firsts[i] for i in touched]
-        order = np.argsort(shard, kind="stable")
-        in_order = np.array_equal(order, np.arange(len(order)))
-        other = self._copy_without_shards(self.model, _order=None if in_order else order)
+        other: Objective = self._copy_without_row_state()
+        other._set_up_rows()
         shards = [self._shards[i] for i in touched]
-        sizes = [len(p) for p in picked]
-        other._set_shards(shards, sizes, self._frame, picked)
+        other._set_shards(shards, [len(p) for p in picked], self._frame, picked)
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
@@ -462,37 +403,6 @@ class Objective(AnyObjective):
         """
         for rows in random_batches(self.n_samples, size, rng):
             yield self.batch(rows)
-
-
-def plan_shard_moves(owners: Sequence[str | None], threads: dict[str, int]) -> dict[int, str]:
-    """Return ``{shard: address}`` for the shards to move to other workers, with as few moves as
-    possible such that the number of shards on each worker is in proportion to its threads.
-    `threads` is ``{address: number of threads}``. Shards without an owner are left to the
-    scheduler.
-
-    Examples
-    --------
-    >>> plan_shard_moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
-    {0: 'b', 1: 'b'}
-    """
-    shard_counts = {name: sum(owner == name for owner in owners) for name in threads}
-    n_owned = sum(shard_counts.values())
-    n_threads = max(1, sum(threads.values()))
-    quota = {name: n_owned * n // n_threads for name, n in threads.items()}
-    # Workers that hold more shards than their quota come first, which keeps shards in place.
-    extra = sorted(threads, key=lambda name: quota[name] - shard_counts[name])
-    parted = [name for name in extra if n_owned * threads[name] % n_threads]
-    for name in parted[: n_owned - sum(quota.values())]:
-        quota[name] += 1
-    moves: dict[int, str] = {}
-    for i, owner in enumerate(owners):
-        if owner not in quota:
-            continue
-        if shard_counts[owner] > quota[owner]:
-            moves[i] = next(name for name in threads if shard_counts[name] < quota[name])
-            shard_counts[moves[i]] += 1
-            shard_counts[owner] -= 1
-    return moves
 
 
 def _copy_arrays(found: Any) -> Any:
@@ -516,9 +426,9 @@ def _check_shards(shards: Any) -> list[Any]:
     if not shard_list:
         raise ValueError("shards must hold at least one shard, got an empty list.")
     for i, one in enumerate(shard_list):
-        if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
+        if not (_is_task(one) or callable(one)):
             raise TypeError(
-                f"shard {i} must be a function that loads it on a worker, a path or a future, got "
+                f"shard {i} must be a function that loads it on a worker, or a future, got "
                 f"{type_phrase(one)}."
             )
     return shard_list

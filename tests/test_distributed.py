@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify import rounding_bound
-from fastcurv.distributed import _translate_errors, plan_shard_moves
+from fastcurv.distributed import _translate_errors
 
 from .network.product_cases import assert_same_results
 
@@ -90,40 +89,24 @@ def test_algorithms_give_the_same_results_on_shards(client):
     run = fc.minimize(a, theta, "newton-cg", max_iter=60, rng=0)
     assert run.success
     found, known = fc.classify(b, run.x), fc.classify(a, run.x)
-    assert (found.kind, found.certified) == (known.kind, known.certified) == ("minimum", True)
+    assert known.certified and (found.kind, found.certified) == (known.kind, False)
     down = fc.minimize(b, theta, "newton-cg", max_iter=2, rng=0)
     assert down.fun < b.value(theta)
     epochs = [fc.minimize(ob, theta, "adam", batch_size=150, max_iter=1, rng=0).x for ob in (a, b)]
     assert np.abs(epochs[0] - epochs[1]).max() <= 1e-12
 
 
-def test_bounds_of_distributed_objectives_hold(client, rng):
-    """In float32, gradient, products and columns of a distributed objective differ from the float64
-    objective in memory by at most their proved bounds.
-    """
-    a, b, theta = local_and_distributed(client, "float32", l2=1e-3)
-    v = rng.standard_normal(a.n_params).astype("float32")
-    exact = a.astype("float64")
-    g, error = b.certificates.precise_gradient(theta)
-    assert np.linalg.norm(g - exact.gradient(theta)) <= 1e-14 + error
-    assert np.linalg.norm(g - b.gradient(theta)) <= rounding_bound(b, theta) + error <= 1e-4
-    H = b.hessian(theta)
-    gap = np.linalg.norm(exact.hessian(theta) @ v.astype(float) - H @ v)
-    assert gap <= rounding_bound(H, v) <= 1e-4
-
-
-def test_shards_can_be_paths_futures_or_delayed_values(client, tmp_path):
-    """An objective whose shards are paths, futures or delayed values has the loss in memory. A
+def test_shards_can_be_futures_or_delayed_values(client):
+    """An objective whose shards are functions, futures or delayed values has the loss in memory. A
     closed objective raises ValueError.
     """
     X, y, w = whole(2)
-    np.savez(tmp_path / "0.npz", X=X[:30], y=y[:30], sample_weight=w[:30])
     given = client.submit(lambda: (X[30:], y[30:], w[30:]), pure=False)
     delayed = pytest.importorskip("dask").delayed(rows)
     model = fc.MLP(SIZES)
     theta = model.init(rng=0)
     want = fc.Objective(model, X, y, sample_weight=w).value(theta)
-    for shards in ([str(tmp_path / "0.npz"), given], [delayed(0), delayed(1)]):
+    for shards in ([partial(rows, 0), given], [delayed(0), delayed(1)]):
         ob = fc.distributed.Objective(model, shards, client=client)
         assert ob.value(theta) == pytest.approx(want, rel=1e-13)
     ob.close()
@@ -135,12 +118,10 @@ def undecodable():
     return b"\xff".decode()
 
 
-def test_shards_that_do_not_fit_raise(client, tmp_path):
+def test_shards_that_do_not_fit_raise(client):
     """For shards that do not fit the model, the error has the worker's class and message with the
     number of the shard, even for classes whose constructor needs several arguments.
     """
-    without_y = tmp_path / "some.npz"
-    np.savez(without_y, X=np.ones((3, 5)), sample_weight=np.ones(3))
     model = fc.MLP(SIZES)
     make = partial(fc.distributed.Objective, model, client=client)
     X, y = rows(0, weights=False)
@@ -155,9 +136,9 @@ def test_shards_that_do_not_fit_raise(client, tmp_path):
         ),
         (ValueError, "in shard 1: y must hold labels", [partial(rows, 0), lambda: (X, y + 1)]),
         (TypeError, "in shard 0: the rows must be .*got an ndarray", [lambda: X]),
-        (OSError, "in shard 0: ", ["nowhere.npz"]),
+        (OSError, "in shard 0: ", [partial(np.load, "nowhere.npz")]),
+        (TypeError, "shard 0 must be a function .*or a future, got a str", ["rows.npz"]),
         (ValueError, "in shard 0: 'utf-8' codec can't decode", [undecodable]),
-        (ValueError, "in shard 0: the file some.npz must hold X and y, got no y", [without_y]),
     ):
         with pytest.raises(error, match=words):
             make(shards)
@@ -235,18 +216,13 @@ def pinned(dask_scheduler):
 
 
 def test_no_task_is_pinned_to_a_worker(client):
-    """No task of loading shards or of computing requires one particular worker, also after workers
-    have joined.
-    """
+    """No task of loading shards or of computing requires one particular worker."""
     earlier = client.run_on_scheduler(pinned)  # tasks of other tests
     ob = fc.distributed.Objective(
         fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
     )
     theta = ob.model.init(rng=0)
-    before = ob.gradient(theta)
-    assert client.run_on_scheduler(pinned) <= earlier
-    ob._workers, ob._looked = frozenset(), 0.0  # as if all workers had just joined
-    assert np.array_equal(ob.gradient(theta * 1), before)
+    ob.gradient(theta)
     assert client.run_on_scheduler(pinned) <= earlier
 
 
@@ -265,64 +241,12 @@ def test_killing_all_workers_does_not_change_results_bitwise():
         assert np.array_equal(H @ v, before)
 
 
-def test_a_new_worker_receives_its_share(monkeypatch):
-    """When workers join, the next products move shards to the new workers until all have equal
-    shares, and products stay bitwise identical.
-    """
-    monkeypatch.setattr("fastcurv.distributed.WORKER_POLL_SECONDS", 0.0)
-    with (
-        dask.LocalCluster(
-            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
-        dask.Client(cluster) as client,
-    ):
-        _, ob, theta = local_and_distributed(client)
-        H = ob.hessian(theta)
-        v = np.linspace(-1, 1, ob.n_params)
-        alone = H @ v
-
-        def loads():
-            held = client.who_has(ob._shards)
-            owners = [where for shard in ob._shards for where in held[shard.key]]
-            return sorted(owners.count(name) for name in client.nthreads())
-
-        assert loads() == [SHARDS]
-        for workers, share in ((2, [5, 6]), (3, [3, 4, 4])):
-            cluster.scale(workers)
-            wait_for(lambda: len(client.nthreads()) == workers)  # noqa: B023
-            assert np.array_equal(H @ v, alone)
-            dask.wait(ob._shards)
-            wait_for(lambda: loads() == share)  # noqa: B023
-            assert np.array_equal(H @ v, alone)
-        batch = ob.batch(slice(0, 100))
-        assert np.isfinite(batch.value(theta))
-
-
 def wait_for(there, seconds=400.0):
     """Wait until `there()` returns True, and fail after the given seconds."""
     end = time.monotonic() + seconds
     while not there() and time.monotonic() < end:
         time.sleep(0.02)
     assert there()
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_fewest_shards_move_to_balance_workers(seed):
-    """After the moves of `plan_shard_moves`, no worker has more than its share by number of
-    threads, rounded up. No shard leaves a worker that has at most its share.
-    """
-    rng = np.random.default_rng(seed)
-    threads = {f"w{i}": int(rng.integers(1, 5)) for i in range(rng.integers(1, 6))}
-    names = [*threads, "gone"]
-    owners = [str(rng.choice(names)) for _ in range(rng.integers(1, 60))]
-    moved = plan_shard_moves(owners, threads)
-    after = [moved.get(i, owner) for i, owner in enumerate(owners)]
-    known = sum(owner != "gone" for owner in owners)
-    for name, n in threads.items():
-        share = known * n / sum(threads.values())
-        assert after.count(name) <= np.ceil(share)
-        if owners.count(name) <= share:
-            assert all(owners[i] != name for i in moved)
 
 
 def test_client_created_from_an_address_is_closed_with_the_objective(client):
@@ -358,6 +282,7 @@ def test_shards_support_batches_precisions_and_column_bounds(client):
     a, b, theta = local_and_distributed(client, l2=1e-2)
     with pytest.raises(ValueError, match="rows must select at least one sample"):
         b.batch(np.zeros(b.n_samples, bool))
+    assert b.with_l2(0.5).value(theta) == pytest.approx(a.with_l2(0.5).value(theta), rel=1e-13)
     assert b.astype("float64") is b and b.astype("float32").dtype == np.float32
     H = b.hessian(theta)
     assert H.astype("float64") is H
@@ -368,10 +293,10 @@ def test_shards_support_batches_precisions_and_column_bounds(client):
 
 
 @pytest.mark.parametrize("asked", [[300, 0, 150, 7, 7, -1], slice(None, None, -7), [12, 3, 40]])
-def test_batches_keep_the_requested_order_of_samples(client, asked):
+def test_samples_of_a_batch_are_in_the_order_of_the_shards(client, asked):
     a, b, theta = local_and_distributed(client, weights=False)
     for _ in range(2):
-        a, b = a.batch(asked), b.batch(asked)
+        a, b = a.batch(np.sort(np.arange(a.n_samples)[asked])), b.batch(asked)
         J, ours = a.jacobian(theta), b.jacobian(theta)
         v, u = (np.random.default_rng(0).standard_normal(n) for n in J.shape[::-1])
         assert np.abs(ours @ v - J @ v).max() <= 1e-12
@@ -394,24 +319,6 @@ def test_reloaded_shards_have_the_same_numbers(client):
     again = pickle.loads(pickle.dumps(shard))
     assert np.array_equal(again.X, shard.X) and np.array_equal(again.y, shard.y)
     assert shard.X[0, 0] == 2**24
-
-
-def test_ray_to_infinity_must_hold_on_every_shard(client):
-    """A ray to the infimum is returned for samples of which each shard is classified correctly, and
-    None if samples of a shard are not.
-    """
-    _, b, theta = local_and_distributed(client, weights=False)
-    assert b.certificates.ray_to_infimum(theta) is None
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((40, 5))
-    model = fc.MLP([5, 3])
-    sure = np.concatenate([10 * rng.standard_normal(15), np.zeros(3)])
-    y = model.predict(sure, X).argmax(axis=1)
-    shards = [lambda i=i: (X[20 * i : 20 * i + 20], y[20 * i : 20 * i + 20]) for i in range(2)]
-    ob = fc.distributed.Objective(model, shards, client=client)
-    direction = ob.certificates.ray_to_infimum(sure)
-    assert direction is not None and np.linalg.norm(direction) == pytest.approx(1)
-    assert ob.value(sure + 10 * direction) < ob.value(sure)
 
 
 def listening_addresses(processes):
@@ -532,6 +439,6 @@ def test_dask_errors_without_a_message_get_one(error, client, monkeypatch):
     with pytest.raises(ConnectionError, match="(Use|Start a) "), _translate_errors():
         raise gone
     b = fc.distributed.Objective(fc.MLP(SIZES), [partial(small_shard, 0)], client=client)
-    monkeypatch.setattr(client, "nthreads", lambda: (_ for _ in ()).throw(gone))
-    with pytest.raises(ConnectionError, match="(Use|Start a) "):  # also for a batch
-        b.batch([0])
+    monkeypatch.setattr(client, "map", lambda *_, **__: (x for x in ()).throw(gone))
+    with pytest.raises(ConnectionError, match="(Use|Start a) "):
+        b.value(b.model.init(rng=0))

@@ -39,8 +39,6 @@ class ObjectiveRows(ObjectivePlans):
     loss: LossName | Loss
     _block_rows: int  # number of rows of a block, of objectives by blocks
     _sparse: bool = False  # True if X is sparse
-    # index in the caller's order of each row of the blocks, or None if the orders are equal
-    _order: Any = None
     # The class `Shard`. Shards are objectives, so the package sets the class.
     _shard_type: ClassVar[Any]
     _whole: Any  # shard of all rows of a sparse X
@@ -198,6 +196,9 @@ class ObjectiveRows(ObjectivePlans):
         return ShardSettings(self.model, self.loss, self.n_samples, self.n_threads, keep)
 
     def __getstate__(self) -> dict[str, Any]:
+        return self._settings_and_rows()
+
+    def _settings_and_rows(self) -> dict[str, Any]:
         return {name: x for name, x in self.__dict__.items() if name not in self._transient}
 
     def __setstate__(self, state: Any) -> None:
@@ -217,7 +218,7 @@ class ObjectiveRows(ObjectivePlans):
         `_set_up_rows`. The constructor would check all rows again.
         """
         other = type(self).__new__(type(self))
-        other.__dict__.update(self.__getstate__() | changed)
+        other.__dict__.update(self._settings_and_rows() | changed)
         return other
 
     def _restrict_to_rows(self, rows: Any) -> Any:

@@ -77,9 +77,6 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
     else:
         rows_of_shards = shard_outputs(ob, theta)
     z, first, second = (np.concatenate(part) for part in zip(*rows_of_shards))
-    if ob._order is not None:
-        for part in (z, first, second):
-            part[ob._order] = part.copy()
     return z, first, second
 
 
@@ -154,9 +151,6 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     else:
         for first, part in ob._sum_over_shards(shard_jacobian, (J.theta,)):
             jacobian[first : first + len(part)] = part
-        if ob._order is not None:
-            whole = jacobian.reshape(ob.n_samples, d, n)
-            whole[ob._order] = whole.copy()
     return jacobian
 
 

@@ -329,16 +329,11 @@ class SumPlan:
 
     def multiply_jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """Write ``J v`` to `out` (N d_out,), or ``J' v`` to `out` (n,) if `transpose`."""
-        order = self.ob._order
         if transpose:
-            u = v if order is None else v.reshape(len(order), -1)[order].reshape(-1)
-            out[...] = self._sum_over_shards(shard_vjp, u)
+            out[...] = self._sum_over_shards(shard_vjp, v)
             return
         for first, part in self._sum_over_shards(shard_jvp, v):
             out[first : first + len(part)] = part
-        if order is not None:
-            by_row = out.reshape(len(order), -1)
-            by_row[order] = by_row.copy()
 
     @property
     def nbytes(self) -> int:

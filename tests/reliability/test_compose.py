@@ -33,6 +33,11 @@ def command(service, **values):
     return [sys.executable, "-m", *line.split()]
 
 
+def load_rows(path):
+    table = np.load(path)
+    return table[:, :-1], table[:, -1].astype(int)
+
+
 def test_commands_of_the_compose_file_run_a_cluster(tmp_path):
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     assert set(services) == {"scheduler", "worker"}
@@ -58,8 +63,8 @@ def test_commands_of_the_compose_file_run_a_cluster(tmp_path):
     X, y = rng.standard_normal((300, 6)), rng.integers(3, size=300)
     paths = []
     for i in range(3):
-        paths.append(str(tmp_path / f"rows{i}.npz"))
-        np.savez(paths[-1], X=X[i::3], y=y[i::3])
+        paths.append(str(tmp_path / f"rows{i}.npy"))
+        np.save(paths[-1], np.column_stack([X[i::3], y[i::3]]))
     model = fc.MLP([6, 7, 3])
     theta = model.init(rng=0)
     here = fc.Objective(model, X, y).gradient(theta)
@@ -70,7 +75,8 @@ def test_commands_of_the_compose_file_run_a_cluster(tmp_path):
             while len(client.nthreads()) < 2 and time.monotonic() < end:
                 time.sleep(0.1)
             assert sorted(client.nthreads().values()) == [1, 1]
-            ob = fc.distributed.Objective(model, paths, client=client)
+            shards = [client.submit(load_rows, path) for path in paths]
+            ob = fc.distributed.Objective(model, shards, client=client)
             assert np.abs(ob.gradient(theta) - here).max() <= 1e-13 * np.abs(here).max()
     finally:
         for process in reversed(running):

@@ -305,10 +305,10 @@ def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | 
     return TypeError(f"{name} must hold real numbers, got dtype {dtype} ({text}).")
 
 
-def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
+def check_array(x: Any, name: str, dtype: Any = None) -> Array:
     """Return `x` as an array of finite real floats in native byte order. By default float32 and
     float64 are kept and other dtypes become float64. Raise TypeError for other values, and
-    NotFiniteError for NaN and infinity, which are not checked with ``finite=False``.
+    NotFiniteError for NaN and infinity.
     """
     cast = a = as_numpy(x, name)
     if dtype is None or a.dtype != dtype or not a.dtype.isnative:
@@ -325,7 +325,7 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
         # The check of the result below reports an overflow.
         with np.errstate(over="ignore"):
             cast = a.astype(np.dtype(dtype).newbyteorder("="), copy=False)
-    return cast if not finite or all_finite(cast) else check_finite(cast, name, a)
+    return cast if all_finite(cast) else check_finite(cast, name, a)
 
 
 def check_finite(a: Array, name: str, given: Array | None = None) -> Array:

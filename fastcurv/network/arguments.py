@@ -360,7 +360,6 @@ def check_rows_and_targets(
     loss: Any,
     block: Sequence[Any],
     stored: Any = None,
-    finite: bool = True,
     tame: bool = True,
 ) -> Block:
     """Return the block (X, y, weight) in the form that the engine uses, or raise TypeError or
@@ -368,9 +367,8 @@ def check_rows_and_targets(
     an array or None.
 
     If `stored` is given, the block comes from a row source, and its numbers are first cast to
-    `stored`, the dtype of the objective that reads the source. If `finite` is False, a dense X is
-    not checked for NaN and infinity, because the caller does this while copying X. If `tame` is
-    True, `zero_unused_large_entries` is applied to X.
+    `stored`, the dtype of the objective that reads the source. If `tame` is True,
+    `zero_unused_large_entries` is applied to X.
     """
     if stored is not None and stored != model.dtype:
         classes = loss_spec(loss).targets == "classes" and np.ndim(block[1]) == 1
@@ -381,11 +379,7 @@ def check_rows_and_targets(
             for a, name in zip(block, ROW_ARGUMENT_NAMES)
         ]
     X, y, weight = block
-    X = (
-        _checked_csr(X, model, stored is None)
-        if is_sparse(X)
-        else model.check_rows(X, finite=finite)
-    )
+    X = _checked_csr(X, model, stored is None) if is_sparse(X) else model.check_rows(X)
     weight = check_sample_weight(weight, X.shape[0], model.dtype)
     y = check_targets(y, X.shape[0], model, loss, weight)
     return zero_unused_large_entries(model, X, weight) if tame else X, y, weight

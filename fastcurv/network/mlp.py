@@ -667,11 +667,11 @@ class MLP(ReadOnlyMixin):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
-    def check_rows(self, X: Any, name: str = "X", finite: bool = True) -> np.ndarray:
+    def check_rows(self, X: Any, name: str = "X") -> np.ndarray:
         """Return X as an aligned matrix (N, sizes[0]), N >= 1, of the model's dtype. Raise an
-        error, with `name` for X, for other shapes or, if `finite` is True, for NaN and infinity.
+        error, with `name` for X, for other shapes, and for NaN and infinity.
         """
-        rows = check_array(X, name, self.dtype, finite)
+        rows = check_array(X, name, self.dtype)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
             raise rows_shape_error(rows.shape, self.sizes[0], name)
         if (

@@ -301,7 +301,7 @@ class ArraySource(RowSource):
     such as memory-mapped files, HDF5 and zarr datasets.
     """
 
-    def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
+    def __init__(self, X: Any, y: Any, weight: Any) -> None:
         if y is None:
             raise ValueError("y must hold the targets of the rows of X, got None.")
         self.X = X
@@ -309,7 +309,6 @@ class ArraySource(RowSource):
         self.weight = _as_sliceable(weight, "sample_weight")
         self.parts = (self.X, self.y, self.weight)
         protect_mapped_files(*self.parts)
-        self.rows = rows
         if len(X.shape) != 2:
             raise rows_shape_error(X.shape, None)
         for name, part in zip(ROW_ARGUMENT_NAMES, self.parts):
@@ -318,23 +317,22 @@ class ArraySource(RowSource):
                     f"{name} must have a known number of rows, got nan. For a Dask array, use "
                     f"{name}.compute_chunk_sizes()."
                 )
-        self.whole = int(X.shape[0])
+        self.n_rows = int(X.shape[0])
         for name, part in (("y", self.y), ("sample_weight", self.weight)):
-            if part is not None and part.shape[0] != self.whole:
+            if part is not None and part.shape[0] != self.n_rows:
                 raise ValueError(
-                    f"{name} must have {self.whole} rows, one for each row of X, got "
+                    f"{name} must have {self.n_rows} rows, one for each row of X, got "
                     f"{part.shape[0]}."
                 )
-        self.n_rows = self.whole if rows is None else len(rows)
-        self.entries = X.nnz / max(1, self.whole) if is_sparse(X) else None
+        self.entries = X.nnz / max(1, self.n_rows) if is_sparse(X) else None
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Yield blocks of `size` rows."""
         for start in range(0, self.n_rows, size):
-            if self.X.shape[0] != self.whole:
+            if self.X.shape[0] != self.n_rows:
                 raise ValueError(
                     f"X must have the same rows in every pass, got {self.X.shape[0]} rows instead "
-                    f"of {self.whole}."
+                    f"of {self.n_rows}."
                 )
             yield self.read_block(start, min(start + size, self.n_rows))
 
@@ -345,22 +343,11 @@ class ArraySource(RowSource):
 
     def read_block(self, start: int, stop: int) -> Block:
         """Return the block (X, y, weights) of the rows from `start` to ``stop - 1``."""
-        if self.rows is not None:
-            return self._gather(self.rows[start:stop])
         return tuple(_select(a, slice(start, stop)) for a in self.parts)
 
     def take_rows(self, rows: np.ndarray) -> Block:
-        """Return the block (X, y, weights) of the rows with the indices `rows`, in the order of
-        `rows`. The indices need not be sorted.
-        """
-        return self._gather(rows if self.rows is None else self.rows[rows])
-
-    def _gather(self, rows: np.ndarray) -> Block:
-        order = np.argsort(rows, kind="stable")  # h5py datasets require increasing indices
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        parts = (_select(a, rows[order]) for a in self.parts)
-        return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
+        """Return the block (X, y, weights) of the rows with the sorted indices `rows`."""
+        return tuple(_select(a, rows) for a in self.parts)
 
 
 def _as_sliceable(x: Any, name: str) -> Any:

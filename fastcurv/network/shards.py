@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..common.checks import check_finite
 from ..common.protocols import library_class
 from ..structure.parameters import n_terms_per_row
 from .objective import Objective
@@ -37,7 +36,6 @@ class Shard(Objective):
 
     frame: ShardSettings
     first: int
-    seen: bool
     fisher_scale: float
     own_outputs: slice
     _plans: list[Any]
@@ -54,7 +52,6 @@ class Shard(Objective):
         self.memory = None
         self.n_threads = frame.n_threads
         self.first = first
-        self.seen = False  # True if X was found finite while it was copied
         self._unproved = ""
         self._X = X
         self._y = y
@@ -80,19 +77,13 @@ class Shard(Objective):
     def _new_plan(self) -> Any:
         return SparsePlan(self) if isinstance(self._X, SparseRows) else super()._new_plan()
 
-    def refill(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
+    def refill(self, X: Any, y: Any, sample_weight: Any, first: int) -> Shard:
         """Return a shard with the same number of other rows, which begin at row `first` of all
         rows. The new shard takes over the memory of this shard, which cannot be used afterwards.
-
-        If `finite` is False, X has not been checked for NaN and infinity. The attribute `seen` of
-        the new shard is True if the engine checked X while copying it. Otherwise this method checks
-        X.
         """
         other = Shard(self.frame, X, y, sample_weight, first)
         for plan in self._plans:
-            other.seen = plan.replace_rows(*other._engine_arguments())
-        if not (finite or other.seen):
-            check_finite(X, "X")
+            plan.replace_rows(*other._engine_arguments())
         other._plans = self._plans
         self._plans = []
         return other

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .._engine import Lock
-from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
+from ..common.checks import as_numpy, check_positive_int, is_sparse
 from ..common.protocols import library_class
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from .arguments import Block, check_rows_and_targets, row_indices
@@ -21,7 +21,6 @@ from .mlp import MLP
 from .objective import Objective
 from .objective_rows import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT
 from .rows import (
-    ArraySource,
     RowSource,
     error_with_location,
     make_row_source,
@@ -128,7 +127,6 @@ class StreamedObjective(Objective):
     # {number of rows: shard}, one for full blocks and one for the last block
     _shards: dict[int, Shard]
     _reading: Any
-    _copied: bool  # True if the engine detects non-finite entries of X while it copies them
     _by_blocks = True
     _read_only = Objective._read_only | {"block_rows", "n_shards"}
     _transient = (*Objective._transient, "_shards", "_reading")
@@ -193,7 +191,6 @@ class StreamedObjective(Objective):
         self._create_process_state()
         self._shards = {}
         self._reading = Lock()
-        self._copied = True
 
     def __repr__(self) -> str:
         return "Streamed" + super().__repr__()
@@ -250,11 +247,9 @@ class StreamedObjective(Objective):
         copy = (model.sizes[0] + 8) * size
         return max(0.0, plans[0] - few * state), state + copy, read
 
-    def _check_block(
-        self, block: Block, start: int, finite: bool = True, tame: bool = True
-    ) -> CheckedRows:
+    def _check_block(self, block: Block, start: int, tame: bool = True) -> CheckedRows:
         """Check a raw block that begins at row `start`, and return it in the engine's form. Errors
-        name the rows. The options `finite` and `tame` are those of `check_rows_and_targets`.
+        name the rows. The option `tame` is that of `check_rows_and_targets`.
         """
         try:
             X, y, weight = block
@@ -263,7 +258,7 @@ class StreamedObjective(Objective):
             elif is_sparse(X):
                 X = X.toarray()
             checked = check_rows_and_targets(
-                self.model, self.loss, (X, y, weight), self._dtype_read, finite, tame
+                self.model, self.loss, (X, y, weight), self._dtype_read, tame
             )
         except (ValueError, TypeError) as error:
             raise error_with_location(
@@ -309,15 +304,13 @@ class StreamedObjective(Objective):
             )
 
     def _iter_checked_blocks(
-        self, finite: bool = True
+        self,
     ) -> Generator[tuple[int, CheckedRows, Callable[[], None]], None, None]:
         """Yield the results of `_iter_prefetched_blocks` for the blocks in their order, which is
-        the same in every pass. If `finite` is False, X is not checked for NaN and infinity.
+        the same in every pass.
         """
         raw = self._source.blocks(self.block_rows)
-        for checked in self._iter_prefetched_blocks(
-            raw, lambda block, start: self._check_block(block, start, finite)
-        ):
+        for checked in self._iter_prefetched_blocks(raw, self._check_block):
             # A shorter block would add a sum that the rounding bounds do not count.
             if checked[0] % self.block_rows:
                 raise ValueError(
@@ -326,13 +319,10 @@ class StreamedObjective(Objective):
                 )
             yield checked
 
-    def _iter_block_shards(
-        self, start: int, block: CheckedRows, dense: bool, finite: bool
-    ) -> Iterator[Shard]:
+    def _iter_block_shards(self, start: int, block: CheckedRows, dense: bool) -> Iterator[Shard]:
         """Yield the shards of a block that begins at row `start`. Usually there is one shard, which
         reuses the memory of an earlier shard with the same number of rows. Sparse rows are split
-        into several shards, depending on `memory`, if `dense` is True. If `finite` is False, the
-        block has not been checked for NaN and infinity.
+        into several shards, depending on `memory`, if `dense` is True.
         """
         X, y, weight = block
         if self._sparse:
@@ -340,14 +330,10 @@ class StreamedObjective(Objective):
             yield from entries.dense_shards(max(1, self._max_dense_rows)) if dense else (entries,)
             return
         shard = self._shards.pop(len(X), None)
-        try:
-            if shard is not None:
-                shard = shard.refill(X, y, weight, start, finite)
-                self._copied = shard.seen
-            else:
-                shard = Shard(self._shard_settings(), check_finite(X, "X"), y, weight, start)
-        except ValueError as error:
-            raise error_with_location(error, f"rows {start} to {start + len(X) - 1}") from None
+        if shard is None:
+            shard = Shard(self._shard_settings(), X, y, weight, start)
+        else:
+            shard = shard.refill(X, y, weight, start)
         self._shards[len(X)] = shard
         yield shard
 
@@ -356,43 +342,28 @@ class StreamedObjective(Objective):
         pass over the rows. If `dense` is True, sparse rows are made dense, some at a time.
         """
         tree = TreeSum()
-        with self._reading:
-            finite = not self._copied
-            with closing(self._iter_checked_blocks(finite)) as blocks:
-                for start, block, ahead in blocks:
-                    for shard in self._iter_block_shards(start, block, dense, finite):
-                        ahead()
-                        tree.add_part(part(shard, *arguments))
+        with self._reading, closing(self._iter_checked_blocks()) as blocks:
+            for start, block, ahead in blocks:
+                for shard in self._iter_block_shards(start, block, dense):
+                    ahead()
+                    tree.add_part(part(shard, *arguments))
         return tree.total()
 
     # --- other objectives of the same rows
 
     def _with_model(self, model: MLP) -> StreamedObjective:  # type: ignore[override]
         """Return the objective of another model on the same rows."""
-        return self._from_source(self._source, model)
+        other: StreamedObjective = self._copy_without_row_state(model=model)
+        del vars(other)["block_rows"], vars(other)["n_shards"]  # `_set_source` sets both
+        other._set_source(self._source, self.block_rows)
+        return other
 
     def batch(self, rows: Any) -> Any:
-        """Return the objective on the rows that a slice, indices or a mask select.
-
-        If X can be sliced and the selected rows exceed `memory`, the result is a
-        `StreamedObjective`, which reads the rows again in each pass. Otherwise it is an `Objective`
-        with the rows in memory.
-        """
-        rows = row_indices(rows, self.n_samples)
-        if isinstance(self._source, ArraySource) and len(rows) > self._rows_per_block():
-            source = self._source
-            rows = rows if source.rows is None else source.rows[rows]
-            return self._from_source(ArraySource(source.X, source.y, source.weight, rows))
-        each, back = np.unique(rows, return_inverse=True)
+        """Return the `Objective` of the rows that a slice, indices or a mask select, in memory."""
+        each, back = np.unique(row_indices(rows, self.n_samples), return_inverse=True)
         block = self._source.take_rows(each)
         self.n_rows_read += len(each)
         return self._load_block(take_rows(block, back))
-
-    def _from_source(self, source: Any, model: MLP | None = None) -> StreamedObjective:
-        other: StreamedObjective = self._copy_without_row_state(model=model or self.model)
-        del vars(other)["block_rows"], vars(other)["n_shards"]  # `_set_source` sets both
-        other._set_source(source, self.block_rows)
-        return other
 
     def _load_block(self, block: Any) -> Objective:
         # The constructor of `Objective` keeps the large entries of rows of weight 0.

@@ -61,7 +61,7 @@ class PrescribedSpectrum(SelfAdjointOperator, ReadOnlyMixin):
         dtype: Any = np.float64,
     ) -> None:
         dtype = check_dtype(dtype)
-        self.values = np.atleast_1d(check_array(values, "values", dtype, finite=False))
+        self.values = np.atleast_1d(check_array(values, "values", dtype))
         if self.values.ndim != 1 or not self.values.size:
             raise ValueError(f"values must have shape (n,) with n >= 1, got {self.values.shape}.")
         n_reflections = check_positive_int(n_reflections, "n_reflections", least=0)

@@ -60,9 +60,6 @@ def test_rows_are_selected_from_arrays_and_blocks():
         make_row_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None),
     ):
         assert np.array_equal(source.take_rows(rows)[0], X[rows])
-    some = ArraySource(X, Y, None, rows=np.array([2, 4, 9]))
-    assert np.array_equal(some.read_block(1, 3)[0], X[[4, 9]])
-    assert np.array_equal(some.take_rows(np.array([0, 2]))[0], X[[2, 9]])
 
 
 # --- operators

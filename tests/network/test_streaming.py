@@ -136,19 +136,6 @@ def test_a_gradient_or_a_block_product_takes_one_pass(rng):
     assert b.n_rows_read == b.n_passes * N
 
 
-def test_a_batch_larger_than_memory_is_read_again(rng):
-    model, X, y, options = draw(rng, "mse", N=4000)
-    ob, theta = fc.StreamedObjective(model, X, y, memory=500_000, **options), model.init(rng=0)
-    rows = rng.permutation(4000)[:3900]
-    part, whole = ob.batch(rows), fc.Objective(model, X[rows], y[rows], **options)
-    assert isinstance(part, fc.StreamedObjective) and part.n_samples == 3900
-    v = np.cos(np.arange(ob.n_params))
-    found, wanted = (one.jacobian(theta) @ v for one in (part, whole))
-    assert np.abs(found - wanted).max() <= 1e-13
-    assert np.abs(part.gradient(theta) - whole.gradient(theta)).max() <= 1e-15
-    assert isinstance(ob.batch(rows[:20]), fc.Objective)
-
-
 def test_streamed_minibatches_are_reproducible_and_descend(rng):
     model, X, y, options = draw(rng, N=300)
     ob = fc.StreamedObjective(model, X, y, block_rows=64, **options)

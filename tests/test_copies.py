@@ -23,7 +23,7 @@ from fastcurv.network.rows import RowSource, regroup_rows
 from fastcurv.testing import PrescribedSpectrum
 
 from . import nets
-from .structure.test_losses import cauchy, cross_entropy, squares
+from .structure.test_functions import cauchy, cross_entropy, squares
 
 WAYS = {
     "pickle": lambda x: pickle.loads(pickle.dumps(x)),

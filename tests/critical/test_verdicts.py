@@ -266,15 +266,6 @@ def test_invalid_arguments_of_classify_raise(bad, error, words):
     assert classify(lecture_toy(), [0.0, 0.0], dense_below=np.inf).kind == "saddle"
 
 
-def test_hessians_that_are_not_finite_raise():
-    class Broken(QuadraticObjective):
-        def hessian(self, theta):
-            return PrescribedSpectrum([np.nan, 1.0])
-
-    with pytest.raises(ValueError, match="NaN"):
-        classify(Broken(np.eye(2)), np.zeros(2))
-
-
 def test_theta_and_gradient_are_not_modified():
     theta = np.zeros(2)
     theta.flags.writeable = False

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.certify import rounding_bound
 from fastcurv.certify.loss_infimum import loss_lower_bound, ray_to_infimum
 from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
-from fastcurv.network.rows import ArraySource, make_row_source
+from fastcurv.network.rows import ArraySource
 
 X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))
 EYE, ONE = np.eye(2), np.ones((1, 2))
@@ -21,19 +21,6 @@ def assert_rejected(call, kind, words):
     with pytest.raises(kind, match=words) as error:
         call()
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("dtype", [",f8", "float6", "(2", 1.5, object, "<U3", None])
-def test_invalid_dtypes_are_rejected(dtype):
-    """An invalid dtype raises ValueError with the accepted names, even where NumPy raises
-    SyntaxError. None gives float64.
-    """
-    if dtype is None:
-        assert fc.MLP([2, 1], dtype=dtype).dtype == np.float64
-    else:
-        assert_rejected(
-            lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "must be 'float64' or 'float32'"
-        )
 
 
 # --- rows
@@ -51,15 +38,6 @@ def test_rows_that_change_between_passes_raise():
     assert sum(len(block[0]) for block in source.blocks(5)) == 12
     growing.shape = (13, 2)
     assert_rejected(lambda: list(source.blocks(5)), ValueError, "got 13 rows instead of 12")
-
-
-def test_rows_are_selected_from_arrays_and_blocks():
-    rows = np.array([1, 7, 8])
-    for source in (
-        make_row_source(X, Y, None),
-        make_row_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None),
-    ):
-        assert np.array_equal(source.take_rows(rows)[0], X[rows])
 
 
 # --- operators

@@ -153,22 +153,6 @@ def test_file_names_with_null_characters_are_rejected(tmp_path):
                 fc.StreamedObjective(model, f"{name}.npy", "y.npy")
 
 
-def test_control_characters_in_names_of_files_are_escaped(tmp_path):
-    """Control characters in names of files, which a terminal would interpret, are escaped in
-    messages.
-    """
-    path, model = tmp_path / "a\x1b[31m\nb.safetensors", fc.MLP([2, 1])
-    fc.save(path, model, model.init(rng=0))
-    whole = path.read_bytes()
-    contents = [whole[:-1], whole[:4], b"PK\x03\x04", b"\x80", whole[:200] + b"x" + whole[201:]]
-    contents += [whole.replace(b"sizes", b"sizez"), b"\2\0\0\0\0\0\0\0{}"]
-    wrong, refused = bad_errors_of_readers(lambda: fc.load(path), path, contents)
-    assert wrong == [] and refused == len(contents)
-    with pytest.raises(OSError) as told:
-        fc.load(tmp_path / "a\x1b[31m\n")
-    assert describe_fault(told.value) == ""
-
-
 def damaged(content, dice, reach):
     """Return the bytes `content` with a few of its first `reach` bytes changed or removed at random
     by `dice`.

@@ -59,7 +59,6 @@ RULES = {
     "critical: by ": Rule(0.03, 0.0, rounding=1e-10),
     "applications.estimators": Rule(5e-3, every_table=True),
     "network": Rule(1e-5, 0.0),
-    "network: bounds": Rule(4e-10, 0.0),
     "optimize": Rule(1e-4, every_table=True),
     "optimize: runs": Rule(1e-4, 0.0),
     "applications.reliability": Rule(0.0),  # text without numbers

@@ -15,7 +15,7 @@ from ..reference import ReferenceModel, ReferenceObjective
 from .product_cases import (
     compare,
     draw_batch_norm,
-    results_by_route,
+    public_results,
     truth,
 )
 
@@ -133,14 +133,14 @@ def test_chunked_batch_norm_equals_one_pass_within_the_memory_limit(arch, activa
     options = {"activation": activation, "loss": "cross_entropy", "N": 75}
     options |= {"residual": True, "weights": True, "l2": 0.01}
     whole = draw_batch_norm([5, 9, 9, 3], **options)
-    wanted, seen = results_by_route(whole), set()
+    wanted, seen = public_results(whole.ob, whole.theta, whole.V), set()
     least = smallest_memory(whole)
     for memory in (least, least + 20_000, least + 60_000):
         p = draw_batch_norm([5, 9, 9, 3], memory=memory, **options)
         H = p.ob.hessian(p.theta)
         assert H.nbytes <= memory
         seen.add(H.layout["chunk"])
-        for name, got in results_by_route(p).items():
+        for name, got in public_results(p.ob, p.theta, p.V).items():
             assert np.linalg.norm(got - wanted[name]) <= 1e-12 * np.linalg.norm(wanted[name]), (
                 name,
                 H.layout,

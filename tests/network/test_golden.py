@@ -9,7 +9,7 @@ from . import golden
 
 
 @pytest.mark.parametrize("section", golden.SECTIONS)
-def test_bounds_and_streams_match_golden_values(section):
+def test_streams_and_initial_weights_match_golden_values(section):
     """The values of each section equal those in the golden file: values to single precision, and
     bounds up to the rounding of NumPy's sums.
     """

@@ -96,15 +96,6 @@ def test_chunks_do_not_depend_on_the_number_of_threads(sizes, N, rng, problem):
         assert len(seen) == 1, (memory, [s[0] for s in seen])
 
 
-def test_a_memory_limit_leaves_memory_for_several_threads(rng, problem):
-    """With half of the memory that all samples would take, a plan computes in chunks with more than
-    one thread.
-    """
-    p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000, n_threads=2)
-    H = with_options(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
-    assert 1 < H.layout["chunk"] < 3000 and H.layout["threads"] > 1
-
-
 def test_products_allocate_only_their_result(drawn):
     """A product with `out` allocates less than 2000 bytes, and a product without `out` allocates no
     more than its result in addition.

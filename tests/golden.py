@@ -64,7 +64,6 @@ RULES = {
     "applications.reliability": Rule(0.0),  # text without numbers
     "spectrum": Rule(1e-6, 1e-9),
     "spectrum: by ": Rule(1e-6, 0.0, rounding=1e-10),
-    "structure": Rule(1e-6),
 }
 ORDER = 30.0  # largest ratio of two rounding errors that count as equal
 MARGIN = 0.2  # fraction of the tolerance within which all processors must agree

@@ -101,6 +101,7 @@ def objects():
     attributes.
     """
     waiting = objectives()
+    waiting += [pickle.loads(pickle.dumps(ob)) for ob in waiting]
     waiting += [op for ob in waiting for op in operators(ob)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -200,32 +201,6 @@ def arrays_of(x):
     return [one for one in held if isinstance(one, np.ndarray)]
 
 
-def test_rows_of_copied_objectives_are_read_only():
-    """The arrays X, y and sample_weight of objectives and their copies are read-only. A sparse X is
-    returned as a copy, and changing it does not affect the objective.
-    """
-    for ob in objectives():
-        if not hasattr(ob, "X"):
-            continue
-        theta = ob.model.init(rng=0)
-        expected = ob.value(theta)
-        for other in (ob, copy.copy(ob), copy.deepcopy(ob), pickle.loads(pickle.dumps(ob))):
-            views = [part for part in (other.y, other.sample_weight) if part is not None]
-            if isinstance(other.X, np.ndarray):
-                views.append(other.X)
-            else:
-                views.append(other.X.data)
-                X = other.X
-                X.data, X[0, 1] = 2 * X.data, 5.0
-            for view in [*views, other.hessian(theta).theta, other.hessian(theta).gradient]:
-                with pytest.raises(ValueError, match="read-only"):
-                    view[0] = 0
-            W = other.model.unflatten(other.jacobian(theta).theta)[0][0]
-            with pytest.raises(ValueError, match="read-only"):
-                W[0] = 0
-            assert copy.copy(other).value(theta) == other.value(theta) == expected
-
-
 def test_attributes_of_subclasses_survive_copies():
     """Subclasses may set attributes with names that the library does not use, copies keep them, and
     the library's own attributes stay read-only.
@@ -249,20 +224,3 @@ class Scaled(fc.Objective):
 
     def value(self, theta):
         return self.factor * super().value(theta)
-
-
-def test_writing_to_a_result_changes_nothing_else():
-    """The point `x` of a run is a copy, so writing to it changes neither the verdict nor the
-    objective.
-    """
-
-    def said(verdict):
-        return str({name: x for name, x in verdict.to_dict().items() if name != "wall_time"})
-
-    ob = objectives()[0]
-    run = fc.minimize(ob, ob.model.init(rng=0), rng=0)
-    x, value, report = run.x.copy(), ob.value(run.x), said(run.report)
-    verdict = said(fc.classify(ob, x, rng=0))
-    run.x[:] = np.nan
-    assert said(run.report) == report and ob.value(x) == value
-    assert said(fc.classify(ob, x, rng=0)) == verdict

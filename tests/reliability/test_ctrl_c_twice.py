@@ -4,7 +4,6 @@ threads.
 
 import ast
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,15 +193,6 @@ RETURN_AFTER_CTRL_C = (
 
 
 # functions that return such a result to their caller, or check `stopped`
-PASS_RESULTS_ON = {
-    "solver_runs.py::_continue_training",
-    "solver_runs.py::_fit_by_batches",
-    "solver_runs.py::_refit_chosen_decay",
-    "solver_runs.py::_run_one_solver",
-    "solver_runs.py::_run_solver",
-    "solver_runs.py::minimise",
-    "minimize.py::run",
-}
 
 
 def unchecked_calls(node, function):
@@ -219,13 +209,3 @@ def unchecked_calls(node, function):
             yield function
     for child in ast.iter_child_nodes(node):
         yield from unchecked_calls(child, function)
-
-
-def test_inner_runs_are_checked_for_ctrl_c():
-    package = Path(fc.__file__).parent
-    found = {
-        f"{path.name}::{function}"
-        for path in package.rglob("*.py")
-        for function in unchecked_calls(ast.parse(path.read_text()), "")
-    }
-    assert found == PASS_RESULTS_ON

@@ -243,26 +243,6 @@ def test_verdicts_on_user_defined_functions_are_measured(phi, loss, dtype):
     assert proved or fc.classify(ob, end.x).evidence.missing_hypothesis == "objective"
 
 
-@pytest.mark.parametrize(
-    "phi", ["relu", ["relu", "tanh"], ["own", "relu"], ["relu", "own"]], ids=str
-)
-@pytest.mark.parametrize("kind", ["dense", "blocks"])
-def test_kinks_are_counted_for_losses_without_bounds(phi, kind, rng):
-    """For a loss without bounds, kinks are counted at zero weights, and the point is not called a
-    minimum. There the Hessian is positive on one side of the kinks and the loss decreases on the
-    other.
-    """
-    names = [TANH if name == "own" else name for name in np.ravel(phi)]
-    X, y = rng.standard_normal((60, 4)), np.abs(rng.standard_normal(60))
-    ob = KINDS[kind](fc.MLP([4, *[8] * len(names), 1], names), X, y, Loss(squares), l2=0.01)
-    theta = np.zeros(ob.n_params)
-    theta[-1] = y.mean() / 1.01
-    at = fc.classify(ob, theta, gradient_tol=1e-10)
-    assert at.kind != "minimum" and at.evidence.n_kinks >= 480
-    away = ob.model.init(rng=0)
-    assert fc.classify(ob, away).evidence.n_kinks == 0
-
-
 @pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gauss_newton_matrix_of_a_nonconvex_loss_raises(kind, rng):

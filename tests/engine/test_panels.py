@@ -8,7 +8,6 @@ import pytest
 import fastcurv as fc
 
 from .. import nets
-from ..golden import use_kernel_table
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
@@ -63,43 +62,6 @@ def test_results_are_right_whichever_thread_runs_a_short_last_panel(N, name, thr
     want = [ob.hessian(theta).gradient for theta in at]
     for turn in range(20):
         assert np.array_equal(ob.gradient(at[turn % 2]), want[turn % 2])
-
-
-@pytest.mark.parametrize("N", [872, 1160, 1456])
-def test_plans_with_panels_of_unequal_length_match_plain_loops(N, dtype):
-    """Plans with some shorter panels agree with plain loops, and are bitwise identical for any
-    number of threads that share panels or groups of panels.
-    """
-    sizes, more = [20, 72, 40, 72, 30, 72, 6], set()
-    for width in (72, 100):
-        sizes[1:-1:2] = [width] * 3
-        kept = {
-            "sizes": sizes,
-            "N": N,
-            "loss": "cross_entropy",
-            "weights": True,
-            "l2": 1e-3,
-            "dtype": dtype,
-        }
-        with use_kernel_table():
-            p = nets.draw(0, **kept)
-            H, v = p.ob.hessian(p.theta), p.model.init(rng=1)
-            want = [p.ob.value(p.theta), p.ob.gradient(p.theta), H @ v, H.quadratic_form(v)]
-        found = []
-        for threads in (1, 2, 3, 8):
-            ob = nets.draw(0, **kept, n_threads=threads).ob
-            G, V = ob.hessian(p.theta), np.stack([v, p.theta], axis=1)
-            layout = G.layout
-            more.add(layout["panels"] - -(-N // (layout["panel"] or N)))
-            found.append(np.r_[ob.value(p.theta), ob.gradient(p.theta), G @ v, G.quadratic_form(v)])
-            assert np.array_equal((G @ V)[:, 0], found[-1][1 + len(v) : 1 + 2 * len(v)])
-        assert all(np.array_equal(one, found[0]) for one in found)
-        slack = 1e-12 if dtype == "float64" else 2e-5
-        for a, b in zip(np.split(found[0], [1, 1 + len(v), 1 + 2 * len(v)]), want):
-            assert np.linalg.norm(a - b) <= slack * np.linalg.norm(b)
-    assert more <= {0, 1} and (
-        1 in more or dtype == "float32" or layout["arch"] in ("blas", "reference", "baseline")
-    )
 
 
 def test_large_gradient_is_not_kept():

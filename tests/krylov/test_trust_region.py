@@ -2,8 +2,6 @@
 against their optimality conditions.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
@@ -16,60 +14,43 @@ from fastcurv.krylov.trust_region import (
     lowest_ritz_pair,
     max_log_growth,
     new_krylov_space,
-    reflect_pending_rows,
     shifted_solve,
     solve_trust_region,
 )
 
+from ..spectrum.spectra import Prescribed
+
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
 
-@pytest.mark.parametrize("n_others", [0, 1, 2])
-def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
-    """At every dimension up to n, Q Q' = I and T = Q H Q' hold up to rounding, and `residual_norm`
-    returns the norm of H Q'y - Q'Ty.
+@pytest.mark.parametrize("n_others, n, steps", [(0, 31, 31), (2, 31, 31), (1, 50_000, 25)])
+def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, n, steps, dtype):
+    """At every dimension up to n, or for rows that are processed in parts, Q Q' = I and T = Q H Q'
+    hold up to rounding, `combine` returns Q'y, and `residual_norm` the norm of H Q'y - Q'Ty. Memory
+    is allocated as rows are added.
     """
-    rng = np.random.default_rng(1)
-    n, slack = 31, 3e3 * np.finfo(dtype).eps
-    A = rng.standard_normal((n, n))
-    A = ((A + A.T) / 2).astype(dtype)
+    rng, slack = np.random.default_rng(1), 3e3 * np.finfo(dtype).eps
+    op = Prescribed(rng.standard_normal(n), rng=2, dtype=dtype)
+    exact = op.astype("float64")
     g, *others = rng.standard_normal((1 + n_others, n)).astype(dtype)
     space = new_krylov_space(n, dtype, n)
-    space.start(lambda v, out: np.matmul(A, v, out=out), g, others)
-    sizes = []
-    while not space.exhausted:
-        space.extend()
-        Q = space.rows[: space.m + space.p].astype(np.float64)
-        assert abs(Q @ Q.T - np.eye(len(Q))).max() <= slack
-        T = space.T[: space.m, : space.m]
-        assert abs(T - Q[: space.m] @ A @ Q[: space.m].T).max() <= slack
-        y = rng.standard_normal(space.m)
-        outside = A @ (Q[: space.m].T @ y) - Q[: space.m].T @ (T @ y)
-        assert abs(space.residual_norm(y) - np.linalg.norm(outside)) <= slack * np.linalg.norm(y)
-        sizes.append(space.m)
-    assert sizes == list(range(1, n + 1))
-    assert np.allclose(space.ritz_pairs()[0], np.linalg.eigvalsh(A.astype(float)), atol=slack)
-
-
-def test_a_krylov_space_of_long_rows_is_orthonormal(dtype):
-    """Rows that are long enough to be processed in parts are orthonormal, T is the projection of H
-    onto them, and `combine` returns Q'y. There is room for rows as they are added.
-    """
-    rng, n, slack = np.random.default_rng(3), 50_000, 1e2 * np.finfo(dtype).eps
-    diagonal = np.linspace(-1, 3, n).astype(dtype)
-    space = new_krylov_space(n, dtype, n)
-    assert space.rows.shape[0] <= 16
-    # the space is empty before `start`
     assert space.ritz_pairs()[0].size == space.linear_term().size == 0
-    g, other = rng.standard_normal((2, n)).astype(dtype)
-    space.start(lambda v, out: np.multiply(diagonal, v, out=out), g, [other])
-    for _ in range(25):
+    assert n < 100 or space.rows.shape[0] <= 16
+    space.start(lambda v, out: np.copyto(out, op @ v), g, others)
+    for m in range(1, steps + 1):
         space.extend()
-    Q = space.rows[: space.m].astype(np.float64)
-    assert abs(Q @ Q.T - np.eye(25)).max() <= slack
-    assert abs(space.T[:25, :25] - Q * diagonal @ Q.T).max() <= slack
-    y = rng.standard_normal(25)
-    assert abs(space.combine(y) - y @ Q).max() <= slack
+        if n > 100 and m < steps:
+            continue
+        Q = space.rows[: m + space.p].astype(np.float64)
+        assert space.m == m and abs(Q @ Q.T - np.eye(len(Q))).max() <= slack
+        T, Q = space.T[:m, :m], Q[:m]
+        assert abs(T - np.array([exact @ q for q in Q]) @ Q.T).max() <= slack
+        y = rng.standard_normal(m)
+        assert abs(space.combine(y) - y @ Q).max() <= slack
+        outside = exact @ (y @ Q) - (T @ y) @ Q
+        assert abs(space.residual_norm(y) - np.linalg.norm(outside)) <= slack * np.linalg.norm(y)
+    assert space.exhausted == (steps == n)
+    assert n > 100 or np.allclose(space.ritz_pairs()[0], np.sort(op.values), atol=slack)
 
 
 def test_a_good_start_vector_saves_products():
@@ -186,26 +167,6 @@ def test_steps_solve_their_subproblem_within_the_space(problem, spectrum, power,
             assert space.m == 25 or left <= least * (1 + 1e-6) + 1e-15 * space.gamma
 
 
-def test_reflection_makes_the_residual_the_first_row_of_the_block(rng):
-    """A reflection makes the residual direction the first row of the next block, keeps the span and
-    the norms of that block, and updates the couplings of T.
-    """
-    m, p, n = 2, 3, 7
-    rows = np.linalg.qr(rng.standard_normal((n, m + p)))[0].T.copy()
-    couplings = rng.standard_normal((m + p, m + p))
-    couplings += couplings.T
-    H = rows.T @ couplings @ rows
-    for lacking in (np.array([0.3, -2.0, 1.0]), np.array([-1.0, 1e-3, 0.0])):
-        at = SimpleNamespace(m=m, p=p, rows=rows.copy(), T=couplings.copy(), dtype=np.dtype(float))
-        reflect_pending_rows(at, lacking)
-        wanted = lacking @ rows[m:]
-        size = np.linalg.norm(lacking)
-        assert np.abs(np.abs(at.rows[m] @ wanted) - size) <= 1e-14 * size
-        assert np.abs(at.rows @ at.rows.T - np.eye(m + p)).max() <= 1e-14
-        assert np.abs(at.T[m:, :m] - at.rows[m:] @ H @ at.rows[:m].T).max() <= 1e-13
-        assert np.array_equal(at.T[:m, m:], at.T[m:, :m].T)
-
-
 @pytest.mark.parametrize("n, risk, least", [(5, 0.2, 0.1), (60, 0.05, 0.1), (400, 0.05, 0.7)])
 def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, rng):
     """Among 20 000 random start vectors, the fraction whose component along a given direction is
@@ -221,51 +182,43 @@ def test_random_starts_miss_a_direction_within_the_stated_risk(n, risk, least, r
 
 
 def random_subproblems(count=400):
-    """Yield `count` random subproblems (values, linear, radius) of one to eight dimensions: sorted
-    eigenvalues of any sign, linear terms with zero or tiny entries, and radii over six decades.
+    """Yield `count` random subproblems (values, linear, parameter) of one to eight dimensions:
+    sorted eigenvalues of any sign, linear terms with zero or tiny entries, and radii or weights
+    over six decades.
     """
     rng = np.random.default_rng(7)
     for _ in range(count):
         m = int(rng.integers(1, 9))
         values = np.sort(rng.standard_normal(m)) + rng.choice([0.0, 3.0, -3.0])
         linear = rng.standard_normal(m) * 10.0 ** rng.integers(-8, 3)
-        if m > 1 and rng.random() < 0.5:
-            linear[: int(rng.integers(1, m))] *= rng.choice([0.0, 1e-25, 1e-9])
+        if rng.random() < 0.5:
+            linear[: int(rng.integers(1, m + 1))] *= rng.choice([0.0, 1e-25, 1e-9])
         yield values, linear, 10.0 ** rng.uniform(-3, 3)
 
 
-def test_trust_region_meets_its_optimality_conditions():
+@pytest.mark.parametrize("size", [1.0, 1e-160, 1e160, 1e300])
+@pytest.mark.parametrize("problem", ["trust-region", "cubic"])
+def test_regularised_steps_meet_their_optimality_conditions(problem, size):
+    """Trust-region and cubic subproblems are solved to their optimality conditions, without a
+    gradient and in the hard case too, and if the squares of lengths overflow or underflow.
+    """
     hard = 0
-    for values, linear, radius in random_subproblems():
-        y, lam = solve_trust_region(values, linear, radius)
+    for values, linear, parameter in random_subproblems():
+        given = parameter * size if problem == "trust-region" else parameter / size
+        y, lam = solve_subproblem(problem, values, linear * size, given)
+        y = y / size
         length = np.linalg.norm(y)
-        assert length <= radius * (1 + 1e-10)
         assert values[0] + lam >= -1e-12 and lam >= 0
-        assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(
-            linear
-        ) + 1e-12 * (radius + lam)
-        assert lam * (radius - length) <= 1e-9 * radius * max(lam, 1.0)
+        slack = 1e-12 * (lam + (parameter if problem == "trust-region" else 1))
+        gap = np.linalg.norm((values + lam) * y + linear)
+        assert gap <= 1e-9 * np.linalg.norm(linear) + slack
+        if problem == "cubic":
+            assert abs(lam - parameter * length) <= 1e-9 * lam + 1e-14
+        else:
+            assert length <= parameter * (1 + 1e-10)
+            assert lam * (parameter - length) <= 1e-9 * parameter * max(lam, 1.0)
         hard += bool(values[0] < 0 and lam == -values[0])
     assert hard > 20
-
-
-def test_cubic_regularisation_meets_its_optimality_conditions():
-    for values, linear, weight in random_subproblems():
-        y, lam = solve_subproblem("cubic", values, linear, weight)
-        assert values[0] + lam >= -1e-12
-        assert abs(lam - weight * np.linalg.norm(y)) <= 1e-9 * lam + 1e-14
-        assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(
-            linear
-        ) + 1e-12 * (lam + 1)
-
-
-def test_steps_without_a_gradient_follow_negative_curvature():
-    y, lam = solve_trust_region(np.array([-2.0, 1.0]), np.zeros(2), 0.5)
-    assert np.allclose(np.abs(y), [0.5, 0.0]) and lam == 2.0
-    y, lam = solve_subproblem("cubic", np.array([-1.0, 2.0]), np.zeros(2), 0.5)
-    assert np.allclose(np.abs(y), [2.0, 0.0]) and lam == 1.0
-    y, lam = solve_subproblem("cubic", np.array([1.0, 2.0]), np.zeros(2), 1.0)
-    assert not y.any() and lam == 0
 
 
 @pytest.mark.parametrize("radius", [0.0, 5e-324, 1e-310, 1e-301])
@@ -276,22 +229,6 @@ def test_steps_of_tiny_radius_follow_the_negative_gradient(radius):
     assert np.abs(y + linear * (radius / 3)).max() <= 1e-9 * radius + 5e-324
     y, multiplier = solve_trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
     assert np.allclose(y, [-0.6e-300, -0.8e-300], rtol=1e-12) and multiplier == np.inf
-
-
-@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
-def test_subproblems_with_radii_whose_squares_overflow_are_solved(size):
-    """Trust-region and cubic subproblems are solved to their optimality conditions if the square of
-    the radius or of the cubic weight overflows or underflows.
-    """
-    values, linear = np.array([-1.0, 0.5, 2.0]), np.array([0.3, -0.2, 0.1])
-    y, multiplier = solve_trust_region(values, linear, size)
-    assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
-    kkt = (values / multiplier + 1.0) * (y / size) + linear / size / multiplier
-    assert np.linalg.norm(kkt) <= 1e-9
-    y, multiplier = solve_subproblem("cubic", values, linear, size)
-    largest = abs(y).max()
-    assert multiplier >= 1.0
-    assert np.isclose(multiplier / size / largest, np.linalg.norm(y / largest), rtol=1e-9)
 
 
 @pytest.mark.parametrize("value", [1.0, 5e-324, 0.0])

@@ -91,22 +91,6 @@ def test_copies_at_the_edge_of_seven_values_are_found():
         assert sum(converged) >= 4 and all(np.array(right) >= converged), (right, converged)
 
 
-def test_network_without_hidden_layer_repeats_eigenvalues_per_output():
-    """For a linear model with 90 outputs, whose eigenvalues all occur 90 times, `eigsh` finds the
-    four wanted ones.
-    """
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        X, y = rng.standard_normal((50, 4)), rng.standard_normal((50, 90))
-        ob = fc.Objective(fc.MLP([4, 90]), X, y, "mse")
-        H = ob.hessian(np.zeros(ob.n_params))
-        values = np.linalg.eigvalsh(H.to_dense())
-        for which in ("SA", "LA", "BE"):
-            pairs = fc.eigsh(H, 4, which, rng=seed)
-            off = np.abs(pairs.values - picked(values, 4, which)).max()
-            assert off <= 1e-6 * pairs.scale and pairs.converged.all()
-
-
 @pytest.mark.parametrize("tilt", [0.0, 1e-13])
 def test_a_start_in_an_invariant_subspace_does_not_hide_wanted_pairs(tilt):
     """If the start consists of one or several eigenvectors, exact or rounded, from the middle or
@@ -122,12 +106,6 @@ def test_a_start_in_an_invariant_subspace_does_not_hide_wanted_pairs(tilt):
             assert np.allclose(pairs.values, values[-k:]) and pairs.converged.all()
     trusted = fc.eigsh(A, 2, "LA", v0=V[:, -2:], probe=False)
     assert np.allclose(trusted.values, [4, 5]) and trusted.n_products == 2
-
-
-def test_no_pair_is_converged_if_the_budget_ends_with_the_first_start():
-    A, start = np.diag(np.arange(100.0)), np.eye(100)[:, :3]
-    pairs = fc.eigsh(A, 3, "LA", v0=start, max_products=3)
-    assert pairs.n_products == 3 and not pairs.converged.any()
 
 
 def test_pairs_with_possibly_missed_multiplicity_are_not_converged():

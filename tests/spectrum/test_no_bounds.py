@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.certify import rounding_bound
-from fastcurv.certify.bounds import assembled
 
 
 def logistic_error(z, y):
@@ -43,14 +41,3 @@ def test_eigvalsh_and_inertia_need_no_bounds_of_user_functions(loss, rng):
                 0 < found.error_bound <= close
                 and found.n_positive == (exact > found.error_bound).sum()
             )
-
-
-def test_operators_derived_from_one_without_bounds_have_none(rng):
-    X, y = rng.standard_normal((6, 20)), rng.choice([-1.0, 1.0], (6, 2))
-    model = fc.MLP([20, 5, 2])
-    theta = model.init(rng=0)
-    for loss, there in ((fc.Loss(logistic_error), False), ("mse", True)):
-        H = fc.Objective(model, X, y, loss).hessian(theta)
-        for op in (H, H.shift(0.5), H.restrict(layers=[0])):
-            assert (rounding_bound(op, np.ones(op.shape[0])) is not None) is there
-        assert (assembled(H) is not None) is there

@@ -13,12 +13,6 @@ from fastcurv.krylov.lanczos import Recurrence, kept_ritz_indices
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.eigsh import Outcome, ThickRestartSearch
 from fastcurv.spectrum.options import EigshOptions
-from fastcurv.spectrum.trace import (
-    MIN_SPREAD_ESTIMATES,
-    mean_and_stderr,
-    random_signs,
-    stderr_widening_factor,
-)
 
 from .spectra import SPECTRA, Prescribed, diagonal
 
@@ -74,40 +68,6 @@ def test_a_single_wanted_value_needs_no_probe_for_copies():
     plain = fc.eigsh(op, 1, "LA", rng=0, probe=False)
     assert one.probed and one.n_products == plain.n_products
     assert np.array_equal(one.vectors, plain.vectors)
-
-
-@pytest.mark.parametrize("m", [MIN_SPREAD_ESTIMATES, MIN_SPREAD_ESTIMATES + 1, 40])
-def test_the_variance_of_a_trace_counts_every_entry(m):
-    """The standard error of a trace from sign probes is the larger of the spread of its estimates
-    and a widened error. The latter is computed here from explicit entries, as twice the sum of the
-    variances of ``v_i (Hv)_i``.
-    """
-    rng = np.random.default_rng(5)
-    A = rng.standard_normal((30, 30))
-    A = A + A.T
-    V = random_signs(np.random.default_rng(0), m, 30, np.dtype(float))
-    entries = V * (V @ A)
-    found = fc.trace(A, m, method="hutchinson", rng=0)
-    mean, spread = mean_and_stderr(entries.sum(axis=1))
-    both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
-    assert found.estimate == pytest.approx(mean, rel=1e-12)
-    assert found.stderr == pytest.approx(max(spread, stderr_widening_factor(m) * both), rel=1e-9)
-
-
-@pytest.mark.parametrize("m", [2, 3, MIN_SPREAD_ESTIMATES - 1])
-def test_few_probes_of_a_trace_have_random_directions(m):
-    """A trace from few probes uses random directions with the norm of sign vectors, and reports the
-    error of their mean.
-    """
-    rng = np.random.default_rng(5)
-    A = rng.standard_normal((30, 30))
-    A = A + A.T
-    V = np.random.default_rng(0).standard_normal((m, 30))
-    V *= 30**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
-    mean, spread = mean_and_stderr(np.einsum("ij,jk,ik->i", V, A, V))
-    found = fc.trace(A, m, method="hutchinson", rng=0)
-    assert found.estimate == pytest.approx(mean, rel=1e-12)
-    assert found.stderr == pytest.approx(spread, rel=1e-9) and spread > 0
 
 
 @pytest.mark.parametrize("n", [3, 9000])

@@ -11,7 +11,7 @@ from fastcurv.spectrum.density import spectral_density
 from fastcurv.spectrum.trace import diagonal, frobenius_norm, trace
 
 from ..nets import EPS
-from .spectra import SPECTRA, Prescribed
+from .spectra import Prescribed
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
 
@@ -31,6 +31,8 @@ class Quadratic(Prescribed):
 
 
 DOMINATED_SPECTRA = {
+    "zero": lambda n, d, rng: np.zeros(n),
+    "identity": lambda n, d, rng: np.ones(n),
     "flat": lambda n, d, rng: 1 + rng.random(n),
     "one": lambda n, d, rng: np.r_[100.0, rng.uniform(-0.1, 0.1, n - 1)],
     "two": lambda n, d, rng: np.r_[np.full(d + 1, 50.0), rng.random(n - d - 1) / 50],
@@ -113,24 +115,6 @@ def test_as_many_samples_as_dimensions_are_exact(dtype, n, rng):
     assert f.estimate == pytest.approx(np.linalg.norm(A), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["zero", "rank one", "identity"])
-def test_estimates_of_degenerate_operators_lie_within_their_errors(name, dtype, rng):
-    """For zero, rank-one and identity operators, traces and Frobenius norms are within four
-    standard errors of the truth, and 95% of the diagonal is within eight.
-    """
-    spectrum = SPECTRA[name](rng)
-    op = Prescribed(spectrum, rng=0, dtype=dtype)
-    slack = 200 * EPS[dtype] * 100
-    t = trace(op, 30, rng=0)
-    assert abs(t.estimate - spectrum.sum()) <= 4 * t.stderr + slack
-    f = frobenius_norm(op, 30, rng=0)
-    assert abs(f.estimate - np.linalg.norm(spectrum)) <= 4 * f.stderr + slack**0.5
-    d = diagonal(op, 30, rng=0)
-    assert (
-        np.abs(d.estimate - np.diag(op @ np.eye(100, dtype=dtype))) <= 8 * d.stderr + slack
-    ).mean() > 0.95
-
-
 # -- dense
 # --------------------------------------------------------------------------------------------------
 
@@ -164,17 +148,6 @@ def test_inertia_uses_the_bound_of_the_operator(rng):
     assert tuple(inertia(Prescribed(spectrum, rng=0))) == (8, 1, 0)
     rough = inertia(Rough(spectrum, rng=0))
     assert tuple(rough) == (7, 0, 2) and rough.error_bound >= 3e-3
-
-
-def test_inertia_accepts_matrices(rng):
-    """`inertia` of a NumPy matrix counts its positive and negative eigenvalues and leaves the
-    matrix unchanged.
-    """
-    A = rng.standard_normal((20, 20))
-    A = A + A.T
-    expected = np.linalg.eigvalsh(A)
-    assert tuple(inertia(A)) == ((expected > 0).sum(), (expected < 0).sum(), 0)
-    assert np.array_equal(A, A.T), "the input is as it was"
 
 
 @pytest.mark.parametrize("function", [trace, frobenius_norm])

@@ -1,32 +1,6 @@
-"""Evaluation of the loss at the trial points of a run, and of trial steps by the ratio of the
-actual to the predicted decrease of the loss.
-"""
-from libc.math cimport INFINITY, NAN, fabs, fmax, isfinite, sqrt
+"""Evaluation of the loss at the trial points of a run."""
+from libc.math cimport INFINITY, NAN, sqrt
 from libc.string cimport memcmp
-
-
-cpdef double reduction_ratio(double old, double new, double predicted, double eps):
-    """Return (old - new)/predicted, shifted towards 1 if both differences are within the rounding
-    error of the values.
-
-    A value L has an error of the order of ``10 eps |L|``. Without the shift, this error would cause
-    the last steps of a converging run to be rejected (Conn, Gould and Toint, Trust-Region Methods,
-    2000, section 17.4).
-    """
-    cdef double noise
-    if not isfinite(new):
-        return -INFINITY
-    noise = 10 * eps * fmax(fabs(old), fabs(new))
-    return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -INFINITY
-
-
-cpdef double next_radius(double radius, double ratio, double length, bint bounded):
-    """Return the trust radius after a trial step of the given length, whose actual decrease is
-    `ratio` times the predicted one. `bounded` is True if the step was at the bound on its length.
-    """
-    if ratio < 0.25:
-        return 0.25 * length
-    return 2 * radius if ratio > 0.75 and bounded else radius
 
 
 cdef class LossEvaluator:

@@ -138,7 +138,7 @@ cdef Py_ssize_t run_stacked_product(Pass *t, fc_stack *stack) noexcept nogil:
         return run_product(t, job)
     stack.count, stack.own = t.count, t.own // size
     job.row_block, job.col_block = job.m, job.n
-    if not stack_disabled and P.K.stack(stack, t.scratch.gemm):
+    if P.K.stack(stack, t.scratch.gemm):
         return 1
     for _x in range(t.count):
         run_product(t, job)

@@ -66,8 +66,6 @@ cdef Py_ssize_t forced_lines = -1
 cdef bint forced_shared = False
 cdef Py_ssize_t forced_unpacked_rows = -1
 cdef int forced_pairs = -1
-cdef bint narrow_disabled = False
-cdef bint stack_disabled = False
 
 
 def force_transposed_layout(Py_ssize_t lines, bint shared=False):
@@ -95,14 +93,6 @@ def force_packed_pairs(int packed=-1):
     """
     global forced_pairs
     forced_pairs = packed
-
-
-def disable_kernels(bint narrow=False, bint stack=False):
-    """Disable the kernels for a narrow output layer (`narrow`) or for stacked products (`stack`),
-    for benchmarks.
-    """
-    global narrow_disabled, stack_disabled
-    narrow_disabled, stack_disabled = narrow, stack
 
 
 cdef bint is_layout_forced() noexcept nogil:
@@ -157,7 +147,7 @@ cdef bint can_pack_phi(PlanS *P) noexcept nogil:
         return False
     if P.K.vector_bytes == P.K.real_bytes:
         return False
-    if narrow_disabled or not (
+    if not (
         can_fuse_output(&P.layer[1]) and y.derived and fc_curvature_from_delta(y.phi)
     ):
         return False
@@ -232,7 +222,7 @@ cdef Py_ssize_t choose_transposed_panels(PlanS *P) noexcept nogil:
     cdef Py_ssize_t l, line = elements_per_cache_line(P), lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, rows, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_TRANSPOSED_MAX_FLOPS
-    cdef bint narrow = P.n_layers == 2 and can_fuse_output(&P.layer[1]) and not narrow_disabled, few
+    cdef bint narrow = P.n_layers == 2 and can_fuse_output(&P.layer[1]), few
     if forced_lines >= 0:
         return (lines + forced_lines - 1) // forced_lines if forced_lines else 0
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > TRANSPOSED_MAX_PARAM_BYTES:

@@ -177,30 +177,6 @@ class testing_hooks:
         return value, delta.copy(), h.copy(), s, top
 
     @staticmethod
-    def multiply_by_loss_hessian(arch, str kind, h, s, top, rz):
-        """Return rdelta = (d2 loss / dz2) rz, computed from the arrays that the loss stored."""
-        cdef const fc_table *K = kernel_table_for_array(arch, rz)
-        cdef fc_loss_rows job
-        _dv, hv, sv, tv = set_loss_arrays(&job, kind, rz, None, None, 1.0)
-        hv[...], sv[...], tv[...] = h, s, top
-        rw, _rv, ld = padded_copy(rz)
-        ow, ov, _ = padded_copy(np.zeros_like(rz))
-        K.r_loss(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
-        return ov.copy()
-
-    @staticmethod
-    def multiply_by_fisher(arch, double factor, delta, rz):
-        """Return factor * <delta, rz> delta for each row."""
-        cdef const fc_table *K = kernel_table_for_array(arch, rz)
-        dw, _dv, ld = padded_copy(delta)
-        rw, _rv, _ = padded_copy(rz)
-        ow, ov, _ = padded_copy(np.zeros_like(rz))
-        K.r_fisher(
-            factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld
-        )
-        return ov.copy()
-
-    @staticmethod
     def copy_matrix(arch, array, bint packed=False, bint bypass=False):
         """Return a 2-D array of any strides as copied by the kernel `copy`, with its padding, or,
         if `packed`, as packed by the kernel `pack`.
@@ -217,12 +193,6 @@ class testing_hooks:
         whole, _view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
         K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
         return whole
-
-    @staticmethod
-    def copy_finite(arch, x, out, bint bypass=False):
-        """Set ``out[:] = x`` for contiguous arrays. Return True if all elements are finite."""
-        cdef const fc_table *K = kernel_table_for_array(arch, x)
-        return bool(K.copy_finite(x.size, pointer(x), bypass, pointer(out)))
 
     @staticmethod
     def exceeds_convergence_bound(j, fallen, bound, eps):

@@ -42,7 +42,7 @@ cdef bint has_narrow_output(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
-    if narrow_disabled or not P.ld_transposed or P.shared or P.first_active >= top:
+    if not P.ld_transposed or P.shared or P.first_active >= top:
         return False
     if not (P.active[top] and P.active[top - 1]):
         return False

@@ -28,10 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import linalg
 
+from .._engine import NOT_FINITE_MESSAGE, Tridiagonal
 from .._engine import NotFiniteError as NotFiniteError
-from .._engine import Tridiagonal
-from .._engine import residual_norms as residual_norms
-from .._engine import scaled_symmetric_part as scaled_symmetric_part
 from .._engine import wanted_indices as wanted_indices
 from .checks import row_block_slices
 from .protocols import Array, Floats, Indices
@@ -392,6 +390,38 @@ def _scaled_symmetric_part(A: Floats) -> tuple[Floats, int]:
     for cut in cuts:
         S[cut] = (np.ldexp(A[cut], -exponent) + np.ldexp(A[:, cut].T, -exponent)) * 0.5
     return S, exponent
+
+
+def scaled_symmetric_part(P: Array) -> tuple[Floats, Floats, int, float]:
+    """Return ``S = 2^-exponent P``, with entries below 1 in absolute value, its symmetric part, the
+    exponent, and the Frobenius norm of ``S - S'``, for P (n, n). Raise ValueError if P is not
+    square or not finite.
+
+    Examples
+    --------
+    >>> scaled_symmetric_part(np.array([[4.0, 2.0], [0.0, 0.0]]))
+    (array([[0.5 , 0.25],
+           [0.  , 0.  ]]), array([[0.5  , 0.125],
+           [0.125, 0.   ]]), 3, 0.3535533905932738)
+    """
+    try:
+        A, exponent = _scaled_symmetric_part(P)
+    except NotFiniteError:
+        raise NotFiniteError(NOT_FINITE_MESSAGE) from None
+    S = np.ldexp(P.astype(np.float64, copy=False), -exponent)
+    return S, A, exponent, float(np.linalg.norm(S - S.T))
+
+
+def residual_norms(S: Floats, values: Floats, rows: Floats) -> Floats:
+    """Return the norms ``||S v - value v||`` (k,) for the rows v of `rows` (k, n) and the
+    corresponding `values` (k,), where the entries of S (n, n) are at most about 1.
+
+    Examples
+    --------
+    >>> residual_norms(np.diag([1.0, 2.0]), np.array([1.5]), np.array([[0.0, 1.0]]))
+    array([0.5])
+    """
+    return np.asarray(np.linalg.norm(rows @ S.T - values[:, None] * rows, axis=1))
 
 
 def undo_scaling(x: Floats, exponent: int) -> Floats:

@@ -32,9 +32,7 @@ from .._engine import (
     equal_vectors,
     inner_product,
     log_polynomial_growth,
-    next_radius,
     project_rows,
-    reduction_ratio,
     solve_subproblem,
     subtract_rows,
 )
@@ -117,3 +115,26 @@ def safe_row_norms(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         unit = np.where((largest > 0) & (largest < np.inf), largest, 1.0)
         norms[odd] = unit * np.linalg.norm(some / unit[:, None], axis=1)
     return np.asarray(norms)
+
+
+def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float:
+    """Return (old - new)/predicted, shifted towards 1 if both differences are within the rounding
+    error of the values, or minus infinity if `new` is not finite.
+
+    A value L has an error of the order of ``10 eps |L|``. Without the shift, this error would cause
+    the last steps of a converging run to be rejected (Conn, Gould and Toint, Trust-Region Methods,
+    2000, section 17.4).
+    """
+    if not math.isfinite(new):
+        return -math.inf
+    noise = 10 * eps * max(abs(old), abs(new))
+    return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -math.inf
+
+
+def next_radius(radius: float, ratio: float, length: float, bounded: bool) -> float:
+    """Return the trust radius after a trial step of the given length, whose actual decrease is
+    `ratio` times the predicted one. `bounded` is True if the step was at the bound on its length.
+    """
+    if ratio < 0.25:
+        return 0.25 * length
+    return 2 * radius if ratio > 0.75 and bounded else radius

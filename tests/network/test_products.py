@@ -124,9 +124,11 @@ def certain_logits(kind, margin):
     return np.array([logits.get(kind, [0.0, margin, 1.0])])
 
 
-def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
+@pytest.mark.parametrize("across", [-1, 0])
+def test_nearly_certain_samples_keep_relative_accuracy(across, arch, dtype, rng):
     """For one sample whose logits differ by up to 60, value, gradient, product and quadratic form
-    keep their relative accuracy. The logits are biases, and the oracle is log1p in long double.
+    keep their relative accuracy, in the transposed layout and with samples as rows. The logits are
+    biases, and the oracle is log1p in long double.
     """
     for margin, kind, soft in itertools.product(
         [4.0, 16.0, 30.0, 60.0], ["true", "top twice", "wrong"], [False, True]
@@ -149,8 +151,9 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, rng):
         true = p * (centre - p @ centre)
         top = np.argmax(long)
         true[top] = -np.delete(true, top).sum()
-        ob = fc.Objective(model, np.zeros((1, 1)), y, "cross_entropy")
-        H = ob.hessian(theta)
+        with laid_out(across=across):
+            ob = fc.Objective(model, np.zeros((1, 1)), y, "cross_entropy")
+            H = ob.hessian(theta)
         eps = 8 * (1 + margin) * np.finfo(dtype).eps  # the error of exp at a rounded argument
         assert abs(ob.value(theta) - np.log1p(others)) <= eps * np.log1p(others)
         assert np.all(np.abs(H.gradient[3:] - delta) <= eps * np.abs(delta))

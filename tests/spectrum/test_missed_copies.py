@@ -8,6 +8,7 @@ import pytest
 from fastcurv import eigsh
 from fastcurv.common.vectors import log_polynomial_growth
 from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.krylov.trust_region import max_log_growth
 from fastcurv.testing import PrescribedSpectrum
 
 from .spectra import picked, symmetric
@@ -117,8 +118,10 @@ def test_searches_that_stop_early_bound_the_missed_copies():
 
 def test_log_growth_gives_the_part_of_an_eigenvector_in_a_run(rng):
     """For an eigenvector z with component w in the start, ``sum_j <q_j, z>^2`` over basis vectors
-    q_j equals ``w^2 exp(log_polynomial_growth)``.
+    q_j equals ``w^2 exp(log_polynomial_growth)``. The sum may exceed the range of float64.
     """
+    far = log_polynomial_growth(np.zeros(60), np.ones(59), [1e3])[0]
+    assert far == pytest.approx(2 * 59 * np.log(1e3), rel=1e-5)
     values = np.linspace(0, 1, 200)
     op = PrescribedSpectrum(values, rng=3)
     run = Recurrence(op, 40)
@@ -167,6 +170,30 @@ def test_no_strict_lowest_eigenvalue_is_claimed_within_the_tolerance():
         assert pairs.converged.all() and gap <= pairs.missed_within
         short += gap > pairs.residuals.max()
     assert short, "the case that this is about"
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM"])
+def test_missed_within_is_the_reach_of_the_first_start(which):
+    """For one pair, `missed_within` is the largest distance beyond its value at which the growth of
+    the run's polynomials leaves a missed eigenvalue with more than 5% probability.
+    """
+    op, tol = PrescribedSpectrum(np.r_[-3.0, np.linspace(-1, 1, 298), 4.0], rng=0), 1e-4
+    pairs = eigsh(op, 1, which, tol=tol, rng=1)
+    run = Recurrence(op, 300)
+    run.insert_random(np.random.default_rng(1))
+    run.extend(pairs.n_products)
+    T = run.T[: run.m, : run.m]
+    beyond = np.geomspace(tol, 2, 48) * pairs.scale
+    value = pairs.values[0]
+    sides = {
+        "LA": [value + beyond],
+        "SA": [value - beyond],
+        "LM": [value + beyond, -value - beyond],
+    }
+    growth = [log_polynomial_growth(np.diag(T), np.diag(T, 1), at) for at in sides[which]]
+    missable = beyond[np.min(growth, axis=0) < max_log_growth(300, 0.05)].max()
+    assert missable > 2 * tol * pairs.scale
+    assert pairs.missed_within == pytest.approx(missable, rel=1e-6)
 
 
 @pytest.mark.parametrize(("k", "which"), [(1, "BE"), (2, "BE"), (3, "LM"), (2, "LA")])

@@ -13,8 +13,7 @@ from fastcurv.applications.estimators.regressor import MLPRegressor
 from fastcurv.structure.tables import loss_spec
 
 from ... import nets
-from ...structure.test_activations import TANH
-from ...structure.test_losses import cauchy
+from ...structure.test_functions import TANH, cauchy
 
 
 def law(name, rng, N):

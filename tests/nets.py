@@ -20,6 +20,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
+from fastcurv.network.rows import RowSource
 from fastcurv.structure import tables
 
 from .reference import ReferenceModel, ReferenceObjective
@@ -194,6 +195,17 @@ def draw(
             layers[-1] += [1 + 0.3 * rng.standard_normal(m), 0.3 * rng.standard_normal(m)]
     theta = model.flatten(layers).astype(dtype)
     return kind(model, X, y, weight, theta, {"loss": loss, "l2": l2, **options})
+
+
+class Blocks(RowSource):
+    """A source of the given blocks (X, y) or (X, y, weights), of any sizes."""
+
+    def __init__(self, *given: Any, entries: float | None = None) -> None:
+        self.given, self.entries = given, entries
+
+    def blocks(self, size: int) -> Any:
+        for X, y, *weight in self.given:
+            yield X, y, weight[0] if weight else None
 
 
 def stating(**facts: Any) -> Any:

@@ -72,16 +72,12 @@ KINDS = {
     "sparse": lambda m, X, *rest, **how: fc.Objective(m, csr_matrix(X), *rest, **how),
     "streamed": lambda *rows, **how: fc.StreamedObjective(*rows, block_rows=13, **how),
     "streamed sparse": lambda m, X, y, loss, **how: fc.StreamedObjective(
-        m, lambda_blocks(csr_matrix(X), y), loss=loss, block_rows=13, **how
+        m, csr_matrix(X), y, loss=loss, block_rows=13, **how
     ),
     "own source": lambda m, X, y, loss, **how: fc.StreamedObjective(
         m, Waves(X, y), loss=loss, block_rows=13, **how
     ),
 }
-
-
-def lambda_blocks(X, y):
-    return [(X[:10], y[:10]), (X[10:], y[10:])]
 
 
 def drawn(loss, activation="tanh", kind="dense", dtype="float64", **model):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from ..common.checks import as_numpy, is_iterable, is_sparse, rows_shape_error
+from ..common.checks import as_numpy, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
 from ..common.files import (
     path_as_text,
@@ -31,13 +31,25 @@ from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_csr
 # Blocks of rows: slicing, joining and selecting.
 
 
+def check_blocks(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield the blocks. Raise TypeError if one is not a tuple of three. A sparse X is copied in CSR
+    format, after its indices have been checked.
+    """
+    for block in blocks:
+        if not isinstance(block, tuple) or len(block) != 3:
+            raise TypeError(
+                f"a block must be (X, y, sample_weight or None), got {type_phrase(block)}."
+            )
+        yield (as_owned_csr(block[0], "X"), *block[1:]) if is_sparse(block[0]) else block
+
+
 def regroup_rows(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     """Yield the rows of blocks of any sizes in blocks of `size` rows. The last block may be
     shorter.
     """
     waiting: list[Block] = []
     count = 0
-    for block in blocks:
+    for block in check_blocks(blocks):
         start = 0
         n = block[0].shape[0]
         while start < n:
@@ -191,49 +203,21 @@ def make_row_source(X: Any, y: Any, weight: Any) -> RowSource:
         else:
             raise ValueError(
                 f"X must be the path of a .npy file, got '{one_line(X.name)}'. For other "
-                "files, use a function that yields their blocks, or a RowSource."
+                "files, use a RowSource."
             )
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = ArrayFile(y, "y")
     if is_sparse(X):
         X = as_owned_csr(X, "X")
-    if _yields_blocks(X):
-        return BlockSource(X, y, weight)
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
+        if callable(X) or hasattr(X, "__next__"):
+            raise TypeError(
+                "X must be an array, the path of a .npy file or a RowSource, got "
+                f"{type_phrase(X)}. Derive a class from fastcurv.network.rows.RowSource whose "
+                "method blocks yields (X, y, sample_weight or None)."
+            )
         X = as_numpy(X, "X")
     return ArraySource(X, y, weight)
-
-
-def _iterable_of_blocks(X: Any) -> Any:
-    """Return the iterable of blocks: X, or the result of X() if X is callable."""
-    again = X() if callable(X) else X
-    if not is_iterable(again):
-        raise TypeError(f"X() must yield blocks of rows, got {type_phrase(again)}.")
-    return again
-
-
-def _first_block(X: Any) -> Any:
-    """Return X of the first block, or None if there are no blocks."""
-    again = iter(_iterable_of_blocks(X))
-    try:
-        item = next(again, None)
-    finally:
-        getattr(again, "close", lambda: None)()
-    return item[0] if isinstance(item, (tuple, list)) and len(item) else item
-
-
-def _yields_blocks(X: Any) -> bool:
-    """Return True if X yields blocks of rows: if X is a function, an iterable other than an array,
-    a list or a tuple, or a list or tuple whose first item is a tuple or a matrix.
-    """
-    if callable(X) and not hasattr(X, "shape"):
-        return True
-    if hasattr(X, "shape") or hasattr(X, "__array__") or not hasattr(X, "__iter__"):
-        return False
-    if isinstance(X, (list, tuple)):
-        first = X[0] if X else None
-        return isinstance(first, tuple) or len(getattr(first, "shape", ())) == 2
-    return True
 
 
 class RowSource(ABC):
@@ -268,16 +252,16 @@ class RowSource(ABC):
 
     @abstractmethod
     def blocks(self, size: int) -> Iterator[Block]:
-        """Yield ``(X, y, sample_weight or None)`` with `size` rows each. The last block may be
-        shorter. `regroup_rows` converts blocks of other sizes.
+        """Yield the rows, in the same order in each pass, as blocks ``(X, y, sample_weight or
+        None)`` of arrays. Blocks of `size` rows are not copied; others are joined or divided.
         """
 
     def shuffled_blocks(self, size: int, rng: np.random.Generator) -> Iterator[Block]:
-        """Yield the blocks of `size` rows in a random order drawn from `rng`. This base class
+        """Yield blocks of about `size` rows in a random order drawn from `rng`. This base class
         yields the blocks in their own order. A source that can read any block at any time overrides
         the method.
         """
-        return self.blocks(size)
+        return regroup_rows(self.blocks(size), size)
 
     def take_rows(self, rows: np.ndarray) -> Block:
         """Return the block of the rows with the indices `rows`, which must be sorted and unique.
@@ -285,7 +269,7 @@ class RowSource(ABC):
         """
         taken_blocks = []
         start = 0
-        for block in self.blocks(1 << 16):
+        for block in check_blocks(self.blocks(1 << 16)):
             stop = start + block[0].shape[0]
             here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
             if len(here):
@@ -356,11 +340,7 @@ def _as_sliceable(x: Any, name: str) -> Any:
     """
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
-    return _check_has_rows(as_numpy(x, name), name)
-
-
-def _check_has_rows(x: np.ndarray, name: str) -> np.ndarray:
-    """Return the array x. Raise ValueError, with `name` for x, if x has no dimension."""
+    x = as_numpy(x, name)
     if not x.ndim:
         raise ValueError(f"{name} must be an array with rows, got shape ().")
     return x
@@ -377,71 +357,3 @@ def _select(a: Any, rows: Any) -> Any:
     if isinstance(a, np.ndarray) and not isinstance(a, np.ma.MaskedArray):
         a = np.asarray(a)
     return a[rows]
-
-
-class BlockSource(RowSource):
-    """A source of rows from blocks that can be read again for each pass: an iterable, or a function
-    that returns one. y and the weights are either arguments or parts of the blocks.
-    """
-
-    def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
-        if not callable(blocks) and iter(blocks) is blocks:
-            raise TypeError(
-                f"X must be readable more than once, got {type_phrase(blocks)}, whose rows "
-                "can be read only once. Use a list of blocks, an object with __iter__, or a "
-                "function that returns a new iterator."
-            )
-        self.given = blocks
-        self.y = _as_sliceable(y, "y")
-        self.weight = _as_sliceable(weight, "sample_weight")
-        X = _first_block(blocks)
-        self.entries = X.nnz / max(1, X.shape[0]) if is_sparse(X) else None
-
-    def blocks(self, size: int) -> Iterator[Block]:
-        """Yield blocks of `size` rows."""
-        yield from regroup_rows(self._iter_given_blocks(), size)
-
-    def _iter_given_blocks(self) -> Iterator[Block]:
-        start = count = 0
-        for item in _iterable_of_blocks(self.given):
-            parts = item if isinstance(item, (tuple, list)) else (item,)
-            if not 1 <= len(parts) <= 3:
-                raise ValueError(
-                    f"a block must be X, (X, y) or (X, y, sample_weight), got {len(parts)} parts."
-                )
-            if count and len(parts) != count:
-                raise ValueError(
-                    f"blocks must all have the same number of parts, got {len(parts)} from row "
-                    f"{start} on and {count} before."
-                )
-            count = len(parts)
-            X = parts[0]
-            X = as_owned_csr(X, "X") if is_sparse(X) else _check_has_rows(as_numpy(X, "X"), "X")
-            stop = start + X.shape[0]
-            y = self._slice_part(parts, 1, "y", self.y, start, stop)
-            yield X, y, self._slice_part(parts, 2, "sample_weight", self.weight, start, stop)
-            start = stop
-        for name, whole in (("y", self.y), ("sample_weight", self.weight)):
-            if whole is not None and whole.shape[0] != start:
-                raise ValueError(
-                    f"{name} must have one row for each row of X, got {whole.shape[0]} for "
-                    f"{start} rows."
-                )
-
-    @staticmethod
-    def _slice_part(
-        parts: Sequence[Any], at: int, name: str, whole: Any, start: int, stop: int
-    ) -> Any:
-        if len(parts) > at:
-            if whole is not None:
-                raise ValueError(f"{name} must be given in the blocks or as an argument, got both.")
-            part = _check_has_rows(as_numpy(parts[at], name), name)
-            if len(part) != stop - start:
-                raise ValueError(
-                    f"a block must have as many rows of {name} as of X, got {len(part)} and "
-                    f"{stop - start}."
-                )
-            return part
-        if whole is None and name == "y":
-            raise ValueError("blocks must be (X, y) if y is None, got X alone.")
-        return _select(whole, slice(start, stop))

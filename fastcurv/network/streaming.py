@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .._engine import Lock
-from ..common.checks import as_numpy, check_positive_int, is_sparse
+from ..common.checks import check_positive_int, is_sparse
 from ..common.protocols import library_class
 from ..structure.tables import DEFAULT_LOSS, LossName, loss_spec
 from .arguments import Block, check_rows_and_targets, row_indices
@@ -21,9 +21,11 @@ from .mlp import MLP
 from .objective import Objective
 from .objective_rows import MIN_BLOCK_ROWS, STATE_ENTRIES_PER_UNIT
 from .rows import (
+    ArraySource,
     RowSource,
     error_with_location,
     make_row_source,
+    regroup_rows,
     stack_blocks,
     take_rows,
 )
@@ -49,14 +51,12 @@ class StreamedObjective(Objective):
     ----------
     model : MLP
         A network without batch normalisation.
-    X : array, dataset, path or iterable of blocks
+    X : array, dataset, path or RowSource
         A memory-mapped array or the path of an ``.npy`` file; a SciPy sparse matrix; an HDF5 or
-        zarr dataset, or any object with
-        ``shape``, ``dtype`` and slicing; or an
-        iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)`` that can be iterated
-        repeatedly: a list, an object with ``__iter__``, or a function that returns an iterator; or
-        a `fastcurv.network.rows.RowSource` of your own. An iterable may yield sparse blocks, which
-        are made dense only for proofs, some rows at a time.
+        zarr dataset, or any object with ``shape``, ``dtype`` and slicing; or a
+        `fastcurv.network.rows.RowSource` of your own, whose method ``blocks`` yields ``(X, y,
+        sample_weight or None)``. Blocks may be sparse; they are made dense only for diagonals,
+        some rows at a time.
     y : array, dataset or path
         As for `Objective`. None if the blocks contain y.
     loss, l2 : str, float
@@ -86,8 +86,8 @@ class StreamedObjective(Objective):
     Raises
     ------
     TypeError, ValueError
-        If an iterator can be read only once; if any block holds values that `Objective` rejects
-        (the message gives its row numbers); if a pass yields a different number of rows.
+        If any block holds values that `Objective` rejects (the message gives its row numbers), or
+        if a pass yields a different number of rows.
 
     See Also
     --------
@@ -254,7 +254,7 @@ class StreamedObjective(Objective):
         try:
             X, y, weight = block
             if self._sparse:
-                X = csr_matrix(X if is_sparse(X) else as_numpy(X, "X"))
+                X = csr_matrix(X)
             elif is_sparse(X):
                 X = X.toarray()
             checked = check_rows_and_targets(
@@ -310,14 +310,10 @@ class StreamedObjective(Objective):
         the same in every pass.
         """
         raw = self._source.blocks(self.block_rows)
-        for checked in self._iter_prefetched_blocks(raw, self._check_block):
-            # A shorter block would add a sum that the rounding bounds do not count.
-            if checked[0] % self.block_rows:
-                raise ValueError(
-                    f"blocks of X must have {self.block_rows} rows, except the last, got one that "
-                    f"begins at row {checked[0]}. Use fastcurv.network.rows.regroup_rows."
-                )
-            yield checked
+        # The blocks of an `ArraySource` have this size, and are parts of arrays that were checked.
+        if not isinstance(self._source, ArraySource):
+            raw = regroup_rows(raw, self.block_rows)
+        yield from self._iter_prefetched_blocks(raw, self._check_block)
 
     def _iter_block_shards(self, start: int, block: CheckedRows, dense: bool) -> Iterator[Shard]:
         """Yield the shards of a block that begins at row `start`. Usually there is one shard, which

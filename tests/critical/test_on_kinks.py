@@ -56,9 +56,8 @@ def unproved_forms(ob):
     kinks cannot be proved.
     """
     loss, l2 = str(ob.loss), ob.l2
-    blocks = [(ob.X[i : i + 25], ob.y[i : i + 25]) for i in range(0, len(ob.X), 25)]
     model = fc.MLP(ob.model.sizes, ob.model.activation[0], dtype="float32")
-    yield fc.StreamedObjective(ob.model, blocks, loss=loss, l2=l2)
+    yield fc.StreamedObjective(ob.model, ob.X, ob.y, loss=loss, l2=l2, block_rows=25)
     yield fc.Objective(model, ob.X, ob.y, loss=loss, l2=l2)
 
 

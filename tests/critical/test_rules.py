@@ -131,8 +131,7 @@ def at_active_kinks():
     y = np.sin(2 * X.sum(axis=1)) + 0.1 * np.random.default_rng(1).standard_normal(60)
     ob = fc.Objective(fc.MLP([2, 5, 1], "relu"), X, y, "mse", l2=3e-3)
     x = fc.minimize(ob, ob.model.init(rng=1)).x
-    blocks = [(X[i : i + 25], y[i : i + 25]) for i in range(0, 60, 25)]
-    return fc.StreamedObjective(ob.model, blocks, loss="mse", l2=3e-3), x
+    return fc.StreamedObjective(ob.model, X, y, loss="mse", l2=3e-3, block_rows=25), x
 
 
 def plane():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import scipy.sparse
 import fastcurv as fc
 
 from ..golden import drawn, masked
+from ..nets import Blocks
 
 
 def two_sums(x: Any) -> list[float]:
@@ -37,14 +39,14 @@ def streams() -> dict[str, list[Any]]:
             "array": X,
             "file": file,
             "sparse": wide,
-            "blocks": [(X[:900], y[:900]), (X[900:], y[900:])],
+            "blocks": Blocks((X[:900], y[:900]), (X[900:], y[900:])),
         }
         for name, rows in given.items():
             for memory in (40_000, 200_000, 1_000_000, 1 << 22):
                 targets = None if name == "blocks" else y
                 try:
                     form = fc.StreamedObjective(
-                        ob.model, rows, targets, "mse", n_threads=1, memory=memory
+                        ob.model, copy(rows), targets, "mse", n_threads=1, memory=memory
                     )
                 except ValueError as error:
                     found[f"{name}, {memory}"] = [masked(str(error))[0]]

@@ -8,18 +8,22 @@ import scipy.sparse as sp
 
 import fastcurv as fc
 
-from ..nets import ACTIVATIONS, LENGTHS, LOSSES, draw
+from ..nets import ACTIVATIONS, LENGTHS, LOSSES, Blocks, draw
 from .product_cases import assert_same_results
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
 
-def sparse_blocks(model, X, y, loss, **options):
+def sparse_blocks(model, X, y, loss, sample_weight, **options):
     """Return a stream of sparse blocks in several formats, among them an empty and a dense one."""
+    weight = np.ones(len(X)) if sample_weight is None else sample_weight
     cut = len(X) // 2
-    blocks = [sp.csr_matrix(X[:cut]), sp.csr_array(X[:0]), sp.coo_matrix(X[cut : 2 * cut])]
-    blocks.append(X[2 * cut :])
-    return fc.StreamedObjective(model, lambda: iter(blocks), y, loss, block_rows=9, **options)
+    kinds = (sp.csr_matrix, 0, cut), (sp.csr_array, 0, 0), (sp.coo_matrix, cut, 2 * cut)
+    parts = [(kind(X[i:j]), y[i:j], weight[i:j]) for kind, i, j in kinds]
+    parts.append((X[2 * cut :], y[2 * cut :], weight[2 * cut :]))
+    return fc.StreamedObjective(
+        model, Blocks(*parts, entries=2.0), loss=loss, block_rows=9, **options
+    )
 
 
 FORMS = {

@@ -25,6 +25,7 @@ import os
 import itertools
 import numpy as np, scipy.sparse
 import fastcurv as fc
+from tests.nets import Blocks
 
 os.chdir({str(tmp_path)!r})
 rng = np.random.default_rng(0)
@@ -42,7 +43,7 @@ for way, dtype, change in itertools.product(ways, ("int32", "int64", "uint8", ">
     ob = {{
         "sparse": lambda: fc.Objective(model, scipy.sparse.csr_matrix(X), given),
         "streamed": lambda: fc.StreamedObjective(model, X, given, block_rows=64),
-        "blocks": lambda: fc.StreamedObjective(model, [(X, given)], block_rows=64),
+        "blocks": lambda: fc.StreamedObjective(model, Blocks((X, given)), block_rows=64),
     }}.get(way, lambda: fc.Objective(model, X, given))()
     if way == "batch":
         ob = ob.batch(slice(0, None, 2))
@@ -80,6 +81,7 @@ def test_sparse_indices_out_of_range_are_rejected(python):
     python(f"""
 import numpy as np, scipy.sparse
 import fastcurv as fc
+from tests.nets import Blocks
 
 rng = np.random.default_rng(0)
 model, y = fc.MLP([40, 4, 3]), rng.integers(3, size=60)
@@ -101,7 +103,7 @@ for name, (kinds, harm) in {BROKEN!r}.items():
         later = fc.Objective(model, A, y)
         streams = [
             fc.StreamedObjective(model, A, y, block_rows=16),
-            fc.StreamedObjective(model, [(A, y)], block_rows=16),
+            fc.StreamedObjective(model, Blocks((A, y), entries=9.0), block_rows=16),
         ]
         values = [ob.value(theta) for ob in (later, *streams)]
         for ob in (later, *streams):  # where the rows are read again for theta

@@ -68,17 +68,6 @@ def test_invalid_row_sources_are_rejected():
     with pytest.raises(ValueError, match="got 90 rows instead of 91"):
         fc.StreamedObjective(model, Short(), loss="mse").value(theta)
 
-    class Ragged(ComputedRows):
-        def blocks(self, size):
-            return super().blocks(size - 1)
-
-    ragged = fc.StreamedObjective(model, Ragged(), loss="mse", block_rows=BLOCK)
-    with pytest.raises(
-        ValueError,
-        match="blocks of X must have 40 rows, except the last, got one that begins at row 39",
-    ):
-        ragged.value(theta)
-
     class Wide(ComputedRows):
         def blocks(self, size):
             for X, y, weight in super().blocks(size):

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.spectrum.eigsh import ThickRestartSearch
 from fastcurv.spectrum.forms import as_operand, matrix_of
 
-from ..nets import CURVATURES, EPS, LOSSES, draw
+from ..nets import CURVATURES, EPS, LOSSES, Blocks, draw
 from .spectra import picked
 
 pytestmark = pytest.mark.by_day(one_of="dtype", share=1 / 3)
@@ -127,7 +127,7 @@ def test_a_search_is_used_where_it_costs_less_than_the_matrix():
     assert fc.eigsh(H, 2, "LA", max_basis=60, rng=0).n_products < n
     assert fc.eigsh(H, 2, "LA", v0=np.ones(n)).n_products < n
     rows = np.array_split(np.arange(200), 4)
-    source = [(ob.X[part], ob.y[part]) for part in rows]
+    source = Blocks(*((ob.X[part], ob.y[part]) for part in rows))
     streamed = fc.StreamedObjective(ob.model, source, loss="mse", block_rows=50)
     assert not as_operand(streamed.hessian(theta)).is_matrix_faster(1e6)
 

@@ -186,7 +186,7 @@ def test_histories_of_runs_mappings_and_lists_are_read_alike(rng):
 def test_invalid_arguments_raise(rng):
     ob = wave(rng)
     theta = ob.model.init(rng=0)
-    stream = fc.StreamedObjective(ob.model, lambda: iter([(ob.X, ob.y)]), loss="mse")
+    stream = fc.StreamedObjective(ob.model, ob.X, ob.y, loss="mse")
     far = fc.Objective(ob.model, ob.X, np.full(120, 1e300), "mse")
     for given, error, words in (
         ((fc.testing.QuadraticObjective(np.eye(2)), np.zeros(2)), TypeError, "fastcurv.Objective"),

@@ -275,7 +275,7 @@ def test_objectives_without_a_posterior_are_rejected(rng):
     assert fc.laplace(fc.Objective(relu, X, y, "mse", 1e-2), at_kink).n_effective == 0
     normed = fc.MLP([2, 3, 1], batch_norm=True)
     refused("without batch norm", fc.Objective(normed, X, y, "mse"), normed.init(rng=0))
-    streamed = fc.StreamedObjective(model, lambda: iter([(X, y)]), loss="mse")
+    streamed = fc.StreamedObjective(model, X, y, loss="mse")
     refused("ob must have its rows in memory", streamed)
 
     class Shifted(fc.Objective):

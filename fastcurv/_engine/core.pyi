@@ -345,10 +345,6 @@ class FastProduct:
     def multiply(self, v: Any, out: Any = None) -> NDArray[Any] | None: ...
 
 @disjoint_base
-class FastMatrixProduct(FastProduct):
-    def __init__(self, A: NDArray[Any]) -> None: ...
-
-@disjoint_base
 class KrylovSpace:
     n: int
     max_dim: int

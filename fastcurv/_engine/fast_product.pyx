@@ -56,30 +56,3 @@ cdef class FastProduct:
             return None
         self.apply(v_, out_)
         return out
-
-
-cdef class FastMatrixProduct(FastProduct):
-    """Products with a symmetric matrix (n, n) in C order, of dtype float32 or float64."""
-    cdef object A
-    cdef const fc_table *K
-    cdef char *at
-
-    def __init__(self, A):
-        if A.dtype != np.float32 and A.dtype != np.float64 or A.ndim != 2 or (
-            A.shape[0] != A.shape[1] or not A.flags.c_contiguous or not A.flags.aligned
-        ):
-            raise ValueError(
-                "A must be C-ordered float32 or float64 of shape (n, n), got "
-                f"{A.dtype} of shape {A.shape} and strides {A.strides}."
-            )
-        self.A, self.n, self.dtype = A, len(A), A.dtype
-        self.K, self.at = &current_kernel_table()[A.itemsize == 8], pointer(A)
-
-    cdef bint is_available(self) noexcept:
-        return True
-
-    cdef int apply(self, char *v, char *out) except -1:
-        with nogil:
-            self.K.symmetric(self.n, self.at, self.n, v, out)
-        self.n_products += 1
-        return 0

@@ -215,9 +215,6 @@ cdef extern from "kernels/kernels.h" nogil:
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             const double *, Py_ssize_t, double *
         ) noexcept nogil
-        void (*symmetric)(
-            Py_ssize_t, const void *, Py_ssize_t, const void *, void *
-        ) noexcept nogil
         void (*rotate)(Py_ssize_t, void *, const fc_rotation *, Py_ssize_t) noexcept nogil
         int (*copy_finite)(Py_ssize_t, const void *, int, void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil

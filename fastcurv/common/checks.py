@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .._engine import FastMatrixProduct, NotFiniteError, inner_product
+from .._engine import NotFiniteError, inner_product
 from .errors import (
     advice_clause,
     container_error_message,
@@ -36,8 +36,6 @@ Name = TypeVar("Name", bound=str)
 INTEGER_TYPES = (int, numbers.Integral)
 # maximum integer argument, which is in the range of a float and of the sizes in the engine
 MAX_INTEGER_ARGUMENT = (1 << 63) - 1
-# maximum number of entries of a matrix that fits into an L2 cache
-L2_CACHE_MAX_ENTRIES = 1 << 18
 # maximum number of entries in a block of matrix rows; Ctrl-C is handled between blocks
 MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
@@ -431,25 +429,11 @@ class SelfAdjointOperator(LinearOperator):
 
 @library_class
 class MatrixOperator(SelfAdjointOperator):
-    """A symmetric matrix, dense or sparse, as an operator with the optional methods of fastcurv. If
-    `exact` is True, entries are bitwise equal to their mirror images, so that only half of them
-    must be read.
-    """
+    """A symmetric matrix, dense or sparse, as an operator with the optional methods of fastcurv."""
 
-    def __init__(self, A: Any, exact: bool = False) -> None:
+    def __init__(self, A: Any) -> None:
         super().__init__(A.dtype, A.shape)
         self.A = A
-        self.exact = exact
-
-    @property
-    def fast_product(self) -> FastMatrixProduct | None:
-        """The engine's product with the matrix, for use in one search, or None unless `exact` is
-        True and the matrix is dense, C-contiguous and of at most `L2_CACHE_MAX_ENTRIES`
-        entries.
-        """
-        A: Any = self.A
-        near = self.exact and isinstance(A, np.ndarray) and A.size <= L2_CACHE_MAX_ENTRIES
-        return FastMatrixProduct(A) if near and A.flags.c_contiguous and A.flags.aligned else None
 
     def _matmat(self, V: Array) -> Any:
         return self.A @ V
@@ -464,7 +448,7 @@ class MatrixOperator(SelfAdjointOperator):
         return self.A.toarray() if is_sparse(self.A) else self.A.copy()
 
     def astype(self, dtype: Any) -> MatrixOperator:
-        return MatrixOperator(self.A.astype(dtype), self.exact)
+        return MatrixOperator(self.A.astype(dtype))
 
 
 @library_class
@@ -531,7 +515,7 @@ def _check_symmetric(A: Any, name: str) -> MatrixOperator:
             f"{name} must be symmetric, got entries that differ from their mirror images by up to "
             f"{gap:.2g}. Use (A + A.T) / 2, for example."
         )
-    return MatrixOperator(A, gap == 0)
+    return MatrixOperator(A)
 
 
 def check_symmetric_operator(op: Any, name: str = "op") -> Any:

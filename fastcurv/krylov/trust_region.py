@@ -108,15 +108,16 @@ def reflect_pending_rows(space: KrylovSpace, lacking: Floats) -> None:
     rows -= np.multiply.outer(u, u @ rows).astype(space.dtype, copy=False)
     block = space.T[pending, :m]
     block -= np.multiply.outer(u, u @ block)
-    space.T[:m, pending] = block.T
 
 
 def swap_pending_row(space: KrylovSpace, chosen: int) -> None:
-    """Swap the first pending row with the row `chosen`, in the basis and in T."""
+    """Swap the first pending row with the row `chosen`, in the basis and in the rows of T. `extend`
+    sets the column of a row once the row is multiplied.
+    """
     m = space.m
     if chosen == m:
         return
-    for array in (space.rows, space.T, space.T.T):
+    for array in (space.rows, space.T):
         array[[m, chosen]] = array[[chosen, m]]
 
 

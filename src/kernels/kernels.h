@@ -516,9 +516,6 @@ typedef struct fc_table {
      * `squares` is NULL, squares[r] += ||w_r||^2 of the new rows. */
     void (*subtract)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq,
                      void *w, ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
-    /* y = A x for a symmetric A (n, n) with leading dimension lda. Most entries above the diagonal
-     * are not read, but taken from below the diagonal. */
-    void (*symmetric)(ptrdiff_t n, const void *A, ptrdiff_t lda, const void *x, void *y);
     /* x = Z x for x (m, k), where Z is the product of the rotations and k is a multiple of
      * FC_ROTATED_COLUMNS. */
     void (*rotate)(ptrdiff_t k, void *x, const fc_rotation *kept, ptrdiff_t count);

@@ -198,8 +198,8 @@ class Objective(AnyObjective):
     -----
     Results agree with those of `fastcurv.Objective` on all rows to about 1e-13, and are bitwise the
     same for any number of workers and threads. If a worker is lost, its shards are loaded again by
-    other workers. A worker that joins gets no shards, except those of
-    lost workers. `close` releases the shards and ends workers that this class has started.
+    other workers. A worker that joins gets only shards of lost workers. `close` releases the shards
+    and ends workers that this class has started.
 
     Examples
     --------
@@ -250,23 +250,14 @@ class Objective(AnyObjective):
     def _load_shards(
         self, recipes: list[ShardRecipe], given: list[Any], frame: ShardSettings
     ) -> None:
-        """Load every shard by a task on a worker. Neighbouring shards are on the same worker, and
-        the number of shards on each worker is in proportion to its threads. After all rows have
-        been counted, send each shard the position of its first row.
+        """Load every shard by a task on a worker. After all rows have been counted, send each shard
+        the position of its first row.
         """
-        submit = self.client.submit
         count = len(recipes)
-        threads = sorted(self.client.nthreads().items())
-        places = [address for address, n in threads for _ in range(n)]
-        homes = [places[i * len(places) // count] if places else None for i in range(count)]
-        loaded = [
-            submit(load_shard, r, frame, 0, g, pure=False, workers=home, allow_other_workers=True)
-            if home
-            else submit(load_shard, r, frame, 0, g, pure=False)
-            for r, g, home in zip(recipes, given, homes)
-        ]
+        loaded = self.client.map(
+            load_shard, recipes, [frame] * count, [0] * count, given, pure=False
+        )
         known = self.client.gather(self.client.map(row_count_and_arch, loaded, pure=False))
-        self._unpin_tasks(loaded)
         self.kernels = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warn_caller(
@@ -343,14 +334,6 @@ class Objective(AnyObjective):
                 groups = [level[i : i + TREE_ARITY] for i in range(0, len(level), TREE_ARITY)]
                 level = self.client.map(sum_parts, groups, pure=False)
             return _copy_arrays(level[0].result())
-
-    def _unpin_tasks(self, futures: list[Any]) -> None:
-        """Remove the placement restrictions of finished tasks, so that they can run again on any
-        worker. Otherwise, if all workers were lost at once, the scheduler would wait for the named
-        workers even if others joined.
-        """
-        free: dict[Any, list[str]] = {future.key: [] for future in futures}
-        self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _scatter(self, x: Any) -> Any:
         """Return a task whose result is the array x, or x itself if it is not an array or has less

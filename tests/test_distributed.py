@@ -215,17 +215,6 @@ def pinned(dask_scheduler):
     return {key for key, task in dask_scheduler.tasks.items() if task.worker_restrictions}
 
 
-def test_no_task_is_pinned_to_a_worker(client):
-    """No task of loading shards or of computing requires one particular worker."""
-    earlier = client.run_on_scheduler(pinned)  # tasks of other tests
-    ob = fc.distributed.Objective(
-        fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
-    )
-    theta = ob.model.init(rng=0)
-    ob.gradient(theta)
-    assert client.run_on_scheduler(pinned) <= earlier
-
-
 @pytest.mark.nightly
 def test_killing_all_workers_does_not_change_results_bitwise():
     with (

@@ -499,18 +499,6 @@ class testing_hooks:
         arch: str | None, name: str, z: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]: ...
     @staticmethod
-    def pack_and_unpack(
-        arch: str | None, name: str, z: NDArray[Any]
-    ) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]: ...
-    @staticmethod
-    def epilogue_total(
-        arch: str | None,
-        c: NDArray[Any],
-        p: NDArray[Any],
-        q: NDArray[Any] | None = None,
-        activation: str = "identity",
-    ) -> float: ...
-    @staticmethod
     def evaluate_loss(
         arch: str | None,
         kind: str,

@@ -187,17 +187,6 @@ def test_padded_copies_and_packing_keep_all_numbers(arch, dtype, rng):
                 assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
-def test_sums_of_epilogues_ignore_the_padding(arch, dtype, rng):
-    """For matrices c, p and q of whole numbers, an epilogue accumulates the sums of c p and of f q
-    c^2, with a factor f of the activation, exactly, and ignores NaN in the padding.
-    """
-    for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
-        c, p, q = (random_integers(rng, (rows, cols), dtype) for _ in range(3))
-        assert hooks.epilogue_total(arch, c, p) == (c * p).sum()
-        for name, factor in (("identity", 1), ("tanh", -2 * p), ("sigmoid", 1 - 2 * p)):
-            assert hooks.epilogue_total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
-
-
 def test_strides_beyond_32_bits_are_multiplied_without_blas(dtype, rng):
     """Matrices whose rows are more than 2^31 numbers apart, beyond the strides of BLAS, are
     multiplied without BLAS and exactly.

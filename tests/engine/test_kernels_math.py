@@ -75,34 +75,6 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
         assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
-def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
-    """Packed pairs give phi within four ULP and phi' with relative accuracy, equal the values that
-    are unpacked from them, and keep NaN in its position.
-    """
-    for name in ["tanh", "sigmoid"]:
-        rng = np.random.default_rng(5)
-        z = np.concatenate(
-            [draw_arguments(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype)]
-        )
-        found, unfolded = hooks.pack_and_unpack(arch, name, z[None])
-        with np.errstate(under="ignore"):
-            a, p = true_activation(name, z)[:2]
-        assert ulps(found[0][0], a) <= 4
-        off, eps = np.abs(found[1][0].astype(LD) - p), np.finfo(dtype).eps
-        assert off.max() <= 4 * eps and np.all(off[-5000:] <= 8 * eps * p[-5000:])
-        for one, other in zip(found, unfolded):
-            np.testing.assert_array_equal(one, other)
-        for cols in LENGTHS:
-            z = rng.uniform(-8, 8, (5, cols)).astype(dtype)
-            whole, _ = hooks.pack_and_unpack(arch, name, z.reshape(1, -1))
-            z[3, cols // 2] = np.nan
-            for got, want in zip(hooks.pack_and_unpack(arch, name, z)[0], whole):
-                assert np.isnan(got[3, cols // 2]) and np.isnan(got).sum() == 1
-                np.testing.assert_array_equal(
-                    got[~np.isnan(z)], want.reshape(z.shape)[~np.isnan(z)]
-                )
-
-
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
     """In its tail gelu has relative accuracy, except that the error of the plain loops grows as
     z^2, because they round z / sqrt(2).

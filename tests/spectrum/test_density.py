@@ -110,13 +110,6 @@ def test_density_of_a_multiple_of_the_identity_integrates_to_one(level, spread):
     assert d.integral() == pytest.approx(1, abs=1e-6) and (np.diff(d.grid) > 0).all()
 
 
-def test_one_probe_gives_no_standard_error():
-    A = np.diag(np.r_[-np.ones(46), np.ones(46)])
-    assert np.isnan(spectral_density(A, 1, 20, rng=0).mass().stderr)
-    d = spectral_density(A, 2, 20, rng=0).mass()
-    assert abs(d.estimate - 0.5) <= 3 * d.stderr < 1
-
-
 def test_masses_are_within_their_errors(rng):
     """In at least 18 of 20 runs, the fraction of negative eigenvalues and the mass of the ten
     largest are within three standard errors of the exact values.

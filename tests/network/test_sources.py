@@ -190,6 +190,7 @@ def test_an_error_leaves_the_objective_usable(rng):
     assert ob.value(theta) == pytest.approx(fc.Objective(ob.model, X, y).value(theta), rel=1e-14)
 
 
+@pytest.mark.by_day(share=1)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shape", [(300, 17), (300, 1), (1, 5)])
 def test_rows_of_array_files_are_read_exactly(shape, order, tmp_path):

@@ -20,7 +20,8 @@ def test_the_first_loss_for_targets_of_a_kind_suits_them():
 
 def test_bounds_of_each_row_hold_for_its_formulas():
     """The bounds in each table row are at least the first and second derivatives of the row's
-    formulas, for z from -30 to 30 except at kinks.
+    formulas, for z from -30 to 30 except at kinks. Over intervals, the bounds are at least the
+    derivatives and the difference quotients of the derivatives below.
     """
     z = np.linspace(-30, 30, 60_001) + 1e-4
     for name, row in tables.ACTIVATIONS.items():
@@ -29,6 +30,14 @@ def test_bounds_of_each_row_hold_for_its_formulas():
         assert np.abs(slope).max() <= row.lipschitz, name
         assert np.abs(bend).max() <= row.bend, name
         jump = float((row.slope(np.array([1e-12])) - row.slope(np.array([-1e-12])))[0])
+        h = np.full_like(z, 1e-3)
+        (_, *low), (_, *high) = (row.derivatives(x)[:3] for x in (z - h, z + h))
+        first, *higher = row.envelope(z, h)
+        p = row.derivatives(z)[1]
+        assert (np.abs(1 if p is None else p) <= first).all(), name
+        for below, above, bound in zip(low, high, higher):
+            if below is not None:
+                assert (np.abs(above - below) <= 2 * h * bound * (1 + 1e-9) + 1e-15).all(), name
         if row.leak is not None:
             assert jump == row.kink == 1 - row.leak, name
         if row.homogeneous:

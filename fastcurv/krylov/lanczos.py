@@ -59,18 +59,6 @@ def product_function(op: Any) -> Callable[[Array, Array], Any]:
     return multiply
 
 
-def projection_coefficients(Q: Array, W: Array) -> Floats:
-    """Return the coefficients ``W Q'`` (s, m) in float64, for the rows Q (m, n) and W (s, n)."""
-    return project_rows(Q, W)
-
-
-def subtract_projection(Q: Array, W: Array, C: Array) -> Floats:
-    """Compute ``W -= C Q`` in place, for Q (m, n), W (s, n) and C (s, m). Return the squared norms
-    (s,) of the new rows, which are computed while the rows are in cache.
-    """
-    return subtract_rows(Q, W, C)
-
-
 def rotate_rows(Q: Array, S: Array) -> None:
     """Compute ``Q[:l] = S' Q`` in place, for Q (m, n) and S (m, l) with orthonormal columns, l <=
     m.
@@ -123,8 +111,8 @@ def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
         for _ in range(passes):
-            C = projection_coefficients(Q, W)
-            subtract_projection(Q, W, C)
+            C = project_rows(Q, W)
+            subtract_rows(Q, W, C)
             taken += C
     return taken
 

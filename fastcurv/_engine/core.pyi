@@ -499,6 +499,10 @@ class testing_hooks:
         arch: str | None, name: str, z: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]: ...
     @staticmethod
+    def pack_and_unpack(
+        arch: str | None, name: str, z: NDArray[Any]
+    ) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]: ...
+    @staticmethod
     def evaluate_loss(
         arch: str | None,
         kind: str,

@@ -119,6 +119,28 @@ class testing_hooks:
         return av.copy(), pv.copy(), qv.copy()
 
     @staticmethod
+    def pack_and_unpack(arch, str name, z):
+        """Return ((a, p), (a, p)) with a = phi(z) and p = phi'(z) of a 2-D array z, before and
+        after packing both into one number.
+        """
+        cdef const fc_table *K = kernel_table_for_array(arch, z)
+        cdef fc_epilogue epilogue
+        whole, _, ld = padded_copy(z)
+        found = [padded_copy(np.zeros_like(z)) for _ in range(5)]
+        memset(&epilogue, 0, sizeof(epilogue))
+        epilogue.kind, epilogue.phi = FC_EPILOGUE_ACTIVATE, ACTIVATIONS[name]
+        epilogue.d, epilogue.p = pointer(found[0][0]), pointer(found[1][0])
+        epilogue.phi_pair = pointer(found[2][0])
+        epilogue.ldd = epilogue.ldp = epilogue.ldphi_pair = ld
+        K.epilogue(&epilogue, z.shape[0], z.shape[1], pointer(whole), ld)
+        K.unpack_pairs(
+            epilogue.phi, found[2][0].size, pointer(found[2][0]), pointer(found[3][0]),
+            pointer(found[4][0])
+        )
+        a, p, _, again_a, again_p = (view.copy() for _, view, _ in found)
+        return (a, p), (again_a, again_p)
+
+    @staticmethod
     def evaluate_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
         """Return (value, delta, h, s, top) of a loss for the rows of z. The targets y have the
         shape (rows, cols), or (rows,) for int32 labels.

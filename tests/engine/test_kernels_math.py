@@ -75,6 +75,22 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype):
         assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
+def test_packed_pairs_are_as_accurate_as_separate_values(arch, dtype):
+    """Packed pairs give phi within four ULP and phi' with relative accuracy, and equal the values
+    that are unpacked from them.
+    """
+    for name in ["tanh", "sigmoid"]:
+        rng, eps = np.random.default_rng(5), np.finfo(dtype).eps
+        z = np.append(draw_arguments(dtype, 4000, rng), rng.uniform(-40, 40, 5000).astype(dtype))
+        found, unpacked = hooks.pack_and_unpack(arch, name, z[None])
+        with np.errstate(under="ignore"):
+            a, p = true_activation(name, z)[:2]
+        assert ulps(found[0][0], a) <= 4
+        off = np.abs(found[1][0].astype(LD) - p)
+        assert off.max() <= 4 * eps and np.all(off[-5000:] <= 8 * eps * p[-5000:])
+        np.testing.assert_array_equal(found, unpacked)
+
+
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
     """In its tail gelu has relative accuracy, except that the error of the plain loops grows as
     z^2, because they round z / sqrt(2).

@@ -192,6 +192,11 @@ class ObjectiveRows(ObjectivePlans):
         """
         return self._memory_limit // (8 * STATE_ENTRIES_PER_UNIT * sum(self.model.sizes))
 
+    @property
+    def _density(self) -> float:
+        """Share of the entries of X that are stored."""
+        return self._X.nnz / (self.n_samples * self._X.shape[1]) if self._sparse else 1.0
+
     def _shard_settings(self, keep: int = 1) -> Any:
         return ShardSettings(self.model, self.loss, self.n_samples, self.n_threads, keep)
 

@@ -346,9 +346,8 @@ class Curvature(QuadraticFormOperator):
         if not loss.per_entry and not fisher:
             columns = model.sizes[-1] - 1 if loss.given is None else 2 * model.sizes[-1]
         m, k = model.shapes[0]
-        density = ob._X.nnz / (ob.n_samples * k) if ob._sparse else 1.0
         spent = m * k
-        product = 2 * density * m * k
+        product = 2 * ob._density * m * k
         for (m, k), curvature in zip(model.shapes[:0:-1], curved[:0:-1]):
             spent += m * k * (1 + columns + curvature)
             product += m * k * (6 if hessian else 4)

@@ -1,11 +1,10 @@
-"""The passes of a network over sparse rows X, which are never made dense as a whole: those of
-`fastcurv.network.row_passes.RowState`, but with the first layer's two products, ``X V'`` and ``X'
-delta``, computed from the stored entries.
+"""The passes of a network over sparse rows X, which are never made dense as a whole: those of the
+engine, layer by layer in NumPy with the engine's matrix products, but with the first layer's two
+products, ``X V'`` and ``X' delta``, computed from the stored entries.
 
 X is stored by rows and, for the transposed product, by columns, so that both products read
-contiguously and each entry of the result is one sum in a fixed order. Everything above the first
-layer is dense, with a row for each sample, and is computed by NumPy and the engine's matrix
-products.
+contiguously and each entry of the result is one sum in a fixed order. `M` is a `MatrixPool`:
+``M(out, A, B, add)`` computes ``out = [out +] A B``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from scipy.sparse import csr_matrix
 from .. import _engine
 from ..common.protocols import Array, Floats
 from ..structure.parameters import layers_of
-from .row_passes import LayerMap, MatrixPool, RowPasses, RowState, multiply_rows
+from .row_passes import RowState
 
 # minimum number of entries times columns for which several threads save time
 THREADING_MIN_MULTIPLY_ADDS = 1 << 20
@@ -95,14 +94,43 @@ def _threaded_product(A: Any, B: Array, threads: int) -> Array:
     return out
 
 
-class SparseFirstLayer(LayerMap):
-    """The first layer of a network, whose inputs a are `SparseRows`."""
+class MatrixPool:
+    """The engine's matrix products, and a workspace for the matrices of a pass. A pass that
+    requests the same shapes as the last one gets the same memory, since the first access to new
+    pages takes a seventh of the time of a product. Each pass starts with `begin_pass`. Only one
+    thread may use the workspace at a time.
+    """
 
-    def _multiply_by_weights(self, M: MatrixPool, x: Array) -> Array:
-        return np.asfortranarray(self.a @ x.reshape(self.out, self.width).T)
+    def __init__(self, dtype: Any, threads: int | None) -> None:
+        self.dtype = np.dtype(dtype)
+        self.multiply = _engine.MatrixMultiplier(dtype, threads or _engine.default_n_threads())
+        self._kept: dict[tuple[int, int], list[Array]] = {}
+        self._taken: dict[tuple[int, int], int] = {}
 
-    def _write_gradient(self, M: MatrixPool, rdelta: Array, ra: Array | None, out: Array) -> None:
-        out.reshape(self.out, self.width)[...] = self.a.transposed(rdelta).T
+    def __call__(self, out: Array, A: Array, B: Array, add: bool = False) -> None:
+        """Compute ``out = [out +] A B``."""
+        self.multiply(out, A, B, add)
+
+    def begin_pass(self) -> None:
+        """Start a pass and make the memory of all earlier matrices available again."""
+        self._taken.clear()
+
+    def empty_matrix(self, N: int, width: int) -> Array:
+        """Return an uninitialised matrix (N, width) in Fortran order."""
+        shape = N, width
+        matrices = self._kept.setdefault(shape, [])
+        at = self._taken.get(shape, 0)
+        if at == len(matrices):
+            matrices.append(np.empty((width, N), self.dtype).T)
+        self._taken[shape] = at + 1
+        return matrices[at]
+
+
+def multiply_rows(M: MatrixPool, A: Array, B: Array) -> Array:
+    """Return ``A B`` (N, w) in Fortran order, in memory of the workspace M."""
+    out = M.empty_matrix(A.shape[0], B.shape[1])
+    M(out, A, B)
+    return out
 
 
 def without_overflow_warnings(function: Any) -> Any:
@@ -118,7 +146,7 @@ def without_overflow_warnings(function: Any) -> Any:
     return run
 
 
-class SparsePlan(RowPasses):
+class SparsePlan:
     """Plan for sparse rows, with the interface of the engine's plan. All results are without l2.
 
     Parameters
@@ -147,9 +175,6 @@ class SparsePlan(RowPasses):
         self.theta = self.gradient = None
         theta_copy = np.array(theta, order="C")
         self.state = RowState(self.ob, theta_copy, multiply=self.M)
-        kinds = [SparseFirstLayer] + [LayerMap] * len(self.state.p)
-        each = zip(kinds, self.state.a, self.state.delta)
-        self._set_layers([kind(a, d, self.ob.model.bias) for kind, a, d in each])
         self.theta = theta_copy
 
     @property
@@ -162,8 +187,8 @@ class SparsePlan(RowPasses):
         """Compute the contribution of the rows to the gradient, unless it is known."""
         if self.gradient is None:
             gradient = np.empty(len(self.theta), self.M.dtype)
-            for layer, cut in zip(self.layers, self.cuts):
-                layer.gradient(self.M, layer.delta, None, gradient[cut])
+            for l, part in enumerate(layers_of(self.ob.model, gradient)):
+                self._write_layer(l, part, self.state.delta[l], None)
             # The gradient is stored when it is complete, because Ctrl-C may interrupt the loop.
             self.gradient = gradient
 
@@ -186,7 +211,11 @@ class SparsePlan(RowPasses):
         is False are left unchanged. The argument `l2` has no effect.
         """
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
-            self._write_product(v, row, kind, active)
+            ras, rzs = self._forward(v)
+            curved = self.state.loss.multiply_by_curvature(rzs[-1], kind)
+            rdelta = np.asfortranarray(curved, self.M.dtype)
+            along = (v, ras, rzs) if kind == "hessian" else None
+            self._backward_products(row, rdelta, along, active)
 
     @without_overflow_warnings
     def quadratic_forms(self, Vt: Array, kind: str, active: Any = None) -> Floats:
@@ -200,7 +229,7 @@ class SparsePlan(RowPasses):
             total = _dot(rzs[-1], s.loss.multiply_by_curvature(rzs[-1], kind))
             if kind == "hessian":
                 views = layers_of(self.ob.model, v)
-                for l in range(1, len(self.layers)):
+                for l in range(1, len(views)):
                     total += 2 * _dot(s.delta[l], multiply_rows(self.M, ras[l], views[l][0].T))
                     if s.eq[l - 1] is not None:
                         total += _dot(s.eq[l - 1] * rzs[l - 1], rzs[l - 1])
@@ -215,6 +244,78 @@ class SparsePlan(RowPasses):
             self._backward_products(out, np.asfortranarray(v.reshape(len(self.ob.X), -1)), None)
         else:
             out[...] = self._forward(v)[1][-1].ravel()
+
+    def _forward(self, v: Array) -> tuple[list[Any], list[Array]]:
+        """Compute ``rz = ra W' + a V' + vb`` and ``ra_above = phi' rz [+ ra]`` for a vector v (n,).
+        Return two lists: ra of the input of each layer (None for the first), and rz of each layer.
+        """
+        M = self.M
+        s = self.state
+        M.begin_pass()
+        ras: list[Any] = [None]
+        rzs: list[Array] = []
+        for l, (V, vb) in enumerate(layers_of(self.ob.model, v)):
+            rz = multiply_rows(M, s.a[l], V.T) if l else np.asfortranarray(s.a[0] @ V.T)
+            if vb is not None:
+                rz += vb
+            if l:
+                M(rz, ras[l], s.W[l].T, True)
+            rzs.append(rz)
+            if l < len(s.p):
+                p = s.p[l]
+                ra = rz if p is None else np.multiply(p, rz, out=M.empty_matrix(*rz.shape))
+                ras.append(ra + ras[l] if s.skips[l] and l else ra)
+        return ras, rzs
+
+    def _backward_products(
+        self,
+        out: Array,
+        rdelta: Array,
+        along: tuple[Array, list[Any], list[Array]] | None,
+        active: Any = None,
+    ) -> None:
+        """Compute ``rdW = rdelta' a + delta' ra; re_below = rdelta W + delta V [+ re]; rdelta = re
+        phi' + e phi'' rz`` and write rdW of each layer to its part of `out` (n,). If `active` is
+        given, only the layers for which it is True are written.
+
+        `along` is the tuple (v, ra, rz) from `_forward`, or None to propagate rdelta alone.
+        """
+        M = self.M
+        s = self.state
+        parts = layers_of(self.ob.model, out)
+        views = None if along is None else layers_of(self.ob.model, along[0])
+        re = None
+        for l in range(len(parts) - 1, -1, -1):
+            if active is None or active[l]:
+                self._write_layer(l, parts[l], rdelta, None if along is None else along[1][l])
+            if l == 0:
+                return
+            below = multiply_rows(M, rdelta, s.W[l])
+            if views is not None:
+                M(below, s.delta[l], views[l][0], True)
+            if re is not None and s.skips[l]:
+                below += re
+            re = below
+            p = s.p[l - 1]
+            eq = s.eq[l - 1]
+            rdelta = re if p is None else np.multiply(re, p, out=M.empty_matrix(*re.shape))
+            if along is not None and eq is not None:  # `rdelta` is not `re`, since p is not None
+                rz = along[2][l - 1]
+                rdelta += np.multiply(eq, rz, out=rz)
+
+    def _write_layer(self, l: int, part: Any, rdelta: Array, ra: Array | None) -> None:
+        """Write ``rdelta' a [+ delta' ra]`` and ``rdelta.sum(axis=0)`` to the part (V, vb) of a
+        vector that belongs to layer l.
+        """
+        V, vb = part
+        if l == 0:
+            V[...] = self.state.a[0].transposed(rdelta).T
+        else:
+            self.M(V, rdelta.T, self.state.a[l])
+            if ra is not None:
+                self.M(V, self.state.delta[l].T, ra, True)
+        if vb is not None:
+            rdelta.sum(axis=0, out=vb)
 
 
 def _dot(x: Array, y: Array) -> float:

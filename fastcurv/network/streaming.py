@@ -198,6 +198,10 @@ class StreamedObjective(Objective):
     def _describe_rows(self) -> str:
         return f", block_rows={self.block_rows}"
 
+    @property
+    def _density(self) -> float:
+        return self._source.entries / self.model.sizes[0] if self._sparse else 1.0
+
     # --- blocks
 
     def _rows_per_block(self) -> int:

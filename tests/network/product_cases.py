@@ -79,6 +79,8 @@ def summed_results(ob, theta, V):
             f"{kind}, some": A.restrict(indices=some).to_dense(),
             f"{kind}, dense": A.to_dense(),
         }
+        if not ob.model.batch_norm:
+            found[f"{kind}, diagonal"] = A.exact_diagonal()
     J = ob.jacobian(theta)
     u = rng.standard_normal(J.shape[0]).astype(theta.dtype)
     found |= zip(("z", "first", "second"), ob.outputs(theta))

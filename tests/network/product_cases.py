@@ -105,7 +105,8 @@ def with_options(p, **options):
     options.
     """
     ob = p.ob
-    return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
+    options = {"l2": ob.l2, "l2_biases": ob.l2_biases, "sample_weight": p.weight} | options
+    return Objective(ob.model, p.X, p.y, ob.loss, **options)
 
 
 def draw_batch_norm(

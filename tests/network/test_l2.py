@@ -1,6 +1,5 @@
 """With l2_biases=False, every quantity includes the penalty of weight matrices only."""
 
-import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +7,6 @@ import pytest
 import fastcurv as fc
 from fastcurv.certify import rounding_bound
 from fastcurv.certify.bounds import assembled
-from fastcurv.structure.parameters import l2_diagonal
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
@@ -40,56 +38,6 @@ def pair(problem, rng, case, dtype, batch_norm=False):
         taken = [0.3] + [0.3 * every] * (len(parts) - 1)
         layers.append(tuple(b if b is None else np.full_like(b, x) for b, x in zip(parts, taken)))
     return spared, plain, theta, model.flatten(layers)
-
-
-@pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("case", CASES)
-def test_l2_without_biases_adds_its_diagonal(problem, rng, case, dtype, batch_norm):
-    """Value, gradient, Hessian, GGN, blocks and dense matrices equal those without l2 plus the
-    penalty's diagonal, up to rounding. Fisher matrix and Jacobian contain no l2.
-    """
-    ob, plain, theta, d = pair(problem, rng, case, dtype, batch_norm)
-    eps, d64, n = np.finfo(dtype).eps, d.astype(float), len(d)
-    assert np.array_equal(np.broadcast_to(l2_diagonal(ob), n).astype(dtype), d)
-    V = rng.standard_normal((n, 5)).astype(dtype)
-
-    def assert_near(a, b, part):
-        a, b, part = (np.asarray(x, float) for x in (a, b, part))
-        bound = 8 * n**0.5 * eps * (np.linalg.norm(b) + np.linalg.norm(part))
-        assert np.linalg.norm(a - (b + part)) <= bound
-
-    assert_near(ob.value(theta), plain.value(theta), 0.5 * theta.astype(float) @ (d64 * theta))
-    assert_near(ob.gradient(theta), plain.gradient(theta), d64 * theta)
-    assert_near(ob.hessp(theta, V[:, 0]), plain.hessp(theta, V[:, 0]), d64 * V[:, 0])
-    for kind in ("hessian", "ggn"):
-        H, G = getattr(ob, kind)(theta), getattr(plain, kind)(theta)
-        assert_near(H @ V[:, 0], G @ V[:, 0], d64 * V[:, 0])
-        assert_near(H @ V, G @ V, d64[:, None] * V)
-        assert_near(
-            H.quadratic_form(V),
-            G.quadratic_form(V),
-            (V.astype(float) ** 2 * d64[:, None]).sum(axis=0),
-        )
-        some = rng.permutation(n)[:9]
-        h, g = H.restrict(indices=some), G.restrict(indices=some)
-        assert_near(h @ V[some], g @ V[some], d64[some, None] * V[some])
-        assert_near(
-            h.quadratic_form(V[some, 0]), g.quadratic_form(V[some, 0]), d64[some] @ V[some, 0] ** 2
-        )
-        if n < 500:
-            assert_near(H.to_dense(), G.to_dense(), np.diag(d64))
-        again = pickle.loads(pickle.dumps(H))
-        assert np.array_equal(again @ V, H @ V)
-        assert_near(
-            ob.batch([1, 2]).hessian(theta) @ V,
-            plain.batch([1, 2]).hessian(theta) @ V,
-            d64[:, None] * V,
-        )
-    if not batch_norm:
-        assert np.array_equal(ob.empirical_fisher(theta) @ V, plain.empirical_fisher(theta) @ V)
-    assert np.array_equal(ob.jacobian(theta) @ V[:, 0], plain.jacobian(theta) @ V[:, 0])
-    assert ob.astype("float64").l2_biases is ("too" in case)
-    assert ("l2_biases=False" in repr(ob)) == ("too" not in case) and "l2_biases" not in repr(plain)
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])

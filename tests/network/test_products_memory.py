@@ -160,6 +160,7 @@ def test_principal_blocks_equal_those_of_the_dense_matrix(
     curvature, in chunks, and with batch normalisation.
     """
     how = {"l2": 0.1, "bias": bias, "residual": True, "batch_norm": batch_norm}
+    how["l2_biases"] = memory is None
     p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, **how)
     whole = p.ob.hessian(p.theta).nbytes
     ob = p.ob if memory is None else with_options(p, memory=(least_memory_of(p) + whole) // 2)

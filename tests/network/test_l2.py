@@ -1,6 +1,5 @@
 """With l2_biases=False, every quantity includes the penalty of weight matrices only."""
 
-
 import numpy as np
 import pytest
 

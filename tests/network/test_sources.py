@@ -12,7 +12,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.rows import ArrayFile, RowSource, regroup_rows
 
-from ..nets import Blocks
+from ..nets import CURVATURES, Blocks
 
 pytestmark = pytest.mark.by_day(share=1 / 2)
 
@@ -65,6 +65,20 @@ def test_every_row_source_gives_bitwise_identical_results(rng, tmp_path, number)
         assert pickle.loads(pickle.dumps(ob)).value(np.zeros(ob.n_params)) == ob.value(
             np.zeros(ob.n_params)
         )
+
+
+@pytest.mark.parametrize("kind", CURVATURES)
+def test_a_single_block_is_bitwise_identical_to_rows_in_memory(kind, rng):
+    """Without l2, a stream of a single block gives value, gradient and products bitwise identical
+    to those of rows in memory. (Streams add l2 in another order.)
+    """
+    X, y, w = rows_of(rng)
+    dense = fc.Objective(fc.MLP(SIZES), X, y, sample_weight=w)
+    ob = fc.StreamedObjective(dense.model, Blocks((X, y, w)), block_rows=N)
+    theta, v = dense.model.init(rng=1), np.cos(np.arange(dense.n_params))
+    assert ob.n_shards == 1 and ob.value(theta) == dense.value(theta)
+    assert np.array_equal(ob.gradient(theta), dense.gradient(theta))
+    assert np.array_equal(getattr(ob, kind)(theta) @ v, getattr(dense, kind)(theta) @ v)
 
 
 def test_hdf5_rows_give_results_of_rows_in_memory(rng, tmp_path):
@@ -159,6 +173,7 @@ def test_errors_name_the_rows(rng):
     ):
         assert_rejected(error, words, Blocks(*blocks), block_rows=200)
     assert_rejected(TypeError, "a block must be .*got a list", Pairs())
+    assert_rejected(TypeError, "y must be None if X is a RowSource, whose", Blocks((X, y)), y)
     assert_rejected(ValueError, "y must hold the targets.*got None", X)
     assert_rejected(ValueError, "the path of a .npy file, got 'x.txt'", "x.txt", y)
     assert_rejected(ValueError, "block_rows must be .*got 0", X, y, block_rows=0)

@@ -500,13 +500,11 @@ class MLP(ReadOnlyMixin):
         return input_derivatives(self, theta, X, 2, weights, statistics)
 
     @cached_property
-    def _engine_layers(self) -> tuple[tuple[int, ...], tuple[int | None, ...], tuple[bool, ...]]:
-        """Three tuples for the engine: the sizes, the engine's codes of the activations (None for
-        user-defined functions), and `skips`.
+    def _engine_layers(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[bool, ...]]:
+        """Three tuples for the engine: the sizes, the engine's codes of the activations, which must
+        be built in, and `skips`.
         """
-        names = _engine.ACTIVATIONS
-        phis = tuple(names[a] if isinstance(a, str) else None for a in self.activation)
-        return tuple(self.sizes), phis, self.skips
+        return self.sizes, tuple(_engine.ACTIVATIONS[name] for name in self.activation), self.skips
 
     def statistics(self, ob: Any, theta: Any) -> list[Any]:
         """Return the mean and biased variance of z over the rows of an objective, for each hidden

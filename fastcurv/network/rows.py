@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,26 +106,6 @@ def take_rows(block: Block, rows: Any) -> Block:
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
 
 
-@contextmanager
-def translate_file_errors(path: Any, kind: str) -> Iterator[None]:
-    """Raise a ValueError that names the file for any error of NumPy that is caused by the contents
-    of the file, and for a device or a pipe, which would block. System errors and
-    MemoryError are not changed.
-    """
-    raise_if_special_file(path)
-    try:
-        yield
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        words = one_line(error, 160) or type(error).__name__
-        raise ValueError(
-            f"{one_line(os.fsdecode(path), 200)} cannot be read as a file of type {kind}: {words}."
-        ) from None
-
-
 class ArrayFile:
     """The array of a ``.npy`` file, whose rows are read when they are indexed. Errors name the
     array `name`.
@@ -134,11 +113,22 @@ class ArrayFile:
 
     def __init__(self, path: Any, name: str) -> None:
         path = path_as_text(path, name)
-        with translate_file_errors(path, ".npy"):
+        raise_if_special_file(path)  # a device or a pipe would block
+        try:
             array: Any = np.load(path, mmap_mode="r")
             # For an .npz archive that is named .npy, np.load returns another type.
             if not isinstance(array, np.memmap):
                 raise ValueError("it is an archive of several arrays")
+        except MemoryError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            words = one_line(error, 160) or type(error).__name__
+            raise ValueError(
+                f"{one_line(os.fsdecode(path), 200)} cannot be read as a file of type .npy: "
+                f"{words}."
+            ) from None
         self.path = Path(path).resolve()
         protect_row_file(path, self)
         self.name = name

@@ -91,7 +91,7 @@ class LossFunction(UserFunction):
     parts = ("value", "first", "second")
     built_in = True
     _read_only = UserFunction._read_only | frozenset(
-        ["third_bound", "built_in", "convex", "exponential", "logarithmic", "per_target", "least"]
+        ["third_bound", "built_in", "convex", "exponential", "per_target", "least"]
         + ["lower_bound"]
     )
 
@@ -104,7 +104,6 @@ class LossFunction(UserFunction):
         third_bound: float | Callable[..., Floats] = np.inf,
         convex: bool = False,
         exponential: bool = False,
-        logarithmic: bool = False,
         per_target: int = 1,
         least: tuple[float, bool] | None = None,
         coupled: bool | None = None,
@@ -115,7 +114,6 @@ class LossFunction(UserFunction):
         self.third_bound = third_bound  # bound on the third derivative; infinite if it is unknown
         self.convex = convex  # True if the loss is convex in the outputs
         self.exponential = exponential  # True if the mean is exp(z)
-        self.logarithmic = logarithmic  # True if the loss is minus the logarithm of a density
         # number of outputs for each target, or 0 if targets may have any width
         self.per_target = per_target
         # infimum of the valid targets, and True if a target may equal it; None if all are valid
@@ -402,7 +400,6 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         _poisson_loss,
         lambda z, y, move: np.exp(z + move),
         exponential=True,
-        logarithmic=True,
         least=(0.0, True),
     ),
     "gamma": _built_in_loss(
@@ -411,7 +408,6 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         _gamma_loss,
         lambda z, y, move: np.asarray(y * np.exp(move - z)),
         exponential=True,
-        logarithmic=True,
         least=(0.0, False),
     ),
     "pseudo_huber": pseudo_huber_loss(1.0, LossFunction),
@@ -425,7 +421,6 @@ BUILT_IN_LOSSES: dict[str, LossFunction] = {
         coupled=True,
         per_target=2,
         convex=False,
-        logarithmic=True,
         lower_bound=None,
     ),
 }

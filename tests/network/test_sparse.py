@@ -67,23 +67,6 @@ def test_sparse_formats_duplicates_and_empty_columns_are_accepted(kind, rng):
     )
 
 
-def test_unsuitable_sparse_matrices_are_rejected(rng):
-    ob, _, theta = sparse_and_dense(rng)
-    X, y = ob.X, ob.y
-    with pytest.raises(ValueError, match=r"X must have shape \(N, 5\) .* got \(23, 17\)"):
-        fc.Objective(fc.MLP((5, 3)), X, y, "mse")
-    bad = X.copy()
-    bad.data[0] = np.nan
-    with pytest.raises(ValueError, match="X must hold finite numbers"):
-        fc.Objective(ob.model, bad, y, "mse")
-    with pytest.raises(TypeError, match="X must hold real numbers.*got dtype complex128"):
-        fc.Objective(ob.model, X.astype(complex), y, "mse")
-    with pytest.raises(ValueError, match="batch normalisation"):
-        fc.Objective(fc.MLP((17, 9, 3), batch_norm=True), X, y, "mse")
-    with pytest.raises(TypeError, match="X must be a dense array.*got a sparse matrix"):
-        ob.model.predict(theta, X)
-
-
 def test_sparse_products_are_bitwise_identical_for_any_number_of_threads(rng, monkeypatch):
     monkeypatch.setattr("fastcurv.network.sparse.THREADING_MIN_MULTIPLY_ADDS", 1)
     X = sp.random(50, 40, 0.3, format="lil", random_state=0)

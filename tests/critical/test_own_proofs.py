@@ -430,18 +430,3 @@ def test_optional_methods_of_an_operator_are_those_of_its_own_class():
         and rounding_bound(inherited.shift(1.0), ZERO) is None
     )
     assert not hasattr(check_symmetric_operator(nets.Around(H)), "fast_product")
-
-
-def test_wrapped_loss_is_classified_by_its_own_gradient():
-    theta = fc.minimize(INNER, rng=0).x
-    ob = wrapper(
-        value=lambda self, t: INNER.value(t) + float(t.sum()),
-        gradient=lambda self, t: INNER.gradient(t) + 1,
-    )(INNER)
-    point = fc.classify(ob, theta)
-    assert point.kind == "not_critical" and not point.certified
-    assert why_unproved(ob) == "the class Around does not define certificates itself"
-    for method in ("auto", "newton", "trust-region", "newton-cg", "lm", "l-bfgs"):
-        found = fc.minimize(ob, theta, method, max_iter=20)
-        assert found.fun == pytest.approx(ob.value(found.x), rel=1e-12), method
-        assert np.allclose(found.jac, ob.gradient(found.x), rtol=1e-9, atol=1e-12), method

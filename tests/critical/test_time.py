@@ -167,14 +167,6 @@ def test_a_time_limit_at_any_stage_gives_no_error_and_no_false_kind(
     assert "undecided" in kinds and usual.kind in kinds
 
 
-def test_the_reason_names_a_budget_too_small_for_the_newton_step(rng):
-    model = fc.MLP([3, 6, 2])
-    ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=1e-2)
-    x = fc.minimize(ob, model.init(rng=0), rng=0, verdict=False).x
-    point = classify(ob, x, max_products=1, gradient_tol=None)
-    assert (point.rule, point.evidence.limit) == ("distance_unknown", "max_products")
-
-
 def test_time_limits_nest_and_end_before_a_long_factorisation():
     with time_limit(1e-9):
         assert is_time_up()

@@ -12,13 +12,10 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
-from fastcurv.common.linalg import cholesky_eigenvalue_floor
 from fastcurv.common.objectives import certificate_method
 from fastcurv.common.protocols import Certificate
-from fastcurv.critical.dense import cholesky_solver, prove_definite
 from fastcurv.critical.evidence import (
     curvature_floor,
-    null_subspace_basis,
     symmetry_tangents,
     third_bound,
 )
@@ -39,8 +36,6 @@ from fastcurv.optimize.residual import (
 )
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
 from tests import nets
-
-from ..zoo import polish
 
 pytestmark = pytest.mark.by_day(one_of="dtype")
 
@@ -416,25 +411,6 @@ def test_flat_directions_without_a_proof_have_no_bounds():
     assert symmetry_tangents(BOWL, np.zeros(3)).columns.shape == (3, 0)
 
 
-def test_the_annihilated_space_of_a_matrix_is_orthonormal():
-    A = np.diag([0.0, 1e-9, 1.0, 2.0])
-    Q = np.eye(4)[:, :3]
-    kept = null_subspace_basis(A @ Q, Q, 1e-8)
-    assert kept.shape == (4, 2) and np.abs(A @ kept).max() <= 1e-9
-    assert np.allclose(kept.T @ kept, np.eye(2), atol=1e-15)
-    assert null_subspace_basis(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
-
-
-def test_only_definite_matrices_are_factored():
-    A = np.diag([1.0, 2.0, 4.0])
-    assert np.allclose(cholesky_solver(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
-    assert cholesky_solver(np.diag([1.0, -1.0, 1.0])) is None
-    assert 0.5 * (1 - 1e-12) <= cholesky_eigenvalue_floor(A.copy(), 0.5) <= 0.5
-    assert all(cholesky_eigenvalue_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
-    for norm in (1.0, np.inf):
-        assert prove_definite(SimpleNamespace(A=np.diag([1.0, -1.0]), norm=norm)) is None
-
-
 def test_the_flat_ratio_is_at_most_one():
     """The ratio ``||Hg|| / (||H|| ||g||)`` is at most 1, and is 1 if g is the top eigenvector, even
     if the power steps that estimate ||H|| miss this vector.
@@ -603,91 +579,3 @@ def test_invalid_autoencoders_raise():
     for indices in ([], [1], [3, 1]):
         theta = net.critical_point(indices, rng=1)
         assert np.abs(net.objective.gradient(theta)).max() <= 1e-12
-
-
-def test_newtons_method_takes_at_most_the_steps_allowed():
-    quartic = FunctionObjective(
-        1, lambda x: x[0] ** 4, lambda x: 4 * x**3, lambda x: np.diag(12 * x**2)
-    )
-    assert polish(quartic, np.ones(1), steps=2) == pytest.approx(4 / 9, rel=1e-14)
-    assert np.abs(polish(BOWL, np.ones(3))).max() <= 1e-15
-
-
-@pytest.mark.parametrize("power", [1, 2])
-def test_certificates_are_not_used_for_a_loss_that_a_subclass_replaces(power, dtype):
-    """If a subclass adds a linear or quadratic term to the loss, the gradient of the subclass
-    determines which points are critical and where `minimize` ends, and nothing is certified.
-    """
-
-    class Pulled(fc.Objective):
-        def value(self, theta):
-            return super().value(theta) + float(np.sum((theta.astype(float) + 1) ** power))
-
-        def value_and_gradient(self, theta):  # `gradient` calls this method
-            g = super().value_and_gradient(theta)[1] + power * (theta + 1) ** (power - 1)
-            return self.value(theta), g
-
-        if power == 2:
-
-            def hessian(self, theta):
-                return super().hessian(theta).shift(2.0)
-
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
-    plain, pulled = (
-        kind(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0) for kind in (fc.Objective, Pulled)
-    )
-    theta = fc.minimize(plain, plain.model.init(rng=0)).x
-    assert fc.classify(plain, theta).certified and np.linalg.norm(pulled.gradient(theta)) > 0.5
-    point = fc.classify(pulled, theta)
-    assert point.kind == "not_critical" and not point.certified
-    found = fc.minimize(pulled, theta)
-    assert np.linalg.norm(pulled.gradient(found.x)) < 1e-4
-    again = fc.classify(pulled, found.x)
-    assert again.kind in ("minimum", "undecided") and not again.certified
-    assert found.fun == pytest.approx(pulled.value(found.x), rel=1e-6)
-
-
-@pytest.mark.parametrize("disowned", [False, True])
-def test_certificates_are_not_used_for_a_loss_that_a_wrapper_changes(dtype, disowned):
-    """If a wrapper changes the loss but passes on proofs and gradients of the wrapped objective,
-    verdicts and runs do not use them for the changed loss.
-    """
-
-    class Pulled(nets.Around):
-        if disowned:
-            certificates = rounding_bound = None
-
-        def value(self, theta):
-            return self.ob.value(theta) + float(np.sum(theta.astype(float) + 1))
-
-        def gradient(self, theta):
-            return self.ob.gradient(theta) + 1
-
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((60, 4)), rng.integers(0, 3, 60)
-    ob = fc.Objective(fc.MLP([4, 3], dtype=dtype), X, y, l2=1.0)
-    theta = fc.minimize(ob, ob.model.init(rng=0)).x
-    point = fc.classify(Pulled(ob), theta)
-    assert fc.classify(ob, theta).certified and point.kind == "not_critical"
-    assert point.gradient_norm == pytest.approx(np.sqrt(theta.size), rel=1e-3)
-    for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
-        found = fc.minimize(Pulled(ob), theta, method)
-        assert found.fun == pytest.approx(Pulled(ob).value(found.x), rel=1e-6)
-        assert np.linalg.norm(Pulled(ob).gradient(found.x)) < 1e-3
-        assert found.report is None or not found.report.certified
-
-
-def test_wrapper_with_unchanged_loss_can_delegate_certificates():
-    class Watching(nets.Around):
-        asked = 0
-        certificates = property(lambda self: self.ob.certificates)
-
-        def value_and_gradient(self, theta):
-            self.asked += 1
-            return self.ob.value_and_gradient(theta)
-
-    X = np.linspace(-1, 1, 12)[:, None]
-    ob = Watching(fc.Objective(fc.MLP([1, 2, 1]), X, X**2, "mse", l2=0.1))
-    found = fc.minimize(ob, ob.model.init(rng=0), "l-bfgs")
-    assert ob.asked > 5 and found.kind == "minimum" and found.report.certified

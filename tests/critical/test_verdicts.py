@@ -270,6 +270,17 @@ def test_verdicts_spend_at_most_the_allowed_products(most, small_net):
         assert pairs.n_products == counted.made <= most
 
 
+def test_without_products_to_check_stable_signs_a_point_is_undecided(small_net):
+    """If the budget of products suffices for all columns of H but not for checking that signs are
+    stable nearby, the point is undecided, and the reason names `max_products`.
+    """
+    ob, (rest, *_) = small_net
+    said = fc.classify(Counted(ob), rest, max_products=ob.n_params)
+    assert said.kind == "undecided" and not said.certified
+    assert said.evidence.limit == said._advice == "max_products"
+    assert fc.classify(Counted(ob), rest).kind == "minimum"
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_following_the_advice_on_a_plateau_lowers_the_loss(seed):
     """For saturated units and for confident wrong outputs, the reason names a method that leaves

@@ -225,38 +225,8 @@ class CriticalPoint(FrozenRecord):
         `reason` gives the evidence.
         """
         advice = self._advice_sentence
-        statement = self._statement
+        statement = verdict_statement(self)
         return f"{statement} {advice}" if advice else statement
-
-    @property
-    def _statement(self) -> str:
-        """The kind and whether it is proved, as a sentence without advice."""
-        minimum = self.kind == "minimum"
-        sign, other = ("positive", "negative") if minimum else ("negative", "positive")
-        certainty = "risk" if 0 < self.failure_probability < 1 else "measured"
-        certainty = "proved" if self.certified else certainty
-        numbers = self._numbers | {
-            "kind": self.kind,
-            "Kind": self.kind.capitalize(),
-            "place": place_of_radius(self.radius or 0.0),
-            "sign": sign,
-            "other_sign": other,
-            "side": "below -" if minimum else "above ",
-            "failure_probability": float(self.failure_probability),
-            "gradient_norm": float(self.gradient_norm),
-            "gradient_tol": float(self.gradient_tol),
-            "n": self.n_params,
-            "n_unexplained": self._n_unexplained,
-            "change": self._share_of_loss("decrement"),
-        }
-        clauses = {
-            "subject": self._clauses.get("subject", "function"),
-            "along_symmetry": bool(self.evidence.n_symmetry),
-            "except_symmetries": bool(self.evidence.n_symmetry),
-            "certainty": certainty,
-            "converged": certainty if minimum else None,
-        }
-        return render(STATEMENTS[self._statement_key], numbers, clauses)
 
     @property
     def _n_unexplained(self) -> int:
@@ -380,43 +350,6 @@ class CriticalPoint(FrozenRecord):
         found = {name: getattr(self, name) for name in (*names, "reason", "index", "minimum_ratio")}
         return {name: to_json_value(x) for name, x in (found | {"advice": self._advice}).items()}
 
-    def _evidence_rows(self) -> list[tuple[str, str]]:
-        """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
-        gradient_text = (
-            f"{format_number(self.gradient_norm)}, tolerance {format_number(self.gradient_tol)}"
-        )
-        if self.evidence.gradient_flat_ratio is not None:
-            gradient_text += (
-                f"; ||Hg|| / (||H|| ||g||) = {format_number(self.evidence.gradient_flat_ratio)}"
-            )
-        rows = [
-            ("gradient", gradient_text),
-            ("curvature", f"{self._format_end('min')}  to  {self._format_end('max')}"),
-            ("inertia", self._format_inertia()),
-        ]
-        if self.escape_direction is not None and self.escape_curvature is not None:
-            bent = f"v'Hv = {format_number(self.escape_curvature)} along escape_direction"
-            rows.append(("escape", bent))
-        if self.radius is not None:
-            h = "" if self.kantorovich is None else f", h = {format_number(self.kantorovich)}"
-            where = f"within {format_number(self.radius)} of theta" if self.radius else "at theta"
-            where = where if self.radius < np.inf else "at any point"
-            # The proof of a saddle by two vectors does not prove that a critical point exists.
-            absent = self.kind == "saddle" and self.kantorovich is None
-            rows.append(("proof", f"{'no minimum or maximum ' * absent}{where}{h}"))
-        if self.nearest_verdict is not None and self.evidence.nearest_distance is not None:
-            where = f"at a distance of {format_number(self.evidence.nearest_distance)}"
-            rows.append(
-                ("nearest", f"{verdict_noun_phrase(self.nearest_verdict)} {where}, by Newton steps")
-            )
-        if self.evidence.n_kinks:
-            rows.append(
-                ("kinks", f"pre-activations within rounding of a kink: {self.evidence.n_kinks}")
-            )
-        spent = f"{self.n_products} Hessian-vector products"
-        cost = f"{spent}, n = {self.n_params}, {self.wall_time:.2f} s, {self.evidence.method}"
-        return [*rows, ("cost", cost)]
-
     def _with_certainty(self, what: str, unproved: str = "not proved") -> str:
         """Return `what` followed by its certainty: "certified", the error probability, or the words
         `unproved`.
@@ -430,12 +363,12 @@ class CriticalPoint(FrozenRecord):
 
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
-        return "\n".join(rows + [f"  {name:<11} {value}" for name, value in self._evidence_rows()])
+        return "\n".join(rows + [f"  {name:<11} {value}" for name, value in evidence_rows(self)])
 
     def _repr_html_(self) -> str:
         title = self._with_certainty(self.kind.replace("_", " "), "not certified")
         return html_table(
-            title, ["evidence", ""], self._evidence_rows(), [self.sentence, self.reason]
+            title, ["evidence", ""], evidence_rows(self), [self.sentence, self.reason]
         )
 
     def _format_end(self, which: str) -> str:
@@ -470,9 +403,67 @@ def for_audience(point: CriticalPoint, audience: Audience) -> CriticalPoint:
 
 def verdict_statement(point: CriticalPoint) -> str:
     """Return the kind and whether it is proved, as a sentence without advice."""
-    return point._statement
+    minimum = point.kind == "minimum"
+    sign, other = ("positive", "negative") if minimum else ("negative", "positive")
+    certainty = "risk" if 0 < point.failure_probability < 1 else "measured"
+    certainty = "proved" if point.certified else certainty
+    numbers = point._numbers | {
+        "kind": point.kind,
+        "Kind": point.kind.capitalize(),
+        "place": place_of_radius(point.radius or 0.0),
+        "sign": sign,
+        "other_sign": other,
+        "side": "below -" if minimum else "above ",
+        "failure_probability": float(point.failure_probability),
+        "gradient_norm": float(point.gradient_norm),
+        "gradient_tol": float(point.gradient_tol),
+        "n": point.n_params,
+        "n_unexplained": point._n_unexplained,
+        "change": point._share_of_loss("decrement"),
+    }
+    clauses = {
+        "subject": point._clauses.get("subject", "function"),
+        "along_symmetry": bool(point.evidence.n_symmetry),
+        "except_symmetries": bool(point.evidence.n_symmetry),
+        "certainty": certainty,
+        "converged": certainty if minimum else None,
+    }
+    return render(STATEMENTS[point._statement_key], numbers, clauses)
 
 
 def evidence_rows(point: CriticalPoint) -> list[tuple[str, str]]:
     """Return the rows of the printed evidence as pairs of strings, ``[(name, value), ...]``."""
-    return point._evidence_rows()
+    gradient_text = (
+        f"{format_number(point.gradient_norm)}, tolerance {format_number(point.gradient_tol)}"
+    )
+    if point.evidence.gradient_flat_ratio is not None:
+        gradient_text += (
+            f"; ||Hg|| / (||H|| ||g||) = {format_number(point.evidence.gradient_flat_ratio)}"
+        )
+    rows = [
+        ("gradient", gradient_text),
+        ("curvature", f"{point._format_end('min')}  to  {point._format_end('max')}"),
+        ("inertia", point._format_inertia()),
+    ]
+    if point.escape_direction is not None and point.escape_curvature is not None:
+        bent = f"v'Hv = {format_number(point.escape_curvature)} along escape_direction"
+        rows.append(("escape", bent))
+    if point.radius is not None:
+        h = "" if point.kantorovich is None else f", h = {format_number(point.kantorovich)}"
+        where = f"within {format_number(point.radius)} of theta" if point.radius else "at theta"
+        where = where if point.radius < np.inf else "at any point"
+        # The proof of a saddle by two vectors does not prove that a critical point exists.
+        absent = point.kind == "saddle" and point.kantorovich is None
+        rows.append(("proof", f"{'no minimum or maximum ' * absent}{where}{h}"))
+    if point.nearest_verdict is not None and point.evidence.nearest_distance is not None:
+        where = f"at a distance of {format_number(point.evidence.nearest_distance)}"
+        rows.append(
+            ("nearest", f"{verdict_noun_phrase(point.nearest_verdict)} {where}, by Newton steps")
+        )
+    if point.evidence.n_kinks:
+        rows.append(
+            ("kinks", f"pre-activations within rounding of a kink: {point.evidence.n_kinks}")
+        )
+    spent = f"{point.n_products} Hessian-vector products"
+    cost = f"{spent}, n = {point.n_params}, {point.wall_time:.2f} s, {point.evidence.method}"
+    return [*rows, ("cost", cost)]

@@ -275,7 +275,7 @@ def newton(ob, net, theta):
 
 def values_of(document, ob):
     """Return the values of a network as text, from its certificate."""
-    net, claim, _ = checker.read_certificate(json.dumps(document).encode(), None)
+    net, claim, _ = checker.read_certificate(json.dumps(document).encode())
     point, n = checker.Point(net, net.theta), len(net.theta)
     vectors = test_vectors(n)
     H = point.hessian()

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check a certificate of a critical point of a neural network.
 
-    python check_certificate.py point.json [--data rows.json]
+    python check_certificate.py point.json
 
 This file needs Python's standard library alone. It prints what is proved. The exit status is 0 if
 the claim of the certificate is confirmed, 1 if it is not confirmed, and 2 if the file is not
@@ -52,7 +52,6 @@ norm at most L (Banach 1938). The penalty l2/2 ||theta||^2 has no third derivati
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -663,10 +662,8 @@ def one_of(value: Any, choices: Iterable[Any], name: str) -> Any:
     return value
 
 
-def read_certificate(raw: bytes, rows: bytes | None) -> tuple[Network, dict[str, Any], list[Ball]]:
-    """Return the network, the claim and the correction. `rows` are the bytes of the file of rows,
-    or None if there is none.
-    """
+def read_certificate(raw: bytes) -> tuple[Network, dict[str, Any], list[Ball]]:
+    """Return the network, the claim and the correction."""
     names = ("format", "network", "loss", "data", "theta", "claim", "correction")
     form, network, loss, data, theta, claim, correction = entries(parse_json(raw), *names)
     one_of(form, [FORMAT], "format")
@@ -691,19 +688,12 @@ def read_certificate(raw: bytes, rows: bytes | None) -> tuple[Network, dict[str,
     n = sum((inputs + net.bias) * outputs for inputs, outputs in zip(sizes, sizes[1:]))
     understood(n <= MAX_PARAMS, f"the network has more than {MAX_PARAMS} parameters")
     net.theta = numbers(theta, "theta", n)
-    read_rows(net, data, rows)
+    read_rows(net, data)
     return net, read_claim(claim, n), numbers(correction, "correction", n)
 
 
-def read_rows(net: Network, data: Any, rows: bytes | None) -> None:
-    """Store the rows in the network. They are in the certificate, or it has their SHA-256."""
-    if type(data) is dict and set(data) == {"sha256"}:
-        understood(rows is not None, "the rows are in another file: use --data")
-        digest = hashlib.sha256(rows or b"").hexdigest()
-        understood(digest == data["sha256"], "the file of --data is not that of the certificate")
-        data = parse_json(rows or b"")
-    else:
-        understood(rows is None, "the rows are in the certificate: leave out --data")
+def read_rows(net: Network, data: Any) -> None:
+    """Store the rows in the network."""
     X, y, weights = entries(data, "X", "y", "sample_weight")
     understood(type(X) is list and len(X) > 0, "X must be a list of rows")
     N = len(X)
@@ -764,14 +754,12 @@ def read_claim(claim: Any, n: int) -> dict[str, Any]:
     return result | dict(zip(names, (positive, negative, number(smallest))))
 
 
-def check(
-    raw: bytes, rows: bytes | None = None, say: Callable[[str], Any] = lambda line: None
-) -> tuple[int, str]:
+def check(raw: bytes, say: Callable[[str], Any] = lambda line: None) -> tuple[int, str]:
     """Return the exit status and a sentence on the result. `say` is called with the limits before
     the check begins.
     """
     try:
-        net, claim, correction = read_certificate(raw, rows)
+        net, claim, correction = read_certificate(raw)
         say(
             f"{len(net.theta)} parameters (at most {MAX_PARAMS}), {len(net.rows)} rows: some "
             f"{net.seconds:.1g} s (at most {MAX_SECONDS} s)"
@@ -789,30 +777,23 @@ def check(
         return 2, f"Not understood: {failure}."
 
 
-def check_file(
-    path: str, data: str | None = None, say: Callable[[str], Any] = lambda line: None
-) -> tuple[int, str]:
-    """Return the exit status and a sentence on the certificate at `path`, with its rows in the file
-    `data` or, if that is None, in the certificate.
-    """
-    raw = []
-    for name in [path] if data is None else [path, data]:
-        try:
-            if not Path(name).is_file():  # a pipe could be waited for without end
-                return 2, "Not understood: there is no such file, or it is a folder or a pipe."
-            with Path(name).open("rb") as file:
-                raw.append(file.read(MAX_BYTES + 1))
-        except (OSError, ValueError, TypeError) as error:
-            return 2, f"Not understood: a file cannot be read ({type(error).__name__})."
-    return check(raw[0], raw[1] if len(raw) > 1 else None, say)
+def check_file(path: str, say: Callable[[str], Any] = lambda line: None) -> tuple[int, str]:
+    """Return the exit status and a sentence on the certificate at `path`."""
+    try:
+        if not Path(path).is_file():  # a pipe could be waited for without end
+            return 2, "Not understood: there is no such file, or it is a folder or a pipe."
+        with Path(path).open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError, TypeError) as error:
+        return 2, f"Not understood: a file cannot be read ({type(error).__name__})."
+    return check(raw, say)
 
 
 def main(arguments: list[str]) -> int:
-    path, *options = arguments or ["-"]
-    if path.startswith("-") or (options and (len(options) != 2 or options[0] != "--data")):
-        print("usage: check_certificate.py point.json [--data rows.json]")
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: check_certificate.py point.json")
         return 2
-    status, sentence = check_file(path, options[1] if options else None, print)
+    status, sentence = check_file(arguments[0], print)
     print(sentence)
     return status
 

@@ -187,7 +187,7 @@ class ExactPoint:
         placeholder = {"kind": "values", "loss": [ZERO] * 2, "gradient_norm": [ZERO] * 2}
         complete = document | {"claim": placeholder, "correction": [ZERO] * len(theta)}
         try:
-            self.net, *_ = checker.read_certificate(json.dumps(complete).encode(), None)
+            self.net, *_ = checker.read_certificate(json.dumps(complete).encode())
         except checker.NotUnderstood as error:
             raise ValueError(f"ob must be an objective that the checker covers: {error}.") from None
         self.point = checker.Point(self.net, self.net.theta)

@@ -94,7 +94,7 @@ def check(args: Namespace, out: CommandOutput) -> int:
     """Check a certificate. Return 0 if its claim is confirmed, 1 if it is not confirmed, and 2 if
     the file is not understood.
     """
-    status, sentence = check_file(args.certificate, args.data, out.print_text)
+    status, sentence = check_file(args.certificate, out.print_text)
     out.print_text(sentence)
     out.add_facts(status=status, sentence=sentence)
     return status

@@ -318,14 +318,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "description": "The check uses no other part of this package: it runs "
         "check_certificate.py, which also runs alone. The exit status is 0 if the claim is "
         "confirmed, 1 if it is not confirmed, and 2 if the file is not understood.",
-        "options": [
-            pack_argument("certificate", help="the certificate, .json"),
-            pack_argument(
-                "--data",
-                default=None,
-                help="the file of rows, .json, if the certificate holds only its SHA-256",
-            ),
-        ],
+        "options": [pack_argument("certificate", help="the certificate, .json")],
     },
     "report": {
         "help": "write one HTML page on a network trained on a table and how far to trust it",

@@ -3,22 +3,13 @@ numbers overflow.
 """
 
 from functools import partial
-from types import SimpleNamespace
-from typing import get_args
 
 import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.certify.certificates import Certificates
-from fastcurv.common.objectives import certificate_method
-from fastcurv.common.protocols import Certificate
-from fastcurv.critical.evidence import (
-    curvature_floor,
-    symmetry_tangents,
-    third_bound,
-)
+from fastcurv.critical.evidence import symmetry_tangents
 from fastcurv.critical.nearness import (
     CurvatureCoordinates,
     directional_curvatures,
@@ -250,92 +241,6 @@ def test_a_gradient_buffer_that_is_reused_gives_the_same_results(method):
         ob = FunctionObjective(2, value, g, hessian)
         ends.append(fc.minimize(ob, start, method, rng=0, max_iter=100))
     assert np.array_equal(ends[0].x, ends[1].x) and ends[0].message == ends[1].message
-
-
-# --- subclasses and wrappers
-
-
-def test_proofs_defined_by_an_objective_override_its_certificates():
-    """Methods that a subclass or wrapper defines replace its certificates of the same name. An
-    objective without either proves nothing.
-    """
-
-    class Floorless(fc.Objective):
-        certificates = fc.Objective.certificates
-
-        def curvature_floor(self, theta):
-            return -np.inf
-
-    class Bounded(nets.Around):
-        certificates = property(lambda self: self.ob.certificates)
-        kinks = None  # the wrapper has no certificate of this name
-
-        def third_bound(self, theta, radius):
-            return 7.0
-
-    X, y = np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]])
-    plain, floorless = (
-        kind(fc.MLP([1, 1]), X, y, loss="mse", l2=0.5) for kind in (fc.Objective, Floorless)
-    )
-    theta = np.ones(2)
-    assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
-    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Bounded(plain), theta, 1.0) == 7.0
-    assert curvature_floor(Bounded(plain), theta) == curvature_floor(plain, theta)
-    assert certificate_method(Bounded(plain), "kinks", "nothing") == "nothing"
-    bare = SimpleNamespace(n_params=2)
-    assert certificate_method(BOWL, "orbits") is None and third_bound(bare, theta, 1.0) == np.inf
-
-
-def test_overridden_loss_is_used_by_all_functions():
-    """All results belong to the outermost loss, whether a subclass, mixin, nested wrapper or
-    dispatching wrapper replaces the loss of `fc.Objective`.
-    """
-    X = np.linspace(-1, 1, 20)[:, None]
-    given = fc.MLP([1, 3, 1]), X, np.sin(2 * X), "mse", 1e-2
-    inner = fc.Objective(*given)
-
-    class Parts:
-        def value(self, theta):
-            return inner.value(theta) + 0.5 * float(np.sum((theta - 1) ** 2))
-
-        def gradient(self, theta):
-            return inner.gradient(theta) + theta - 1
-
-        def hessian(self, theta):
-            return inner.hessian(theta).shift(1.0)
-
-        def ggn(self, theta):
-            return inner.ggn(theta).shift(1.0)
-
-    class Changed(Parts, nets.Around):
-        pass
-
-    class Mixed(Parts, fc.Objective):
-        pass
-
-    class Dispatching(nets.Around):
-        def __getattr__(self, name):
-            return getattr(parts if hasattr(Parts, name) else self.ob, name)
-
-    parts = Parts()
-    start, at = inner.model.init(rng=0), fc.minimize(inner, inner.model.init(rng=0)).x
-    around = nets.Around
-    kinds = [Mixed(*given), Changed(inner), around(Changed(inner)), Changed(around(inner))]
-    for ob in (*kinds, around(kinds[0]), Dispatching(inner)):
-        for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
-            found = fc.minimize(ob, start, method)
-            assert found.fun == pytest.approx(parts.value(found.x), rel=1e-12)
-            assert np.linalg.norm(parts.gradient(found.x)) < 1e-5
-            assert found.report is None or not found.report.certified
-        point = fc.classify(ob, at)
-        assert point.kind == "not_critical" and not point.certified
-        if not isinstance(ob, Mixed):
-            with pytest.raises(ValueError, match="for an objective without batch"):
-                fc.minimize(ob, start, "adam", batch_size=5)
-
-
-def test_every_certificate_that_is_used_exists():
-    assert set(get_args(Certificate)) <= set(dir(Certificates))
 
 
 # --- unknown errors and bounds

@@ -1,10 +1,13 @@
-"""Proofs are given for objects whose exact class is one of the library's, and for objects whose own
-class body states them. Nothing is inherited or forwarded.
+"""The rule about proofs: they are given for objects whose exact class is one of the library's, and
+for objects whose own class body states them. Nothing is inherited or forwarded, and results belong
+to the loss that an object has, not to one that it replaces.
 """
 
 import copy
 import functools
 import pickle
+from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 import fastcurv as fc
 from fastcurv.certify import gradient_bound, rounding_bound
 from fastcurv.certify.bounds import assembled
+from fastcurv.certify.certificates import Certificates
 from fastcurv.common.checks import check_symmetric_operator
 from fastcurv.common.objectives import (
     cast_to_float64,
@@ -24,8 +28,10 @@ from fastcurv.common.objectives import (
 from fastcurv.common.protocols import (
     OPTIONAL_OPERATOR_METHODS,
     PRODUCT_METHODS,
+    Certificate,
     missing_bound_reason,
 )
+from fastcurv.critical.evidence import curvature_floor, third_bound
 from fastcurv.network.engine_steps import engine_steps_of
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -362,6 +368,89 @@ def test_user_defined_parts_state_why_nothing_is_proved():
     assert why_unproved(wrapper()(INNER)) == (
         "the class Around does not define certificates itself"
     )
+
+
+def test_proofs_defined_by_an_objective_override_its_certificates():
+    """Methods that a subclass or wrapper defines replace its certificates of the same name. An
+    objective without either proves nothing.
+    """
+
+    class Floorless(fc.Objective):
+        certificates = fc.Objective.certificates
+
+        def curvature_floor(self, theta):
+            return -np.inf
+
+    class Bounded(nets.Around):
+        certificates = property(lambda self: self.ob.certificates)
+        kinks = None  # the wrapper has no certificate of this name
+
+        def third_bound(self, theta, radius):
+            return 7.0
+
+    X, y = np.array([[1.0], [2.0]]), np.array([[1.0], [1.0]])
+    plain, floorless = (
+        kind(fc.MLP([1, 1]), X, y, loss="mse", l2=0.5) for kind in (fc.Objective, Floorless)
+    )
+    theta = np.ones(2)
+    assert curvature_floor(plain, theta) > 0 and curvature_floor(floorless, theta) == -np.inf
+    assert third_bound(plain, theta, 1.0) == 0 and third_bound(Bounded(plain), theta, 1.0) == 7.0
+    assert curvature_floor(Bounded(plain), theta) == curvature_floor(plain, theta)
+    assert certificate_method(Bounded(plain), "kinks", "nothing") == "nothing"
+    bare = SimpleNamespace(n_params=2)
+    assert (
+        certificate_method(QuadraticObjective(np.eye(2)), "orbits") is None
+        and third_bound(bare, theta, 1.0) == np.inf
+    )
+
+
+def test_overridden_loss_is_used_by_all_functions():
+    """All results belong to the outermost loss, whether a subclass, mixin, nested wrapper or
+    dispatching wrapper replaces the loss of `fc.Objective`.
+    """
+
+    class Parts:
+        def value(self, theta):
+            return INNER.value(theta) + 0.5 * float(np.sum((theta - 1) ** 2))
+
+        def gradient(self, theta):
+            return INNER.gradient(theta) + theta - 1
+
+        def hessian(self, theta):
+            return INNER.hessian(theta).shift(1.0)
+
+        def ggn(self, theta):
+            return INNER.ggn(theta).shift(1.0)
+
+    class Changed(Parts, nets.Around):
+        pass
+
+    class Mixed(Parts, fc.Objective):
+        pass
+
+    class Dispatching(nets.Around):
+        def __getattr__(self, name):
+            return getattr(parts if hasattr(Parts, name) else self.ob, name)
+
+    parts = Parts()
+    start, at = INNER.model.init(rng=0), fc.minimize(INNER, INNER.model.init(rng=0)).x
+    around = nets.Around
+    kinds = [Mixed(*GIVEN), Changed(INNER), around(Changed(INNER)), Changed(around(INNER))]
+    for ob in (*kinds, around(kinds[0]), Dispatching(INNER)):
+        for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
+            found = fc.minimize(ob, start, method)
+            assert found.fun == pytest.approx(parts.value(found.x), rel=1e-12)
+            assert np.linalg.norm(parts.gradient(found.x)) < 1e-5
+            assert found.report is None or not found.report.certified
+        point = fc.classify(ob, at)
+        assert point.kind == "not_critical" and not point.certified
+        if not isinstance(ob, Mixed):
+            with pytest.raises(ValueError, match="for an objective without batch"):
+                fc.minimize(ob, start, "adam", batch_size=5)
+
+
+def test_every_certificate_that_is_used_exists():
+    assert set(get_args(Certificate)) <= set(dir(Certificates))
 
 
 # --- operators

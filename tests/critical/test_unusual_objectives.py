@@ -12,7 +12,6 @@ import fastcurv as fc
 from fastcurv.critical.evidence import symmetry_tangents
 from fastcurv.critical.nearness import (
     CurvatureCoordinates,
-    directional_curvatures,
     finite_gradient_and_error,
     follow_newton_steps,
     gradient_and_error,
@@ -300,12 +299,6 @@ def test_the_gradient_has_the_best_available_bound():
             np.ones(3),
             None,
         )
-
-
-def test_curvatures_are_empty_without_directions_and_nan_at_an_infinite_theta():
-    assert directional_curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
-    assert np.isnan(directional_curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
-    assert np.array_equal(directional_curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
 
 
 def test_flat_directions_without_a_proof_have_no_bounds():

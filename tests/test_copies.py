@@ -223,7 +223,7 @@ def operators():
                 op @ np.ones(op.shape[1])  # so that the count of products is not 0
                 yield f"operator, {name}, {loss}, {dtype}, used", op, of_operator, (theta,)
     A = np.diag(np.arange(1.0, 9))
-    yield "matrix", MatrixOperator(A, True), of_operator, (A[0],)
+    yield "matrix", MatrixOperator(A), of_operator, (A[0],)
     yield "spectrum", PrescribedSpectrum(np.arange(1.0, 9), rng=0), of_operator, (A[0],)
 
 

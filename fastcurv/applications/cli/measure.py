@@ -29,7 +29,7 @@ from ...network.objective import Objective
 from ...optimize.minimize import minimize
 from ...structure.parameters import has_kinks
 from ...structure.tables import loss_spec
-from ..estimators.sizes import loss_ratio
+from ..convert.sklearn import loss_ratio
 from ..uncertainty.left_out import LeftOut, leave_one_out
 from ..uncertainty.path import without_inactive_units
 from .tables import MIN_TABLE_ROWS

@@ -17,12 +17,28 @@ from ... import _engine
 from ...common.checks import as_numpy, check_array
 from ...common.errors import type_phrase, warn_caller
 from ...network.mlp import MLP, Model
-from ...structure.tables import ACTIVATIONS
+from ...structure.tables import ACTIVATIONS, loss_spec
 from .activations import ACTIVATIONS_IN_LIBRARY
 
 SUPPORTED_STEPS_TEXT = (
     f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
 )
+
+
+def loss_ratio(loss: Any, d_out: int) -> float:
+    """Return the ratio of scikit-learn's loss to that of an objective with `d_out` outputs: 1/2 for
+    squared errors, and otherwise the number of terms of a row, over which scikit-learn sums.
+    """
+    spec = loss_spec(loss)
+    return 0.5 if spec.link == "identity" else spec.terms_of_row(d_out)
+
+
+def out_activation(loss: Any) -> str:
+    """Return the attribute ``out_activation_`` of scikit-learn's estimators with this loss."""
+    spec = loss_spec(loss)
+    if spec.given is not None:
+        return "exp" if spec.given.exponential else "identity"
+    return {"softmax": "softmax", "sigmoid": "logistic"}.get(spec.link, "identity")
 
 
 def unsupported_layer(what: str, wanted: str = SUPPORTED_STEPS_TEXT) -> ValueError:

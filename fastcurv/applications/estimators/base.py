@@ -24,6 +24,7 @@ from ...optimize.problem import Problem
 from ...structure.parameters import layers_of
 from ...structure.tables import LossName
 from ...structure.user_functions import Loss
+from ..convert.sklearn import loss_ratio, out_activation
 from ..uncertainty.next_rows import NextRows, next_rows_of_posterior
 from .evidence import choose_alpha_by_evidence, laplace_of_fit
 from .fit_warnings import warn_if_not_converged
@@ -31,7 +32,7 @@ from .held_out import DEFAULT_DECAY, default_decay
 from .input_slopes import InputSlopesMixin
 from .parameters import check_parameters, hidden_layers
 from .rows import check_sample_weight, nonzero_weight_rows, sanitise, select_rows, sum_of_weights
-from .sizes import default_n_threads, densify_if_small, loss_ratio, out_activation
+from .sizes import default_n_threads, densify_if_small
 from .solver_runs import SolverRunsMixin
 from .weights import FittedWeightsMixin
 

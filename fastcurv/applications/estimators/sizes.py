@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ...common.checks import is_sparse
-from ...structure.tables import loss_spec
 
 THREADS_MIN_FLOPS = 10_000_000  # minimum flops of a gradient; below, one thread is faster
 # maximum number of entries of the steps in all L-BFGS pairs if these must fit into a cache; 1 MB
@@ -50,19 +49,3 @@ def densify_if_small(X: Any) -> Any:
     """
     small = is_sparse(X) and X.shape[0] * X.shape[1] <= CACHED_DENSE_MAX_ENTRIES
     return X.toarray() if small else X
-
-
-def loss_ratio(loss: Any, d_out: int) -> float:
-    """Return the ratio of scikit-learn's loss to that of an objective with `d_out` outputs: 1/2 for
-    squared errors, and otherwise the number of terms of a row, over which scikit-learn sums.
-    """
-    spec = loss_spec(loss)
-    return 0.5 if spec.link == "identity" else spec.terms_of_row(d_out)
-
-
-def out_activation(loss: Any) -> str:
-    """Return the attribute ``out_activation_`` of scikit-learn's estimators with this loss."""
-    spec = loss_spec(loss)
-    if spec.given is not None:
-        return "exp" if spec.given.exponential else "identity"
-    return {"softmax": "softmax", "sigmoid": "logistic"}.get(spec.link, "identity")

@@ -468,7 +468,7 @@ def input_derivatives(
             n += y.m * (y.k + bias)
             widest = max(widest, y.m)
             if l < t.n_layers - 1:
-                y.phi, y.skip = <fc_activation><int>phis[l], skips[l]
+                y.phi, y.skip = <fc_activation><int>phis[l], skip_of(skips, l, y.k, y.m)
                 y.curved = fc_has_curvature(y.phi)
         t.theta = vector_address(theta, n, dtype, False)
         t.X = matrix_address(X, t.d_in, dtype, &N)

@@ -114,7 +114,7 @@ cdef class Plan:
             if l < P.n_layers - 1:
                 y.user_phi = not isinstance(activations[l], str)
                 y.phi = FC_PHI_CALLBACK if y.user_phi else ACTIVATIONS[activations[l]]
-                y.skip = skips[l]
+                y.skip = skip_of(skips, l, y.k, y.m)
                 calls_back |= y.user_phi
                 if batch_norm:
                     add_batch_norm_parameters(P, y)

@@ -3,6 +3,19 @@ constants were measured on Zen 3 and Zen 5.
 """
 
 
+cdef bint skip_of(skips, Py_ssize_t l, Py_ssize_t k, Py_ssize_t m) except -1:
+    """Return whether layer l of k inputs and m outputs adds its input to its output. A subclass of
+    a model may have its own `skips`. Raise ValueError if they have no value for the layer, or add
+    inputs to another number of outputs.
+    """
+    if len(skips) <= l or skips[l] and k != m:
+        raise ValueError(
+            "skips of the model must have a bool for each hidden layer, False where the numbers of "
+            f"inputs and outputs differ, got {skips!r:.200}."
+        )
+    return bool(skips[l])
+
+
 cdef enum:
     DEFAULT_PANEL_ROWS = 512            # rows per panel if the state fits in the L3 cache
     PANEL_MAX_FLOPS = 250000000  # maximum flops of a panel; above, rows are cut into more panels

@@ -48,6 +48,20 @@ def problem(**options):
     return fc.Objective(model, X / 10, Y, "mse", **options), model.init(rng=0)
 
 
+@pytest.mark.parametrize("skips", [(True,), (False, True)])
+def test_skips_of_a_subclass_that_do_not_fit_are_rejected(skips):
+    """A model whose skip connections are too few, or join layers of other widths."""
+    model = type("Skipping", (fc.MLP,), {"skips": skips})([2, 2, 3, 1])
+    X = np.ones((4, 2))
+    for call in (
+        lambda: fc.Objective(model, X, X[:, :1]).value(np.ones(model.n_params)),
+        lambda: model.predict(np.ones(model.n_params), X),
+        lambda: model.input_jacobian(np.ones(model.n_params), X),
+    ):
+        with pytest.raises(ValueError, match="skips of the model must have a bool for each"):
+            call()
+
+
 def test_operators_are_multiplied_from_both_sides():
     ob, theta = problem()
     H, n = ob.hessian(theta), ob.n_params

@@ -188,9 +188,6 @@ class FunctionObjective(ReadOnlyMixin):
     def gradient(self, theta: np.ndarray) -> np.ndarray:
         return np.asarray(self._gradient(self._copy_argument(theta)), dtype=float)
 
-    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
-        return self.value(theta), self.gradient(theta)
-
     def hessian(self, theta: np.ndarray) -> Any:
         return check_symmetric_operator(
             np.asarray(self._hessian(self._copy_argument(theta)), dtype=float)

@@ -260,7 +260,9 @@ def run_child(place: str) -> None:
     except ModuleNotFoundError as error:
         facts = {"missing": error.name}
     except ValueError as error:
-        facts = {"error": one_line(error, 1000)}
+        # pandas reports exhausted memory as an error of the file
+        exhausted = str(error).endswith("out of memory")
+        facts = {} if exhausted else {"error": one_line(error, 1000)}
     except Exception as error:
         name, kind = one_line(Path(task["path"]).name), task["suffix"]
         reason = one_line(error, 300).rstrip(".") or type(error).__name__

@@ -168,48 +168,6 @@ def test_an_objective_that_modifies_theta_raises():
             assert np.all(theta == 1.5)
 
 
-class BufferReusingOperator(LinearOperator):
-    """A symmetric operator that returns the same buffer from every product, or writes the product
-    into its argument.
-    """
-
-    def __init__(self, A, way):
-        super().__init__(A.dtype, A.shape)
-        self.A, self.way, self.out = A, way, np.empty(len(A))
-
-    def _matvec(self, v):
-        v = v.reshape(-1)
-        if self.way == "plain":
-            return self.A @ v
-        out = v if self.way == "in place" else self.out
-        out[:] = self.A @ v
-        return out
-
-    def _matmat(self, V):
-        return np.stack([self._matvec(v).copy() for v in V.T.copy()], axis=1)
-
-
-@pytest.mark.parametrize("way", ["in place", "one buffer"])
-def test_operators_that_reuse_buffers_give_the_same_results(way):
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((40, 40))
-    A, b = A + A.T, rng.standard_normal(40)
-    one, two = BufferReusingOperator(A, "plain"), BufferReusingOperator(A, way)
-    for ask in (
-        lambda H: fc.eigsh(H, 3, "LA", rng=0).values,
-        lambda H: fc.eigsh(H, 3, "BE", v0=np.eye(40)[:, :2], rng=0).values,
-        lambda H: fc.trace(H, 20, rng=0).estimate,
-        lambda H: fc.spectral_density(H, 4, 10, rng=0).nodes,
-        lambda H: fc.newton_step(H, b, damping=30.0),
-        lambda H: fc.saddle_free_newton_step(H, b, k=10),
-        fc.eigvalsh,
-    ):
-        assert np.array_equal(ask(one), ask(two))
-    for options in ({}, {"dense_below": 1, "failure_probability": 1e-6}):
-        first, second = (fc.classify(QuadraticObjective(H), 0 * b, **options) for H in (one, two))
-        assert first.kind == second.kind == "saddle" and first.rule == second.rule
-
-
 def test_complex_products_raise():
     A = np.diag(np.arange(1.0, 9.0))
     H = LinearOperator((8, 8), matvec=lambda v: (A @ v) * (1 + 1e-3j), dtype=float)

@@ -11,7 +11,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
 from fastcurv.certify import gradient_bound, rounding_bound
@@ -404,51 +403,6 @@ def test_proofs_defined_by_an_objective_override_its_certificates():
     )
 
 
-def test_overridden_loss_is_used_by_all_functions():
-    """All results belong to the outermost loss, whether a subclass, mixin, nested wrapper or
-    dispatching wrapper replaces the loss of `fc.Objective`.
-    """
-
-    class Parts:
-        def value(self, theta):
-            return INNER.value(theta) + 0.5 * float(np.sum((theta - 1) ** 2))
-
-        def gradient(self, theta):
-            return INNER.gradient(theta) + theta - 1
-
-        def hessian(self, theta):
-            return INNER.hessian(theta).shift(1.0)
-
-        def ggn(self, theta):
-            return INNER.ggn(theta).shift(1.0)
-
-    class Changed(Parts, nets.Around):
-        pass
-
-    class Mixed(Parts, fc.Objective):
-        pass
-
-    class Dispatching(nets.Around):
-        def __getattr__(self, name):
-            return getattr(parts if hasattr(Parts, name) else self.ob, name)
-
-    parts = Parts()
-    start, at = INNER.model.init(rng=0), fc.minimize(INNER, INNER.model.init(rng=0)).x
-    around = nets.Around
-    kinds = [Mixed(*GIVEN), Changed(INNER), around(Changed(INNER)), Changed(around(INNER))]
-    for ob in (*kinds, around(kinds[0]), Dispatching(INNER)):
-        for method in ("auto", "lm", "trust-region", "newton-cg", "l-bfgs", "gauss-newton"):
-            found = fc.minimize(ob, start, method)
-            assert found.fun == pytest.approx(parts.value(found.x), rel=1e-12)
-            assert np.linalg.norm(parts.gradient(found.x)) < 1e-5
-            assert found.report is None or not found.report.certified
-        point = fc.classify(ob, at)
-        assert point.kind == "not_critical" and not point.certified
-        if not isinstance(ob, Mixed):
-            with pytest.raises(ValueError, match="for an objective without batch"):
-                fc.minimize(ob, start, "adam", batch_size=5)
-
-
 def test_every_certificate_that_is_used_exists():
     assert set(get_args(Certificate)) <= set(dir(Certificates))
 
@@ -488,34 +442,3 @@ def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
         assert np.allclose(fc.eigvalsh(op), exact, rtol=1e-9, atol=1e-12)
         assert np.allclose(fc.eigsh(op, 2, "LA", rng=0).values, exact[-2:], rtol=1e-8)
         assert fc.trace(op, 60, rng=0).estimate == pytest.approx(exact.sum(), rel=1e-6)
-
-
-def test_optional_methods_of_an_operator_are_those_of_its_own_class():
-    class Diagonal(LinearOperator):
-        def __init__(self, d):
-            super().__init__(np.dtype(float), (len(d),) * 2)
-            self.d = d
-
-        def _matvec(self, v):
-            return self.d * np.reshape(v, -1)
-
-        def rounding_bound(self, v):
-            return 1e-300
-
-    class Other(Diagonal):
-        def _matvec(self, v):
-            return -self.d * np.reshape(v, -1)
-
-    one, other = Diagonal(np.array([1.0, 2.0])), Other(np.array([1.0, 2.0]))
-    assert check_symmetric_operator(one) is one and not missing_bound_reason(one)
-    assert not hasattr(check_symmetric_operator(other), "rounding_bound")
-    assert np.allclose(fc.eigvalsh(other), [-2, -1])
-    H = INNER.hessian(ZERO)
-    for op in (H, aslinearoperator(np.eye(3)), H.shift(1.0), H.restrict(layers=[0]), 2 * H):
-        assert check_symmetric_operator(op) is op
-    inherited = type("Sub", (type(H),), {})(INNER, ZERO, "hessian")
-    assert (
-        missing_bound_reason(inherited.shift(1.0))
-        and rounding_bound(inherited.shift(1.0), ZERO) is None
-    )
-    assert not hasattr(check_symmetric_operator(nets.Around(H)), "fast_product")

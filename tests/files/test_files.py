@@ -666,7 +666,7 @@ def test_messages_quote_text_from_files_on_one_line():
 @pytest.mark.parametrize("mapped", [False, True])
 def test_files_of_rows_are_never_written(mapped, name, tmp_path):
     """A file from which an objective reads its rows is replaced under none of its names, as long as
-    the objective or a copy of it lives.
+    the objective or a copy of it lives. A batch keeps its rows if the file is replaced later.
     """
     X, y = tmp_path / "X.npy", tmp_path / "y.npy"
     np.save(X, np.arange(12.0).reshape(6, 2))
@@ -685,9 +685,11 @@ def test_files_of_rows_are_never_written(mapped, name, tmp_path):
     with pytest.raises(ValueError, match="from which no objective reads its rows, got '.*'"):
         write_atomically(tmp_path / name, b"")
     assert (X.read_bytes(), y.read_bytes()) == before
+    batch = ob.batch([1, 3])
     del ob
     gc.collect()
     write_atomically(tmp_path / name, b"")
+    assert batch.X.tolist() == [[2, 3], [6, 7]] and batch.y.ravel().tolist() == [1, 3]
 
 
 def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from fastcurv import _engine as engine
 from fastcurv.structure.tables import activation_spec
 
 from .bound_cases import objective
-from .longdouble import LD, Truth, activation, size
+from .longdouble import LD, activation
 
 pytestmark = pytest.mark.by_day(share=1 / 3)
 
@@ -121,20 +121,6 @@ def test_bound_on_third_derivatives_holds_for_wide_networks_and_zero_weights(act
         for at in (theta, 0 * theta):
             L = ob.certificates.third_bound(at, 0.01)
             assert largest_change(ob, at, 0.01, rng, 6) <= L * (1 + 1e-9) + 1e-8
-
-
-def test_the_third_bound_holds_for_differences_in_long_double():
-    """`third_bound` is at least the difference quotients of products in long double over tiny
-    steps.
-    """
-    rng = np.random.default_rng(3)
-    for act, loss in (("tanh", "mse"), ("silu", "cross_entropy"), ("sigmoid", "mse")):
-        ob, theta = objective([4, 5, 5, 2], act, loss)
-        for _ in range(4):
-            h, step = rng.standard_normal(theta.size), LD(1e-6)
-            h /= np.linalg.norm(h)
-            ends = [Truth(ob, theta.astype(LD) + s * step * h).product(h) for s in (1, -1)]
-            assert size(ends[0] - ends[1]) / (2 * step) <= ob.certificates.third_bound(theta, 2e-6)
 
 
 def test_unknown_majorants_are_infinite_or_none():

@@ -15,7 +15,8 @@ from fastcurv.certify.arithmetic import (
     spectral_norm_bound,
     stack_spectral_norm_bounds,
 )
-from fastcurv.certify.curvature_floor import curvature_floor
+from fastcurv.certify.curvature_floor import curvature_floor, layer_gains
+from fastcurv.certify.passes import passes_at
 from fastcurv.critical.classify import classify
 from fastcurv.spectrum.dense import dense_matrix, matrix_error_bound
 from fastcurv.structure.tables import ACTIVATIONS
@@ -142,6 +143,20 @@ def test_the_floor_includes_rounding():
         assert 1e-3 - 1e-5 < floor < 1e-3 and floor <= low + error
         exact = fc.Objective(ob.astype("float64").model, ob.X, f, loss="mse", l2=1e-3)
         assert 1e-3 - 1e-7 < curvature_floor(exact, theta.astype(float)) < 1e-3
+
+
+def test_gains_include_residuals_that_round_to_zero(rng):
+    """If the computed residuals are 0, the gain ``sqrt(max(0, -e phi''))`` of a hidden unit is not
+    below that in long double, where residuals are not 0.
+    """
+    model, X, theta = fc.MLP([1, 1, 1], bias=False), rng.random((50, 1)), np.array([0.9, 1.3])
+    passes = passes_at(fc.Objective(model, X, model.predict(theta, X), "mse"), theta)
+    _, gains = layer_gains(passes, next(iter(passes.iter_states())))
+    v, w = theta.astype(np.longdouble)
+    a = np.tanh(v * X)
+    e = 2 * (w * a - model.predict(theta, X)) * w / 50
+    curvature = 2 * e * a * (1 - a**2)
+    assert (curvature <= gains[0, 0] ** 2).all() and (curvature > 0).any()
 
 
 def test_the_floor_holds_for_chunks_and_products_of_norms(monkeypatch):

@@ -1,4 +1,5 @@
-"""The matrix product alone: share of the FMA peak of one thread, against OpenBLAS through NumPy.
+"""The matrix product alone: share of the FMA peak of one thread, against OpenBLAS through NumPy and
+MKL through torch.
 
     python benchmarks/kernels.py
     python benchmarks/kernels.py --dtype float32 --arch avx2 --sizes 64 256 1024
@@ -21,6 +22,11 @@ for _name in ("OPENBLAS", "OMP", "MKL", "FASTCURV"):
 
 import command  # noqa: E402
 import numpy as np  # noqa: E402
+
+try:
+    import torch
+except ImportError:
+    torch = None
 from workloads import DTYPES  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
@@ -61,9 +67,10 @@ SHAPES = (  # rows, inner, columns: layers of the workloads
     (1024, 784, 512),
     (1024, 512, 10),
     (512, 1024, 784),
+    (784, 1024, 512),
     (1024, 250, 30),
     (256, 2048, 2048),
-    (2048, 256, 1000),
+    (2048, 256, 2048),
 )
 
 
@@ -82,7 +89,7 @@ def compare_kernels(args, numbers):
         print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
         print(
             f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'items':>8}{'sums':>8}"
-            f"{'OpenBLAS':>10}{'ours, items, sums / OpenBLAS':>30}"
+            f"{'OpenBLAS':>10}{'MKL':>6}{'ours, items, sums / the better of both':>40}"
         )
         for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(
             () if args.square else SHAPES
@@ -120,23 +127,29 @@ def time_shape(rows, inner, columns, dtype, peak, args):
     if not np.all(np.abs(product(A, B, arch=args.arch) - expected) <= bound):
         raise SystemExit(f"{rows} x {inner} x {columns}, {dtype}: the product is wrong")
     items = {"arch": args.arch, "threads": 1}
-    ours, two, in_items, sums, blas = best_seconds(
+    mm = torch.mm if torch else np.matmul
+    a, b, c = (torch.from_numpy(M) if torch else M for M in (A, B, C))
+    ours, two, in_items, sums, blas, mkl = best_seconds(
         lambda m: product(A, B, arch=args.arch, repeat=m),
         lambda m: product(A, B, A2, B2, arch=args.arch, repeat=m),
         lambda m: product(A, B, b_form="packed", repeat=m, **items),
         lambda m: product(by_columns, B, repeat=m, **items),
         lambda m: multiply_repeatedly(np.matmul, A, B, C, m),
+        lambda m: multiply_repeatedly(mm, a, b, c, m),
         seconds=args.seconds,
     )
     floor = 2 * rows * inner * columns / peak
+    best = min(blas, mkl)
     shape = f"{rows} x {inner} x {columns}"
     print(
         f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / in_items:>8.0%}"
-        f"{floor / sums:>8.0%}{floor / blas:>10.0%}"
-        f"{blas / ours:>18.2f}{blas / in_items:>6.2f}{blas / sums:>6.2f}",
+        f"{floor / sums:>8.0%}{floor / blas:>10.0%}{f'{floor / mkl:.0%}' if torch else '-':>6}"
+        f"{best / ours:>28.2f}{best / in_items:>6.2f}{best / sums:>6.2f}",
         flush=True,
     )
     seconds = {"ours": ours, "two terms": two, "items": in_items, "sums": sums, "OpenBLAS": blas}
+    if torch:
+        seconds["MKL"] = mkl
     return {"shape": [rows, inner, columns], "dtype": dtype, "peak": peak, "seconds": seconds}
 
 

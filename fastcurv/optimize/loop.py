@@ -238,14 +238,18 @@ class MinimizeLoop:
         self.state: Any = None
         self.ending: Ending | None = None
         self.outcome: RunOutcome | None = None
-        self.jumps = False  # True if the gradient jumps at the point where the run stalled
-        # True if no step lowers the loss, even after a restart of the method
-        self.rounded = False
 
     @property
     def why(self) -> str | None:
         """The name of the ending, or None before the end."""
         return None if self.ending is None else self.ending.name
+
+    def ended_with(self, note: str) -> bool:
+        """Return True if a note of this name is on the ending: ``rounded`` if no step lowers the
+        loss, even after a restart of the method, and ``jump`` if the gradient jumps at the last
+        point.
+        """
+        return self.ending is not None and any(name == note for name, _ in self.ending.notes)
 
     @property
     def record_names(self) -> tuple[str, ...]:
@@ -407,7 +411,7 @@ class MinimizeLoop:
         stalled = Note("stalled", {"cause": cause})
         if cause == "not_convex":
             return (stalled, Note("newton_methods"))
-        if not self.rounded:
+        if not self.method.adapts:
             return (stalled,)
         single = (Note("float64"),) * (self.state.theta.dtype == np.float32)
         return (Note("rounded", {"cause": cause}), *single)
@@ -542,7 +546,6 @@ class MinimizeLoop:
         if not self.method.adapts:
             return False
         if not self.trace.f_at_restart - f > MIN_RELATIVE_DECREASE * abs(f):
-            self.rounded = True
             return False
         self.trace.f_at_restart = f
         self.state = self.method.init(self.problem, self.state.theta)
@@ -738,7 +741,6 @@ class MinimizeLoop:
             jump = self._gradient_jump_note()
             notes = () if jump is None else (jump,)
             self.ending = Ending(self.ending.name, (*self.ending.notes, *notes))
-            self.jumps = jump is not None
 
     def _finish_run(self) -> MinimizeResult:
         self.saver.save_final_state(self)
@@ -752,7 +754,7 @@ class MinimizeLoop:
             self.why == "slow" and self._may_stop_near_bound()
         )
         may_classify = self.why not in ("interrupted", "unbounded", "target")
-        at_rest = at_rest or (self.why == "stalled" and self.rounded and not self.jumps)
+        at_rest = at_rest or (self.ended_with("rounded") and not self.ended_with("jump"))
         if self.outcome is None and at_rest and self.examiner is not None and may_classify:
             self._classify_end_point(x, self.examiner)
         return self._make_result(x, fun, gnorm)
@@ -803,7 +805,7 @@ class MinimizeLoop:
             notes = (Note("small_gradient", {"gradient_norm": float(gnorm)}), Note(missing))
         else:
             # The point may be a minimum at active kinks, where no gradient is small.
-            kind = "undecided" if self.jumps else "not_critical"
+            kind = "undecided" if self.ended_with("jump") else "not_critical"
             sizes = {"gradient_norm": float(gnorm), "gradient_tol": float(tol)}
             notes = (Note("large_gradient", sizes),)
         is_current_point = state.g is not None and (

@@ -193,8 +193,8 @@ def minimize(
         parameters with rows in memory, else ``trust-region``. It first scales the targets of
         an ``mse`` without l2 that are far from mean 0 and variance 1.
     max_iter : int, optional
-        Limit on steps, or on epochs if `batch_size` is given. By default 5000 steps of a
-        second-order method, 1000 steps of any other, or 100 epochs.
+        Limit on steps, or on epochs if `batch_size` is given: by default 100 epochs, 5000 steps of
+        a second-order method, or 1000 of any other.
     max_time, max_products : float, int, optional
         Seconds (the checks at the end included) and Hessian products after which the run ends.
     gradient_tol : float, optional
@@ -228,7 +228,6 @@ def minimize(
     See Also
     --------
     find_critical_point : critical points of any kind.
-    classify : the verdict that ends a run.
 
     Examples
     --------

@@ -12,7 +12,7 @@ LINT   := $(VENV)-lint/$(BIN)
 WANTED := $(shell $(PYTHON) -c "import sys; print('%d.%d' % sys.version_info[:2])")
 MADE   := $(shell cat $(VENV)/.python 2>/dev/null)
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
-JS_FILES := fastcurv/applications/cli/page.js examples/playground.js
+JS_FILES := examples/playground.js
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: demo test lint core docs examples experiments notebooks handout bench wheel minimum newest nightly tables sanitize fuzz clean FORCE

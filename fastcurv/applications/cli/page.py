@@ -4,7 +4,6 @@ rows and inputs, the domain, and the point where training stopped.
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import warnings
@@ -48,14 +47,9 @@ MAX_LEADS = 5  # maximum number of sentences on the first screen
 MAX_SHOWN_ROWS = 500  # maximum number of rows that a figure shows
 MAX_DOMAIN_ROWS = 200  # maximum number of rows in the figure of the domain
 N_LABELLED_ROWS = 10  # number of rows with the largest errors that are labelled
-# number of rows shown with each prediction: those whose removal changes it most
-N_INFLUENTIAL_ROWS = 10
 N_LISTED_ROWS = 5  # number of rows in the tables of influential rows
 MAX_SHOWN_COLUMNS = 6  # maximum number of columns in the table that is shown for a dot
-# maximum bytes of row data embedded in a page, so that the whole page has at most about 300 kB
-MAX_ROW_DATA_BYTES = 150_000
-SHOWN_ROW_BYTES = 250  # bytes per row in the figure, including its list of influential rows
-MIN_SHOWN_ROWS = 10  # minimum number of rows that the reader can choose in a plot
+MIN_SHOWN_ROWS = 10  # minimum number of rows in a figure
 MAX_CELL_CHARACTERS = 20  # maximum number of characters of a word in a table
 # maximum number of columns in a figure of slopes, if there is one output and if there are several
 MAX_SLOPES, MAX_SLOPES_OF_CLASS = 12, 6
@@ -93,8 +87,6 @@ class FitPage:
         Places of the rows in the user's table, such as "line 9", or empty.
     some : ndarray (M,) of int
         Indices of the rows that the figures show.
-    change : ndarray (M, d_out, N) or None
-        Change of the outputs of the shown rows if each of the N rows of the fit is removed.
     """
 
     def __init__(
@@ -106,7 +98,6 @@ class FitPage:
         self.leads: list[tuple[int, str]] = []
         self.some: Indices = np.arange(self.fit.n_rows)
         self.seed = seed
-        self.change: Any = None
         self.table: tuple[list[str], Any] = names, self.fit.X
         self.places: Sequence[str] = ()
 
@@ -302,33 +293,16 @@ def _describe_rows(page: FitPage, n_columns: int) -> None:
 
 
 def choose_shown_rows(page: FitPage) -> None:
-    """Choose the rows that the figures show and set `page.some` to their indices. If leave-one-out
-    results exist, set `page.change` to the changes of the outputs of these rows by the removal of
-    each row of the fit.
+    """Set `page.some` to the indices of the rows that the figures show: fewer for a fit without
+    which the removal of a row takes long to compute.
     """
     found, fit, most = page.found, page.fit, MAX_SHOWN_ROWS
     if found.out is not None:
         flops = 2.0 * fit.n_rows * fit.ob.n_params
-        by_time = max(MIN_SHOWN_ROWS, int(MAX_REMOVAL_EFFECT_FLOPS / flops))
-        most = min(most, by_time, _max_selectable_rows(page))
+        most = min(most, max(MIN_SHOWN_ROWS, int(MAX_REMOVAL_EFFECT_FLOPS / flops)))
     if fit.n_rows > most:
         drawn = np.random.default_rng(page.seed).choice(fit.n_rows, most, replace=False)
         page.some = np.sort(drawn)
-    if found.out is not None:
-        page.change = found.out.output_changes(fit.ob.X[page.some])
-
-
-def _max_selectable_rows(page: FitPage) -> int:
-    """Return the number of rows that the reader can choose in plots if their data take at most
-    `MAX_ROW_DATA_BYTES`, but at least `MIN_SHOWN_ROWS`.
-    """
-    sample = np.arange(0, page.fit.n_rows, max(1, page.fit.n_rows // 200))
-    rows = row_cells(page, sample)[1]
-    row_bytes = 8 + len(json.dumps(rows)) / len(sample)
-    every = (MAX_ROW_DATA_BYTES - page.fit.n_rows * row_bytes) / SHOWN_ROW_BYTES
-    # each dot may refer to rows that no other dot refers to
-    own = MAX_ROW_DATA_BYTES / (SHOWN_ROW_BYTES + N_INFLUENTIAL_ROWS * row_bytes)
-    return max(MIN_SHOWN_ROWS, int(max(every, own)))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -653,8 +627,6 @@ def add_trust(page: FitPage) -> None:
         "The score holds for new rows of the same kind: drawn as these were, from the same people, "
         "places or times. It says nothing about what happens if one changes a column on purpose."
     )
-    if found.out is not None and not found.moved:
-        _add_effective_parameters(page)
     losses = np.full(fit.n_rows, -1.0)
     losses[found.rows] = fit.row_losses_for_targets(fit.y[found.rows], found.left_out[found.rows])
     worst = np.argsort(-losses, kind="stable")[:N_LISTED_ROWS]
@@ -666,24 +638,6 @@ def add_trust(page: FitPage) -> None:
         {name: [_left_out_error(fit, found, i) for i in worst]},
         "These rows are predicted worst. Check their targets; rare rows and noise look the same as "
         "wrong targets.",
-    )
-
-
-def _add_effective_parameters(page: FitPage) -> None:
-    out, fit = page.found.out, page.fit
-    assert out is not None
-    effective, n = float(out.hat_matrix_diag.sum()), fit.ob.n_params
-    page.facts["n_params"] = n
-    # Losses that are not convex may give a number of effective parameters out of range.
-    if not 0 <= effective <= n:
-        return
-    page.facts["effective_parameters"] = effective
-    ratio = fit.n_rows / effective if effective else math.inf
-    page.report.add_text(
-        f"The {page.model_name} has {n} parameters, which the weight decay (a penalty on large "
-        f"weights) restricts. It has {effective:.3g} effective parameters: it follows its targets "
-        "as closely as a linear fit without decay to that many columns. There are "
-        f"{ratio:.3g} rows for each effective parameter."
     )
 
 
@@ -813,95 +767,19 @@ def _add_strongest_slopes(page: FitPage, middle: Floats) -> None:
 # Which rows decide?
 
 
-def _row_removal_effects(page: FitPage) -> Floats:
-    """Return an array (M, N) with a row for each of the M shown rows and a column for each of the N
-    rows of the fit. Entry (i, j) is the change of the prediction of shown row i if row j is removed
-    from the fit. For classification, the prediction is the probability of the class that the fit of
-    all rows predicts.
-    """
-    fit, found = page.fit, page.found
-    z = found.ob.model.predict(found.theta, fit.ob.X[page.some])
-    moved = fit.outputs_to_predictions(
-        np.asarray(z, float)[:, None] + page.change.transpose(0, 2, 1)
-    )
-    now = fit.outputs_to_predictions(z)
-    if fit.numbers:
-        return np.asarray(moved - now[:, None])
-    own = now.argmax(axis=1)[:, None, None]
-    return np.asarray(
-        np.take_along_axis(moved, own, 2)[:, :, 0] - np.take_along_axis(now, own[:, 0], 1)
-    )
-
-
 def add_influence(page: FitPage) -> None:
-    """Add a section with a figure in which the reader chooses a row and sees the rows of the fit
-    whose removal changes the prediction of the chosen row most, and a table of the rows that move
-    the fit most.
+    """Add a section on the rows that move the fit most: how much predictions change without the
+    first of them, and a table.
     """
-    found, fit, target, some = page.found, page.fit, page.target, page.some
-    report = page.report.add_section("Which rows decide a prediction?")
+    found, fit = page.found, page.fit
+    report = page.report.add_section("Which rows move the fit most?")
     if found.out is None:
         report.add_text(f"This is not known here, because {found.why}.")
         return
-    effects = _row_removal_effects(page)
-    others = np.argsort(-np.abs(effects), axis=1, kind="stable")[:, :N_INFLUENTIAL_ROWS]
-    picked = np.take_along_axis(effects, others, 1)
-    z = fit.outputs_to_predictions(found.ob.model.predict(found.theta, fit.ob.X[some]))
-    cook = found.out.cooks_distance
-    if fit.numbers:
-        what, axes = "prediction", (f"{target} predicted", target)
-        x, y = z, fit.y[some]
-        titles = [
-            f"{page.place(int(i))}: predicted {p:.4g}, {target} {t:.4g}"
-            for i, p, t in zip(some, x, y)
-        ]
-    else:
-        what = "probability of the predicted class"
-        axes = (what, "how far it moves the fit (Cook\u2019s distance)")
-        own = z.argmax(axis=1)
-        x, y = z[np.arange(len(z)), own], np.nan_to_num(cook[some])
-        titles = [
-            f"{page.place(int(i))}: predicted {fit.classes[c]} with probability {p:.3f}, {target} "
-            f"{fit.classes[t]}"
-            for i, c, p, t in zip(some, own, x, fit.y[some])
-        ]
-    rows = np.unique(others)
-    names, cells = row_cells(page, rows)
-    first = int(np.argmax(np.nan_to_num(cook[some])))
-    choice = {
-        "rows": some.tolist(),
-        "others": others.tolist(),
-        "effects": [[float(f"{v:.3g}") for v in line] for line in picked.tolist()],
-        "cells": dict(zip(rows.tolist(), cells)),
-        "header": ["", "without it", target, *names],
-        "sentence": f"The rows whose removal changes its {what} most:",
-        "chosen": first,
-    }
-    report.add_figure(
-        draw_dots(x, y, *axes, diagonal=fit.numbers, height=3.6),
-        f"Choose a dot by a click or with the arrow keys. The {others.shape[1]} rows whose removal "
-        f"moves its {what} most are marked, orange if it is higher without them and green if it is "
-        "lower.",
-        dots=[(title, "") for title in titles],
-        choice=choice,
-    )
-    if not found.closed:
-        report.add_text(
-            "Rows are removed at this minimum; a fit from a new start may end in another."
-        )
-    _add_row_that_moves_most(page, effects)
-
-
-def _add_row_that_moves_most(page: FitPage, effects: Floats) -> None:
-    """Add a sentence on how much predictions change without the row that moves the fit most, and a
-    table of the rows that do.
-    """
-    found, fit = page.found, page.fit
-    assert found.out is not None
     cook, hat = found.out.cooks_distance, found.out.hat_matrix_diag
     rows = np.argsort(-np.nan_to_num(cook), kind="stable")[:N_LISTED_ROWS]
     row = int(rows[0])
-    moved = effects[:, row]
+    moved = _changes_without_row(page, row)
     most, mean = float(np.abs(moved).max()), float(np.sqrt(np.mean(moved**2)))
     page.facts |= {"influential_rows": rows, "cooks_distance": cook[rows], "leverage": hat[rows]}
     page.facts |= {"change_without_row": most, "mean_change_without_row": mean}
@@ -909,6 +787,8 @@ def _add_row_that_moves_most(page: FitPage, effects: Floats) -> None:
     page.report.add_text(
         f"{page.place(row, True)} moves the fit most. Without it {what} change by at most "
         f"{format_number(most)}, and by {format_number(mean)} in root mean square."
+        + " A fit from a new start may end in another minimum."
+        * (not found.closed)
     )
     columns = {"Cook\u2019s distance": cook[rows], "leverage": hat[rows]}
     _add_rows(
@@ -919,6 +799,22 @@ def _add_row_that_moves_most(page: FitPage, effects: Floats) -> None:
         "the row. The leverage is how much the row\u2019s own target determines its prediction; "
         "the leverages of all rows sum to the effective parameters.",
     )
+
+
+def _changes_without_row(page: FitPage, row: int) -> Floats:
+    """Return the changes (M,) of the predictions of the shown rows if a row of the fit is removed.
+    For classification, these are changes of the probability of the predicted class.
+    """
+    fit, found = page.fit, page.found
+    assert found.out is not None
+    X = fit.ob.X[page.some]
+    z = np.asarray(found.ob.model.predict(found.theta, X), float)
+    changes = found.out.output_changes(X)[:, :, row]
+    now, moved = (fit.outputs_to_predictions(outputs) for outputs in (z, z + changes))
+    if not fit.numbers:
+        own = now.argmax(axis=1)[:, None]
+        now, moved = (np.take_along_axis(p, own, 1)[:, 0] for p in (now, moved))
+    return np.asarray(moved - now)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -979,22 +875,6 @@ def add_domain(page: FitPage) -> None:
         page.report.add_text(
             f"{len(outer)} of the {fit.n_rows} rows lie beyond the limit; left out, they have a "
             f"typical error of {format_size(sizes[0])}, and the others of {format_size(sizes[1])}."
-        )
-    names, values = page.table
-    columns = [np.asarray([x for x in values[:, j] if isinstance(x, float) and math.isfinite(x)])
-               for j in range(min(len(names), MAX_SLOPES))]  # fmt: skip
-    ranges = [
-        [name, float(column.min()), float(column.max())]
-        for name, column in zip(names, columns)
-        if len(column)
-    ]
-    if ranges:
-        page.facts["ranges"] = {name: [low, high] for name, low, high in ranges}
-        page.report.add_table(
-            ["column", "lowest", "highest"],
-            ranges,
-            "The range of the known rows. A row within all ranges can still be an unusual "
-            "combination.",
         )
 
 

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import html
 import io
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,6 @@ from ...common.errors import escape_unprintable
 from ...common.files import write_atomically
 from ...common.optional import optional_import
 from ...critical.report import CriticalPoint, evidence_rows
-from ...spectrum.results import to_json_value
 
 FRAME_HEIGHT_PIXELS = 720  # height of the page in a notebook, in pixels
 DOTS = "dots"  # `gid` of the markers that become circles with titles
@@ -120,10 +118,7 @@ class Report:
         page = html.escape(self.to_html(), quote=True)
         style = f"width:100%;height:{FRAME_HEIGHT_PIXELS}px;border:0"
         title = html.escape(self.title, quote=True)
-        return (
-            f'<iframe title="{title}" style="{style}" sandbox="allow-scripts" '
-            f'srcdoc="{page}"></iframe>'
-        )
+        return f'<iframe title="{title}" style="{style}" sandbox="" srcdoc="{page}"></iframe>'
 
     @property
     def first_screen(self) -> Section:
@@ -169,7 +164,6 @@ class Report:
         caption: str,
         *,
         dots: Sequence[tuple[str, str]] = (),
-        choice: dict[str, Any] | None = None,
     ) -> Report:
         """Append a Matplotlib figure, inline as SVG, to this report, and return this report.
 
@@ -180,22 +174,10 @@ class Report:
             The text below the figure.
         dots : sequence of (str, str)
             A title and classes of the style sheet for each marker of the line whose gid is `DOTS`.
-        choice : dict, optional
-            Data with which a reader can choose a dot and see rows of a table that belong to it:
-            ``rows`` (M,) are the rows of the dots, ``others`` (M, k) the rows listed for each dot,
-            and ``effects`` (M, k) the number shown for each of these. ``cells`` has the cells of
-            each listed row, the first of which names it, and ``header`` their names. ``sentence``
-            is shown above the list, and ``chosen`` is the dot that is chosen first.
         """
-        label = caption + " Arrow keys choose a dot." * (choice is not None)
-        picture = self._svg(figure, label, dots, "application" if choice else "img")
+        picture = self._svg(figure, caption, dots)
         text = f"<figcaption>{_escape_html(caption)}</figcaption>"
-        if choice is not None:
-            data = json.dumps(to_json_value(choice), allow_nan=False, separators=(",", ":"))
-            text += '<div aria-live="polite"></div><script type="application/json">'
-            text += data.replace("<", "\\u003c") + "</script>"
-        css_class = ' class="choice"' if choice is not None else ""
-        self.sections[-1].pictures.append(_Markup(f"<figure{css_class}>{picture}{text}</figure>"))
+        self.sections[-1].pictures.append(_Markup(f"<figure>{picture}{text}</figure>"))
         return self
 
     def add_figure_row(self, figures: dict[str, Any], caption: str) -> Report:
@@ -239,16 +221,12 @@ class Report:
 
     def to_html(self) -> str:
         """Return the page as one string."""
-        style, script = ((FOLDER / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+        style = (FOLDER / "page.css").read_text("utf-8")
         policy = (
-            f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-            "img-src data:; base-uri 'none'; form-action 'none'"
+            f"default-src 'none'; style-src '{_digest(style)}'; img-src data:; base-uri 'none'; "
+            "form-action 'none'"
         )
-        return str(
-            _template().render(
-                report=self, style=_Markup(style), script=_Markup(script), policy=policy
-            )
-        )
+        return str(_template().render(report=self, style=_Markup(style), policy=policy))
 
     def write(self, path: str | PathLike[str]) -> Path:
         """Write the page atomically, so that a reader sees either the old file or the whole new
@@ -261,11 +239,9 @@ class Report:
         """
         return write_atomically(path, self.to_html().encode())
 
-    def _svg(
-        self, figure: Any, label: str, dots: Sequence[tuple[str, str]] = (), role: str = "img"
-    ) -> str:
+    def _svg(self, figure: Any, label: str, dots: Sequence[tuple[str, str]] = ()) -> str:
         self._n_figures += 1
-        return svg_markup(figure, label, dots, role, salt=str(self._n_figures))
+        return svg_markup(figure, label, dots, salt=str(self._n_figures))
 
 
 def paragraph(sentence: str) -> _Markup:
@@ -302,7 +278,6 @@ def svg_markup(
     figure: Any,
     label: str,
     dots: Sequence[tuple[str, str]] = (),
-    role: str = "img",
     *,
     salt: str = "",
 ) -> str:
@@ -332,9 +307,7 @@ def svg_markup(
         _make_attributes(element)
     for name in ("width", "height", "version"):
         tree.attrib.pop(name, None)
-    tree.attrib |= {"role": role, "aria-label": escape_unprintable(label), "fill": "currentColor"}
-    if role == "application":
-        tree.set("tabindex", "0")
+    tree.attrib |= {"role": "img", "aria-label": escape_unprintable(label), "fill": "currentColor"}
     text = ElementTree.tostring(tree, encoding="unicode", short_empty_elements=True)
     return re.sub(r"\n\s*", "\n", text)
 

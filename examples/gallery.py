@@ -21,6 +21,7 @@ from common import SCALES, full_times
 from story import (
     FIRST_PICTURES,
     FROM_LECTURES,
+    MEMBERS,
     ORDER,
     STORY,
     anchor,
@@ -28,6 +29,7 @@ from story import (
     corrections,
     docstring,
     lectures,
+    members,
 )
 
 from fastcurv.applications.cli.report import Report
@@ -162,6 +164,8 @@ def add_example(page, name, picture, sentence, seconds):
     page.example(name).picture(picture, sentence)
     for paragraph in docstring(name)[1:]:
         page.add_text(paragraph)
+    if name in MEMBERS:
+        page.add_text(members(name))
     page.add_source(FOLDER / f"{name}.py", seconds)
 
 

@@ -1,5 +1,5 @@
 """L13. The same network, trained on two spirals from new starts, classifies every training sample
-correctly each time, and new samples differently.
+correctly each time, and some new samples differently.
 
 Two spirals of 40 samples are learnt by one network of eight units from eight seeds. The decision
 regions are shown from the lowest loss to the highest, and each is a proved minimum. Two starts with

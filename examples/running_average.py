@@ -1,8 +1,9 @@
-"""L17. A running average of noisy gradients is close to the true gradient in its largest component,
-once its bias is corrected; smaller components are noisier.
+"""L17. A running average of noisy gradients is close to the true gradient in its largest
+components, once its bias is corrected; smaller components are noisier.
 
 The gradients are those of mini-batches of ten samples at one point of a network that reads digits.
-Two components are drawn, the largest and the median one. The average m = 0.95 m + 0.05 g, which
+Two components are drawn, the largest and the median one; the errors are root mean squares over the
+ten largest ones, and over ten in the middle. The average m = 0.95 m + 0.05 g, which
 momentum and Adam keep, begins at zero, so it is too small at first; divided by 1 - 0.95^t it has no
 bias from the first step. It averages over some 39 mini-batches, so its noise is a sixth of theirs.
 
@@ -35,9 +36,10 @@ def main(scale="normal", out="pictures"):
     # over the true gradient, (steps, components) each
     seen, plain, corrected = (np.array(x) / full for x in (seen, plain, corrected))
     order = np.argsort(np.abs(full))
-    largest, median = int(order[-1]), int(order[order.size // 2])
+    middle = order.size // 2
+    components = {"largest": order[-10:], "median": order[middle - 5 : middle + 5]}
     figure = plots.new_figure((7.6, 4.2))
-    panels = {"largest": largest, "median": median}
+    panels = {"largest": order[-1], "median": order[middle]}
     for ax, (name, k) in zip(figure.subplots(1, 2, sharey=True), panels.items()):
         steps = np.arange(1, n_steps + 1)
         ax.plot(steps, seen[:, k], "o", ms=3, color=plots.GREY, alpha=0.6, label="mini-batches")
@@ -51,19 +53,21 @@ def main(scale="normal", out="pictures"):
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=4, fontsize=9)
 
     def off(values):
-        """Return the root mean square of the relative errors, by panel."""
+        """Return the root mean square of the relative errors, by size of the components."""
         return {
-            name: float(np.sqrt(np.mean((values[:, k] - 1) ** 2))) for name, k in panels.items()
+            name: float(np.sqrt(np.mean((values[:, own] - 1) ** 2)))
+            for name, own in components.items()
         }
 
     late, batches = off(corrected[60:]), off(seen)
+    largest = components["largest"]
     early = float(np.mean(plain[:10, largest])), float(np.mean(corrected[:10, largest]))
     return Outcome(
-        f"In the largest component the running average is off by {late['largest']:.0%} of the "
+        f"In the largest components the running average is off by {late['largest']:.0%} of the "
         f"gradient, a mini-batch by {batches['largest']:.0%} (root mean squares); in the median "
-        f"component by {late['median']:.0%} and {batches['median']:.0%}. Over the first ten steps "
-        f"the average is {early[0]:.2f} of the largest component, and {early[1]:.2f} with its bias "
-        "corrected.",
+        f"ones by {late['median']:.0%} and {batches['median']:.0%}. Over the first ten steps "
+        f"the average is {early[0]:.2f} of the largest components, and {early[1]:.2f} with its "
+        "bias corrected.",
         save(figure, __file__, out),
         {"late": late, "batches": batches, "early": early},
     )

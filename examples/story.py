@@ -80,6 +80,39 @@ FIRST_PICTURES = (
     "learning_rates",
     "newton_parabola",
 )
+SMOOTH = ("tanh", "gelu", "silu", "softplus", "sigmoid")
+WIDTHS = (1, 1.5, 2)
+# For headings that name a class of networks: the activations tried in place of tanh, the factors of
+# the widths of hidden layers, and for how many of twelve members, with other samples and starts,
+# the heading holds.
+MEMBERS = {
+    "batch_size": (SMOOTH, WIDTHS, 12),
+    "bent_path": (SMOOTH, WIDTHS, 10),
+    "best_steps": (("tanh",), WIDTHS, 10),
+    "constant_rate": (SMOOTH, WIDTHS, 12),
+    "covariate_shift": (SMOOTH, WIDTHS, 12),
+    "early_stopping": (SMOOTH, WIDTHS, 12),
+    "edge_of_stability": (("tanh",), WIDTHS, 12),
+    "escape_step": (SMOOTH[:3], WIDTHS, 12),
+    "escape_times": (SMOOTH[:3], WIDTHS, 10),
+    "gradient_flat": (("tanh",), (1,), 12),
+    "gradients_by_depth": (("tanh",), WIDTHS, 12),
+    "hessian_cost": (SMOOTH, WIDTHS, 12),
+    "hidden_way_out": (SMOOTH[:3], WIDTHS, 7),
+    "index_against_loss": (SMOOTH, WIDTHS, 9),
+    "input_covariance": (SMOOTH, WIDTHS, 12),
+    "many_starts": (("tanh",), WIDTHS, 12),
+    "matched_units": (SMOOTH[:4], (1,), 11),
+    "newton_steps": (("tanh",), (1,), 12),
+    "outliers": (("tanh",), WIDTHS, 7),
+    "permutations": (("tanh",), WIDTHS, 12),
+    "running_average": (SMOOTH, WIDTHS, 11),
+    "spread_by_width": (SMOOTH, (1,), 10),
+    "straight_line": (SMOOTH, WIDTHS, 12),
+    "sudden_drop": (("tanh",), WIDTHS, 12),
+    "taylor_error": (SMOOTH, WIDTHS, 12),
+    "two_weights": (SMOOTH, WIDTHS, 10),
+}
 ORDER = tuple(name for names in STORY.values() for name in names)
 # The lectures, and the numbers of their claims as the docstrings of the examples give them.
 LECTURES = {
@@ -119,6 +152,17 @@ def lectures(name):
 def corrections(name):
     """Return the paragraphs that state how far a lecture's claim is wrong."""
     return [text for text in docstring(name) if text.startswith(("Half right: ", "Wrong: "))]
+
+
+def members(name):
+    """Return the sentence on the members of a class of networks on which a heading was tried."""
+    activations, factors, holds = MEMBERS[name]
+    units = f"{' or '.join(activations)} units in place of tanh, " if len(activations) > 1 else ""
+    wide = f"hidden layers {' or '.join(map(str, factors))} times as wide, "
+    return (
+        f"Tried on twelve other networks, with {units}{wide if len(factors) > 1 else ''}other "
+        f"samples and other starts: what is said of the class holds for {holds} of them."
+    )
 
 
 def anchor(name):

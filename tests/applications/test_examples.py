@@ -14,7 +14,7 @@ import pytest
 
 from fastcurv import plots
 
-from .headings.check import check_heading, heading, vary
+from .headings.check import check_heading, heading, member, vary
 from .headings.papers import FOUND
 from .headings.table import HEADINGS
 
@@ -34,6 +34,15 @@ SLOW = {  # examples that take seconds in their quick form
     "why_it_fails",
     "wider_net",
 }
+# headings that name a class of networks; the others are about stored tables, whose rows are the
+# members, about functions with closed forms, or about the networks that they name
+NAMES_A_CLASS = {
+    "batch_size", "bent_path", "best_steps", "constant_rate", "covariate_shift", "early_stopping",
+    "edge_of_stability", "escape_step", "escape_times", "gradient_flat", "gradients_by_depth",
+    "hessian_cost", "hidden_way_out", "index_against_loss", "input_covariance", "many_starts",
+    "matched_units", "newton_steps", "outliers", "permutations", "running_average",
+    "spread_by_width", "straight_line", "sudden_drop", "taylor_error", "two_weights",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -221,6 +230,15 @@ def test_headings_hold_at_the_size_of_the_gallery(run, name):
     check_heading(HEADINGS[name], numbers, with_slow=True)
     if name in FOUND:
         assert FOUND[name](numbers) == found_in_the_table_of_papers()[name]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", sorted(NAMES_A_CLASS))
+def test_a_heading_holds_for_the_stated_number_of_members_of_its_class(module, name):
+    """One more or less is allowed, because trainings on other processors end elsewhere."""
+    *_, stated = module("story").MEMBERS[name]
+    holds = sum(HEADINGS[name].holds_for(member(name, seed)) for seed in range(1, 13))
+    assert abs(holds - stated) <= 1
 
 
 def found_in_the_table_of_papers():

@@ -2,9 +2,10 @@
 
 The statements of a heading are evaluated from the numbers of the example, a dict that its `main`
 returns. A control is a changed experiment: it maps these numbers to others that replace some of
-them, so that a statement becomes false. The headings of stored tables need no control, because a
-nightly test shuffles their measurements. A control that takes more than a second is marked `slow`
-and runs nightly.
+them, so that a statement becomes false. Members are other networks of the class that a heading
+names, drawn from the lists in `examples/story.py`. The headings of stored tables need no control,
+because a nightly test shuffles their measurements. A control that takes more than a second is
+marked `slow` and runs nightly.
 """
 
 import importlib
@@ -22,16 +23,23 @@ import fastcurv as fc
 @dataclass(frozen=True)
 class Heading:
     """The function `statements` maps the numbers of an example to ``{statement: whether it is
-    true}``, and the dict `controls` holds the controls by name.
+    true}``, and the dict `controls` holds the controls by name. The statements named in `here` are
+    about the network of the example alone, not about its class.
     """
 
     statements: Callable
     controls: dict
+    here: tuple = ()
+
+    def holds_for(self, member):
+        """Return whether all statements about the class are true for the numbers of a member."""
+        stated = self.statements(member)
+        return all(true for words, true in stated.items() if words not in self.here)
 
 
-def heading(**controls):
+def heading(here=(), **controls):
     """Return a decorator that makes a `Heading` of its statements."""
-    return lambda statements: Heading(statements, controls)
+    return lambda statements: Heading(statements, controls, here)
 
 
 def slow(control):
@@ -67,6 +75,40 @@ def vary(name, library=(), scale="quick", **changes):
         for public, other in dict(library).items():
             changed.enter_context(patch.object(fc, public, other))
         return module.main(scale, None).numbers
+
+
+# examples whose members are tried at the quick size, because they take minutes at the normal one
+QUICK = (
+    "batch_size",
+    "covariate_shift",
+    "escape_step",
+    "escape_times",
+    "hessian_cost",
+    "newton_steps",
+    "straight_line",
+)
+
+
+def member(name, seed):
+    """Return the numbers of an example for a member of its class: with another activation in place
+    of tanh, other widths, and other random numbers for samples and starts.
+    """
+    activations, factors, _ = example("story").MEMBERS[name]
+    draw = np.random.default_rng([seed, 99])
+    in_place_of_tanh = activations[draw.integers(len(activations))]
+    factor = factors[draw.integers(len(factors))]
+    default_rng, build = np.random.default_rng, fc.MLP
+
+    def other_rng(rng=None):
+        return default_rng([rng, seed] if isinstance(rng, (int, np.integer)) else rng)
+
+    def other_network(sizes, activation="tanh", **options):
+        hidden = (max(1, round(factor * width)) for width in sizes[1:-1])
+        activation = in_place_of_tanh if activation == "tanh" else activation
+        return build([sizes[0], *hidden, sizes[-1]], activation=activation, **options)
+
+    with patch.object(np.random, "default_rng", other_rng):
+        return vary(name, {"MLP": other_network}, "quick" if name in QUICK else "normal")
 
 
 def reverse(values):

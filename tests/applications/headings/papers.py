@@ -23,14 +23,17 @@ def a_rate_too_small(d):
 @heading(a_rate_too_small=a_rate_too_small)
 def edge_of_stability(d):
     facts = [fact for own in d["facts"].values() for fact in own]
+    most = np.ceil(0.8 * len(facts))
+    falls = [fact["rises_after"] > 0 and fact["fall"] < 0.95 for fact in facts]
     return {
-        "the largest eigenvalue rises to 2/rate": all(fact["reached"] for fact in facts)
-        and np.all((d["first"] > 5) & (d["first"] < 7)),
-        "and stays there": all(abs(fact["mean"] - 1) < 0.06 for fact in facts),
-        "the loss falls, though not in every step": all(
-            fact["rises_before"] == 0 and 0.02 < fact["rises_after"] < 0.5 and fact["fall"] < 0.95
-            for fact in facts
-        ),
+        "the largest eigenvalue rises to 2/rate in most trainings": sum(
+            fact["reached"] for fact in facts
+        )
+        >= most
+        and d["first"].max() < 7,
+        "and stays there": sum(abs(fact["mean"] - 1) < 0.06 for fact in facts) >= most,
+        "the loss falls, though not in every step": sum(falls) >= most
+        and not any(fact["rises_before"] for fact in facts),
     }
 
 
@@ -57,9 +60,10 @@ def matched_units(d):
     shares = [np.median(share) for share in d["shares"].values()]
     return {
         "matching the units lowers the barrier": all(
-            np.all(matched[width] < 0.9 * trained[width]) for width in trained
+            np.median(matched[width]) < 0.9 * np.median(trained[width]) for width in trained
         ),
-        "the wider the networks, the more": all(1.5 * b < a for a, b in zip(shares, shares[1:])),
+        "the wider the networks, the more": rank_correlation([*trained], shares) < -0.9
+        and 5 * shares[-1] < shares[0],
         "a random permutation does not": all(
             np.median(drawn[width]) > 0.5 * np.median(trained[width]) for width in trained
         ),
@@ -86,8 +90,8 @@ def spread_by_width(d):
     spreads = [[np.std(x, ddof=1) for x in own.values()] for own in d["losses"].values()]
     return {
         "the wider the network, the less the loss depends on the start": all(
-            values == sorted(values, reverse=True) and values[0] > 20 * values[-1]
-            for values in spreads
+            rank_correlation(range(len(own)), own) < -0.85 and own[0] > 5 * own[-1]
+            for own in spreads
         )
     }
 
@@ -136,16 +140,24 @@ def strong_decay(d):
     return vary("gradient_flat", {"Objective": decayed})
 
 
-@heading(thirty_steps=thirty_steps, strong_decay=strong_decay)
+@heading(
+    here=(
+        "in a linear network nearly all searches end at critical points",
+        "with tanh all end where the gradient is not zero",
+    ),
+    thirty_steps=thirty_steps,
+    strong_decay=strong_decay,
+)
 def gradient_flat(d):
     (linear, _), (size, ratio) = (d["ends"][name] for name in ("identity", "tanh"))
+    flat = (size > 1e-4) & (ratio < 1e-5)
     return {
         "in a linear network nearly all searches end at critical points": np.mean(linear < 1e-10)
         >= 0.9
         and d["kinds"]["identity"].count("saddle") >= 0.9 * linear.size,
-        "with tanh they end where the gradient is not zero": size.min() > 1e-4
+        "with tanh all end where the gradient is not zero": flat.all()
         and set(d["kinds"]["tanh"]) == {"not_critical"},
-        "but an eigenvector of eigenvalue 0": ratio.max() < 1e-5,
+        "a search can end where the gradient is an eigenvector of eigenvalue 0": flat.any(),
     }
 
 

@@ -53,7 +53,7 @@ def all_samples_at_each_step(d):
     return {"other_saddle": example("sudden_drop").leave_another_saddle(n_batches=1)}
 
 
-@heading(no_noise=all_samples_at_each_step)
+@heading(here=("from another saddle mini-batches lead away",), no_noise=all_samples_at_each_step)
 def sudden_drop(d):
     drops = [d["drops"][size] for size in sorted(d["drops"], reverse=True)]
     right, wrong = d["check"].values()
@@ -77,10 +77,10 @@ def running_average(d):
         "a running average is less noisy than a mini-batch": all(
             2 * late[name] < batches[name] for name in late
         ),
-        "it is close to the true gradient in its largest component": late["largest"] < 0.25,
-        "the median component is noisier": late["median"] > 1.2 * late["largest"]
-        and batches["median"] > 3 * batches["largest"],
-        "once its bias is corrected": d["early"][0] < 0.5 and abs(d["early"][1] - 1) < 0.3,
+        "it is close to the true gradient in its largest components": late["largest"] < 0.25,
+        "the median components are noisier": late["median"] > 1.5 * late["largest"]
+        and batches["median"] > 2 * batches["largest"],
+        "once its bias is corrected": d["early"][0] < 0.5 and abs(d["early"][1] - 1) < 0.4,
     }
 
 
@@ -90,14 +90,16 @@ ADAM = "Adam, rate 0.001"
 @heading(shuffled=lambda d: {"table": d["table"] | {"seen": shuffled(d["table"]["seen"])}})
 def escape_times(d):
     growth = {str(name): growth_with_distance(d["table"], name) for name in {*d["table"]["method"]}}
+    ratios = np.concatenate([*d["ratio"].values()])
     return {
-        "the time near a saddle is predicted": all(
-            ratio.size >= 4 and np.all(abs(ratio - 1) <= 0.1) for ratio in d["ratio"].values()
-        ),
-        "it grows with the logarithm of the inverse distance": all(
-            min(ratios) > 1.5 for name, ratios in growth.items() if name != ADAM
-        ),
-        "Adam takes about as many steps from any distance": max(growth[ADAM]) < 1.3,
+        "the time near a saddle is predicted": ratios.size >= 16
+        and np.mean(abs(ratios - 1) <= 0.1) > 0.7
+        and abs(np.median(ratios) - 1) < 0.05,
+        "it grows with the logarithm of the inverse distance": np.median(
+            [times for name, own in growth.items() if name != ADAM for times in own]
+        )
+        > 1.5,
+        "Adam takes about as many steps from any distance": max(growth[ADAM]) < 1.5,
     }
 
 

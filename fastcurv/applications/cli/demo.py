@@ -27,7 +27,6 @@ Say = Callable[[str], None]
 REFINEMENT_METHOD: Literal["newton-cg"] = "newton-cg"
 N_NARROW_UNITS = 4  # number of units in the last hidden layer of the narrower network
 L2 = 1e-3  # weight decay of all networks of the demonstration
-N_HELD_OUT = 360  # number of digits that are not fitted, a fifth
 # mean and standard deviation of all pixels, which are integers from 0 to 16
 PIXEL_MEAN, PIXEL_STD = 4.88, 6.02
 TITLE = "Did training end at a minimum, or on a saddle?"
@@ -45,7 +44,6 @@ ESCAPE_TEXT = (
     "The saddle of this section, along its escape direction: the loss, its second-order Taylor "
     "polynomial, and the step taken. Along some other directions the loss rises."
 )
-ORDINAL_WORDS = ("second", "third", "fourth", "fifth")
 
 
 def run_demo(
@@ -83,11 +81,10 @@ def run_demo(
     -------
     dict
         ``report`` (the path of the page), ``verdict`` (at the end of training), ``saddle`` (the
-        verdict at the saddle), ``escaped`` (the result of `fastcurv.escape`), ``accuracy`` (on
-        held-out samples), and the losses ``loss_at_saddle`` and ``loss_after_escape``.
+        verdict at the saddle) and ``escaped`` (the result of `fastcurv.escape`).
     """
     started, say = time.perf_counter(), say or CommandOutput().print_text
-    fitted, held = load_digits(seed, quick)
+    fitted = load_digits(seed, quick)
     hidden = (10,) if quick else (32, 16)
     objective = digits_objective(hidden, fitted, n_threads)
     sizes = "-".join(map(str, objective.model.sizes))
@@ -96,7 +93,7 @@ def run_demo(
         f"entropy, l2 {L2:g}"
     )
     say(described)
-    moments, result = train_network(objective, held, seed, quick, progress, say)
+    moments, result = train_network(objective, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
     found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
@@ -117,7 +114,6 @@ def run_demo(
     page = Report(TITLE)
     page.subtitle = f"{NETWORK_TEXT.format(n=objective.n_params)} {described}."
     page.add_section("The verdict, and its evidence").add_verdict(point)
-    _add_training_section(page, objective, moments, held)
     _add_spectra_section(page, found)
     page.add_section("Another point: a saddle, and a descent from it").add_text(
         NARROWER_NETWORK_TEXT
@@ -134,24 +130,19 @@ def run_demo(
         "verdict": point,
         "saddle": saddle,
         "escaped": escaped,
-        "accuracy": accuracy(objective, result.x, *held),
-        "loss_at_saddle": float(objective.value(theta)),
-        "loss_after_escape": None if escaped is None else float(escaped.fun),
     }
 
 
 Rows = tuple[Array, Array]
 
 
-def load_digits(seed: int, quick: bool) -> tuple[Rows, Rows]:
-    """Return the pixels and classes of the digits that are fitted, and of those held out."""
+def load_digits(seed: int, quick: bool) -> Rows:
+    """Return the pixels and classes of scikit-learn's digits, or of a quarter of them."""
     from sklearn import datasets
 
     X, y = datasets.load_digits(return_X_y=True)
-    X = (X - PIXEL_MEAN) / PIXEL_STD
-    order = np.random.default_rng(seed).permutation(len(y))
-    held, fitted = order[:N_HELD_OUT], order[N_HELD_OUT :: 4 if quick else 1]
-    return (X[fitted], y[fitted]), (X[held], y[held])
+    some = np.random.default_rng(seed).permutation(len(y))[:: 4 if quick else 1]
+    return (X[some] - PIXEL_MEAN) / PIXEL_STD, y[some]
 
 
 def digits_objective(
@@ -163,50 +154,25 @@ def digits_objective(
     return fc.Objective(model, X, y, "cross_entropy", l2=L2, n_threads=n_threads)
 
 
-def accuracy(objective: fc.Objective, theta: Array, X: Array, y: Array) -> float:
-    """Return the share of the samples X whose class is predicted correctly."""
-    return float(np.mean(objective.model.predict(theta, X).argmax(axis=1) == y))
-
-
-def point_facts(objective: fc.Objective, theta: Array, held: Rows) -> list[float]:
-    """Return the loss, the gradient norm, and the accuracies of fitted and of held-out samples."""
-    value, gradient = objective.value_and_gradient(theta)
-    fitted = accuracy(objective, theta, objective.X, objective.y)
-    norm = float(np.linalg.norm(gradient))
-    return [float(value), norm, fitted, accuracy(objective, theta, *held)]
-
-
-def format_point(objective: fc.Objective, theta: Array, held: Rows) -> str:
-    """Format the numbers of `point_facts` as one line."""
-    value, norm, fitted, other = point_facts(objective, theta, held)
-    return (
-        f"loss {value:.6f}, gradient norm {norm:.1e}, accuracy {fitted:.3f}, held out {other:.3f}"
-    )
-
-
 def train_network(
-    objective: fc.Objective, held: Rows, seed: int, quick: bool, progress: bool, say: Say
+    objective: fc.Objective, seed: int, quick: bool, progress: bool, say: Say
 ) -> tuple[dict[str, Array], OptimizeResult]:
     """Train with Adam on mini-batches, then with a second-order method until the gradient vanishes.
     Return theta at three stages of training by name, and the last result. `say` is called with each
     line of output.
     """
-    theta = objective.model.init(rng=seed)
-    moments = {"start": theta}
+    start = objective.model.init(rng=seed)
     options: Any = {"batch_size": 64, "rng": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {REFINEMENT_METHOD} until the gradient vanishes")
-    say(f"  start      {format_point(objective, theta, held)}")
-    theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=2, **options)).x
-    moments["middle"] = theta
-    say(f"  middle     {format_point(objective, theta, held)}")
+    first = raise_if_interrupted(fc.minimize(objective, start, "adam", max_iter=2, **options))
     more = 20 if quick else 40
-    theta = raise_if_interrupted(fc.minimize(objective, theta, "adam", max_iter=more, **options)).x
-    say(f"  adam       {format_point(objective, theta, held)}")
+    adam = raise_if_interrupted(fc.minimize(objective, first.x, "adam", max_iter=more, **options))
     result = raise_if_interrupted(
-        fc.minimize(objective, theta, REFINEMENT_METHOD, max_iter=300, progress=progress)
+        fc.minimize(objective, adam.x, REFINEMENT_METHOD, max_iter=300, progress=progress)
     )
-    moments["end"] = result.x
-    say(f"  {REFINEMENT_METHOD:<9}  {format_point(objective, result.x, held)}")
+    moments = {"start": start, "middle": first.x, "end": result.x}
+    for name, theta in moments.items():
+        say(f"  {name:<7} loss {objective.value(theta):.6f}")
     say(f"  {render_notes(result.notes, calls=False)}")
     return moments, result
 
@@ -235,23 +201,9 @@ def compute_spectra(
     return found
 
 
-def _add_training_section(
-    page: Report, objective: fc.Objective, moments: dict[str, Array], held: Rows
-) -> None:
-    """Add a table of the loss, the gradient norm and the scores, rounded to four digits, with one
-    row for each stage of training in `moments`.
-    """
-    rows = [
-        [name, *(float(f"{value:.4g}") for value in point_facts(objective, theta, held))]
-        for name, theta in moments.items()
-    ]
-    header = ["moment", "loss", "gradient norm", "accuracy", "held out"]
-    page.add_section("Training").add_table(header, rows)
-
-
 def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
-    """Add a plot of the spectral density at each stage of training, one Axes per stage with the
-    outliers marked, and a table of the extreme eigenvalues.
+    """Add a plot of the spectral density at each stage of training with the outliers marked, and a
+    table of the extreme eigenvalues.
     """
     figures: dict[str, Any] = {}
     for name, (density, pairs) in found.items():
@@ -271,21 +223,11 @@ def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, A
         "orange the five lowest and five highest. The bulk lies at zero; a few large eigenvalues "
         "stand out.",
     )
-    pairs_of = {name: pairs for name, (_, pairs) in found.items()}
-    ranks = [
-        "lowest",
-        *(f"{i} lowest" for i in ORDINAL_WORDS),
-        *(f"{i} highest" for i in ORDINAL_WORDS[::-1]),
+    rows = [
+        [name, _join_values(pairs.values[:5]), _join_values(pairs.values[-5:]), pairs.n_products]
+        for name, (_, pairs) in found.items()
     ]
-    rows: list[list[Any]] = [
-        [rank, *(f"{pairs.values[i]:.3g}" for pairs in pairs_of.values())]
-        for i, rank in zip((*range(5), *range(-5, 0)), [*ranks, "highest"])
-    ]
-    rows.append(["products", *(str(int(pairs.n_products)) for pairs in pairs_of.values())])
-    rows.append(
-        ["largest residual", *(f"{pairs.residuals.max():.0e}" for pairs in pairs_of.values())]
-    )
-    page.add_table(["eigenvalue", *pairs_of], rows)
+    page.add_table(["stage", "five lowest", "five highest", "products"], rows)
 
 
 def find_saddle(

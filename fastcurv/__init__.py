@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .common.protocols import PROOF_LOADERS
+from .common.protocols import REGISTERING
 from .common.runtime import VERSION, register_threadpoolctl, show_versions
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .structure.user_functions import Activation, Loss
 
 __version__ = VERSION
-PROOF_LOADERS.append(lambda: import_module(".certify.bounds", __name__))
+REGISTERING.append(lambda: import_module(".certify.bounds", __name__))
 
 # Names are grouped by subject: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [

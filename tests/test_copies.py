@@ -136,9 +136,9 @@ def result_or_error(function, *arguments):
 
 def of_operator(op, v):
     """Return a dict of the results of an operator for the vector v. Products of a principal block
-    are not counted, because the whole operator counts them.
+    or a sum are not counted, because the operators that they are made of count them.
     """
-    whole = hasattr(op, "whole") and not hasattr(op, "space")
+    whole = hasattr(op, "whole") or hasattr(op, "terms")
     found = {
         "": repr(op),
         "dtype": str(op.dtype),

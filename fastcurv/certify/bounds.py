@@ -3,7 +3,7 @@ an objective.
 
 The functions are entered by the exact class of their argument, since a subclass may compute
 something else. `rounding_bound` and the subpackages below look them up by
-`fastcurv.common.protocols.proof_of`.
+`fastcurv.common.protocols.capability`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..common.protocols import Array, Floats, proof_of, register_proof
+from ..common.protocols import (
+    Array,
+    Floats,
+    capability,
+    missing_bound_reason,
+    register,
+)
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import safe_norm
 from ..network.arguments import as_vector
-from ..network.linear_operator import ShiftedOperator
+from ..network.linear_operator import OperatorSum
 from ..network.objective import Objective
 from ..network.operators import Curvature, CurvatureBlock, Jacobian
 from .certificates import Certificates, ForwardCertificates
@@ -32,8 +38,8 @@ def rounding_bound(x: Any, v: Any) -> float | None:
     Parameters
     ----------
     x : Objective, Curvature, or an object with a method ``rounding_bound(v)``
-        A block or a shifted operator has the bounds of its operator. The method must be defined in
-        the body of the object's own class.
+        A block has the bounds of its operator, a sum those of its terms. The method must be defined
+        in the body of the object's own class.
     v : array_like (n,)
         The point theta, or the vector that is multiplied.
 
@@ -55,7 +61,7 @@ def rounding_bound(x: Any, v: Any) -> float | None:
     >>> rounding_bound(ob, np.ones(3)) < 1e-13, rounding_bound(H, np.ones(3)) < 1e-13
     (True, True)
     """
-    bound = proof_of(x, "rounding_bound")
+    bound = capability(x, "rounding_bound")
     return None if bound is None else bound(v)
 
 
@@ -73,11 +79,11 @@ def assembled(op: Any) -> Any:
     >>> bool(np.allclose(matrix.A, H.to_dense())), bool(matrix.error_bound() < 1e-12)
     (True, True)
     """
-    assemble = proof_of(op, "assembled")
+    assemble = capability(op, "assembled")
     return None if assemble is None else assemble()
 
 
-@register_proof("certificates", Objective)
+@register("certificates", Objective)
 def certificates(ob: Any, unproved: str) -> ForwardCertificates:
     """Return the proved statements about the loss of an objective near theta, those of forward
     passes alone if there is a reason `unproved`; see `Objective.certificates`.
@@ -85,7 +91,7 @@ def certificates(ob: Any, unproved: str) -> ForwardCertificates:
     return ForwardCertificates(ob) if unproved else Certificates(ob)
 
 
-@register_proof("rounding_bound", Objective)
+@register("rounding_bound", Objective)
 @with_nearest_rounding
 def gradient_rounding_bound(ob: Objective, theta: Any) -> float | None:
     """Return a bound on the norm of the error of ``ob.gradient(theta)``."""
@@ -116,7 +122,7 @@ def _uncounted_product(H: Curvature, v: Array) -> Array:
     return product
 
 
-@register_proof("rounding_bound", Curvature)
+@register("rounding_bound", Curvature)
 @with_nearest_rounding
 def product_rounding_bound(H: Curvature, v: Any) -> float | None:
     """Return a bound on the norm of the error of ``H @ v``."""
@@ -128,7 +134,7 @@ def product_rounding_bound(H: Curvature, v: Any) -> float | None:
     return float(errors.product_error_bound(v, H.kind, computed))
 
 
-@register_proof("rounding_bound", CurvatureBlock)
+@register("rounding_bound", CurvatureBlock)
 @with_nearest_rounding
 def block_rounding_bound(B: CurvatureBlock, v: Any) -> float | None:
     """Return a bound on the norm of the error of ``B @ v``, for a principal block B."""
@@ -147,32 +153,39 @@ def block_rounding_bound(B: CurvatureBlock, v: Any) -> float | None:
     return float(_product_errors(whole).product_error_bound(full, B.kind, computed))
 
 
-@register_proof("rounding_bound", ShiftedOperator)
+@register("rounding_bound", OperatorSum)
 @with_nearest_rounding
-def shifted_rounding_bound(S: ShiftedOperator, v: Any) -> float | None:
-    """Return a bound on the norm of the error of ``(H + mu I) @ v``: the bound for H, plus the
-    three roundings in ``+ mu v``.
+def sum_rounding_bound(S: OperatorSum, v: Any) -> float | None:
+    """Return a bound on the norm of the error of ``(c_1 H_1 + ... + mu I) @ v``: the bounds for the
+    H_i times c_i, plus the roundings of the multiples and of their sum.
     """
-    if S.why_unproved:
-        return None
     v = as_vector(v, S.shape[0], S.dtype)
-    bound = rounding_bound(S.whole, v)
-    if bound is None:
-        return None
     info = np.finfo(S.dtype)
-    mu = float(S.dtype.type(S.mu))
     u = 0.5 * float(info.eps)
-    size = safe_norm(S.whole.product(v))
     length = safe_norm(v)
+    count = len(S.terms) + 1
+    mu = float(S.dtype.type(S.mu))
     moved = abs(S.mu) * length
-    cast = abs(S.mu - mu) * length
-    if not size + bound + moved + cast < info.max:
+    total, errors, cast = moved, 3 * u * moved, abs(S.mu - mu) * length
+    products = int(mu != 0)
+    for index, (c, H) in enumerate(S.terms):
+        bound = None if missing_bound_reason(H) else rounding_bound(H, v)
+        if bound is None:
+            return None
+        size = safe_norm(np.asarray(H.product(v)))
+        scaled = c != 1
+        products += scaled
+        cast += abs(c - float(S.dtype.type(c))) * (size + bound)
+        n_roundings = count - max(index, 1) + scaled
+        total += abs(c) * (size + bound)
+        errors += abs(c) * (bound + u * n_roundings * (size + bound))
+    if not total + cast < info.max:
         return np.inf
-    lost = 2 * len(v) * float(info.smallest_subnormal) * (mu != 0 and length > 0)
-    return (1 + 8 * u) * (bound + u * (size + bound + 3 * moved) + cast) + lost
+    lost = 2 * len(v) * float(info.smallest_subnormal) * products * (length > 0)
+    return float((1 + max(8, 4 * count) * u) * (errors + cast) + lost)
 
 
-@register_proof("assembled", Curvature)
+@register("assembled", Curvature)
 @with_nearest_rounding
 def enclosed_curvature(H: Curvature) -> EnclosedHessian | None:
     """Return the matrix of a Hessian or GGN in float64 with bounds on its errors, assembled layer
@@ -182,7 +195,7 @@ def enclosed_curvature(H: Curvature) -> EnclosedHessian | None:
     return None if H.why_unproved else enclosed_hessian(H.objective, H.theta, H.kind)
 
 
-@register_proof("assembled", Jacobian)
+@register("assembled", Jacobian)
 @with_nearest_rounding
 def enclosed_jacobian_matrix(J: Jacobian) -> tuple[Floats, Floats]:
     """Return the matrix ``(N d_out, n)`` in float64, and bounds ``(N d_out,)`` on the norms of the

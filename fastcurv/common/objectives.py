@@ -22,10 +22,10 @@ from .protocols import (
     Array,
     Certificate,
     Floats,
+    capability,
     is_library_object,
     missing_bound_reason,
     missing_reason,
-    proof_of,
     states,
 )
 from .runtime import Budget
@@ -108,7 +108,7 @@ def gradient_error_bound_at(ob: Any, theta: np.ndarray) -> float | None:
     """Return a bound on the norm of the rounding error of the objective's gradient at theta, or
     None if the objective states no `rounding_bound`, or if that returns None.
     """
-    known = None if missing_bound_reason(ob) else proof_of(ob, "rounding_bound")
+    known = None if missing_bound_reason(ob) else capability(ob, "rounding_bound")
     bound = None if known is None else known(theta)
     return None if bound is None else float(bound)
 
@@ -326,7 +326,7 @@ class BudgetedOperator(Budget):
         for vector, bound in self._bounds:
             if np.array_equal(vector, v):
                 return bound
-        known = None if missing_bound_reason(self.op) else proof_of(self.op, "rounding_bound")
+        known = None if missing_bound_reason(self.op) else capability(self.op, "rounding_bound")
         stated = None if known is None else known(v)
         if stated is None:
             return PRODUCT_ERROR_EPS * self.eps * self.norm * safe_norm(v)

@@ -16,15 +16,6 @@ Of an objective:
 
 Of a model, ``fold_batch_norm(theta, statistics)``: the network without batch normalisation and its
 theta.
-
-Of an operator:
-
-- ``fast_product``: the engine's product without checks, for one search, or None;
-- ``summed_matrix()``: the matrix ``(n, n)`` summed over rows, or None where that is impossible;
-- ``exact_diagonal()``: the diagonal ``(n,)``;
-- ``diagonal_cost``: the cost of ``exact_diagonal()`` in products, infinite if it is not available;
-- ``has_summed_matrix``: False if ``summed_matrix()`` returns None;
-- ``estimated_seconds``: an estimate of the time of a product.
 """
 
 from __future__ import annotations
@@ -76,10 +67,7 @@ Certificate: TypeAlias = Literal[
 ]  # fmt: skip
 # Names from the lists above that are used between subpackages and not meant for users; the pages of
 # the documentation leave them out.
-INTERNAL_NAMES = frozenset(
-    ("diagonal_cost", "estimated_seconds", "exact_diagonal", "fast_product", "fold_batch_norm",
-     "has_summed_matrix", "rounded", "summed_matrix", "why_unproved")
-)  # fmt: skip
+INTERNAL_NAMES = frozenset(("fold_batch_norm", "rounded", "why_unproved"))
 
 
 class OperatorLike(Protocol):
@@ -178,14 +166,12 @@ class KinkObjective(Protocol):
 # A fact is an attribute. An object states it if its exact class is one of this library's, which
 # enter a table where they are defined, or if the body of its class defines the attribute. Facts
 # are neither inherited nor forwarded: a subclass of a library class may replace the loss or the
-# products and still inherit attributes that were written for the original. An operator derived from
-# another one, its `whole`, has only the facts that the other one states.
+# products and still inherit attributes that were written for the original. A block of an operator,
+# its `whole`, and a sum of operators, its `terms`, have only the facts that all of these state.
 
 # Methods that an operator may offer in addition to its products.
 OPTIONAL_OPERATOR_METHODS = (
-    "rounding_bound", "quadratic_form", "to_dense", "astype", "assembled", "fast_product",
-    "summed_matrix", "has_summed_matrix", "exact_diagonal", "diagonal_cost", "gradient",
-    "objective", "estimated_seconds",
+    "rounding_bound", "quadratic_form", "to_dense", "astype", "assembled", "gradient", "objective",
 )  # fmt: skip
 PRODUCT_METHODS = "__matmul__", "product", "matmat", "_matmat", "matvec", "_matvec"
 NOT_OFFERED_REASON = "none is offered"
@@ -200,14 +186,22 @@ def library_class(kind: type[Class]) -> type[Class]:
     return kind
 
 
+def _sources(x: Any) -> list[Any]:
+    """Return the operators from which an object of this library is derived: its whole or terms."""
+    attributes = vars(x)
+    whole = [attributes["whole"]] if "whole" in attributes else []
+    return whole + [op for _, op in attributes.get("terms", ())]
+
+
 def is_library_object(x: Any) -> bool:
-    """Return True if the exact class of x is one of this library's, and so is that of the operator
-    from which x is derived.
+    """Return True if the exact class of x is one of this library's, and so are those of the
+    operators from which x is derived.
     """
     if type(x) not in _LIBRARY_CLASSES:
         return False
-    whole = x.__dict__.get("whole")
-    return whole is None or is_library_object(whole)
+    attributes = vars(x)
+    derived = "whole" in attributes or "terms" in attributes
+    return not derived or all(map(is_library_object, _sources(x)))
 
 
 def states(x: Any, name: str) -> bool:
@@ -227,7 +221,7 @@ def states(x: Any, name: str) -> bool:
     kind = type(x)
     if kind not in _LIBRARY_CLASSES:
         return name in vars(kind)
-    if not is_library_object(x) and not states(x.__dict__["whole"], name):
+    if not all(is_library_object(source) or states(source, name) for source in _sources(x)):
         return False
     # A `StatedOperator` forwards the facts that the class of its operator states.
     return hasattr(kind, name) or (hasattr(kind, "__getattr__") and hasattr(x, name))
@@ -243,7 +237,7 @@ def missing_reason(x: Any, name: str) -> str:
         return NOT_OFFERED_REASON
     kind = type(x)
     if kind in _LIBRARY_CLASSES:
-        return missing_reason(x.__dict__["whole"], name)
+        return next(filter(None, (missing_reason(source, name) for source in _sources(x))))
     return f"the class {kind.__name__} does not define {name} itself"
 
 
@@ -257,36 +251,35 @@ def missing_bound_reason(x: Any) -> str:
 
 
 # --------------------------------------------------------------------------------------------------
-# Functions of the subpackage `certify` for objects of the classes below it, by exact class.
+# Functions of an object that the layer with the knowledge enters by the exact class.
 
-_PROOFS: dict[tuple[type, str], Callable[..., Any]] = {}
-PROOF_LOADERS: list[Callable[[], object]] = []  # fill the table; the package enters the import
+_REGISTERED: dict[tuple[type, str], Callable[..., Any]] = {}
+REGISTERING: list[Callable[[], object]] = []  # each fills the table; the package enters imports
 
 
-def register_proof(name: str, kind: type) -> Callable[[Function], Function]:
-    """Return a decorator that enters a function of an object as the proof `name` of the class."""
+def register(name: str, kind: type) -> Callable[[Function], Function]:
+    """Return a decorator that enters a function of an object as a capability of the class."""
 
     def enter(function: Function) -> Function:
-        _PROOFS[kind, name] = function
+        _REGISTERED[kind, name] = function
         return function
 
     return enter
 
 
-def proof_function(kind: type, name: str) -> Callable[..., Any] | None:
+def registered(kind: type, name: str) -> Callable[..., Any] | None:
     """Return the function entered for exactly this class under the name, or None."""
-    if not _PROOFS:
-        for load in PROOF_LOADERS:
-            load()
-    return _PROOFS.get((kind, name))
+    while REGISTERING and (kind, name) not in _REGISTERED:
+        REGISTERING.pop()()
+    return _REGISTERED.get((kind, name))
 
 
-def proof_of(x: Any, name: str) -> Callable[..., Any] | None:
-    """Return the proof `name` of an object, a function of the remaining arguments: the one entered
-    for the exact class, or the method that the body of the object's class defines. Return None if
-    there is neither.
+def capability(x: Any, name: str) -> Callable[..., Any] | None:
+    """Return the capability `name` of an object, a function of the remaining arguments: the one
+    entered for the exact class, or the method that the body of the object's class defines. Return
+    None if there is neither.
     """
-    function = proof_function(type(x), name) if is_library_object(x) else None
+    function = registered(type(x), name) if is_library_object(x) else None
     if function is not None:
         return partial(function, x)
     return None if missing_reason(x, name) else getattr(x, name)

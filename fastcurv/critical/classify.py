@@ -30,7 +30,7 @@ from ..common.objectives import (
     user_call_guard,
 )
 from ..common.progress import show_bar
-from ..common.protocols import SupportsDerivatives, missing_bound_reason, proof_of
+from ..common.protocols import SupportsDerivatives, capability, missing_bound_reason
 from ..common.runtime import (
     RESERVED_TIME_FRACTION,
     SERIAL_BLAS_MAX_N,
@@ -486,7 +486,7 @@ def check_interpolation(
     rows = getattr(here, "rows", None)
     op = cast_to_float64(ob if rows is None else ob.batch(rows)).jacobian(theta)
     H.record_products(op.shape[0])
-    assemble = proof_of(op, "assembled")
+    assemble = capability(op, "assembled")
     if assemble is None:
         return None
     J, errors = assemble()

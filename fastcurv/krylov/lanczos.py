@@ -22,7 +22,7 @@ from ..common.checks import (
     operator_dtype,
 )
 from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted_indices
-from ..common.protocols import Array, Floats, Indices, Which
+from ..common.protocols import Array, Floats, Indices, Which, capability
 from ..common.runtime import raise_if_out_of_time, seconds_until_deadline
 from ..common.vectors import (
     NOT_FINITE_MESSAGE,
@@ -235,7 +235,8 @@ class Recurrence(Lanczos):
         semiorthogonal: bool = False,
     ) -> None:
         n, dtype = op.shape[0], operator_dtype(op)
-        super().__init__(n, dtype, product_function(op), getattr(op, "fast_product", None))
+        fast = capability(op, "fast_product")
+        super().__init__(n, dtype, product_function(op), fast and fast())
         self.op, self.semiorthogonal = op, semiorthogonal
         self.against = np.empty((0, n), dtype) if against is None else np.ascontiguousarray(against)
         self.dimension = n - len(self.against)

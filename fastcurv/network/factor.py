@@ -18,7 +18,7 @@ from scipy.linalg import cho_solve, lapack
 
 from ..common.checks import all_finite, check_finite
 from ..common.linalg import UNIT_ROUNDOFF, cholesky, eigvalsh
-from ..common.protocols import Array, Floats
+from ..common.protocols import Array, Floats, capability
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import serial_blas_context
 from .arguments import as_real_array, match_array_type
@@ -144,7 +144,8 @@ def _float64_matrix(op: Any) -> Floats:
     """Return the matrix (n, n) of an operator in float64, summed over samples by the engine where
     it can.
     """
-    summed = op.summed_matrix() if hasattr(op, "summed_matrix") else None
+    sum_matrix = capability(op, "summed_matrix")
+    summed = None if sum_matrix is None else sum_matrix()
     if summed is not None:
         return np.asarray(summed)
     dense = op.to_dense() if hasattr(op, "to_dense") else op @ np.eye(len(op), dtype=op.dtype)

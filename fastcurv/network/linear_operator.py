@@ -5,23 +5,17 @@ multiple of the identity.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from ..common.checks import StatedOperator, as_numpy, check_array
 from ..common.protocols import Array, is_library_object, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
-from .arguments import (
-    as_real_array,
-    columns_as_rows,
-    match_array_type,
-    vector_and_output,
-)
+from .arguments import as_real_array, match_array_type, vector_and_output
 from .factor import CholeskyFactor
 
 
@@ -144,7 +138,7 @@ class SymmetricOperator(Operator):
     def _transpose(self) -> SymmetricOperator:
         return self
 
-    def shift(self, mu: float) -> ShiftedOperator:
+    def shift(self, mu: float) -> OperatorSum:
         """Return the operator ``H + mu I``, for damped systems or to shift a spectrum away from
         zero.
 
@@ -157,7 +151,9 @@ class SymmetricOperator(Operator):
         array([[ 2.5, -2. ],
                [-2. ,  2.5]])
         """
-        return ShiftedOperator(self, mu)
+        terms, own = self._parts()
+        shift = float(check_array(mu, "mu", np.float64).reshape(()))
+        return OperatorSum(terms, own + shift)
 
     def factor(self) -> Any:  # returns CholeskyFactor
         """Return the Cholesky factor of the matrix: ``solve(B)``, ``logdet``, ``inverse_diagonal``
@@ -185,17 +181,24 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
         """
         return CholeskyFactor(self)
 
+    def _parts(self) -> tuple[tuple[tuple[float, SymmetricOperator], ...], float]:
+        """Return the terms and the multiple of the identity of which the operator is the sum."""
+        return ((1.0, self),), 0.0
+
     def __add__(self, other: Any) -> Any:
-        """Return a `ShiftedOperator` if `other` is a multiple of the identity, given as a sparse
-        matrix or an operator. For any other matrix or operator return SciPy's sum.
+        """Return an `OperatorSum` if `other` is an operator of this library with the same dtype, or
+        a multiple of the identity, given as a sparse matrix or an operator. For any other matrix or
+        operator return SciPy's sum.
         """
         mu = _multiple_of_identity(other, self.shape)
         if mu is not None:
             return self.shift(mu)
-        matrix: Any = other
+        alike = getattr(other, "shape", None) == self.shape and other.dtype == self.dtype
+        if isinstance(other, SymmetricOperator) and alike:
+            (terms, mu), (more, nu) = self._parts(), other._parts()
+            return OperatorSum(terms + more, mu + nu)
         if isinstance(other, np.ndarray) or issparse(other):
-            from scipy.sparse.linalg import aslinearoperator
-
+            matrix: Any = other
             return super().__add__(aslinearoperator(matrix))
         return super().__add__(other)
 
@@ -203,7 +206,23 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
 
     def __sub__(self, other: Any) -> Any:
         mu = _multiple_of_identity(other, self.shape)
-        return self.shift(-mu) if mu is not None else super().__sub__(other)
+        return self + -1 * other if mu is None else self.shift(-mu)
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other
+
+    def __mul__(self, other: Any) -> Any:
+        """Return an `OperatorSum` for a number, and otherwise what SciPy returns."""
+        if not isinstance(other, (int, float, np.integer, np.floating)):
+            return super().__mul__(other)
+        terms, mu = self._parts()
+        return OperatorSum(tuple((float(other) * c, op) for c, op in terms), float(other) * mu)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self * other if np.ndim(other) == 0 else super().__rmul__(other)
+
+    def __neg__(self) -> Any:
+        return self * -1
 
 
 def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
@@ -225,52 +244,18 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class DerivedOperatorMixin:
-    """A mixin for operators derived from another operator, `whole`, whose product counter and
-    layout they share.
-    """
-
-    whole: Any
-
-    @property
-    def why_unproved(self) -> str:
-        """Reason why rounding errors of products with `whole` have no known bound, or ""."""
-        return missing_bound_reason(self.whole)
-
-    @property
-    def n_products(self) -> int:
-        """Number of vectors that `whole` has multiplied, including those for products with this
-        operator.
-        """
-        return int(self.whole.n_products)
-
-    @n_products.setter
-    def n_products(self, count: int) -> None:
-        self.whole.n_products = count
-
-    @property
-    def diagonal_cost(self) -> float:
-        """Cost of `exact_diagonal` in products; see `Curvature.diagonal_cost`."""
-        return float(self.whole.diagonal_cost)
-
-    @property
-    def layout(self) -> Mapping[str, Any]:
-        """Layout of the products of `whole`, as `Curvature.layout`."""
-        layout: Mapping[str, Any] = self.whole.layout
-        return layout
-
-
 @library_class
-class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
-    """The operator ``H + mu I``, whose product with v is ``H v + mu v``.
+class OperatorSum(SymmetricOperator):
+    """The operator ``c_1 H_1 + c_2 H_2 + ... + mu I``.
 
-    Created by ``H.shift(mu)`` and ``H + mu * identity(n)``. H counts the products with this
-    operator.
+    Created by ``H.shift(mu)``, ``-H``, ``2 * H``, ``H - G`` and ``H + mu * identity(n)``. The
+    operators count the products with their sum. Methods that an operator does not have raise
+    AttributeError.
 
     Attributes
     ----------
-    whole : Curvature or block of one
-        The operator H.
+    terms : tuple of (float, operator)
+        The coefficients and the operators.
     mu : float
         The number that is added to every eigenvalue.
 
@@ -279,65 +264,88 @@ class ShiftedOperator(DerivedOperatorMixin, SymmetricOperator):
     >>> import numpy as np, fastcurv as fc
     >>> from scipy.sparse import identity
     >>> model = fc.MLP([1, 1, 1], activation="identity", bias=False)
-    >>> H = fc.Objective(model, [[1.0]], [1.0], loss="mse").hessian(np.zeros(2))
-    >>> (H + 3 * identity(2)) @ np.array([1.0, 1.0])
+    >>> ob = fc.Objective(model, [[1.0]], [1.0], loss="mse")
+    >>> H, G = ob.hessian(np.zeros(2)), ob.ggn(np.zeros(2))
+    >>> (H - G + 3 * identity(2)) @ np.array([1.0, 1.0])
     array([1., 1.])
     """
 
+    terms: tuple[tuple[float, Any], ...]
     mu: float
-    _read_only = Operator._read_only | {"whole", "mu"}
+    _read_only = Operator._read_only | {"terms", "mu"}
 
-    def __init__(self, whole: Any, mu: float) -> None:
-        self.whole = whole
-        self.mu = float(check_array(mu, "mu", np.float64).reshape(()))
-        super().__init__(whole.dtype, whole.shape)
+    def __init__(self, terms: tuple[tuple[float, Any], ...], mu: float) -> None:
+        self.terms = terms
+        self.mu = mu
+        # a subclass may define its products by any method
+        self._stated = [op if is_library_object(op) else StatedOperator(op) for _, op in terms]
+        super().__init__(terms[0][1].dtype, terms[0][1].shape)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShiftedOperator, (self.whole, self.mu)
+        return OperatorSum, (self.terms, self.mu)
 
     def __repr__(self) -> str:
-        return f"<{self.mu:g} I + {repr(self.whole)[1:]}"
+        parts = [f"{c:g} * {op!r}" if c != 1 else repr(op) for c, op in self.terms]
+        return " + ".join(parts + [f"{self.mu:g} I"] * (self.mu != 0))
+
+    def _parts(self) -> tuple[tuple[tuple[float, SymmetricOperator], ...], float]:
+        return (self.terms, self.mu) if type(self) is OperatorSum else super()._parts()
+
+    @property
+    def why_unproved(self) -> str:
+        """Reason why rounding errors of products have no known bound, or ""."""
+        return next(filter(None, (missing_bound_reason(op) for _, op in self.terms)), "")
+
+    @property
+    def n_products(self) -> int:
+        """Number of vectors that the operators have multiplied."""
+        return sum(int(op.n_products) for op in {id(op): op for _, op in self.terms}.values())
+
+    def _multiply(self, v: Array, out: Array) -> Array:
+        """Return the product with v, a vector or columns, in `out`."""
+        for index, ((c, _), op) in enumerate(zip(self.terms, self._stated)):
+            term = op @ v
+            if c != 1:
+                term *= self.dtype.type(c)
+            out[...] = term if index == 0 else out + term
+        if self.mu:
+            out += self.dtype.type(self.mu) * v
+        return out
 
     def product(self, v: Any, out: Array | None = None) -> Array:
-        """Return ``H v + mu v`` for v ``(n,)``, in `out` if it is given and in a new array
+        """Return the product with v ``(n,)``, in `out` if it is given and in a new array
         otherwise.
         """
-        v, out = vector_and_output(v, out, self.shape[0], self.dtype)
-        if is_library_object(self.whole):
-            self.whole.product(v, out)
-        else:  # a subclass may define its products by any method
-            out[...] = StatedOperator(self.whole) @ v
-        out += self.dtype.type(self.mu) * v
-        return out
+        return self._multiply(*vector_and_output(v, out, self.shape[0], self.dtype))
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        whole = self.whole if is_library_object(self.whole) else StatedOperator(self.whole)
-        out: Array = whole._matmat(V)
-        out += self.dtype.type(self.mu) * columns_as_rows(V, self.shape[0], self.dtype).T
-        return out
+        return self._multiply(V, np.empty(V.shape, self.dtype))
 
     def quadratic_form(self, v: Any) -> Any:
-        """Return ``v'(H + mu I) v``, as a float for v ``(n,)`` or as an array ``(k,)`` for the
-        columns of v ``(n, k)``.
+        """Return ``v' A v`` for this operator A, as a float for v ``(n,)`` or as an array ``(k,)``
+        for the columns of v ``(n, k)``.
         """
         wide = as_numpy(v, "v").astype(np.float64)
-        return self.whole.quadratic_form(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
-
-    def exact_diagonal(self) -> np.ndarray:
-        """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
-        return np.asarray(self.whole.exact_diagonal() + self.mu)
+        forms = sum(c * op.quadratic_form(v) for c, op in self.terms)
+        return forms + self.mu * np.einsum("i...,i...->...", wide, wide)
 
     def to_dense(self) -> np.ndarray:
         """Return the matrix ``(n, n)``."""
-        dense: Array = self.whole.to_dense()
+        dense: Array = sum(self.dtype.type(c) * op.to_dense() for c, op in self.terms)
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
-    def astype(self, dtype: Any) -> ShiftedOperator:
-        """Return the operator in the given dtype, with the curvature evaluated in that
+    def restrict(self, layers: Any = None, indices: Any = None) -> OperatorSum:
+        """Return the principal block of some layers or parameters; see `Curvature.restrict`."""
+        return OperatorSum(
+            tuple((c, op.restrict(layers, indices)) for c, op in self.terms), self.mu
+        )
+
+    def astype(self, dtype: Any) -> OperatorSum:
+        """Return the operator in the given dtype, with the curvatures evaluated in that
         precision.
         """
-        return ShiftedOperator(self.whole.astype(dtype), self.mu)
+        return OperatorSum(tuple((c, op.astype(dtype)) for c, op in self.terms), self.mu)
 
 
 @library_class

@@ -14,7 +14,7 @@ from ..common.protocols import (
     is_library_object,
     library_class,
     missing_reason,
-    proof_function,
+    registered,
     states,
 )
 from ..common.read_only import ReadOnlyMixin, read_only_view
@@ -209,7 +209,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         """
         if not states(self, "certificates"):
             return None
-        prove = proof_function(Objective, "certificates")
+        prove = registered(Objective, "certificates")
         return None if prove is None else prove(self, self._unproved)
 
     @property

@@ -6,15 +6,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from math import ceil
 from typing import Any
 
 import numpy as np
 
 from .._engine import CurvatureMatrix, FastProduct
-from ..common.checks import StatedOperator, as_numpy, row_block_slices
-from ..common.protocols import Array, Floats, Indices, is_library_object, library_class
+from ..common.checks import StatedOperator, as_numpy
+from ..common.linalg import symmetrise
+from ..common.protocols import (
+    Array,
+    Floats,
+    Indices,
+    capability,
+    is_library_object,
+    library_class,
+    missing_bound_reason,
+    register,
+)
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import activation_spec, loss_spec
 from .arguments import (
@@ -26,12 +35,7 @@ from .arguments import (
     vector_and_output,
 )
 from .engine_steps import has_gauss_newton_matrix, has_levenberg_steps
-from .linear_operator import (
-    DerivedOperatorMixin,
-    Operator,
-    SymmetricOperator,
-    TransposedOperator,
-)
+from .linear_operator import Operator, OperatorSum, SymmetricOperator, TransposedOperator
 from .plans import release_plan
 from .row_views import N_DENSE_BLOCK_COLUMNS, jacobian_matrix
 
@@ -133,13 +137,10 @@ class Curvature(QuadraticFormOperator):
 
     theta: np.ndarray
     _plan: Any
-    fast_product: FastProduct
+    _times: FastProduct
     _take: Any
     _read_only = QuadraticFormOperator._read_only | {
         "theta",
-        "fast_product",
-        "diagonal_cost",
-        "has_summed_matrix",
     }
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
@@ -153,7 +154,7 @@ class Curvature(QuadraticFormOperator):
             kind=kind,
             theta=plan.theta,
             _plan=plan,
-            fast_product=times,
+            _times=times,
             _take=times.multiply,
         )
         super().__init__(objective.dtype, (n, n))
@@ -181,11 +182,11 @@ class Curvature(QuadraticFormOperator):
     @property
     def n_products(self) -> int:
         """Number of vectors multiplied so far, by this operator and its blocks."""
-        return self.fast_product.n_products
+        return self._times.n_products
 
     @n_products.setter
     def n_products(self, count: int) -> None:
-        self.fast_product.n_products = count
+        self._times.n_products = count
 
     @property
     def nbytes(self) -> int:
@@ -212,7 +213,7 @@ class Curvature(QuadraticFormOperator):
         if done is None:
             v, done = vector_and_output(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
-            self.fast_product.n_products += 1
+            self._times.n_products += 1
         return done
 
     def _multiply(self, v: Any, out: np.ndarray | None) -> None:
@@ -249,7 +250,7 @@ class Curvature(QuadraticFormOperator):
         )
 
     def _quadratic_forms_without_l2(self, Vt: np.ndarray) -> np.ndarray:
-        self.fast_product.n_products += len(Vt)
+        self._times.n_products += len(Vt)
         return np.asarray(self._plan.quadratic_forms(Vt, self.kind, None))
 
     def to_dense(self) -> np.ndarray:
@@ -257,7 +258,7 @@ class Curvature(QuadraticFormOperator):
         rows where it can, and otherwise it is computed by n products.
         """
         n = self.shape[0]
-        summed = self.summed_matrix()
+        summed = summed_matrix(self)
         if summed is not None:
             return summed.astype(self.dtype, copy=False)
         dense = np.empty((n, n), self.dtype)
@@ -266,93 +267,13 @@ class Curvature(QuadraticFormOperator):
             rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = 1
             self._multiply(rows, dense[start : start + len(rows)])
         self.n_products += n
-        for cut in row_block_slices(n, n):
-            right = slice(cut.start, n)
-            mean = (dense[cut, right] + dense[right, cut].T) * dense.dtype.type(0.5)
-            dense[cut, right] = mean
-            dense[right, cut] = mean.T
+        symmetrise(dense)
         return dense
 
     @property
     def why_unproved(self) -> str:
         """Reason why rounding errors of products have no known bound, or ""."""
         return str(self.objective.why_unproved)
-
-    @property
-    def estimated_seconds(self) -> float:
-        """Estimate of the time of a product by the sizes of the network, infinite for rows in
-        blocks.
-        """
-        ob = self.objective
-        if ob._by_blocks:
-            return np.inf
-        return SECONDS_PER_SAMPLE_AND_PARAMETER * float(ob.n_samples * self.shape[0])
-
-    @cached_property
-    def has_summed_matrix(self) -> bool:
-        """True if the engine sums the matrix over rows. It does not for the Fisher, for rows in
-        blocks, for some models, losses and memory limits, and if copies of the rows would exceed
-        `MAX_COPIED_ROWS_BYTES`.
-        """
-        ob = self.objective
-        if ob._by_blocks or self.kind == "fisher":
-            return False
-        sizes = ob.model.sizes
-        copied = 8 * ob.n_samples * (sizes[0] + 4 * sum(sizes[1:]))
-        is_hessian = self.kind == "hessian"
-        possible = has_levenberg_steps(ob) if is_hessian else has_gauss_newton_matrix(ob)
-        return bool(possible and copied <= MAX_COPIED_ROWS_BYTES)
-
-    def summed_matrix(self) -> Floats | None:
-        """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the
-        engine. Return None if `has_summed_matrix` is False, or if entries are out of range.
-        """
-        n = self.shape[0]
-        l2 = self.objective.l2
-        if not self.has_summed_matrix:
-            return None
-        A = np.empty((n, n))
-        if not CurvatureMatrix(self._plan, self.kind == "hessian").write_matrix(A):
-            return None
-        if l2:
-            A[np.diag_indices(n)] += l2_diagonal(self.objective)
-        return A
-
-    def exact_diagonal(self) -> Floats:
-        """Return the diagonal ``(n,)`` in float64, exact up to rounding. The cost is that of
-        `diagonal_cost` products, which `n_products` counts, rounded up. An entry is not finite if
-        it overflows in the operator's dtype.
-        """
-        diagonal: Floats = self._plan.diagonal(self.kind).astype(np.float64)
-        self.n_products += ceil(self.diagonal_cost)
-        return diagonal + l2_diagonal(self.objective) if self.kind != "fisher" else diagonal
-
-    @cached_property
-    def diagonal_cost(self) -> float:
-        """Multiply-adds of `exact_diagonal` divided by those of a product, or infinity with batch
-        normalisation. `exact_diagonal` converts sparse rows to dense blocks.
-        """
-        ob = self.objective
-        model = ob.model
-        loss = loss_spec(ob.loss)
-        if model.batch_norm:
-            return np.inf
-        hessian = self.kind == "hessian"
-        fisher = self.kind == "fisher"
-        # True for each layer that adds a diagonal matrix to the second derivatives
-        curved = [hessian and activation_spec(name).bend > 0 for name in model.activation]
-        curved.append(loss.per_entry and not fisher)
-        columns = 0  # number of columns that are propagated backward from the current layer
-        if not loss.per_entry and not fisher:
-            columns = model.sizes[-1] - 1 if loss.given is None else 2 * model.sizes[-1]
-        m, k = model.shapes[0]
-        spent = m * k
-        product = 2 * ob._density * m * k
-        for (m, k), curvature in zip(model.shapes[:0:-1], curved[:0:-1]):
-            spent += m * k * (1 + columns + curvature)
-            product += m * k * (6 if hessian else 4)
-            columns += m * curvature
-        return spent / product if product else np.inf
 
     # --- other views
     # ----------------------------------------------------------------------------------------------
@@ -389,11 +310,13 @@ class Curvature(QuadraticFormOperator):
 
 
 @library_class
-class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
+class CurvatureBlock(QuadraticFormOperator):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
     The block shares the state and the product counter of the whole operator.
     """
+
+    whole: Curvature
 
     indices: Indices
     value: float
@@ -421,6 +344,25 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
     def __repr__(self) -> str:
         n = self.shape[0]
         return f"<{n}x{n} block of {self.whole!r}>"
+
+    @property
+    def why_unproved(self) -> str:
+        """Reason why rounding errors of products with `whole` have no known bound, or ""."""
+        return missing_bound_reason(self.whole)
+
+    @property
+    def n_products(self) -> int:
+        """Number of vectors that `whole` has multiplied, including those for this block."""
+        return self.whole.n_products
+
+    @n_products.setter
+    def n_products(self, count: int) -> None:
+        self.whole.n_products = count
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """Layout of the products of `whole`, as `Curvature.layout`."""
+        return self.whole.layout
 
     def _embed(self, Vt: np.ndarray) -> np.ndarray:
         full: Array = np.zeros((len(Vt), self.whole.shape[0]), self.dtype)
@@ -469,14 +411,124 @@ class CurvatureBlock(DerivedOperatorMixin, QuadraticFormOperator):
             forms[cut] = self.whole._plan.quadratic_forms(full, self.kind, self._active)
         return forms
 
-    def exact_diagonal(self) -> Floats:
-        """Return the diagonal ``(n,)`` in float64; see `Curvature.exact_diagonal`."""
-        diagonal: Floats = self.whole.exact_diagonal()[self.indices]
-        return diagonal
-
     def to_dense(self) -> np.ndarray:
         """Return the block as a matrix ``(n, n)``. The cost is n products."""
         return self._row_products(np.eye(self.shape[0], dtype=self.dtype))
+
+
+# --------------------------------------------------------------------------------------------------
+# Facts of an operator, for the subpackages above.
+
+
+@register("fast_product", Curvature)
+def fast_product(H: Curvature) -> FastProduct:
+    """Return the engine's product without checks, for one search."""
+    return H._times
+
+
+@register("estimated_seconds", Curvature)
+def estimated_seconds(H: Curvature) -> float:
+    """Estimate the time of a product by the sizes of the network, infinite for rows in blocks."""
+    ob = H.objective
+    if ob._by_blocks:
+        return np.inf
+    return SECONDS_PER_SAMPLE_AND_PARAMETER * float(ob.n_samples * H.shape[0])
+
+
+@register("has_summed_matrix", Curvature)
+def has_summed_matrix(H: Curvature) -> bool:
+    """Return True if the engine sums the matrix over rows. It does not for the Fisher, for rows in
+    blocks, for some models, losses and memory limits, and if copies of the rows would exceed
+    `MAX_COPIED_ROWS_BYTES`.
+    """
+    ob = H.objective
+    if ob._by_blocks or H.kind == "fisher":
+        return False
+    sizes = ob.model.sizes
+    copied = 8 * ob.n_samples * (sizes[0] + 4 * sum(sizes[1:]))
+    possible = has_levenberg_steps(ob) if H.kind == "hessian" else has_gauss_newton_matrix(ob)
+    return bool(possible and copied <= MAX_COPIED_ROWS_BYTES)
+
+
+@register("summed_matrix", Curvature)
+def summed_matrix(H: Curvature) -> Floats | None:
+    """Return the matrix of a Hessian or GGN ``(n, n)``, in float64, summed over rows by the engine.
+    Return None if `has_summed_matrix` is False, or if entries are out of range.
+    """
+    n = H.shape[0]
+    if not has_summed_matrix(H):
+        return None
+    A = np.empty((n, n))
+    if not CurvatureMatrix(H._plan, H.kind == "hessian").write_matrix(A):
+        return None
+    if H.objective.l2:
+        A[np.diag_indices(n)] += l2_diagonal(H.objective)
+    return A
+
+
+@register("exact_diagonal", Curvature)
+def exact_diagonal(H: Curvature) -> Floats:
+    """Return the diagonal ``(n,)`` in float64, exact up to rounding. The cost is that of
+    `diagonal_cost` products, which ``H.n_products`` counts, rounded up. An entry is not finite if
+    it overflows in the operator's dtype.
+    """
+    diagonal: Floats = H._plan.diagonal(H.kind).astype(np.float64)
+    H.n_products += ceil(diagonal_cost(H))
+    return diagonal + l2_diagonal(H.objective) if H.kind != "fisher" else diagonal
+
+
+@register("diagonal_cost", Curvature)
+def diagonal_cost(H: Curvature) -> float:
+    """Return the multiply-adds of `exact_diagonal` divided by those of a product, or infinity with
+    batch normalisation. `exact_diagonal` converts sparse rows to dense blocks.
+    """
+    ob = H.objective
+    model = ob.model
+    loss = loss_spec(ob.loss)
+    if model.batch_norm:
+        return np.inf
+    hessian = H.kind == "hessian"
+    fisher = H.kind == "fisher"
+    # True for each layer that adds a diagonal matrix to the second derivatives
+    curved = [hessian and activation_spec(name).bend > 0 for name in model.activation]
+    curved.append(loss.per_entry and not fisher)
+    columns = 0  # number of columns that are propagated backward from the current layer
+    if not loss.per_entry and not fisher:
+        columns = model.sizes[-1] - 1 if loss.given is None else 2 * model.sizes[-1]
+    m, k = model.shapes[0]
+    spent = m * k
+    product = 2 * ob._density * m * k
+    for (m, k), curvature in zip(model.shapes[:0:-1], curved[:0:-1]):
+        spent += m * k * (1 + columns + curvature)
+        product += m * k * (6 if hessian else 4)
+        columns += m * curvature
+    return spent / product if product else np.inf
+
+
+@register("exact_diagonal", CurvatureBlock)
+def block_diagonal(B: CurvatureBlock) -> Floats:
+    """Return the diagonal of a principal block."""
+    return exact_diagonal(B.whole)[B.indices]
+
+
+@register("diagonal_cost", CurvatureBlock)
+def block_diagonal_cost(B: CurvatureBlock) -> float:
+    """Return the cost of `block_diagonal`."""
+    return diagonal_cost(B.whole)
+
+
+@register("exact_diagonal", OperatorSum)
+def sum_diagonal(S: OperatorSum) -> Floats:
+    """Return the diagonal of a sum of curvatures."""
+    terms = (c * part() for c, op in S.terms if (part := capability(op, "exact_diagonal")))
+    return np.asarray(sum(terms) + S.mu)
+
+
+@register("diagonal_cost", OperatorSum)
+def sum_diagonal_cost(S: OperatorSum) -> float:
+    """Return the cost of `sum_diagonal`."""
+    costs = (capability(op, "diagonal_cost") for _, op in S.terms)
+    return float(sum(np.inf if cost is None else cost() for cost in costs))
 
 
 # --------------------------------------------------------------------------------------------------

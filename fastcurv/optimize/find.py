@@ -37,7 +37,7 @@ from ..common.objectives import (
 )
 from ..common.outcome import Result, outcome
 from ..common.progress import show_bar
-from ..common.protocols import TwiceDifferentiable, Walking, missing_reason, proof_of
+from ..common.protocols import TwiceDifferentiable, Walking, capability, missing_reason
 from ..common.runtime import (
     Budget,
     OutOfTime,
@@ -379,7 +379,7 @@ class CriticalPointSearch:
             return False
         H = budgeted_hessian(self.ob, self.theta)
         if not (
-            proof_of(H.op, "assembled") is not None or H.n <= self.budget.untimed_products_left
+            capability(H.op, "assembled") is not None or H.n <= self.budget.untimed_products_left
         ):
             return True
         self.asked = self.gradient_norm

@@ -19,7 +19,7 @@ from ..common.checks import (
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
-from ..common.protocols import Floats, missing_bound_reason, proof_of
+from ..common.protocols import Floats, capability, missing_bound_reason
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_row_norms
 from ..network.gram import gram_matrix
@@ -161,7 +161,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]
-    assemble = proof_of(op, "assembled")
+    assemble = capability(op, "assembled")
     assembled: AssembledMatrix | None = None if assemble is None else assemble()
     if assembled is not None:
         return DenseMatrix(assembled.A, np.zeros(n), np.zeros(n), 0, assembled)
@@ -203,7 +203,7 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     dtype = operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    known = None if missing_bound_reason(op) else proof_of(op, "rounding_bound")
+    known = None if missing_bound_reason(op) else capability(op, "rounding_bound")
     if known is not None:
         bounds = np.array([float(known(e)) for e in np.eye(n, dtype=dtype)])
     else:

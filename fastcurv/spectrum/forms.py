@@ -15,7 +15,7 @@ from ..common.checks import (
     checked_product,
     operator_dtype,
 )
-from ..common.protocols import Floats
+from ..common.protocols import Floats, capability
 from ..common.runtime import raise_if_out_of_time
 
 # number of columns of the identity multiplied at a time; all columns at once take up to 1.1 times
@@ -38,24 +38,36 @@ class Operand:
         The operator, of n rows and the given dtype.
     is_semidefinite : bool
         True for a GGN or Fisher, which has many eigenvalues near 0.
-    product_seconds : float
-        Estimated seconds of a product, infinite if not known.
-    quadratic_form, diagonal, summed_matrix : callable or None
-        The operator's own methods for ``v'Hv``, for its exact diagonal, and for its matrix as a sum
-        over rows.
-    diagonal_cost : float
-        The cost of `diagonal` in products, infinite if there is none.
+    quadratic_form, diagonal : callable or None
+        The operator's own methods for ``v'Hv`` and for its exact diagonal.
     """
 
     op: Any
     n: int
     dtype: np.dtype[Any]
     is_semidefinite: bool
-    product_seconds: float
     quadratic_form: Callable[..., Any] | None
-    diagonal: Callable[[], Floats] | None
-    diagonal_cost: float
-    summed_matrix: Callable[[], Floats | None] | None
+
+    @property
+    def product_seconds(self) -> float:
+        """Estimated seconds of a product, infinite if not known."""
+        seconds = capability(self.op, "estimated_seconds")
+        return np.inf if seconds is None else float(seconds())
+
+    @property
+    def diagonal(self) -> Callable[[], Floats] | None:
+        return capability(self.op, "exact_diagonal")
+
+    @property
+    def diagonal_cost(self) -> float:
+        """The cost of `diagonal` in products, infinite if there is none."""
+        cost = capability(self.op, "diagonal_cost")
+        return np.inf if cost is None else float(cost())
+
+    def summed_matrix(self) -> Floats | None:
+        """Return the matrix (n, n) as a sum over rows, or None if the operator has none."""
+        summed = capability(self.op, "summed_matrix")
+        return None if summed is None else summed()
 
     def is_matrix_faster(self, products: float) -> bool:
         """Return True if there are at most `ALWAYS_DENSE_MAX_N` rows, or if the matrix is summed
@@ -64,23 +76,19 @@ class Operand:
         """
         if self.n <= ALWAYS_DENSE_MAX_N:
             return True
-        return self.n <= min(products, QUICK_DENSE_MAX_N) and self.summed_matrix is not None
+        summed = capability(self.op, "has_summed_matrix")
+        return bool(self.n <= min(products, QUICK_DENSE_MAX_N) and summed and summed())
 
 
 def as_operand(op: Any) -> Operand:
     """Return the `Operand` of an operator, array or sparse matrix, after checking it."""
     op = check_symmetric_operator(op)
-    has_matrix = getattr(op, "has_summed_matrix", False)
     return Operand(
         op,
         n=op.shape[0],
         dtype=operator_dtype(op),
         is_semidefinite=getattr(op, "kind", "hessian") != "hessian",
-        product_seconds=getattr(op, "estimated_seconds", np.inf),
         quadratic_form=getattr(op, "quadratic_form", None),
-        diagonal=getattr(op, "exact_diagonal", None),
-        diagonal_cost=getattr(op, "diagonal_cost", np.inf),
-        summed_matrix=op.summed_matrix if has_matrix else None,
     )
 
 
@@ -92,7 +100,8 @@ def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
     """Return the matrix (n, n) of an operator, not symmetrised, and the number of products used.
     The matrix is summed over rows by an operator that can, and otherwise computed by products.
     """
-    summed = op.summed_matrix() if hasattr(op, "summed_matrix") else None
+    sum_matrix = capability(op, "summed_matrix")
+    summed = None if sum_matrix is None else sum_matrix()
     return (summed, 0) if summed is not None else matrix_by_products(op)
 
 

@@ -456,7 +456,7 @@ def frobenius_norm(
     apply = CountedOperator(operand)
     if method == "auto" and (n_probes is None or m >= apply.n):
         if apply.n <= QUICK_DENSE_MAX_N:
-            summed = operand.summed_matrix() if operand.summed_matrix is not None else None
+            summed = operand.summed_matrix()
             if summed is not None:
                 return Estimate(safe_norm(summed), 0.0, 0, method="exact")
         gram = gram_matrix(operand.op, QUICK_DENSE_MAX_N)

@@ -247,6 +247,25 @@ def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rn
     for squared in (H @ H, H.dot(H)):
         assert np.allclose(squared @ v, A @ (A @ v), rtol=1e-12)
     assert np.allclose(H.dot(2.0) @ v, 2 * (H @ v), rtol=1e-13)
+    G = ob.ggn(ARGUMENTS["theta"])
+    B, half = G.to_dense(), 0.5 * sparse.identity(n)
+    for S, matrix in (
+        (2 * H, 2 * A), (H * np.float64(0.3), 0.3 * A), (-H, -A), (H - G, A - B), (H + H, 2 * A),
+        (3 * (H - 0.1 * G) + half, 3 * A - 0.3 * B + 0.5 * np.eye(n)),
+        (half - H.shift(2.0), -A - 1.5 * np.eye(n)),
+    ):  # fmt: skip
+        part = S.restrict(layers=[1])
+        some = np.ix_(part.terms[0][1].indices, part.terms[0][1].indices)
+        assert np.linalg.norm(S @ v - matrix @ v) <= rounding_bound(S, v) < 1e-11
+        assert np.allclose(S @ V, matrix @ V, rtol=1e-12)
+        assert np.allclose(part.to_dense(), matrix[some], rtol=1e-12)
+        w = v[: part.shape[0]]
+        assert np.linalg.norm(part @ w - matrix[some] @ w) <= rounding_bound(part, w)
+        assert S.quadratic_form(v) == pytest.approx(v @ matrix @ v, rel=1e-10)
+        assert np.allclose(fc.diagonal(S).estimate, np.diagonal(matrix))
+        assert np.allclose(fc.eigvalsh(S), np.linalg.eigvalsh(matrix))
+    with pytest.raises(ValueError):
+        H - G.restrict(layers=[1])
     block = H.restrict(layers=[1]).shift(1.0)
     assert np.allclose(block.to_dense(), H.restrict(layers=[1]).to_dense() + np.eye(block.shape[0]))
     assert fc.eigsh(H.shift(2.5), 1, which="SA").values[0] == pytest.approx(

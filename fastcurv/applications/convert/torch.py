@@ -431,7 +431,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
 
 def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
     """Raise a ValueError if a user-defined ``forward`` and its traced graph give different results
-    on sample rows. A ``forward`` may branch on its argument, and the graph records only the branch
+    on random rows. A ``forward`` may branch on its argument, and the graph records only the branch
     taken for torch.fx's proxies.
     """
     import torch
@@ -440,7 +440,9 @@ def _check_equal_outputs(module: Any, model: MLP, theta: np.ndarray) -> None:
         "OptimizedModule" in _torch_class_name(m) or m._compiled_call_impl for m in module.modules()
     ):
         return  # a compiled module may take minutes for one call
-    X = np.random.default_rng(0).standard_normal((5, model.sizes[0]))
+    # rows of several sizes, because units may be 0 at all rows of one
+    X = np.random.default_rng(0).standard_normal((200, model.sizes[0]))
+    X *= 10.0 ** np.repeat(np.arange(-1, 3), 50)[:, None]
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     doubles = {
         name: (x.double() if x.is_floating_point() else x).detach().cpu().clone()

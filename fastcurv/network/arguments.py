@@ -313,18 +313,23 @@ def vector_and_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Arra
 
 
 def layer_indices(model: Any, layers: Any) -> np.ndarray:
-    layers = np.atleast_1d(as_numpy(layers, "layers"))
+    """Return the indices into theta of some layers, given by numbers or by names of parts."""
+    chosen = np.atleast_1d(as_numpy(layers, "layers"))
+    sizes = (
+        model._part_sizes() if chosen.dtype.kind == "U" else dict(enumerate(np.diff(model.starts)))
+    )
     count = len(model.shapes)
-    if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
+    if chosen.dtype.kind not in "iuU" or chosen.ndim != 1 or not len(chosen):
         raise TypeError(
-            f"layers must be one or more ints from 0 to {count - 1}, "
-            f"got {short_repr(layers.tolist())}."
+            f"layers must be one or more ints from 0 to {count - 1}, or names, "
+            f"got {short_repr(chosen.tolist())}."
         )
-    if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
-        raise ValueError(
-            f"layers must be ints from 0 to {count - 1}, each once, got {layers.tolist()}."
-        )
-    return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
+    given = chosen.tolist()
+    if len(set(given)) != len(given) or not set(given) <= set(sizes):
+        allowed = f"ints from 0 to {count - 1}, or names from {', '.join(model._part_sizes())}"
+        raise ValueError(f"layers must be {allowed}, each once, got {short_repr(given)}.")
+    ends = dict(zip(sizes, np.cumsum(list(sizes.values()))))
+    return np.concatenate([np.arange(ends[part] - sizes[part], ends[part]) for part in given])
 
 
 def check_indices(indices: Any, n: int) -> np.ndarray:

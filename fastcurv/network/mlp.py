@@ -94,8 +94,8 @@ class MLP(ReadOnlyMixin):
     >>> theta = model.init(rng=0)
     >>> [W.shape for W, b in model.unflatten(theta)]
     [(3, 2), (1, 3)]
-    >>> model.parts(0), model.normalised(0)  # the shapes of W and b; no batch normalisation
-    (((3, 2), (3,)), False)
+    >>> model.named_parts(theta)["0.weight"].shape, model.normalised(0)
+    ((3, 2), False)
     >>> [z.shape for z in model.preactivations(theta, [[1.0, 2.0]])]
     [(1, 3), (1, 1)]
     >>> model.check_theta(list(theta)).shape, model.check_rows([[1, 2]]).dtype
@@ -141,7 +141,7 @@ class MLP(ReadOnlyMixin):
         self.dtype = check_dtype(dtype)
         self.batch_norm = check_bool(batch_norm, "batch_norm")
         self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
-        lengths = (sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes)))
+        lengths = (sum(map(math.prod, self._parts(l))) for l in range(len(self.shapes)))
         self.starts = (0, *itertools.accumulate(lengths))
         self.n_params = self.starts[-1]
         if self.n_params * 8 >= 2**62:
@@ -161,7 +161,7 @@ class MLP(ReadOnlyMixin):
     def _repr_html_(self) -> str:
         phis = [*self.activation, "identity"]
         rows = [
-            (l + 1, f"{k} -> {m}", phis[l], sum(map(math.prod, self.parts(l))))
+            (l + 1, f"{k} -> {m}", phis[l], sum(map(math.prod, self._parts(l))))
             for l, (m, k) in enumerate(self.shapes)
         ]
         title = f"MLP with {self.n_params} parameters in {self.dtype.name}"
@@ -190,7 +190,7 @@ class MLP(ReadOnlyMixin):
         count = len(self.shapes)
         return self.batch_norm and range(count)[layer] < count - 1
 
-    def parts(self, layer: int) -> tuple[tuple[int, ...], ...]:
+    def _parts(self, layer: int) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of a layer's parameters: those of W, of b if the model has biases, and
         of gamma and beta if the layer is normalised.
         """
@@ -278,6 +278,30 @@ class MLP(ReadOnlyMixin):
             for layer, norm in ((layer, norm or ()) for layer, norm in layers)
         ]
 
+    def named_parts(self, theta: Any) -> dict[str, Any]:
+        """Return the arrays of `unflatten` by the names of ``to_torch(model, theta).state_dict()``,
+        such as ``"0.weight"``; the gamma of batch normalisation is a weight, and beta a bias.
+
+        Examples
+        --------
+        >>> model = MLP([2, 3, 1])
+        >>> {name: part.shape for name, part in model.named_parts(model.init(rng=0)).items()}
+        {'0.weight': (3, 2), '0.bias': (3,), '2.weight': (1, 3), '2.bias': (1,)}
+        """
+        parts = (part for layer in self.unflatten(theta) for part in layer if part is not None)
+        return dict(zip(self._part_sizes(), parts))
+
+    def _part_sizes(self) -> dict[str, int]:
+        """Return the numbers of parameters by the names of `named_parts`, in the order of theta."""
+        sizes: dict[str, int] = {}
+        module = 0
+        for l in range(len(self.shapes)):
+            names = [f"{module}.weight"] + [f"{module}.bias"] * self.bias
+            names += [f"{module + 1}.weight", f"{module + 1}.bias"] * self.normalised(l)
+            sizes |= {name: math.prod(shape) for name, shape in zip(names, self._parts(l))}
+            module += 2 + self.normalised(l)  # the activation is a module, too
+        return sizes
+
     def flatten(self, layers: Any) -> np.ndarray:
         """Return the flat vector of the parameters of all layers, the inverse of `unflatten`.
 
@@ -303,7 +327,7 @@ class MLP(ReadOnlyMixin):
             )
         parts = []
         for l, layer in enumerate(layers):
-            shapes: list[tuple[int, ...] | None] = list(self.parts(l))
+            shapes: list[tuple[int, ...] | None] = list(self._parts(l))
             names = ("W", "b", "gamma", "beta")[: 4 if self.normalised(l) else 2]
             if not self.bias:
                 shapes.insert(1, None)

@@ -284,9 +284,9 @@ class Curvature(QuadraticFormOperator):
 
         Parameters
         ----------
-        layers : sequence of int, or int
-            Layer numbers, starting at 0; the block holds their weights and biases. Layers below the
-            lowest are skipped in the passes.
+        layers : sequence of int or str, or one of these
+            Layer numbers, starting at 0, whose weights and biases the block holds, or names of
+            `MLP.named_parts`. Layers below the lowest are skipped in the passes.
         indices : array_like of int
             Indices into theta, each once.
         """

@@ -202,7 +202,7 @@ def model_from_contents(path: Any, arrays: dict[str, np.ndarray], facts: dict[st
         raise ValueError(f"{path} must hold the {wanted} arrays of {model!r}, got {given}.")
     layers = []
     for l, layer in enumerate(names):
-        for name, shape in zip(layer, model.parts(l)):
+        for name, shape in zip(layer, model._parts(l)):
             array = arrays[name]
             if array.shape != shape or array.dtype != model.dtype:
                 raise ValueError(

@@ -5,7 +5,7 @@ whatever the block's memory layout and number of columns.
 import numpy as np
 import pytest
 
-from fastcurv import Objective
+import fastcurv as fc
 
 from ..plans import least_memory
 
@@ -77,7 +77,7 @@ def test_block_products_equal_single_products(arch, net, dtype, rng, problem):
         )
 
     def objective(**options):
-        return Objective(
+        return fc.Objective(
             p.model, p.X, p.y, p.ob.loss, l2=p.ob.l2, sample_weight=p.weight, **options
         )
 
@@ -108,11 +108,11 @@ def test_limited_memory_reduces_the_vectors_per_pass(rng, problem):
     """
     p = problem(rng, **NETS["digits"])
     V = rng.standard_normal((p.n, 8))
-    H = Objective(p.model, p.X, p.y, p.ob.loss, n_threads=2).hessian(p.theta)
+    H = fc.Objective(p.model, p.X, p.y, p.ob.loss, n_threads=2).hessian(p.theta)
     alone, expected = H.nbytes, H @ V
     grown = []
     for memory in (alone, alone * 2, alone * 8):
-        ob = Objective(p.model, p.X, p.y, p.ob.loss, memory=memory, n_threads=2)
+        ob = fc.Objective(p.model, p.X, p.y, p.ob.loss, memory=memory, n_threads=2)
         H = ob.hessian(p.theta)
         assert np.array_equal(H @ V, expected)
         assert H.nbytes <= memory
@@ -144,3 +144,24 @@ def test_principal_blocks_embed_few_vectors_at_a_time(problem, rng, monkeypatch)
     assert max(longest) == 8
     rows = block.indices
     assert np.abs(dense - H.to_dense()[np.ix_(rows, rows)]).max() <= 1e-12 * np.abs(dense).max()
+
+
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"batch_norm": True}])
+def test_parts_by_name_are_those_of_unflatten_and_select_blocks(options):
+    """Names count the modules of a torch Sequential: a linear layer, its batch normalisation, its
+    activation. Blocks of named parts are those of the parts' entries of theta.
+    """
+    model = fc.MLP([2, 3, 4, 1], **options)
+    theta, norm = np.arange(float(model.n_params)), "batch_norm" in options
+    parts = model.named_parts(theta)
+    flat = [part for layer in model.unflatten(theta) for part in layer if part is not None]
+    assert all(a.base is not None and np.array_equal(a, b) for a, b in zip(parts.values(), flat))
+    names = [f"{m}.{kind}" for m in ((0, 1, 3, 4, 6) if norm else (0, 2, 4))
+             for kind in ("weight", "bias")]  # fmt: skip
+    assert list(parts) == [n for n in names if "bias" not in options or "weight" in n]
+    H = fc.Objective(model, np.eye(2), [0.0, 1.0], loss="mse").ggn(0.1 * np.cos(theta))
+    chosen = [list(parts)[-1], "0.weight"]
+    where = np.concatenate([parts[name].ravel() for name in chosen]).astype(int)
+    assert np.array_equal(H.restrict(layers=chosen).indices, where)
+    assert np.array_equal(H.restrict(layers="0.weight").indices, np.arange(6))
+    assert model.named_parts(np.stack([theta, theta], axis=1))["0.weight"].shape == (2, 3, 2)

@@ -170,6 +170,11 @@ def test_converted_weights_can_be_written_back_to_their_torch_module(options):
     theirs = logits(module, X, torch.float32 if model.dtype == "float32" else torch.float64)
     rtol = 1e-5 if model.dtype == "float32" else 1e-12
     assert np.allclose(model.predict(theta, X), theirs, rtol=rtol, atol=rtol)
+    named = model.named_parts(theta)
+    assert list(named) == [name for name, _ in module.named_parameters()]
+    assert all(
+        np.array_equal(named[name], part.detach()) for name, part in module.named_parameters()
+    )
     module[0].weight.data.zero_()
     assert np.array_equal(theta, same), "the module has its own copy"
     with pytest.raises(ValueError, match="residual=False"):

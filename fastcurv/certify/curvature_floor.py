@@ -22,9 +22,7 @@ diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, and c_z
 
 with S nonnegative, a row for each layer. For adjacent layers K is diagonal, and B_lk is also the
 largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j [a_(k-1)
-1]'``: in this form the contributions of samples may cancel. With one hidden layer R decomposes
-into a block ``[[0, C_j], [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``,
-whose least eigenvalue can be computed.
+1]'``: in this form the contributions of samples may cancel.
 
 Rounding: the state at theta comes from `fastcurv.certify.passes`, float64 passes with a bound on
 the error of every number, and each norm here is that of the numbers plus that of their errors.
@@ -39,7 +37,6 @@ whether the curvature stays positive up to the minimum.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -54,11 +51,9 @@ from .arithmetic import (
     EPS,
     MIN_NORMAL,
     NORM_ROUND_UP_FACTOR,
-    SMALLEST_SUBNORMAL,
     norm_bound_from_gram,
     row_norms,
     spectral_norm_bound,
-    stack_spectral_norm_bounds,
 )
 from .loss_infimum import loss_lower_bound
 from .passes import Passes, State, passes_at, round_to_model_dtype
@@ -67,14 +62,6 @@ Reaches = dict[tuple[int, int], Floats]
 
 # maximum number of inputs of a layer for which spectral instead of Frobenius norms are computed
 MAX_SPECTRAL_WIDTH = 1024
-MAX_UNIT_BLOCK_SIZE = 256  # maximum size of a hidden unit's block whose eigenvalues are computed
-# maximum size of the stack of hidden units' blocks whose norms are bounded together
-MAX_BLOCKS_BYTES = 1 << 25
-# number of hidden units whose blocks' eigenvalues are computed wherever norms do not suffice
-MAX_EIGENVALUE_UNITS = 64
-# For further hidden units, eigenvalues are computed only if the bound from the norms of the block
-# is more than this factor times the largest bound so far.
-MIN_CANDIDATE_RATIO = 1.02
 
 
 def curvature_floor(ob: Any, theta: ArrayLike) -> float:
@@ -95,9 +82,8 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         At most l2, or 0 if l2 leaves out biases. ``-inf`` with batch normalisation of hidden
         layers, negative sample weights, negative soft targets or a user-defined loss that is not
         known to be convex and nonnegative. Cost: about 10 gradients in NumPy and, for L layers, ``L
-        (L - 1)`` Gram matrices of layer inputs. Small networks also need a matrix for each row and
-        pair of hidden layers, and networks with one hidden layer a product ``(d_out, N) (N, d_in)``
-        for each hidden unit.
+        (L - 1)`` Gram matrices of layer inputs. Small networks also need a product ``(outputs, N)
+        (N, inputs)`` for each hidden unit, with the outputs of the layer above.
 
     Examples
     --------
@@ -128,10 +114,7 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
         return -np.inf
     with np.errstate(all="ignore"):
         passes = passes_at(ob, theta)
-        taken = negative_curvature_bound_by_layers(passes)
-        if len(ob.model.sizes) == 3:
-            taken = np.fmin(taken, negative_curvature_bound_by_units(passes))
-        floor = least - taken
+        floor = least - negative_curvature_bound(passes)
         return (
             float(np.nextafter(floor, -np.inf))
             if np.isfinite(floor) and not passes.arithmetic.overflow
@@ -195,7 +178,7 @@ class UnitBlockNorm:
         return NORM_ROUND_UP_FACTOR * float(np.max(norms + self.off + self.count * MIN_NORMAL))
 
 
-def negative_curvature_bound_by_layers(passes: Passes) -> float:
+def negative_curvature_bound(passes: Passes) -> float:
     """Return an upper bound on the largest eigenvalue of -R, where R is the Hessian minus the GGN
     and l2: the largest eigenvalue of a matrix S (L, L) of bounds by pairs of the L layers. Return
     infinity if S is not finite.
@@ -203,7 +186,7 @@ def negative_curvature_bound_by_layers(passes: Passes) -> float:
     L = len(passes.W)
     B = {(l, k): (SpectralNorm(), SpectralNorm()) for l in range(L) for k in range(l)}
     U = {(l, k): SpectralNorm() for l in range(L - 1) for k in range(l + 1)}
-    C = {(l, l - 1): UnitBlockNorm() for l in range(1, L) if passes.by_units and L > 2}
+    C = {(l, l - 1): UnitBlockNorm() for l in range(1, L) if passes.by_units}
     for s in passes.iter_states():
         c, c_z = layer_gains(passes, s)
         for l, k in C:
@@ -219,7 +202,10 @@ def negative_curvature_bound_by_layers(passes: Passes) -> float:
     for l in range(L - 1):
         u = np.array([U[l, k].norm_bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    return NORM_ROUND_UP_FACTOR * _largest_eigenvalue_bound(S) if np.isfinite(S).all() else np.inf
+    if not np.isfinite(S).all():
+        return np.inf
+    values, _, errors = eigh(S)
+    return NORM_ROUND_UP_FACTOR * float(values[-1] + errors[-1])
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
@@ -227,59 +213,31 @@ def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
     c bounds K, the derivative of the inputs of layer l by z of layer k. c_z bounds
     ``diag(sqrt(max(0, -e phi''))) W_l K`` with e = dL/da of layer l, without W_l K if k = l.
 
-    Each bound is a product of norms or, if it is computed and smaller, the norm of the product K.
-    The error of K is at most err, which grows from layer to layer by the factor ``(|phi'| + dphi')
-    ||W|| [+ 1]``, plus ``dphi' ||W|| ||K||``.
+    Each bound is a product of the norms of the layers between them.
     """
     c = {}
     c_z = {}
     hidden = range(len(passes.W) - 1)
     ones = np.ones((len(s.a[0].x), 1))
-    p = [
-        (
-            ones if f.p is None else np.abs(f.p.x),
-            0.0 * ones if f.p is None else f.p.dx.E.max(axis=1, keepdims=True),
-        )
+    slope = [
+        ones if f.p is None else (np.abs(f.p.x) + f.p.dx.E).max(axis=1, keepdims=True)
         for f in s.phi
     ]
-    slope = [q.max(axis=1, keepdims=True) + dq for q, dq in p]
     down: list[Any] = [
-        None if eq is None else np.sqrt(np.maximum(0, eq.dx.E - eq.x)) for eq in s.eq
+        None if eq is None else np.sqrt(np.maximum(0, eq.dx.E - eq.x)).max(axis=1, keepdims=True)
+        for eq in s.eq
     ]
     for k in hidden:
         raise_if_out_of_time()
-        bent = s.phi[k].p
-        K = None
-        diagonal = np.ones((1, len(passes.W[k].A))) if bent is None else bent.x
         reach = slope[k]
-        err = p[k][1]
         if down[k] is not None:
-            c_z[k, k] = down[k].max(axis=1, keepdims=True)
+            c_z[k, k] = down[k]
         for m in hidden[k + 1 :]:
             c[m, k] = reach
             W = passes.W[m].norm
-            most = None if down[m] is None else down[m].max(axis=1, keepdims=True) * W
-            if most is not None:
-                c_z[m, k] = most * reach
+            if down[m] is not None:
+                c_z[m, k] = down[m] * W * reach
             reach = (slope[m] * W + passes.skips[m]) * reach
-            if passes.by_rows:
-                A = passes.W[m].A
-                below = len(passes.W[k].A)
-                size = slope[k] if K is None else stack_spectral_norm_bounds(K)
-                WK = A * diagonal[:, None, :] if K is None else A @ K
-                # The last term bounds the rounding error of W K.
-                err = err + 4 * EPS * max(*A.shape, below) ** 2 * size
-                if most is not None:
-                    c_z[m, k] = np.minimum(
-                        c_z[m, k], stack_spectral_norm_bounds(down[m][:, :, None] * WK) + most * err
-                    )
-                err = (slope[m] * W + passes.skips[m]) * err + p[m][1] * W * size
-                bent = s.phi[m].p
-                above = WK if bent is None else bent.x[:, :, None] * WK
-                if passes.skips[m]:
-                    above = above + (diagonal[:, :, None] * np.eye(below) if K is None else K)
-                K = above
-                reach = np.minimum(reach, stack_spectral_norm_bounds(K) + err)
         c[len(hidden), k] = reach
     return c, c_z
 
@@ -309,101 +267,3 @@ def _add_layer_pair(
         w = np.sqrt((near + 1e-30 * near.max()) / (far + 1e-30 * far.max()))
         D.add_rows(d / w, dd / w)
         A.add_rows(w * F, w * error)
-
-
-def negative_curvature_bound_by_units(passes: Passes) -> float:
-    """Return an upper bound on the largest eigenvalue of -R for one hidden layer, from the blocks
-    of the hidden units. R is the Hessian minus the GGN and l2. Return infinity if a bound is not
-    finite.
-    """
-    X = np.asarray(passes.X, dtype=float)
-    X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
-    x = row_norms(np.abs(X1))
-    slopes = []
-    bends = []
-    deltas = []
-    of_C: Any = 0.0
-    of_M: Any = 0.0
-    for s in passes.iter_states():
-        phi = s.phi[0]
-        here = x[s.rows]
-        d = row_norms(np.abs(s.d[1].x))
-        p, dp = (np.ones_like(s.d[0].x), 0.0) if phi.p is None else (phi.p.x, phi.p.dx.E)
-        eq, deq = (np.zeros_like(p), 0.0) if s.eq[0] is None else (s.eq[0].x, s.eq[0].dx.E)
-        slopes.append(p)
-        bends.append(eq)
-        deltas.append(s.d[1].x)
-        of_C = of_C + (here * (s.d[1].dx.nu * (np.abs(p) + dp) + d * dp)).sum(axis=0)
-        of_M = of_M + np.broadcast_to(here**2 * deq, p.shape).sum(axis=0)
-    slope = np.concatenate(slopes)
-    bend = np.concatenate(bends)
-    delta = np.concatenate(deltas)
-    off = of_C + of_M
-    at_most = _unit_block_bounds(delta, slope, bend, X1, x) + off
-    if not np.isfinite(at_most).all():
-        return np.inf
-    bound = -np.inf
-    for tried, j in enumerate(np.argsort(-at_most)):
-        if not at_most[j] > bound * (MIN_CANDIDATE_RATIO if tried >= MAX_EIGENVALUE_UNITS else 1):
-            bound = max(bound, float(at_most[j]))
-            break
-        raise_if_out_of_time()
-        here = _unit_block_bound(delta, slope[:, j], bend[:, j], X1, x) + off[j]
-        bound = max(bound, float(here if np.isfinite(here) else at_most[j]))
-    return NORM_ROUND_UP_FACTOR * bound
-
-
-def _largest_eigenvalue_bound(S: Floats) -> float:
-    """Return an upper bound on the largest eigenvalue of a symmetric matrix S."""
-    values, _, errors = eigh(S)
-    return float(values[-1] + errors[-1])
-
-
-def _unit_block_bounds(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> Floats:
-    """Return upper bounds (width,) on the largest eigenvalues of the blocks of all hidden units,
-    ``(M + hypot(M, 2 C)) / 2``. The arguments are delta (N, d_out), phi' and e phi'' (N, width),
-    the inputs X1 (N, inputs) with a 1 for the bias, and their norms x (N, 1).
-    """
-    N, m = delta.shape
-    width = slope.shape[1]
-    curved = x[:, 0] ** 2 @ np.maximum(-bend, 0.0)
-    C = np.empty(width)
-    step = max(1, MAX_BLOCKS_BYTES // (8 * m * max(N, X1.shape[1])))
-    for first in range(0, width, step):
-        raise_if_out_of_time()
-        part = slice(first, first + step)
-        outer = (slope[:, part].T[:, None] * delta.T).reshape(-1, N) @ X1
-        C[part] = stack_spectral_norm_bounds(outer.reshape(-1, m, X1.shape[1]), 5)[:, 0]
-    # The term in SMALLEST_SUBNORMAL bounds the effect of underflow in `outer`.
-    norm = 0.5 * curved + np.hypot(0.5 * curved, C + SMALLEST_SUBNORMAL * m * x.sum())
-    return np.asarray(_unit_block_error_bounds(delta, slope, bend, X1, x) + norm)
-
-
-def _unit_block_error_bounds(
-    delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats
-) -> Any:
-    """Return bounds on the rounding errors of the blocks of hidden units: (width,), or one number
-    if `slope` and `bend` are vectors (N,). The arguments are those of `_unit_block_bounds`.
-    """
-    d = row_norms(np.abs(delta))[:, 0]
-    depth = sum(X1.shape) + delta.shape[1]
-    size = (d * x[:, 0]) @ np.abs(slope) + x[:, 0] ** 2 @ np.abs(bend)
-    return 16 * depth * EPS * size + len(X1) * MIN_NORMAL
-
-
-def _unit_block_bound(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
-    """Return an upper bound on the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit
-    with phi' `slope` (N,) and e phi'' `bend` (N,). The eigenvalues are computed if the block has at
-    most `MAX_UNIT_BLOCK_SIZE` rows. Otherwise the bound follows from the norms of C and of the
-    negative part of M.
-    """
-    C = delta.T @ (slope[:, None] * X1)
-    m, k = C.shape
-    slack = float(_unit_block_error_bounds(delta, slope, bend, X1, x))
-    if not np.isfinite(slack):
-        return np.inf
-    if m + k <= MAX_UNIT_BLOCK_SIZE:
-        block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
-        return slack + _largest_eigenvalue_bound(-block)
-    most = float(np.maximum(-bend, 0) @ x[:, 0] ** 2)
-    return slack + 0.5 * most + math.hypot(0.5 * most, spectral_norm_bound(C))

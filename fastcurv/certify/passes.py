@@ -890,7 +890,6 @@ class Passes(ErrorPass):
         )
         super().__init__(view, theta, measured=True)
         self.joint = False
-        self.by_rows = 12 * self.pair_flops <= MAX_JOINT_FLOPS
         sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
         self.by_units = (
             2 * N * sum(sizes) <= 16 * MAX_JOINT_FLOPS and max(sizes, default=0) <= 1 << 24

@@ -52,7 +52,6 @@ from .arithmetic import (
     NORM_ROUND_UP_FACTOR,
     SMALLEST_SUBNORMAL,
     Enclosure,
-    ErrorChain,
     Errors,
     exact_enclosure,
     flushes_subnormals,
@@ -526,13 +525,12 @@ def _backpropagate_columns(R: ErrorPass, s: State, columns: Iterable[Any]) -> li
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in columns:
-        chain = ErrorChain(s.kappa)
         e = None
-        row = Enclosure(d, dd, R.arithmetic, dd)
+        row = Enclosure(d, dd, R.arithmetic)
         for l in range(len(R.W) - 1, -1, -1):
             found[l].append((row.x, row.dx.nu))
             if l:
-                row, e = s.backpropagate_layer(l, chain, row, e)
+                row, e = s.backpropagate_layer(l, row, e)
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
 
 

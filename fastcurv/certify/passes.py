@@ -22,18 +22,14 @@ for elementwise steps u times the terms. D eta is added wherever two factors are
 (`enclose_linear_map`, `Enclosure`), however small the product is. Where a factor is 0, the product
 is exactly 0, so units that are off stay off, and no kink is reported where z is exactly 0.
 
-Propagated errors. An error x (a row) is bounded in three ways at once, and after each step the
-smallest bound is taken:
+Propagated errors. An error x (a row) is bounded in two ways at once, and after each step the
+smaller bound is taken:
 
     |(x W')_j| <= min( (|x| |W|')_j, ||x|| ||w_j|| )                  entry by entry (`Errors.E`)
-    ||x W'||   <= ||W||_2 ||x||                                  by rows, one layer (`Errors.nu`)
-    ||dx_m||  <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||  all layers (`ErrorChain`)
+    ||x W'||   <= ||W||_2 ||x||                                                by rows (`Errors.nu`)
 
 The first bound does not depend on how units are scaled. The second avoids the factor by which the
-first grows with every layer, ``|| |W| ||_2 / ||W||_2`` or about ``sqrt(width)``. In the third,
-``A_l = diag(phi'(z_l)) W_l [+ I]`` for each row, fresh_i is the error that enters at layer i, and
-the same norms hold for the transposes in the backward pass. The third bound keeps the results for
-deep networks useful, if the network is small enough for one matrix per row (`MAX_JOINT_FLOPS`).
+first grows with every layer, ``|| |W| ||_2 / ||W||_2`` or about ``sqrt(width)``.
 The error of ``a = phi(z)`` is at most ``|phi'| |dz| + S2 |dz|^2 / 2``, where S2 is the largest
 phi'' between z - dz and z + dz, so the second order is bounded and not left out; where that
 interval contains a kink, the jump of phi' is added. The errors of phi' and phi'' have similar
@@ -44,11 +40,9 @@ Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. The bound
 the smaller of
 
     || gamma |x|'|y| + |dx|'|y| + |x|'|dy| ||_F     entry by entry, one Frobenius norm for the layer
-    gamma sum ||x_n|| ||y_n||  +  min( sum ||dx_n|| ||y_n||, ||dx||_F ||y||_2 )  +  the same with x
-    and y exchanged
+    sum over rows n of  gamma ||x_n|| ||y_n|| + ||dx_n|| ||y_n|| + ||x_n|| ||dy_n||
 
-where n is a row and ``||y||_2`` the spectral norm over all rows, from a Gram matrix of the state at
-theta. Layers are independent parts of the vector, so their bounds are added as squares.
+Layers are independent parts of the vector, so their bounds are added as squares.
 
 The passes here run in float64. The rounding errors of the bounds themselves, and those of the
 passes if the engine also computes in float64, change the bound by a relative ``O(L 64 u)``, which
@@ -103,9 +97,7 @@ from .arithmetic import (
     ActivationDerivatives,
     BatchNormalisation,
     Enclosure,
-    ErrorChain,
     Errors,
-    GramNorm,
     RightOperand,
     RoundingModel,
     RowSums,
@@ -115,7 +107,6 @@ from .arithmetic import (
     multiply_rounded_up,
     norm,
     row_norms,
-    stack_spectral_norm_bounds,
 )
 
 # --------------------------------------------------------------------------------------------------
@@ -141,7 +132,6 @@ class State:
         self.norm: list[BatchNormalisation | None] = []
         self.d: list[Any] = [None] * len(R.W)
         self.eq: list[Enclosure | None] = [None] * len(R.W)
-        self.kappa: dict[tuple[int, int], Floats] | None = {} if R.joint else None
         self.forward(R)  # R is not stored, because R holds its states
         self.backward()
 
@@ -149,8 +139,6 @@ class State:
         """Run the forward pass of the `ErrorPass` R: ``z = a W' + b [, normalised]``, ``a = phi(z)
         [+ the layer's input]``.
         """
-        products: dict[int, tuple[Floats, Floats]] = {}
-        chain = ErrorChain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             z = enclose_linear_map(self.a[l], W, b)
             normed = BatchNormalisation(z, *R.norms[l]) if R.norms[l] else None
@@ -159,57 +147,30 @@ class State:
             if l == len(R.W) - 1:
                 break
             self.phi.append(ActivationDerivatives(R.names[l], self.z[l], R.skips[l]))
-            a = self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a
-            if R.joint:
-                self.multiply_by_layer(R, products, l)
-            self.a.append(chain.cap_error(l + 1, a))
+            self.a.append(self.phi[l].a + self.a[l] if R.skips[l] else self.phi[l].a)
         self.loss = LossDerivatives(R.ob, R.y, self.rows, z)
-
-    def multiply_by_layer(self, R: Any, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
-        """Multiply the `products` of the layers below l by the linear map of layer l, ``D W [+ I]``
-        for each row, and record bounds on the norms of the results in `kappa`.
-
-        `products` maps a layer i to a pair: the product (rows, units, units) of the maps of the
-        layers from i on, and a bound (rows, 1) on the effect of underflow.
-        """
-        W = R.W[l]
-        p = self.phi[l].p
-        skip = R.skips[l]
-        assert self.kappa is not None
-        for i, (K, off) in products.items():
-            above = W.A @ K
-            off_above = multiply_rounded_up(off, W.norm) + K[0].size * W.A.size * SMALLEST_SUBNORMAL
-            if p is not None:
-                above = p.x[:, :, None] * above
-                top = np.abs(p.x).max(axis=1, keepdims=True)
-                off_above = multiply_rounded_up(off_above, top) + above[0].size * SMALLEST_SUBNORMAL
-            products[i] = (above + K, off_above + off) if skip else (above, off_above)
-            self.kappa[i, l + 1] = stack_spectral_norm_bounds(products[i][0]) + products[i][1]
-        if l + 2 < len(R.W):
-            products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
         """Store ``delta = e * phi' [through the normalisation]`` in `d` and ``e * phi''`` in `eq`,
         with ``e = delta W [+ e]`` of the layer above, from the top layer down.
         """
-        chain = ErrorChain(self.kappa)
         e = None
         self.d[-1] = self.loss.d
         for l in range(len(self.W) - 1, 0, -1):
-            d, e = self.backpropagate_layer(l, chain, self.d[l], e)
+            d, e = self.backpropagate_layer(l, self.d[l], e)
             self.eq[l - 1] = self.phi[l - 1].scaled_second_derivative(e, d)
             normed = self.norm[l - 1]
             self.d[l - 1] = d if normed is None else normed.backward(d)
 
     def backpropagate_layer(
-        self, l: int, chain: ErrorChain, d: Enclosure, e: Enclosure | None
+        self, l: int, d: Enclosure, e: Enclosure | None
     ) -> tuple[Enclosure, Enclosure]:
         """Return the pair (e phi', e) of the layer below l. d is delta of layer l, or another
         vector that is propagated backward, and the argument e is that of layer l, or None at the
         top.
         """
         below = enclose_linear_map(d, self.W[l].T)
-        e = chain.cap_error(l, below if e is None or not self.skips[l] else below + e)
+        e = below if e is None or not self.skips[l] else below + e
         return e * self.phi[l - 1].p, e
 
 
@@ -264,7 +225,7 @@ class LossDerivatives:
         }
         of["given"] = self._user_loss_terms
         d, dd, self.h = of[self.row.link](z.x, z.dx, y, np.sign(f))
-        self.d = Enclosure(np.sign(f) * d, dd, z.r, dd)
+        self.d = Enclosure(np.sign(f) * d, dd, z.r)
         self.d_z = z.dx
         z.r.record_overflow(self.d.magnitude)
 
@@ -429,8 +390,8 @@ class LossDerivatives:
     def rdelta(self, rz: Enclosure) -> Enclosure:
         """Return ``rdelta = (d2L/dz2) rz`` as an `Enclosure` (rows, d_out)."""
         if self.row.per_entry:
-            product = rz * self.h
-            return Enclosure(product.x, product.dx, self.r, product.dx)
+            product: Enclosure = rz * self.h
+            return product
         if self.row.given:
             x = np.einsum("ijk,ik->ij", self.h, rz.x)
             size = row_norms(np.abs(rz.x)) + rz.dx.nu
@@ -441,7 +402,7 @@ class LossDerivatives:
             )
             dx = Errors(np.broadcast_to(off, x.shape), off)
             self.r.record_overflow(np.abs(x) + off)
-            return Enclosure(x, dx, self.r, dx)
+            return Enclosure(x, dx, self.r)
         at = np.take_along_axis(rz.x, self.p.argmax(axis=1)[:, None], axis=1)
         U = rz.x - at
         m = rz.x.shape[1]
@@ -453,7 +414,7 @@ class LossDerivatives:
         softmax_errors = self._cross_entropy_rdelta_errors(size, w, 0.0)
         carried = multiply_rounded_up(self._bound_loss_curvature(), rz.dx.nu)
         dx = Errors(E, row_norms(softmax_errors) + carried + self.r.gamma(m + 8) * row_norms(E))
-        return Enclosure(self.h * self.p * w, dx, self.r, dx)
+        return Enclosure(self.h * self.p * w, dx, self.r)
 
     def _coupled_curvature_errors(self) -> Floats:
         """Return bounds (rows, 1) on the error of the computed product of h and a vector of length
@@ -515,7 +476,7 @@ class LossDerivatives:
         moved = np.where(moved + along < r.max, moved, np.inf)
         dx = Errors(moved * d.magnitude + along * d.dx.E, moved * norms + along * d.dx.nu)
         dx = dx + Errors(3 * r.u * (np.abs(rd) + moved * np.abs(d.x)) + 4 * r.eta)
-        return Enclosure(rd, dx, r, dx)
+        return Enclosure(rd, dx, r)
 
 
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")
@@ -528,8 +489,8 @@ MAX_KEPT_STATE_BYTES = 1 << 27
 # size of theta, because each chunk reads all weights.
 CHUNK_SIZE_IN_THETAS = 4
 KEPT_STATE_SIZE_IN_THETAS = 8
-# maximum work for which the products of the linear maps of several layers are computed for each row
-MAX_JOINT_FLOPS = 1 << 30
+# maximum work of the sums over rows of one matrix for each hidden unit (`UnitBlockNorm`)
+MAX_UNIT_BLOCK_FLOPS = 1 << 34
 
 
 class ErrorPass:
@@ -591,12 +552,6 @@ class ErrorPass:
         r.rows_gamma = (deep + 4 * chunks + 16) * UNIT_ROUNDOFF
         r.mean_gamma = (4 * chunks + 4) * UNIT_ROUNDOFF
         self.kept: list[State] | None = None
-        self.grams: list[tuple[float, float]] | None = None
-        widths = model.sizes[1:-1]
-        self.pair_flops = N * sum(
-            k * m * min(k, m) for i, m in enumerate(widths) for k in widths[:i]
-        )
-        self.joint = 10 * self.pair_flops <= MAX_JOINT_FLOPS and not is_batch_normalised(model)
 
     # --- all rows
     # ----------------------------------------------------------------------------------------------
@@ -619,17 +574,8 @@ class ErrorPass:
         self.kept = keep
 
     def new_sums(self) -> list[RowSums]:
-        """Return a list of `RowSums`, one for each layer. The bounds on the spectral norms of a and
-        delta over all rows are computed on first use.
-        """
-        if self.grams is None:
-            grams: list[GramNorm] = [GramNorm(self.ob.n_samples) for _ in range(2 * len(self.W))]
-            for s in self.iter_states():
-                for gram, x in zip(grams, (x.x for pair in zip(s.a, s.d) for x in pair)):
-                    gram.add_rows(x)
-            norms = [gram.norm_bound() for gram in grams]
-            self.grams = list(zip(norms[::2], norms[1::2]))
-        sums = [RowSums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
+        """Return a list of `RowSums`, one for each layer."""
+        sums = [RowSums(W.A.shape) for W in self.W]
         for part, pair in zip(sums, self.norms):
             part.scales = tuple(exact_enclosure(0.0 * x.x, x.r) for x in pair)
         return sums
@@ -690,12 +636,12 @@ class ErrorPass:
         """
         r = self.arithmetic
         weights = r.gamma(r.n_weight_roundings(terms))
-        sums.add_product("a", d, s.a[l], weights)
+        sums.add_product(d, s.a[l], weights)
         # With batch normalisation, the sum for beta replaces the sum for the bias.
         if s.norm[l] is None:
             sums.add_bias_rows(d, r.gamma(r.n_bias_roundings()))
         if ra is not None:
-            sums.add_product("ra", s.d[l], ra, weights)
+            sums.add_product(s.d[l], ra, weights)
 
     def product_error_bound(
         self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None
@@ -753,7 +699,6 @@ class ErrorPass:
         ra: list[Enclosure | None] = [None]
         rz: list[Enclosure | None] = []
         turned: list[Any] = []
-        chain = ErrorChain(s.kappa)
         for l, (V, vb, scales) in enumerate(layers):
             below = ra[l]
             normed = s.norm[l]
@@ -769,7 +714,7 @@ class ErrorPass:
                 a = None if z is None else z * s.phi[l].p
                 if a is not None and below is not None and self.skips[l]:
                     a = a + below
-                ra.append(None if a is None else chain.cap_error(l + 1, a))
+                ra.append(a)
         return ra, rz, turned
 
     def add_rpass_bounds(self, s: State, layers: list[Any], kind: str, sums: list[RowSums]) -> None:
@@ -786,7 +731,6 @@ class ErrorPass:
         if rz[-1] is None:
             return
         rd = s.loss.fisher_rdelta(rz[-1]) if kind == "fisher" else s.loss.rdelta(rz[-1])
-        chain = ErrorChain(s.kappa)
         re: Any = None
         for l in range(len(self.W) - 1, -1, -1):
             self.add_products(s, l, rd, ra[l] if full else None, sums[l], 2)
@@ -794,15 +738,13 @@ class ErrorPass:
                 break
             V = layers[l][0] if full else None
             below = enclose_linear_map(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
-            re = chain.cap_error(l, below + re if self.skips[l] else below)
+            re = below + re if self.skips[l] else below
             rd = re * s.phi[l - 1].p
             eq = s.eq[l - 1]
             normed = s.norm[l - 1]
             z = rz[l - 1]
             if full and eq is not None and z is not None:
-                more = eq * z
-                more.new = more.dx.nu
-                rd = rd + more
+                rd = rd + eq * z
             if normed is not None:
                 rd, sums[l - 1].scales = normed.r_backward(rd, turned[l - 1] if full else None)
 
@@ -889,8 +831,7 @@ class Passes(ErrorPass):
             l2_biases=ob.l2_biases,
         )
         super().__init__(view, theta, measured=True)
-        self.joint = False
         sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
         self.by_units = (
-            2 * N * sum(sizes) <= 16 * MAX_JOINT_FLOPS and max(sizes, default=0) <= 1 << 24
+            2 * N * sum(sizes) <= MAX_UNIT_BLOCK_FLOPS and max(sizes, default=0) <= 1 << 24
         )

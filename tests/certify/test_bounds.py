@@ -241,12 +241,12 @@ def test_bounds_hold_for_directions_of_cancelling_products():
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_bounds_exceed_errors_by_limited_factors(act, loss):
-    """Rounding bounds exceed errors by factors of at most 5000 for two layers and 150 000 for five,
+    """Rounding bounds exceed errors by factors of at most 5000 for two layers and 250 000 for five,
     or twice that with the plain loops. Measured bounds in float32 exceed errors by at most 1%.
     """
     # sums of the plain loops have smaller errors
     plain = 2 if engine.chosen_arch() == "reference" else 1
-    for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], plain * 1.5e5)):
+    for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], plain * 2.5e5)):
         for dtype in DTYPES:
             found = errors(*problem(sizes, act, loss, dtype, N=100), kinds=("hessian",))
             for what, (bound, error) in found.items():

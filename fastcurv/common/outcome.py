@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from scipy.optimize import OptimizeResult
 
-from .html import html_table
 from .protocols import Array
 
 Kind = TypeVar("Kind", bound="Result")
@@ -34,24 +33,6 @@ class Result(OptimizeResult):
     success: bool
     message: str
     nfev: int
-
-    def _repr_html_(self) -> str:
-        rows: list[tuple[str, object]] = []
-        for name, value in self.items():
-            if isinstance(value, (bool, int, str)) or value is None:
-                rows.append((name, value))
-            elif isinstance(value, float):
-                rows.append((name, f"{value:.9g}"))
-            elif hasattr(value, "shape") and value.ndim:
-                rows.append((name, f"array of shape {value.shape}"))
-            elif isinstance(value, dict):
-                rows.append((name, f"arrays of {', '.join(map(str, value))}"))
-        rows = [row for row in rows if row[0] not in ("message", "kind")]
-        return html_table(self._title(), [], rows, [self.get("message", "")])
-
-    def _title(self) -> str:
-        """Return the heading of the HTML representation."""
-        return "success" if self.get("success") else "no success"
 
 
 def outcome(kind: type[Kind], /, **fields: Any) -> Kind:

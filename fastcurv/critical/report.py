@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..common.html import html_table
 from ..common.read_only import FrozenRecord
 from ..common.sentences import (
     OBJECTIVE_AUDIENCE,
@@ -364,12 +363,6 @@ class CriticalPoint(FrozenRecord):
     def __repr__(self) -> str:
         rows = [self._title(), f"  {self.sentence}", f"  {self.reason}"]
         return "\n".join(rows + [f"  {name:<11} {value}" for name, value in evidence_rows(self)])
-
-    def _repr_html_(self) -> str:
-        title = self._with_certainty(self.kind.replace("_", " "), "not certified")
-        return html_table(
-            title, ["evidence", ""], evidence_rows(self), [self.sentence, self.reason]
-        )
 
     def _format_end(self, which: str) -> str:
         low, high = getattr(self.evidence, f"lambda_{which}_bounds")

@@ -26,7 +26,6 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import type_phrase
-from ..common.html import html_table
 from ..common.protocols import Array, Scheme
 from ..common.read_only import ReadOnlyMixin
 from ..structure.parameters import batch_norm_params, forward, layers_of, residual_branch_scale
@@ -157,16 +156,6 @@ class MLP(ReadOnlyMixin):
             f"residual={self.residual}, "
             f"dtype={self.dtype.name!r}{', batch_norm=True' if self.batch_norm else ''})"
         )
-
-    def _repr_html_(self) -> str:
-        phis = [*self.activation, "identity"]
-        rows = [
-            (l + 1, f"{k} -> {m}", phis[l], sum(map(math.prod, self._parts(l))))
-            for l, (m, k) in enumerate(self.shapes)
-        ]
-        title = f"MLP with {self.n_params} parameters in {self.dtype.name}"
-        title += ", residual" * self.residual + ", batch normalisation" * self.batch_norm
-        return html_table(title, ["layer", "widths", "activation", "parameters"], rows)
 
     def __eq__(self, other: object) -> bool:
         return (

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.checks import check_positive, is_sparse, random_batches
-from ..common.html import html_table
 from ..common.protocols import (
     is_library_object,
     library_class,
@@ -179,16 +178,6 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         spared = "" if self.l2_biases else ", l2_biases=False"
         data = f"N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared}"
         return f"Objective({self.model!r}, {data}{self._describe_rows()})"
-
-    def _repr_html_(self) -> str:
-        rows = [
-            ("model", repr(self.model)),
-            ("parameters", self.n_params),
-            ("samples", self.n_samples),
-            ("loss", self.loss),
-            ("l2", f"{self.l2:g}" + ", not of biases" * (not self.l2_biases)),
-        ]
-        return html_table(type(self).__name__, [], rows)
 
     def _describe_rows(self) -> str:
         """Return text about the rows for the repr, such as ", nnz=120", or ""."""

@@ -116,12 +116,6 @@ class MinimizeResult(Result):
         gain = np.nan if report is None else report.evidence.gain_left
         return bool(self.success or gain <= MAX_GAIN_OF_FINISHED_FIT)
 
-    def _title(self) -> str:
-        report = self.get("report")
-        if report is None:
-            return f"{super()._title()}, no verdict"
-        return f"{report.kind.replace('_', ' ')}, {'not ' * (not report.certified)}certified"
-
 
 # --------------------------------------------------------------------------------------------------
 # How a run may end, and what can be claimed about its last point.

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..common.checks import check_real_number, short_repr
 from ..common.errors import type_phrase
-from ..common.html import TextReprHtmlMixin
 from ..common.read_only import FrozenRecord
 from .draw import (
     BAND_STANDARD_ERRORS,
@@ -26,7 +25,7 @@ from .smoothing import eigenvalue_to_coordinate
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(FrozenRecord, TextReprHtmlMixin):
+class SpectralDensity(FrozenRecord):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from ..common.html import TextReprHtmlMixin, html_table
 from ..common.protocols import Array, Floats
 from ..common.read_only import FrozenRecord
 
@@ -198,16 +197,6 @@ class Eigenpairs(FrozenRecord):
         some = bool(self.converged.any()) and bool(missed_clause(self))
         return some and (not self.probed or len(self) == 1)
 
-    def _repr_html_(self) -> str:
-        rows = [
-            [f"{v:.8g}", f"{r:.1e}", "yes" if c else "no"]
-            for v, r, c in zip(self.values, self.residuals, self.converged)
-        ]
-        if len(rows) > 24:
-            rows[12:-12] = [["...", "...", f"{len(rows) - 24} more"]]
-        last = "within tolerance" if self._is_converged_by_residuals_only else "converged"
-        return html_table(self._title(), ["eigenvalue", "residual", last], rows)
-
     def __repr__(self) -> str:
         head = self._title()
         rows = [
@@ -237,7 +226,7 @@ def missed_clause(pairs: Eigenpairs) -> str:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(FrozenRecord, TextReprHtmlMixin):
+class Estimate(FrozenRecord):
     """A random estimate with its standard error and its cost.
 
     Attributes
@@ -331,8 +320,3 @@ class Inertia(FrozenRecord):
             f"n_zero={self.n_zero}, "
             f"decided at {self.error_bound:.1e})"
         )
-
-    def _repr_html_(self) -> str:
-        counts = [str(self.n_positive), str(self.n_negative), str(self.n_zero)]
-        title = f"Inertia, decided at {self.error_bound:.1e}"
-        return html_table(title, ["positive", "negative", "zero"], [counts])

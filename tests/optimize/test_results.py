@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -45,16 +44,3 @@ def test_every_entry_of_a_result_is_an_attribute(results):
             assert getattr(result, name) is result[name]
         for name in ("zzz", "__array__", "_private"):
             assert not hasattr(result, name)
-
-
-def text_of(page):
-    return " ".join(ElementTree.fromstring(page).itertext())
-
-
-def test_html_of_runs_objectives_and_models_contains_their_numbers(results):
-    p, found = results
-    for result in found.values():
-        assert f"{result.fun:.9g}" in text_of(result._repr_html_())
-    for shown in (p.model, p.ob):
-        assert str(p.model.n_params) in text_of(shown._repr_html_())
-    assert repr(p.model) in text_of(p.ob._repr_html_())

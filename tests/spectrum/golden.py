@@ -89,7 +89,7 @@ def text_and_numbers(found: Any) -> list[Any]:
     """Return a list with the text of a result, in which # replaces numbers, followed by these
     numbers and by attributes that the text omits.
     """
-    text, numbers = masked(repr(found) + "\n" + found._repr_html_())
+    text, numbers = masked(repr(found))
     names = "n_products probed scale tol missed_within error_bound"
     for name in names.split():
         value = getattr(found, name, None)
@@ -105,7 +105,7 @@ def describe_density(d: Any) -> list[Any]:
     """Return a list with the text of a density, followed by the numbers in the text, its integral,
     masses, and a weighted sum of its heights.
     """
-    text, numbers = masked(repr(d) + "\n" + d._repr_html_())
+    text, numbers = masked(repr(d))
     numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
     for estimate in (d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
         numbers += [float(estimate.estimate), float(np.nan_to_num(estimate.stderr))]

@@ -25,26 +25,10 @@ def test_warnings_name_the_line_of_the_caller():
     assert {warning.filename for warning in caught} == {__file__}
 
 
-def test_results_have_html_for_notebooks():
-    """The HTML of each result is well-formed and contains numbers."""
-    from xml.etree import ElementTree
-
-    for result in (
-        fc.eigsh(A, 2, rng=0),
-        fc.inertia(A),
-        fc.trace(A),
-        fc.spectral_density(A, 2, 3, rng=0),
-        fc.classify(fc.testing.lecture_toy(), np.zeros(2)),
-    ):
-        text = "".join(ElementTree.fromstring(result._repr_html_()).itertext())
-        assert any(c.isdigit() for c in text)
-    assert "-7" in fc.eigsh(A, 2, rng=0)._repr_html_()
-
-
 def test_long_lists_of_pairs_are_shown_by_their_ends():
     pairs = fc.eigsh(np.diag(np.arange(60.0)), k=40, which="LA", rng=0)
-    text, page = repr(pairs), pairs._repr_html_()
-    assert "16 more" in text and "16 more" in page
+    text = repr(pairs)
+    assert "16 more" in text
     assert len(text.splitlines()) == 1 + 25
     few = fc.eigsh(np.diag(np.arange(60.0)), k=24, which="LA", rng=0)
-    assert "more" not in repr(few) and "more" not in few._repr_html_()
+    assert "more" not in repr(few)

@@ -7,7 +7,6 @@ defect as a ValueError.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from .errors import one_line, type_phrase
 
 # maximum number of bytes written or read at a time; Ctrl-C is handled in between
 MAX_IO_PIECE_BYTES = 16 << 20
+# {(device, inode, id of the reader): reader} of the files from which objectives read their rows
+_ROW_FILES: WeakValueDictionary[tuple[int, int, int], Any] = WeakValueDictionary()
 
 
 @contextlib.contextmanager
@@ -103,33 +105,81 @@ def raise_if_special_file(path: str | os.PathLike[str]) -> None:
         )
 
 
+def protect_row_file(path: str | os.PathLike[str], reader: object) -> None:
+    """Let no file be written to `path`, under any name, as long as `reader` lives, which reads the
+    rows of an objective from this file.
+    """
+    file = os.stat(path)
+    _ROW_FILES[file.st_dev, file.st_ino, id(reader)] = reader
+
+
+def protect_mapped_files(*arrays: Any) -> None:
+    """Let no file be replaced as long as an array maps it, which may hold rows of an objective."""
+    for array in arrays:
+        if isinstance(array, np.memmap) and array.filename is not None:
+            with contextlib.suppress(FileNotFoundError):  # removed since it was mapped
+                protect_row_file(array.filename, array)
+
+
 def _resolve_file_path(path: str | os.PathLike[str]) -> str:
     """Return the absolute path with all links resolved. Raise ValueError or IsADirectoryError if
-    the path is empty, a folder, a device or a pipe.
+    the path is empty, a folder, a device, a pipe, or a file from which rows are read.
     """
     text = path_as_text(path)
     if not text:
         raise ValueError("path must be the name of a file, got ''.")
     # os.stat raises FileNotFoundError for a link that it may not follow.
     with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(text).st_mode):
+        file = os.stat(text)
+        if stat.S_ISDIR(file.st_mode):
             raise IsADirectoryError(f"path must be the name of a file, got the folder {text}.")
+        if any(key[:2] == (file.st_dev, file.st_ino) for key in _ROW_FILES):
+            raise ValueError(
+                "path must be the name of a file from which no objective reads its rows, got "
+                f"'{one_line(text, 300)}'."
+            )
     raise_if_special_file(text)
     return os.path.realpath(text)
 
 
 def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
-    """Raise ValueError, with `name` for the path, if no file can be written there, which is tried
-    beside it. If `folders` is True, missing folders are not an error, and a leading "~" is
-    expanded.
+    """Raise an error for a path at which no file can be written. The trial write leaves no file
+    behind.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to be written.
+    name : str
+        Name of the argument, for messages.
+    folders : bool
+        If True, missing folders are not an error, and a leading "~" is expanded.
+
+    Raises
+    ------
+    ValueError
+        If `path` is a folder, a device or too long, or if the folder of `path` cannot be created or
+        written to.
     """
-    target = expand_home(path_as_text(path, name)) if folders else Path(path_as_text(path, name))
+    text = path_as_text(path, name)
+    created_folders: list[Path] = []
+    called = f"'{one_line(text, 300)}'"
+    target = expand_home(text) if folders else Path(text)
     try:
-        if not os.fspath(path) or target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not text or text.endswith(os.sep) or target.is_dir():
+            kind = "the folder " if text else ""
+            raise ValueError(f"{name} must be the name of a file, got {kind}{called}.")
+        if target.exists() and not target.is_file():
+            raise ValueError(
+                f"{name} must be the name of a file, got {called}, which is not a regular file."
+            )
         folder = Path(_resolve_file_path(target)).parent
         while folders and not folder.exists():
+            created_folders.append(folder)
             folder = folder.parent
+        for missing in reversed(created_folders):
+            missing.mkdir()
+        folder = created_folders[0] if created_folders else folder
         temporary = _temporary_file_name(str(folder))
         handle = _create_file(temporary, 0o600)
         try:
@@ -139,9 +189,13 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
             os.unlink(temporary)
     except OSError as error:
         raise ValueError(
-            f"{name} cannot be written to '{one_line(os.fsdecode(path), 300)}': "
-            f"{error.strerror or error}. Choose another folder, or correct its permissions."
+            f"{name} cannot be written to {called}: {error.strerror or error}. Choose another "
+            "folder, or correct its permissions."
         ) from None
+    finally:
+        for missing in created_folders:
+            with contextlib.suppress(OSError):
+                missing.rmdir()
 
 
 def _temporary_file_name(folder: str) -> str:
@@ -329,40 +383,43 @@ def _checked_array_entries(
     path: str, header: dict[str, Any], room: int
 ) -> list[tuple[str, np.dtype[Any], Any]]:
     """Return name, dtype and shape of all arrays in the order of their bytes in the file. Raise
-    ValueError if an entry is invalid, or unless the arrays fill the `room` bytes one after the
-    other.
+    ValueError if an entry is invalid, or unless the arrays are contiguous and take `room` bytes in
+    all.
     """
-    entries: list[tuple[int, int, str, np.dtype[Any], tuple[int, ...]]] = []
+    entries = []
     for name, entry in header.items():
+        called = repr(name if len(name) < 60 else name[:57] + "...")
         fields: Any = entry if isinstance(entry, dict) else {}
         code, shape, place = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
-        if not (
-            isinstance(code, str)
-            and code in _DTYPE_CODES
-            and all(
-                isinstance(x, list) and all(type(i) is int and 0 <= i < 1 << 63 for i in x)
-                for x in (shape, place)
+        lists = all(
+            isinstance(x, list) and all(type(i) is int and 0 <= i < 1 << 63 for i in x)
+            for x in (shape, place)
+        )
+        is_valid = isinstance(code, str) and code in _DTYPE_CODES and lists
+        if not is_valid or len(shape) > _MAX_AXES or len(place) != 2:
+            raise ValueError(
+                f"{path} must have a dtype, a shape and offsets for the array {called}, got an "
+                "invalid entry. Use an undamaged copy."
             )
-            and len(shape) <= _MAX_AXES
-            and len(place) == 2
-        ):
-            raise _entries_error(path, name)
-        entries.append((*place, name, np.dtype(_DTYPE_CODES[code]), tuple(shape)))
+        dtype = np.dtype(_DTYPE_CODES[code])
+        if place[1] - place[0] != math.prod(shape) * dtype.itemsize:
+            raise ValueError(
+                f"{path} must have {math.prod(shape) * dtype.itemsize} bytes for the array "
+                f"{called}, got {place[1] - place[0]}. Use an undamaged copy."
+            )
+        entries.append((name, dtype, tuple(shape), *place))
+    entries.sort(key=lambda entry: entry[3:])
     at = 0
-    for begin, end, name, dtype, shape in sorted(entries, key=lambda entry: entry[:2]):
-        if begin != at or end - begin != math.prod(shape) * dtype.itemsize:
-            raise _entries_error(path, name)
+    for name, _, _, begin, end in entries:
+        if begin != at:
+            raise ValueError(
+                f"{path} must have contiguous arrays, got an overlap or a gap at {name[:60]!r}. "
+                "Use an undamaged copy."
+            )
         at = end
     if at != room:
         raise ValueError(f"{path} must hold {at} bytes of arrays, got {room}.")
-    return [entry[2:] for entry in sorted(entries, key=lambda entry: entry[:2])]
-
-
-def _entries_error(path: str, name: str) -> ValueError:
-    return ValueError(
-        f"{path} must hold arrays one after the other, each with its dtype, shape and offsets, got "
-        f"an invalid entry for {name[:60]!r}. Use an undamaged copy."
-    )
+    return [entry[:3] for entry in entries]
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.checks import check_positive, is_sparse, random_batches
+from ..common.files import protect_mapped_files
 from ..common.protocols import (
     is_library_object,
     library_class,
@@ -172,6 +173,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
                 "X, y = (torch.cat(part) for part in zip(*loader)) for a loader of batches, or "
                 "StreamedObjective."
             )
+        protect_mapped_files(X, y, sample_weight)
         self._check_rows(X, y, sample_weight)
 
     def __repr__(self) -> str:

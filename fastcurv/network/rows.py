@@ -20,6 +20,8 @@ from ..common.checks import as_numpy, is_sparse, rows_shape_error
 from ..common.errors import one_line, type_phrase
 from ..common.files import (
     path_as_text,
+    protect_mapped_files,
+    protect_row_file,
     raise_if_special_file,
 )
 from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_csr
@@ -128,6 +130,7 @@ class ArrayFile:
                 f"{words}."
             ) from None
         self.path = Path(path).resolve()
+        protect_row_file(path, self)
         self.name = name
         self.shape = array.shape
         self.dtype = array.dtype
@@ -279,6 +282,7 @@ class ArraySource(RowSource):
         self.y = _as_sliceable(y, "y")
         self.weight = _as_sliceable(weight, "sample_weight")
         self.parts = (self.X, self.y, self.weight)
+        protect_mapped_files(*self.parts)
         if len(X.shape) != 2:
             raise rows_shape_error(X.shape, None)
         for name, part in zip(ROW_ARGUMENT_NAMES, self.parts):

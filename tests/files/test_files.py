@@ -1,9 +1,11 @@
 """Writing is atomic however the writer ends. Readers of malformed files raise ValueError."""
 
 import errno
+import gc
 import hashlib
 import json
 import os
+import pickle
 import random
 import signal
 import stat
@@ -658,6 +660,36 @@ def test_messages_quote_text_from_files_on_one_line():
     assert one_line("a\n b\t\x1bc") == r"a b \x1bc" and one_line("x" * 80) == "x" * 80
     assert one_line("x" * 81) == "x" * 77 + "..." and len(one_line("x y" * 10**6)) == 80
     assert one_line(["a"]) == "['a']" and one_line("y" * 9, 5) == "yy..."
+
+
+@pytest.mark.parametrize("name", ["X.npy", "y.npy", "hard.safetensors", "soft.safetensors"])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_files_of_rows_are_never_written(mapped, name, tmp_path):
+    """A file from which an objective reads its rows is replaced under none of its names, as long as
+    the objective or a copy of it lives. A batch keeps its rows if the file is replaced later.
+    """
+    X, y = tmp_path / "X.npy", tmp_path / "y.npy"
+    np.save(X, np.arange(12.0).reshape(6, 2))
+    np.save(y, np.arange(6.0))
+    os.link(X, tmp_path / "hard.safetensors")
+    (tmp_path / "soft.safetensors").symlink_to(y)
+    before = X.read_bytes(), y.read_bytes()
+    model = fc.MLP([2, 1])
+    if mapped:
+        ob = fc.Objective(model, np.load(X, mmap_mode="r"), np.load(y, mmap_mode="r"), "mse")
+    else:
+        ob = pickle.loads(pickle.dumps(fc.StreamedObjective(model, X, y, "mse")))
+    gc.collect()
+    with pytest.raises(ValueError, match="from which no objective reads its rows, got '.*'"):
+        fc.minimize(ob, checkpoint=tmp_path / name)
+    with pytest.raises(ValueError, match="from which no objective reads its rows, got '.*'"):
+        write_atomically(tmp_path / name, b"")
+    assert (X.read_bytes(), y.read_bytes()) == before
+    batch = ob.batch([1, 3])
+    del ob
+    gc.collect()
+    write_atomically(tmp_path / name, b"")
+    assert batch.X.tolist() == [[2, 3], [6, 7]] and batch.y.ravel().tolist() == [1, 3]
 
 
 def test_minimize_rejects_an_unwritable_checkpoint_before_it_starts(tmp_path, monkeypatch):

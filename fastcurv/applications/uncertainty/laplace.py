@@ -62,7 +62,6 @@ from ...structure.parameters import (
     n_terms_per_row,
 )
 from ...structure.tables import activation_spec, loss_spec
-from ..plots.band import plot_posterior_band
 from .requirements import check_no_batch_norm, check_rows_in_memory, dense_rows
 
 # minimum ratio of samples to parameters; with fewer samples, intervals were found to cover too
@@ -407,10 +406,6 @@ class LaplacePosterior(FrozenRecord):
             rows.append(("caution", f"{gain}; train on to a minimum"))
         return rows
 
-    def summary(self) -> str:
-        """Return the facts about the posterior as a string of a few lines."""
-        return repr(self)
-
     def to_dict(self) -> dict[str, Any]:
         """Return a dict of all attributes except `objective` and `covariance_root`, as values that
         JSON can represent.
@@ -425,26 +420,6 @@ class LaplacePosterior(FrozenRecord):
         matrix = {"ggn": "Gauss-Newton matrix", "hessian": "Hessian"}[self.curvature]
         title = f"LaplacePosterior: n = {len(self.theta)}, {self.objective.loss}, by the {matrix}"
         return "\n".join([title, *(f"  {name:<12} {value}" for name, value in self.facts())])
-
-    def plot(self, ax: Any = None, *, output: int = 0) -> Any:
-        """Plot an output of the network with a band of two standard deviations.
-
-        For a network with one input, the horizontal axis is this input. Otherwise it enumerates the
-        samples of the objective in the order of their outputs.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            The Axes to draw in. By default a new figure is created.
-        output : int
-            The index of the output.
-
-        Returns
-        -------
-        matplotlib Axes
-            The Axes with the plot.
-        """
-        return plot_posterior_band(self, ax, output)
 
 
 def output_covariance_roots(
@@ -579,7 +554,7 @@ def laplace(
     -------
     LaplacePosterior
         The Gaussian, with the attributes `log_evidence` and `n_effective` and the methods
-        ``std(X)``, ``sample(k)``, ``predict_proba(X)``, ``summary()`` and ``plot()``.
+        ``std(X)``, ``sample(k)`` and ``predict_proba(X)``.
 
     Raises
     ------

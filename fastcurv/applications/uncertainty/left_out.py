@@ -446,10 +446,6 @@ class LeftOut(FrozenRecord):
                 UserWarning,
             )
 
-    def summary(self) -> str:
-        """Return the scores and the most influential rows as a string of a few lines."""
-        return repr(self)
-
     def to_dict(self) -> dict[str, Any]:
         """Return a dict of the public attributes, as values that JSON can represent."""
         names = (
@@ -545,7 +541,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
     LeftOut
         The predictions, with the attributes `predictions`, `losses`, `score`, `hat_matrix_diag`,
         `cooks_distance`, `at_minimum` and `in_same_basin`, and the methods
-        ``output_changes(X_new)``, ``interval(X_new)`` and ``summary()``.
+        ``output_changes(X_new)`` and ``interval(X_new)``.
 
     Raises
     ------
@@ -574,7 +570,7 @@ def leave_one_out(ob: Any, theta: Any, *, exact: bool | None = None, groups: Any
     than by training losses.
 
     With `exact`, a search without a row or group may end at a saddle instead of a minimum.
-    `at_minimum` says so for each row, and ``summary()`` counts these rows.
+    `at_minimum` says so for each row, and its repr counts these rows.
 
     Examples
     --------

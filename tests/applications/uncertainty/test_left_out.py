@@ -114,7 +114,7 @@ def test_searches_that_end_at_saddles_are_counted():
         bent = [part.hessian(theta + t * d).quadratic_form(d) for t in np.linspace(0, 1, 65)]
         assert (out.in_same_basin[rows] == (least > 0 and min(bent) > 0)).all()
     lost = int((~out.at_minimum).sum())
-    assert 0 < lost < 24 and f"reached for {lost} of 24 rows" in out.summary()
+    assert 0 < lost < 24 and f"reached for {lost} of 24 rows" in repr(out)
 
 
 def test_one_step_predictions_take_a_newton_step_without_the_sample():
@@ -203,7 +203,7 @@ def test_samples_required_for_a_minimum_are_reported(rng):
             with pytest.warns(UserWarning, match=f"no minimum without row {row}: ") as seen:
                 out = fc.leave_one_out(ob, theta, exact=exact)
             assert seen[0].filename == __file__
-            assert out.rows_without_minimum.tolist() == [row] and "no minimum" in out.summary()
+            assert out.rows_without_minimum.tolist() == [row] and "no minimum" in repr(out)
             assert out.in_same_basin is None or not out.in_same_basin[row]
         part = ob.reweighted(np.arange(ob.n_samples) != row)
         assert part.certificates.why_no_minimum(theta)
@@ -332,7 +332,7 @@ def test_an_exact_fit_has_no_cooks_distances(rng):
     X = rng.standard_normal((10, 2))
     out = fc.leave_one_out(*least_squares(X, np.zeros(10)))
     assert np.isnan(out.cooks_distance).all() and not out.predictions.any()
-    assert np.isfinite(out.interval(X)).all() and "nan" in out.summary()
+    assert np.isfinite(out.interval(X)).all() and "nan" in repr(out)
 
 
 def test_intervals_from_few_samples_per_effective_parameter_warn(rng):
@@ -459,14 +459,14 @@ def test_intervals_are_rejected_if_data_or_alpha_changed_since_the_fit():
 
 def test_a_result_has_text_and_survives_pickle():
     out = fc.leave_one_out(*fitted(4, N=12, l2=0.1), exact=True)
-    text = out.summary()
+    text = repr(out)
     assert "left out" in text and "same basin" in text and f"{out.score:.4g}" in text
     copy = pickle.loads(pickle.dumps(out))
     assert (
         json.loads(json.dumps(out.to_dict(), allow_nan=False))["in_same_basin"]
         == out.in_same_basin.tolist()
     )
-    assert copy.summary() == text and np.array_equal(
+    assert repr(copy) == text and np.array_equal(
         copy.output_changes(np.eye(3)), out.output_changes(np.eye(3))
     )
     with pytest.raises(ValueError, match="read-only"):

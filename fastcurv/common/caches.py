@@ -8,7 +8,8 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from .protocols import Array
 
 Answer = TypeVar("Answer")
 # maximum number of parameters for which more than one result is cached
@@ -16,16 +17,16 @@ MULTI_RESULT_CACHE_MAX_PARAMS = 1024
 
 
 def cache_last_result(
-    find: Callable[[Any, NDArray[Any]], Answer], kept: int = 1
-) -> Callable[[Any, Any], Answer]:
+    find: Callable[[Any, Array], Answer], kept: int = 1
+) -> Callable[[object, Array], Answer]:
     """Return a function that caches the last result of ``find(ob, theta)`` for the same objective
     and an equal theta. For at most `MULTI_RESULT_CACHE_MAX_PARAMS` parameters the last `kept`
     results are cached. The cache does not keep the objective alive.
     """
-    last: tuple[tuple[Any, NDArray[Any], Answer], ...] = ()
+    last: tuple[tuple[weakref.ref[object], Array, Answer], ...] = ()
 
     @wraps(find)
-    def cached(ob: Any, theta: NDArray[Any]) -> Answer:
+    def cached(ob: object, theta: Array) -> Answer:
         nonlocal last
         held = last  # a local reference, since another thread may replace `last`
         for known in held:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
@@ -40,7 +41,7 @@ MAX_INTEGER_ARGUMENT = (1 << 63) - 1
 MAX_ROW_BLOCK_ENTRIES = 1 << 20
 
 
-def as_rng(rng: Any) -> np.random.Generator:
+def as_rng(rng: object) -> np.random.Generator:
     """Return a `numpy.random.Generator` for None, an int >= 0, a SeedSequence or a BitGenerator. A
     Generator is returned unchanged. Raise TypeError or ValueError for anything else.
 
@@ -52,7 +53,7 @@ def as_rng(rng: Any) -> np.random.Generator:
     return np.random.default_rng(check_rng(rng))
 
 
-def check_rng(rng: Any) -> Any:
+def check_rng(rng: object) -> int | np.random.Generator | None:
     """Return `rng`, None, an int >= 0 or a Generator, after checking it. A SeedSequence or
     BitGenerator becomes a Generator. Raise TypeError or ValueError for anything else. No generator
     is created for an int, because that may take longer than the rest of a call that draws no
@@ -94,7 +95,7 @@ def spawn_generators(rng: np.random.Generator, n: int) -> Iterator[np.random.Gen
         yield np.random.Generator(type(bits)(seed))
 
 
-def integer_seed(seed: Any) -> int:
+def integer_seed(seed: object) -> int:
     """Return a checked seed as an int >= 0; None or a Generator draws one."""
     return seed if isinstance(seed, int) else int(as_rng(seed).integers(1 << 32))
 
@@ -114,7 +115,7 @@ def check_positive_int(x: Any, name: str, most: int | None = None, least: int = 
     raise TypeError(f"{name} must be {wanted}, got {short_repr(x)}.")
 
 
-def check_real_number(x: Any, name: str, wanted: str = "a number") -> float:
+def check_real_number(x: object, name: str, wanted: str = "a number") -> float:
     """Return a real number as a float. Raise TypeError if x is not a real number, and ValueError if
     the number is too large for a float. `wanted` describes the argument in messages.
     """
@@ -141,7 +142,7 @@ def is_iterable(x: Any) -> bool:
     return True
 
 
-def short_repr(x: Any) -> str:
+def short_repr(x: object) -> str:
     """Return the repr of a value for a message. An int of more than 128 bits is replaced by its
     number of bits. A repr is replaced by the type if it has more than 80 characters or is not
     printable.
@@ -157,7 +158,7 @@ def short_repr(x: Any) -> str:
     return written if len(written) <= 80 and written.isprintable() else type_phrase(x)
 
 
-def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
+def check_positive(x: object, name: str, *, zero: bool = False) -> float:
     """Return `x` as a finite float > 0, or >= 0 if `zero` is True. Raise TypeError or ValueError
     for other values.
     """
@@ -168,14 +169,14 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     return number
 
 
-def check_bool(x: Any, name: str) -> bool:
+def check_bool(x: object, name: str) -> bool:
     """Return `x` as a bool. Raise TypeError unless x is True or False."""
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {short_repr(x)}.")
     return bool(x)
 
 
-def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
+def check_choice(x: object, choices: Iterable[Name], name: str) -> Name:
     """Return `x` if it is one of the strings `choices`. Otherwise raise ValueError, or TypeError if
     x is not a string. If x is an alias of a choice, a ValueError suggests this choice.
     """
@@ -207,12 +208,12 @@ def all_finite(a: Array) -> bool:
     return bool(np.logical_and.reduce(np.isfinite(a), axis=None))
 
 
-def is_sparse(X: Any) -> bool:
+def is_sparse(X: object) -> bool:
     """Return True if X is a SciPy sparse matrix or array."""
     return bool(issparse(X))
 
 
-def as_numpy(x: Any, name: str) -> Array:
+def as_numpy(x: object, name: str) -> Array:
     """Convert an array-like to an ndarray, without a copy for arrays of other libraries in CPU
     memory.
 
@@ -277,7 +278,7 @@ def as_numpy(x: Any, name: str) -> Array:
         raise _array_conversion_error(x, name, error) from None
 
 
-def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | ValueError:
+def _array_conversion_error(x: object, name: str, error: Exception) -> TypeError | ValueError:
     """Return the exception for an object x that could not be converted to an ndarray. `name` is the
     argument, and `error` the exception of the conversion.
     """
@@ -303,7 +304,7 @@ def _array_conversion_error(x: Any, name: str, error: Exception) -> TypeError | 
     return TypeError(f"{name} must hold real numbers, got dtype {dtype} ({text}).")
 
 
-def check_array(x: Any, name: str, dtype: Any = None) -> Array:
+def check_array(x: object, name: str, dtype: DTypeLike | None = None) -> Array:
     """Return `x` as an array of finite real floats in native byte order. By default float32 and
     float64 are kept and other dtypes become float64. Raise TypeError for other values, and
     NotFiniteError for NaN and infinity.
@@ -338,7 +339,7 @@ def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
     return a
 
 
-def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
+def check_vector(v: object, n: int, name: str, dtype: DTypeLike | None = None) -> Array:
     """Return `v` as a finite real array of shape ``(n,)`` in `dtype`. By default float32 and
     float64 are kept. Raise ValueError for another shape.
     """
@@ -348,7 +349,7 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
     return checked
 
 
-def is_list_of_layers(theta: Any) -> bool:
+def is_list_of_layers(theta: object) -> bool:
     """Return True if theta is a list or tuple of layers ``[(W, b), ...]`` or of arrays: if one of
     its elements is a list, a tuple or an array with at least one axis.
     """
@@ -357,7 +358,9 @@ def is_list_of_layers(theta: Any) -> bool:
     )
 
 
-def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> Array:
+def check_theta(
+    ob: Any, theta: object, name: str = "theta", dtype: DTypeLike | None = None
+) -> Array:
     """Return `theta` as a vector of the objective's length. An objective with a model also accepts
     a list of (W, b).
     """
@@ -389,7 +392,7 @@ def rows_shape_error(shape: tuple[int, ...], d: int | None, name: str = "X") -> 
     return ValueError(f"{name} must have shape {wanted}, got {tuple(map(int, shape))}.{cure}")
 
 
-def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
+def check_vectors(V: object, n: int, name: str, dtype: DTypeLike | None = None) -> Array:
     """Return `V` as a finite real array of shape ``(n, k)`` with k >= 1. A vector ``(n,)`` is
     returned as ``(n, 1)``. Raise ValueError for another shape.
     """
@@ -406,7 +409,7 @@ def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
 class SelfAdjointOperator(LinearOperator):
     """Base class of real symmetric operators with SciPy's interface."""
 
-    def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
 
     def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
@@ -435,8 +438,9 @@ class MatrixOperator(SelfAdjointOperator):
         super().__init__(A.dtype, A.shape)
         self.A = A
 
-    def _matmat(self, V: Array) -> Any:
-        return self.A @ V
+    def _matmat(self, V: Array) -> Array:
+        product: Array = self.A @ V
+        return product
 
     _matvec = _matmat
 
@@ -444,10 +448,11 @@ class MatrixOperator(SelfAdjointOperator):
         out[...] = self.A @ v
         return out
 
-    def to_dense(self) -> Any:
-        return self.A.toarray() if is_sparse(self.A) else self.A.copy()
+    def to_dense(self) -> Array:
+        dense: Array = self.A.toarray() if is_sparse(self.A) else self.A.copy()
+        return dense
 
-    def astype(self, dtype: Any) -> MatrixOperator:
+    def astype(self, dtype: DTypeLike) -> MatrixOperator:
         return MatrixOperator(self.A.astype(dtype))
 
 
@@ -472,13 +477,14 @@ class StatedOperator(SelfAdjointOperator):
             raise AttributeError(name)
         return getattr(self.op, name)
 
-    def _matmat(self, V: Array) -> Any:
+    def _matmat(self, V: Array) -> Array:
         multiply = getattr(self.op, self.name)
         if self.name in ("__matmul__", "matmat", "_matmat"):
-            return multiply(V.copy())
+            product: Array = multiply(V.copy())
+            return product
         return np.stack([np.reshape(multiply(v.copy()), -1) for v in V.T], axis=1)
 
-    def _matvec(self, v: Array) -> Any:
+    def _matvec(self, v: Array) -> Array:
         return self._matmat(v.reshape(-1, 1)).reshape(v.shape)
 
 
@@ -558,14 +564,14 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     return StatedOperator(op) if _has_unstated_methods(op) else op
 
 
-def _has_unstated_methods(op: Any) -> bool:
+def _has_unstated_methods(op: object) -> bool:
     """Return True if an operator has an optional method that its class does not state."""
     return not is_library_object(op) and any(
         not states(op, name) and hasattr(op, name) for name in OPTIONAL_OPERATOR_METHODS
     )
 
 
-def operator_dtype(op: Any) -> np.dtype[Any]:
+def operator_dtype(op: Any) -> np.dtype:
     """Return float32 if the operator's dtype is float32, else float64."""
     single = np.dtype(getattr(op, "dtype", None)) == np.float32
     return np.dtype(np.float32 if single else np.float64)

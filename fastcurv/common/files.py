@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from .errors import one_line, type_phrase
+from .protocols import Array
 
 # maximum number of bytes written or read at a time; Ctrl-C is handled in between
 MAX_IO_PIECE_BYTES = 16 << 20
@@ -64,7 +65,7 @@ def open_for_atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
-def path_as_text(path: Any, name: str = "path", cure: str = "") -> str:
+def path_as_text(path: object, name: str = "path", cure: str = "") -> str:
     """Return a path as a string. Raise TypeError if `path` is not a path, with the sentence `cure`
     at the end of the message. Raise ValueError if the path contains null characters or unpaired
     surrogates.
@@ -249,7 +250,9 @@ _MAX_AXES = 32  # maximum number of axes in NumPy 1
 
 
 def write_tensors(
-    path: str | os.PathLike[str], arrays: Mapping[str, Any], facts: Any = None
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Array],
+    facts: Mapping[str, object] | None = None,
 ) -> None:
     """Write named arrays and facts atomically to a safetensors file.
 
@@ -284,7 +287,7 @@ def write_tensors(
         _CHECKSUM_KEY: _CHECKSUM_ZEROS.decode(),
         _METADATA_KEY: json.dumps({} if facts is None else facts),
     }
-    header: dict[str, Any] = {"__metadata__": metadata}
+    header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     encoded_arrays = []
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
@@ -350,7 +353,7 @@ def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], 
     return header, head
 
 
-def checksum_error(path: Any) -> ValueError:
+def checksum_error(path: object) -> ValueError:
     """Return the error for a file with a wrong checksum."""
     return ValueError(
         f"{path} is damaged or was changed, since its checksum does not match its contents. Use an "
@@ -380,8 +383,8 @@ def _read_checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, A
 
 
 def _checked_array_entries(
-    path: str, header: dict[str, Any], room: int
-) -> list[tuple[str, np.dtype[Any], Any]]:
+    path: str, header: dict[str, object], room: int
+) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
     """Return name, dtype and shape of all arrays in the order of their bytes in the file. Raise
     ValueError if an entry is invalid, or unless the arrays are contiguous and take `room` bytes in
     all.

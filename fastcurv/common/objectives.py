@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .checks import check_symmetric_operator, checked_product, operator_dtype
 from .errors import type_phrase
@@ -22,6 +23,7 @@ from .protocols import (
     Array,
     Certificate,
     Floats,
+    SupportsDerivatives,
     capability,
     is_library_object,
     missing_bound_reason,
@@ -42,7 +44,7 @@ VALUE_ERROR_EPS = 64.0  # error assumed for f if no bound is given, in eps |f|
 # The certificates of an objective, which are proved statements about it.
 
 
-def has_only_joint_evaluation(ob: Any) -> bool:
+def has_only_joint_evaluation(ob: object) -> bool:
     """Return True if the class of an object has `value_and_gradient` but neither `value` nor
     `gradient`.
     """
@@ -70,14 +72,14 @@ def _find_certificate(ob: Any, name: str) -> tuple[Any, str]:
     return certificate, why
 
 
-def why_unproved(ob: Any, name: str = "third_bound") -> str:
+def why_unproved(ob: object, name: str = "third_bound") -> str:
     """Return the reason why an objective has no certificate `name`, as a clause, or "" if it has
     one.
     """
     return _find_certificate(ob, name)[1]
 
 
-def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
+def certificate_method(ob: object, name: Certificate, default: Any = None) -> Any:
     """Return the certificate `name` of an objective: its own attribute, otherwise that of its
     `certificates`, otherwise the default.
     """
@@ -85,7 +87,7 @@ def certificate_method(ob: Any, name: Certificate, default: Any = None) -> Any:
     return default if certificate is None else certificate
 
 
-def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) -> Any:
+def call_certificate(ob: object, name: Certificate, *at: object, default: Any = None) -> Any:
     """Return the result of the `certificate_method` `name` for the arguments `at`, or the default
     if there is none.
     """
@@ -95,7 +97,7 @@ def call_certificate(ob: Any, name: Certificate, *at: Any, default: Any = None) 
     return method(*at)
 
 
-def has_consistent_hessian(ob: Any) -> bool:
+def has_consistent_hessian(ob: object) -> bool:
     """Return True if an objective states that its value, gradient and Hessian belong to one
     function: its exact class is one of this library's, or its class defines `certificates`. If
     True, values cached by its operators and copies in other precisions also belong to that
@@ -104,7 +106,7 @@ def has_consistent_hessian(ob: Any) -> bool:
     return is_library_object(ob) or not missing_reason(ob, "certificates")
 
 
-def gradient_error_bound_at(ob: Any, theta: np.ndarray) -> float | None:
+def gradient_error_bound_at(ob: object, theta: np.ndarray) -> float | None:
     """Return a bound on the norm of the rounding error of the objective's gradient at theta, or
     None if the objective states no `rounding_bound`, or if that returns None.
     """
@@ -113,7 +115,7 @@ def gradient_error_bound_at(ob: Any, theta: np.ndarray) -> float | None:
     return None if bound is None else float(bound)
 
 
-def certificate_start_vectors(ob: Any, theta: np.ndarray) -> np.ndarray:
+def certificate_start_vectors(ob: object, theta: np.ndarray) -> np.ndarray:
     """Return the start vectors (n, p), as columns, from the certificate `probes`, for curvature
     orthogonal to the gradient. Without this certificate p is 0.
     """
@@ -121,7 +123,7 @@ def certificate_start_vectors(ob: Any, theta: np.ndarray) -> np.ndarray:
     return np.zeros((theta.size, 0)) if probes is None else np.asarray(probes)
 
 
-def value_lower_bound(ob: Any) -> float:
+def value_lower_bound(ob: object) -> float:
     """Return a lower bound on the value, or -inf if none is known."""
     c = certificate_method(ob, "loss_lower_bound", -np.inf)
     return float(c() if callable(c) else c)
@@ -131,7 +133,7 @@ def value_lower_bound(ob: Any) -> float:
 # Values, gradients and operators of an objective, checked.
 
 
-def round_to_dtype(ob: Any, theta: np.ndarray) -> np.ndarray:
+def round_to_dtype(ob: object, theta: np.ndarray) -> np.ndarray:
     """Return `theta` in float64, rounded to the precision in which the objective stores its
     parameters.
     """
@@ -162,14 +164,14 @@ class user_call_guard:
 
     __slots__ = ("before", "theta")
 
-    def __init__(self, ob: Any, theta: np.ndarray) -> None:
+    def __init__(self, ob: object, theta: np.ndarray) -> None:
         self.theta = theta
         self.before = None if is_library_object(ob) else theta.tobytes()
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.before is None or not (error is None or isinstance(error, Exception)):
             return
         if self.theta.tobytes() != self.before:
@@ -179,7 +181,7 @@ class user_call_guard:
             ) from error
 
 
-def value_as_float(value: Any) -> float:
+def value_as_float(value: object) -> float:
     """Return an objective's value, a number or an array of size 1, as a float."""
     if isinstance(value, (float, int)):
         return float(value)
@@ -192,7 +194,9 @@ def value_as_float(value: Any) -> float:
     return float(array.reshape(()))
 
 
-def checked_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
+def checked_gradient(
+    g: ArrayLike, n: int, dtype: DTypeLike | None = float, *, kept: bool = True
+) -> np.ndarray:
     """Return an objective's gradient g as an array of shape (n,). If `kept` is True, the array is a
     copy, because g may be a buffer that the next call of the objective overwrites.
     """
@@ -226,7 +230,7 @@ def value_at(ob: Any, theta: np.ndarray) -> float:
         )
 
 
-def value_rounding_error(f: float, dtype: Any) -> float:
+def value_rounding_error(f: float, dtype: np.dtype | type[float]) -> float:
     """Return the assumed rounding error of a value f computed in `dtype`. A smaller decrease of the
     value does not count as a decrease.
     """
@@ -247,7 +251,7 @@ class BudgetedOperator(Budget):
     cast.
     """
 
-    def __init__(self, op: Any, dtype: Any = None) -> None:
+    def __init__(self, op: object, dtype: DTypeLike | None = None) -> None:
         super().__init__()
         self.op = self.native = check_symmetric_operator(op, "H")
         self.native_dtype = operator_dtype(self.op)
@@ -361,7 +365,7 @@ class BudgetedOperator(Budget):
         )
 
 
-def budgeted_hessian(ob: Any, theta: Array, best: bool = True) -> BudgetedOperator:
+def budgeted_hessian(ob: SupportsDerivatives, theta: Array, best: bool = True) -> BudgetedOperator:
     """Return `BudgetedOperator` with the Hessian at theta, in float64 if `best` is True and the
     operator has a method `astype`.
     """
@@ -369,7 +373,7 @@ def budgeted_hessian(ob: Any, theta: Array, best: bool = True) -> BudgetedOperat
     return BudgetedOperator(H, np.float64 if best else None)
 
 
-def _has_gradient_of(ob: Any, H: BudgetedOperator) -> bool:
+def _has_gradient_of(ob: object, H: BudgetedOperator) -> bool:
     """Return True if the operator of H states a `gradient` of length n and belongs to the objective
     `ob`, so that this gradient is that of `ob`.
     """
@@ -393,7 +397,7 @@ def gradient_at(ob: Any, theta: Array, H: BudgetedOperator) -> Floats:
     return checked_gradient(gradient, H.n)
 
 
-def gradient_error_bound(ob: Any, theta: Array, H: BudgetedOperator) -> float | None:
+def gradient_error_bound(ob: object, theta: Array, H: BudgetedOperator) -> float | None:
     """Return a bound on the norm of the rounding error of the gradient from `gradient_at`, or None
     if the objective has no `rounding_bound` of its own.
     """

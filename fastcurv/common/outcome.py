@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from scipy.optimize import OptimizeResult
 
@@ -35,7 +35,7 @@ class Result(OptimizeResult):
     nfev: int
 
 
-def outcome(kind: type[Kind], /, **fields: Any) -> Kind:
+def outcome(kind: type[Kind], /, **fields: object) -> Kind:
     """Create a result of class `kind` with the given fields, which SciPy's type stubs declare
     read-only.
 

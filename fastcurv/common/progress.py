@@ -50,7 +50,7 @@ class _TqdmBar:
     def close(self) -> None:
         self._report_progress("close")
 
-    def _report_progress(self, name: str, *arguments: Any, **options: Any) -> None:
+    def _report_progress(self, name: str, *arguments: object, **options: object) -> None:
         try:
             getattr(self._shown, name)(*arguments, **options)
         except (OSError, ValueError):

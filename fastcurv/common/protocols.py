@@ -39,7 +39,7 @@ Indices: TypeAlias = NDArray[np.intp]
 Class = TypeVar("Class")
 Function = TypeVar("Function", bound=Callable[..., Any])
 Seed: TypeAlias = (
-    "int | np.integer[Any] | np.random.SeedSequence | np.random.BitGenerator"
+    "int | np.integer | np.random.SeedSequence | np.random.BitGenerator"
     " | np.random.Generator | None"
 )
 
@@ -74,7 +74,7 @@ class OperatorLike(Protocol):
     """A square matrix known by its products: an array, a sparse matrix, a `LinearOperator`."""
 
     @property
-    def shape(self) -> tuple[Any, ...]:
+    def shape(self) -> tuple[int, ...]:
         """The size ``(n, n)``."""
 
     def __matmul__(self, x: Any, /) -> Any:
@@ -128,37 +128,6 @@ class TwiceDifferentiable(SupportsValue, SupportsDerivatives, Protocol):
     """An objective with value, gradient and Hessian."""
 
 
-class KinkObjective(Protocol):
-    """A loss as a smooth function of a point (n_params,), which joins theta (n_theta,) and slopes
-    (n_slopes,) at kinks, with the bounds of a proof.
-    """
-
-    n_params: int
-    n_theta: int
-    n_slopes: int
-    n_kinks: int
-    n_collapsed: int
-    n_copies: int
-
-    def with_slope_units(self, units: np.ndarray) -> Any:
-        """Return the objective with the slopes in the given units."""
-
-    def hessian(self, point: np.ndarray) -> np.ndarray:
-        """Return the Hessian at the point as a matrix (n_params, n_params)."""
-
-    def hessian_error(self, point: np.ndarray) -> float:
-        """Return a bound on the 2-norm of the error of `hessian` at the point."""
-
-    def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the gradient at the point and bounds on the errors of its entries."""
-
-    def third_bound(self, point: np.ndarray, radius: float) -> float:
-        """Return a Lipschitz constant of the Hessian within `radius` of the point."""
-
-    def hypothesis_margins(self, point: np.ndarray, radius: float) -> Any:
-        """Return the margins of the hypotheses of a proof within `radius` of the point."""
-
-
 # --------------------------------------------------------------------------------------------------
 # The rule that decides which facts of an object may be used: proofs, error bounds, engine steps,
 # casts and faster products.
@@ -186,14 +155,14 @@ def library_class(kind: type[Class]) -> type[Class]:
     return kind
 
 
-def _sources(x: Any) -> list[Any]:
+def _sources(x: object) -> list[object]:
     """Return the operators from which an object of this library is derived: its whole or terms."""
     attributes = vars(x)
     whole = [attributes["whole"]] if "whole" in attributes else []
     return whole + [op for _, op in attributes.get("terms", ())]
 
 
-def is_library_object(x: Any) -> bool:
+def is_library_object(x: object) -> bool:
     """Return True if the exact class of x is one of this library's, and so are those of the
     operators from which x is derived.
     """
@@ -204,7 +173,7 @@ def is_library_object(x: Any) -> bool:
     return not derived or all(map(is_library_object, _sources(x)))
 
 
-def states(x: Any, name: str) -> bool:
+def states(x: object, name: str) -> bool:
     """Return True if x states the fact `name`: the body of its class defines the attribute, or its
     exact class is one of this library's that has the attribute.
 
@@ -227,7 +196,7 @@ def states(x: Any, name: str) -> bool:
     return hasattr(kind, name) or (hasattr(kind, "__getattr__") and hasattr(x, name))
 
 
-def missing_reason(x: Any, name: str) -> str:
+def missing_reason(x: object, name: str) -> str:
     """Return the reason why x does not state the fact `name`, as a clause, or "" if it does. An
     attribute that is None counts as missing.
     """
@@ -241,7 +210,7 @@ def missing_reason(x: Any, name: str) -> str:
     return f"the class {kind.__name__} does not define {name} itself"
 
 
-def missing_bound_reason(x: Any) -> str:
+def missing_bound_reason(x: object) -> str:
     """Return the reason why rounding errors of the products or gradients of x have no known bound,
     or "" if they have.
     """
@@ -274,7 +243,7 @@ def registered(kind: type, name: str) -> Callable[..., Any] | None:
     return _REGISTERED.get((kind, name))
 
 
-def capability(x: Any, name: str) -> Callable[..., Any] | None:
+def capability(x: object, name: str) -> Callable[..., Any] | None:
     """Return the capability `name` of an object, a function of the remaining arguments: the one
     entered for the exact class, or the method that the body of the object's class defines. Return
     None if there is neither.

@@ -28,7 +28,7 @@ class ReadOnlyMixin:
     # The method is hidden from type checkers, which know the declared attributes.
     if not TYPE_CHECKING:
 
-        def __setattr__(self, name: str, value: Any) -> None:
+        def __setattr__(self, name: str, value: object) -> None:
             of_class = getattr(type(self), name, None)
             if name in self._read_only:
                 # A property or another value of the class is not overridden by an attribute.
@@ -64,6 +64,6 @@ class FrozenRecord:
             if isinstance(value, np.ndarray):
                 vars(self)[name] = read_only_view(value)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
         FrozenRecord.__post_init__(self)

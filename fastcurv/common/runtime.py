@@ -54,7 +54,7 @@ def with_nearest_rounding(function: Callable[Given, Result]) -> Callable[Given, 
 SERIAL_BLAS_MAX_N = 90
 
 
-def serial_blas_context(where: bool = True) -> AbstractContextManager[Any]:
+def serial_blas_context(where: bool = True) -> AbstractContextManager[None]:
     """Return a context in which BLAS and LAPACK use one thread, if threadpoolctl is installed.
 
     NumPy and SciPy each have a team of BLAS threads. The threads spin between calls and wait for
@@ -102,10 +102,10 @@ def show_versions(mode: Literal["print"] = "print") -> None: ...
 
 
 @overload
-def show_versions(mode: Literal["dict"]) -> dict[str, Any]: ...
+def show_versions(mode: Literal["dict"]) -> dict[str, str | int]: ...
 
 
-def show_versions(mode: str = "print") -> dict[str, Any] | None:
+def show_versions(mode: str = "print") -> dict[str, str | int] | None:
     """Print the versions of fastcurv and its dependencies, the kernels chosen for this CPU, all
     kernels that this CPU supports, and the number of threads.
 
@@ -133,7 +133,7 @@ def show_versions(mode: str = "print") -> dict[str, Any] | None:
     >>> facts["kernels"] in facts["available"], facts["threads"] >= 1
     (True, True)
     """
-    facts = {
+    facts: dict[str, str | int] = {
         "fastcurv": VERSION,
         "python": sys.version.split()[0],
         "numpy": np.__version__,
@@ -361,7 +361,7 @@ class InterruptFlag:
     def __call__(self) -> bool:
         return self.pressed
 
-    def handle_signal(self, signum: int, frame: Any) -> None:
+    def handle_signal(self, signum: int, frame: object) -> None:
         """Handle the signal: raise inside a product or when Ctrl-C is pressed again, otherwise set
         a flag.
         """
@@ -376,7 +376,9 @@ class InterruptFlag:
             self.inside = False
             raise Interrupted
 
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         self.inside = False
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             raise Interrupted from error

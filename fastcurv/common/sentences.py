@@ -460,11 +460,11 @@ class Note(NamedTuple):
     """A fact about the end of a run, by its key in `ENDINGS`, with the numbers of its template."""
 
     key: str
-    numbers: Mapping[str, Any] = {}
+    numbers: Mapping[str, object] = {}
 
 
 def render(
-    template: str, numbers: Mapping[str, Any], choices: Mapping[str, Any] | None = None
+    template: str, numbers: Mapping[str, object], choices: Mapping[str, object] | None = None
 ) -> str:
     """Return the text of a template. `choices` gives the key in `CLAUSES` of each clause ``<name>``
     that is not empty. Floats are written with four digits.

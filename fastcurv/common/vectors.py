@@ -14,7 +14,6 @@ gradients, and `Lanczos` is a recurrence.
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +35,7 @@ from .._engine import (
     solve_subproblem,
     subtract_rows,
 )
+from .protocols import Array
 
 __all__ = [
     "NOT_FINITE_MESSAGE",
@@ -65,7 +65,7 @@ __all__ = [
 N_PANEL_COLUMNS = 2048  # number of columns that combine_rows processes at once
 
 
-def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
+def dot(x: Array, y: Array) -> float:
     """Return ``<x, y>`` for two vectors of one dtype. Partial sums of contiguous float vectors are
     added in float64. Overflow gives inf or NaN without a warning, since NumPy's warnings differ
     between processors.
@@ -86,18 +86,18 @@ def column_slices(n: int) -> Iterator[slice]:
     return (slice(a, min(a + width, n)) for a in range(0, n, width))
 
 
-def norm(x: NDArray[Any]) -> float:
+def norm(x: Array) -> float:
     """Return the 2-norm of a vector, also if the squares of its entries overflow or underflow."""
     total = dot(x, x)
     return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
 
 
-def augmented_norm(theta: NDArray[Any]) -> float:
+def augmented_norm(theta: Array) -> float:
     """Return ``sqrt(||theta||^2 + 1)``, a length of theta that is at least 1."""
     return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 
 
-def safe_norm(x: NDArray[Any]) -> float:
+def safe_norm(x: Array) -> float:
     """Return the 2-norm in float64 of finite numbers of any scale and shape."""
     largest = float(np.abs(x).max(initial=0.0))
     if not 0 < largest < np.inf:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..certify.kinks import SmoothPieceObjective
 from ..common.caches import cache_last_result
 from ..common.linalg import eigh
 from ..common.objectives import call_certificate
-from ..common.protocols import KinkObjective
 from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice
 
@@ -91,13 +91,13 @@ class _KinkMinimumOutcome:
         }
 
 
-def prove_kink_minimum(phi: KinkObjective, point: np.ndarray) -> _KinkMinimumOutcome:
+def prove_kink_minimum(phi: SmoothPieceObjective, point: np.ndarray) -> _KinkMinimumOutcome:
     """Check every hypothesis at (theta, slopes) in several units of the slopes. Return the proof
     with the smallest h or, if there is no proof, the result with the smallest h.
 
     Parameters
     ----------
-    phi : KinkObjective
+    phi : SmoothPieceObjective
         The loss as a smooth function Phi of theta and the slopes.
     point : ndarray, shape (n + m,)
         theta (n,), then the slopes (m,) at the active kinks.
@@ -129,7 +129,7 @@ def _candidate_slope_units(K: np.ndarray, n: int) -> list[np.ndarray]:
 
 
 def _kink_certificate(
-    phi: KinkObjective,
+    phi: SmoothPieceObjective,
     missing: str,
     radius: float = np.inf,
     h: float = np.inf,
@@ -140,7 +140,7 @@ def _kink_certificate(
 
 
 def _check_hypotheses(
-    phi: KinkObjective,
+    phi: SmoothPieceObjective,
     point: np.ndarray,
     K: np.ndarray,
     g: np.ndarray,

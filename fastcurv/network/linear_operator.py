@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
@@ -17,6 +18,9 @@ from ..common.protocols import Array, is_library_object, library_class, missing_
 from ..common.read_only import ReadOnlyMixin
 from .arguments import as_real_array, match_array_type, vector_and_output
 from .factor import CholeskyFactor
+
+if TYPE_CHECKING:
+    from .operators import Jacobian
 
 
 class _PlainOperator(LinearOperator):
@@ -27,12 +31,12 @@ class _PlainOperator(LinearOperator):
 
 
 @lru_cache(maxsize=64)
-def _scipy_attributes(dtype: np.dtype[Any], shape: tuple[int, int]) -> dict[str, Any]:
+def _scipy_attributes(dtype: np.dtype, shape: tuple[int, int]) -> dict[str, object]:
     """Return the attributes that SciPy sets on an operator. The result is cached, because creating
     the attributes takes as long as a small product.
     """
     make: Any = _PlainOperator
-    attributes: dict[str, Any] = vars(make(dtype, shape))
+    attributes: dict[str, object] = vars(make(dtype, shape))
     return attributes
 
 
@@ -45,17 +49,17 @@ class Operator(LinearOperator, ReadOnlyMixin):
 
     _read_only = frozenset(("dtype", "shape", "ndim"))
 
-    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
+    def __init__(self, dtype: np.dtype, shape: tuple[int, int]) -> None:
         self.__dict__.update(_scipy_attributes(dtype, shape))
 
     @abstractmethod
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Return the class, the arguments of its constructor and, if a copy needs more, a dict of
         attributes. Attributes that SciPy sets are never part of a copy, since they differ between
         versions of SciPy.
         """
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         """Set the attributes that `__reduce__` returned, in place of the method of SciPy's
         operators.
         """
@@ -77,7 +81,7 @@ class Operator(LinearOperator, ReadOnlyMixin):
     def _transpose(self) -> Operator:
         """Return the transpose of the operator, as an `Operator`."""
 
-    def _check_operand(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
+    def _check_operand(self, x: object, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
         """Return x as a real array. Raise ValueError, with `name` for x, unless x has n rows and
         its number of dimensions is in `ndims`.
         """
@@ -108,7 +112,7 @@ class Operator(LinearOperator, ReadOnlyMixin):
             v, np.ascontiguousarray(self._transpose()._multiply_vectors(rows.T).T)
         )
 
-    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
         raise TypeError(f"{self!r} is an operator, not an array. Use H.to_dense() for the matrix.")
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
@@ -127,7 +131,7 @@ class SymmetricOperator(Operator):
     """
 
     @abstractmethod
-    def product(self, v: Any, out: Array | None = None) -> Array:
+    def product(self, v: ArrayLike, out: Array | None = None) -> Array:
         """Return the product of the operator with v ``(n,)``, in `out` if it is given and in a new
         array otherwise.
         """
@@ -155,7 +159,7 @@ class SymmetricOperator(Operator):
         shift = float(check_array(mu, "mu", np.float64).reshape(()))
         return OperatorSum(terms, own + shift)
 
-    def factor(self) -> Any:  # returns CholeskyFactor
+    def factor(self) -> CholeskyFactor:
         """Return the Cholesky factor of the matrix: ``solve(B)``, ``logdet``, ``inverse_diagonal``
         and ``lower``, all in float64. The cost is that of the matrix, ``n^2`` numbers of memory and
         ``n^3 / 3`` flops.
@@ -281,7 +285,7 @@ class OperatorSum(SymmetricOperator):
         self._stated = [op if is_library_object(op) else StatedOperator(op) for _, op in terms]
         super().__init__(terms[0][1].dtype, terms[0][1].shape)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return OperatorSum, (self.terms, self.mu)
 
     def __repr__(self) -> str:
@@ -312,7 +316,7 @@ class OperatorSum(SymmetricOperator):
             out += self.dtype.type(self.mu) * v
         return out
 
-    def product(self, v: Any, out: Array | None = None) -> Array:
+    def product(self, v: ArrayLike, out: Array | None = None) -> Array:
         """Return the product with v ``(n,)``, in `out` if it is given and in a new array
         otherwise.
         """
@@ -321,7 +325,7 @@ class OperatorSum(SymmetricOperator):
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         return self._multiply(V, np.empty(V.shape, self.dtype))
 
-    def quadratic_form(self, v: Any) -> Any:
+    def quadratic_form(self, v: ArrayLike) -> Any:
         """Return ``v' A v`` for this operator A, as a float for v ``(n,)`` or as an array ``(k,)``
         for the columns of v ``(n, k)``.
         """
@@ -335,13 +339,15 @@ class OperatorSum(SymmetricOperator):
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
-    def restrict(self, layers: Any = None, indices: Any = None) -> OperatorSum:
+    def restrict(
+        self, layers: ArrayLike | None = None, indices: ArrayLike | None = None
+    ) -> OperatorSum:
         """Return the principal block of some layers or parameters; see `Curvature.restrict`."""
         return OperatorSum(
             tuple((c, op.restrict(layers, indices)) for c, op in self.terms), self.mu
         )
 
-    def astype(self, dtype: Any) -> OperatorSum:
+    def astype(self, dtype: DTypeLike) -> OperatorSum:
         """Return the operator in the given dtype, with the curvatures evaluated in that
         precision.
         """
@@ -352,14 +358,14 @@ class OperatorSum(SymmetricOperator):
 class TransposedOperator(Operator):
     """Transpose of the operator `whole`, computed by the method ``_rmatvec`` of `whole`."""
 
-    whole: Any
+    whole: Jacobian
     _read_only = Operator._read_only | {"whole"}
 
-    def __init__(self, whole: Any) -> None:
+    def __init__(self, whole: Jacobian) -> None:
         self.whole = whole
         super().__init__(whole.dtype, whole.shape[::-1])
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return TransposedOperator, (self.whole,)
 
     def _matvec(self, u: np.ndarray) -> np.ndarray:

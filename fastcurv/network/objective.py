@@ -355,7 +355,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         >>> bool(np.isclose(without.value(theta), 0.9 * rest.value(theta)))
         True
         """
-        return row_views.reweighted(self, sample_weight)  # type: ignore[no-any-return]
+        return row_views.reweighted(self, sample_weight)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
         """Yield objectives on batches of `size` rows that cover every row once, in random order.

@@ -7,9 +7,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from .._engine import CurvatureMatrix, FastProduct
 from ..common.checks import StatedOperator, as_numpy
@@ -39,6 +40,9 @@ from .linear_operator import Operator, OperatorSum, SymmetricOperator, Transpose
 from .plans import release_plan
 from .row_views import N_DENSE_BLOCK_COLUMNS, jacobian_matrix
 
+if TYPE_CHECKING:
+    from .objective import Objective
+
 CURVATURE_NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 # estimated seconds of a product, divided by the product of the numbers of samples and parameters
 SECONDS_PER_SAMPLE_AND_PARAMETER = 4e-10
@@ -53,27 +57,27 @@ class QuadraticFormOperator(SymmetricOperator):
     the time of a product.
     """
 
-    objective: Any  # an Objective; the class is not imported, which would be a cycle
+    objective: Objective
     kind: str
     _read_only = SymmetricOperator._read_only | {"objective", "kind"}
 
     @property
     @abstractmethod
-    def layout(self) -> Mapping[str, Any]:
+    def layout(self) -> Mapping[str, int]:
         """Mapping with the division of rows among chunks, panels and threads, and the kernels."""
 
     @abstractmethod
     def _quadratic_forms_without_l2(self, Vt: Array) -> Floats:
         """Return the quadratic forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
-    def quadratic_form(self, v: Any) -> Any:
+    def quadratic_form(self, v: ArrayLike) -> Any:
         """Return ``v' H v`` as a float for v ``(n,)``, or as an array ``(k,)`` for the columns of v
         ``(n, k)``. The cost is half that of ``H @ v``.
         """
         ready = type(v) is np.ndarray and v.dtype is self.dtype and v.flags.carray
+        v = as_numpy(v, "v")
         if ready and v.shape == self.shape[:1]:  # an array in the engine's form needs no checks
             return float(self._quadratic_forms(v[None])[0])
-        v = as_numpy(v, "v")
         if v.ndim == 2:
             return self._quadratic_forms(
                 columns_as_rows(v, self.shape[0], self.dtype, self.layout["threads"])
@@ -143,7 +147,7 @@ class Curvature(QuadraticFormOperator):
         "theta",
     }
 
-    def __init__(self, objective: Any, theta: Any, kind: str) -> None:
+    def __init__(self, objective: Objective, theta: ArrayLike, kind: str) -> None:
         n = objective.n_params
         plan = objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
@@ -161,7 +165,7 @@ class Curvature(QuadraticFormOperator):
 
     __del__ = release_plan
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         given = self.objective, np.array(self.theta), self.kind
         return type(self), given, {"n_products": self.n_products}
 
@@ -194,15 +198,15 @@ class Curvature(QuadraticFormOperator):
         return int(self._plan.nbytes)
 
     @property
-    def layout(self) -> Mapping[str, Any]:
+    def layout(self) -> Mapping[str, int]:
         """Mapping with the division of rows among chunks, panels and threads, and the kernels."""
-        layout: Mapping[str, Any] = self._plan.layout
+        layout: Mapping[str, int] = self._plan.layout
         return layout
 
     # --- products
     # ----------------------------------------------------------------------------------------------
 
-    def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
+    def product(self, v: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Return ``H v`` for v ``(n,)``, in `out` if it is given and in a new array otherwise. The
         method is intended for inner loops.
 
@@ -216,10 +220,10 @@ class Curvature(QuadraticFormOperator):
             self._times.n_products += 1
         return done
 
-    def _multiply(self, v: Any, out: np.ndarray | None) -> None:
+    def _multiply(self, v: Array, out: np.ndarray | None) -> None:
         self._plan.multiply(v, out, self.kind, None, self.kind != "fisher")
 
-    def _matmat(self, V: Any) -> np.ndarray:
+    def _matmat(self, V: Array) -> np.ndarray:
         """Return the products with the columns of V (n, k), computed together in one pass over the
         data.
         """
@@ -278,7 +282,9 @@ class Curvature(QuadraticFormOperator):
     # --- other views
     # ----------------------------------------------------------------------------------------------
 
-    def restrict(self, layers: Any = None, indices: Any = None) -> CurvatureBlock:
+    def restrict(
+        self, layers: ArrayLike | None = None, indices: ArrayLike | None = None
+    ) -> CurvatureBlock:
         """Return the principal block of some layers, or of some parameters. Products with the block
         skip work that the block does not need. Exactly one argument must be given.
 
@@ -302,7 +308,7 @@ class Curvature(QuadraticFormOperator):
             else np.array(check_indices(indices, self.shape[0])),
         )
 
-    def astype(self, dtype: Any) -> Any:
+    def astype(self, dtype: DTypeLike) -> Curvature:
         """Return the same operator at the same theta in another precision."""
         if check_dtype(dtype) == self.dtype:
             return self
@@ -338,7 +344,7 @@ class CurvatureBlock(QuadraticFormOperator):
         self._active = active
         super().__init__(whole.dtype, (len(indices), len(indices)))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return CurvatureBlock, (self.whole, self.indices)
 
     def __repr__(self) -> str:
@@ -360,7 +366,7 @@ class CurvatureBlock(QuadraticFormOperator):
         self.whole.n_products = count
 
     @property
-    def layout(self) -> Mapping[str, Any]:
+    def layout(self) -> Mapping[str, int]:
         """Layout of the products of `whole`, as `Curvature.layout`."""
         return self.whole.layout
 
@@ -392,7 +398,7 @@ class CurvatureBlock(QuadraticFormOperator):
             rows[cut] = out[:, self.indices]
         return rows
 
-    def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
+    def product(self, v: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Return the product of the block with v, in `out` if it is given and in a new array
         otherwise.
         """
@@ -400,7 +406,7 @@ class CurvatureBlock(QuadraticFormOperator):
         out[...] = self._row_products(x[None])[0]
         return out
 
-    def _matmat(self, V: Any) -> np.ndarray:
+    def _matmat(self, V: Array) -> np.ndarray:
         block = columns_as_rows(V, self.shape[0], self.dtype, self.layout["threads"])
         return self._row_products(block).T
 
@@ -542,12 +548,12 @@ class Jacobian(Operator):
     ``J.T`` and ``J.H`` are its transpose.
     """
 
-    objective: Any
+    objective: Objective
     theta: np.ndarray
     _plan: Any
     _read_only = Operator._read_only | {"objective", "theta"}
 
-    def __init__(self, objective: Any, theta: Any) -> None:
+    def __init__(self, objective: Objective, theta: ArrayLike) -> None:
         plan = objective._acquire_bound_plan(theta)
         plan.theta.flags.writeable = False
         self.objective = objective
@@ -559,15 +565,15 @@ class Jacobian(Operator):
 
     __del__ = release_plan
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.objective, self.theta)
 
-    def _matvec(self, v: Any) -> np.ndarray:
+    def _matvec(self, v: Array) -> np.ndarray:
         out = np.empty(self.shape[0], self.dtype)
         self._plan.multiply_jacobian(as_vector(v.reshape(-1), self.shape[1], self.dtype), out)
         return out
 
-    def _rmatvec(self, u: Any) -> np.ndarray:
+    def _rmatvec(self, u: Array) -> np.ndarray:
         out = np.empty(self.shape[1], self.dtype)
         self._plan.multiply_jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out

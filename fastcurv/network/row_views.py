@@ -4,9 +4,10 @@ the derivatives of each row's loss, whether each row's loss is convex, and rows 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .._engine import RowJacobian
 from ..common.errors import type_phrase
@@ -19,9 +20,13 @@ from .sums import sum_over_rows
 
 if TYPE_CHECKING:
     from ..structure.given import LossFunction
+    from .mlp import MLP
+    from .objective import Objective
+    from .operators import Jacobian
+    from .shards import Shard
 
 
-def reweighted(ob: Any, sample_weight: Any) -> Any:
+def reweighted(ob: Objective, sample_weight: ArrayLike | None) -> Objective:
     """Return the objective with the weights `sample_weight` (N,), or None for equal weights, for
     `Objective.reweighted`.
     """
@@ -32,7 +37,7 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
         )
     weight = check_sample_weight(sample_weight, ob.n_samples, ob.dtype)
     # The weights are copied because the caller may change the array in a loop.
-    other = ob._copy_without_row_state(_weight=None if weight is None else weight.copy())
+    other: Objective = ob._copy_without_row_state(_weight=None if weight is None else weight.copy())
     other._zero_unused_rows()
     # X changes too, since rows of weight 0 are set to 0.
     if other._untamed is not ob._untamed:
@@ -45,14 +50,15 @@ def reweighted(ob: Any, sample_weight: Any) -> Any:
     return other
 
 
-def with_model(ob: Any, model: Any, *y: Any) -> Any:
+def with_model(ob: Objective, model: MLP, *y: ArrayLike) -> Objective:
     """Return the objective of another model on the same rows, with other targets if `y` is given.
     An object of a subclass gives an object of that subclass.
     """
-    return ob._with_model(model, *y)
+    other: Objective = ob._with_model(model, *y)
+    return other
 
 
-def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+def shard_outputs(shard: Shard | Objective, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     """Return ``[(z, first, second)]``, the result of `Objective.outputs` for the shard's rows."""
     z = np.empty((shard.n_samples, shard.model.sizes[-1]), shard.dtype)
     with shard._lock:
@@ -67,7 +73,7 @@ def shard_outputs(shard: Any, theta: np.ndarray) -> list[tuple[np.ndarray, ...]]
     ]
 
 
-def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
+def outputs(ob: Objective, theta: ArrayLike) -> tuple[Array, Array, Array]:
     """Return ``(z, first, second)``, the result of `Objective.outputs`: the outputs of all rows,
     and the first and second derivatives of each row's loss.
     """
@@ -80,7 +86,7 @@ def outputs(ob: Any, theta: Any) -> tuple[Array, Array, Array]:
     return z, first, second
 
 
-def shard_min_loss_curvature(shard: Any, theta: np.ndarray, loss: LossFunction) -> list[float]:
+def shard_min_loss_curvature(shard: Shard, theta: np.ndarray, loss: LossFunction) -> list[float]:
     """Return a list of one number, the smallest eigenvalue over all rows of the second derivative
     of the row's loss with respect to the outputs. The rounding error is added if the loss couples
     outputs. Rows of weight 0 are ignored. If all weights are 0, the number is 0.
@@ -102,7 +108,7 @@ def shard_min_loss_curvature(shard: Any, theta: np.ndarray, loss: LossFunction) 
     return [float((eigenvalues[:, 0] + rounding).min())]
 
 
-def check_convex(ob: Any, theta: Any, loss: LossFunction) -> None:
+def check_convex(ob: Objective, theta: ArrayLike, loss: LossFunction) -> None:
     """Raise NotConvexError, a ValueError, if the loss of a row has negative curvature with respect
     to the outputs at theta.
     """
@@ -119,7 +125,7 @@ def check_convex(ob: Any, theta: Any, loss: LossFunction) -> None:
 N_DENSE_BLOCK_COLUMNS = 64
 
 
-def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
+def jacobian_matrix(J: Jacobian, rows: slice | None, out: Array | None) -> Array:
     """Return the Jacobian J, or its rows for a slice of the samples, as an array, for
     `Jacobian.to_dense`.
     """
@@ -154,7 +160,7 @@ def jacobian_matrix(J: Any, rows: slice | None, out: Any) -> Array:
     return jacobian
 
 
-def shard_jacobian(shard: Any, theta: Array) -> list[tuple[int, Array]]:
+def shard_jacobian(shard: Shard, theta: Array) -> list[tuple[int, Array]]:
     """Return the shard's part of the Jacobian as ``[(first, rows)]``, where `first` is the index of
     the first of these rows in the whole Jacobian.
     """

@@ -112,22 +112,6 @@ def measured_saddles_at_large_n_hold(draw):
     return f"{said.kind}, certified {said.certified}"
 
 
-def eigenpairs_of_networks_satisfy_their_residuals(draw):
-    """The residuals that `eigsh` reports are no smaller than those computed from
-    new products with the vectors.
-    """
-    ob, name = few_samples(draw)
-    theta = ob.model.init(rng=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
-    H = getattr(ob, str(draw.choice(["hessian", "ggn", "empirical_fisher"])))(theta)
-    k, which = int(draw.integers(1, min(8, H.shape[0]) + 1)), str(draw.choice(["LA", "SA", "BE"]))
-    found = fc.eigsh(H, k, which, rng=0)
-    off = np.linalg.norm(H @ found.vectors - found.vectors * found.values, axis=0)
-    room = found.residuals + 64 * np.finfo(float).eps * found.scale
-    assert np.all(off <= room), f"{off} > {found.residuals}: {name}"
-    assert np.all(np.abs(np.linalg.norm(found.vectors, axis=0) - 1) <= 1e-12), name
-    return which
-
-
 def piecewise_linear(draw):
     """Return a small network of relu or leaky_relu units without l2 on noisy targets, whose minima
     are smooth points between kinks, and its description.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.testing import FunctionObjective, LinearAutoencoder, PrescribedSpectrum
+from fastcurv.testing import FunctionObjective, LinearAutoencoder
 
 
 @dataclass(frozen=True)
@@ -218,31 +218,3 @@ TRUTHS = (
     flat_mean,
     separable,
 )
-
-
-def spectrum(draw, scaled=True):
-    """Return a `PrescribedSpectrum` with weak, dominant, repeated or geometrically decreasing
-    eigenvalues.
-    """
-    n = int(draw.integers(2, 60))
-    shape = str(draw.choice(["normal", "weak", "dominant", "copies", "geometric"]))
-    values = draw.standard_normal(n)
-    if shape == "weak":
-        values = np.abs(values) + 0.1
-        values[0] = draw.choice([-1, 1]) * 10.0 ** draw.uniform(-10, 0)
-    elif shape == "dominant":
-        values[0] = 10.0 ** draw.uniform(2, 6)
-    elif shape == "copies":
-        values[: n // 2] = 3.0
-    elif shape == "geometric":
-        values = draw.choice([-1, 1], n) * 10.0 ** -draw.uniform(0, 8, n)
-    factor = 10.0 ** draw.uniform(-280, 280) if scaled and draw.random() < 0.3 else 1.0
-    return PrescribedSpectrum(np.sort(values * factor), 3, rng=int(draw.integers(2**31)))
-
-
-def clusters(draw):
-    """Return a `PrescribedSpectrum` with exactly or nearly repeated eigenvalues from 1e-13 to 1."""
-    copies, levels = int(draw.integers(2, 6)), int(draw.integers(2, 7))
-    values = np.repeat(10.0 ** -draw.uniform(0, 13, levels), copies)
-    values *= 1 + draw.choice([0, 1e-14, 1e-11]) * draw.standard_normal(len(values))
-    return PrescribedSpectrum(np.sort(values), 3, rng=int(draw.integers(2**31)))

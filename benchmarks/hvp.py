@@ -69,6 +69,7 @@ def parse_arguments(argv):
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 15)")
     parser.add_argument("--quick", action="store_true", help="3 rounds of shorter timings")
     parser.add_argument("--products", action="store_true", help="products alone, no other calls")
+    parser.add_argument("--blocks", action="store_true", help="with --products, blocks of 16, too")
     parser.add_argument(
         "--cpu-time",
         dest="clock",
@@ -112,7 +113,8 @@ def measure(children, name, dtype, args):
             missing[label] = str(reason)
             continue
         only = args.products or label == OURS_ONE_THREAD
-        wanted = [call for call in built["calls"] if not only or call == "product"]
+        some = ("product", "block") if args.blocks else ("product",)
+        wanted = [call for call in built["calls"] if call in some or not only]
         calls |= {(label, call): repeats_per_timing(child, call, args.seconds) for call in wanted}
         answers[label] = built["answer"]
     check_agreement(answers, dtype, f"{name}, {dtype}")

@@ -233,8 +233,9 @@ class Curvlinops(Contender):
         operator = curvlinops.HessianLinearOperator(
             net, loss, list(net.parameters()), [(X, y)], check_deterministic=False
         )
+        block = [torch.stack([p.roll(k) for k in range(BLOCK)], dim=-1) for p in v]
         self.product = lambda: np.concatenate([p.detach().numpy().ravel() for p in operator @ v])
-        return {"product": lambda: operator @ v}
+        return {"product": lambda: operator @ v, "block": lambda: operator @ block}
 
 
 class PyHessian(Contender):

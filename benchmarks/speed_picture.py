@@ -4,7 +4,8 @@
 
 A run is stored by ``hvp.py --json benchmarks/results/NAME.json`` on a machine without other work:
 the machine, kernels, versions, threads, date, and all rounds. Its table stands in docs/speed.md
-below the line ``<!-- results/NAME.json -->``, and the picture shows the first run by name.
+below the line ``<!-- results/NAME.json -->``, and the picture shows the first run by name. A run
+with ``--products --blocks``, stored as ``blocks-NAME.json``, adds columns for 16 vectors at once.
 """
 
 import json
@@ -32,30 +33,35 @@ def main():
         numbers["times as long"] = draw(next(iter(runs.values())))
 
 
-def ratios(run):
+def ratios(run, call="product"):
     """Return a dict by network of the times of other libraries over that of fastcurv: for each, a
-    dict by library of the list for all precisions. JAX has the faster of its two ways.
+    dict by library of the list for all precisions. JAX has the faster of its two ways. `call` is
+    "product", or "block" for 16 vectors at once.
     """
     found = {}
     for record in run["records"]:
-        ours = record["seconds"]["fastcurv"]["product"]
         for label, peer in PEERS.items():
             times = [
-                calls["product"]
+                calls[call]
                 for name, calls in record["seconds"].items()
-                if name.startswith(label) and "product" in calls
+                if name.startswith(label) and call in calls
             ]
             if times:
                 own = found.setdefault(record["workload"], {})
-                own.setdefault(peer, []).append(min(times) / ours)
+                own.setdefault(peer, []).append(min(times) / record["seconds"]["fastcurv"][call])
     return found
 
 
-def table(run):
-    """Return the table of a run in Markdown, with a line below that describes the run."""
-    peers = [name for name in PEERS.values() if any(name in own for own in ratios(run).values())]
+def table(run, blocks):
+    """Return the table of a run in Markdown, with a line below that describes the run. If `blocks`
+    is a run with blocks of 16 vectors, their columns are added.
+    """
+    found = ratios(run)
+    for name, own in (ratios(blocks, "block") if blocks else {}).items():
+        found[name] |= {f"{peer}, 16 vectors": times for peer, times in own.items()}
+    peers = list(dict.fromkeys(peer for own in found.values() for peer in own))
     lines = [f"| network | {' | '.join(peers)} | of FMA peak |", "|---" * (len(peers) + 2) + "|"]
-    for name, own in ratios(run).items():
+    for name, own in found.items():
         shares = [r["share_of_peak"] for r in run["records"] if r["workload"] == name]
         cells = [" / ".join(f"{ratio:.3g}" for ratio in own.get(peer, [])) for peer in peers]
         cells.append(" / ".join(f"{share:.0%}" for share in shares))
@@ -72,7 +78,9 @@ def with_tables(text, runs):
     for name, run in runs.items():
         line = re.escape(f"<!-- results/{name}.json -->\n")
         below = rf"(?<={line}).*?(?=\n## |\n<!--|\Z)"
-        text = re.sub(below, f"\n{table(run)}\n", text, count=1, flags=re.DOTALL)
+        path = RESULTS / f"blocks-{name}.json"
+        blocks = json.loads(path.read_text()) if path.exists() else None
+        text = re.sub(below, f"\n{table(run, blocks)}\n", text, count=1, flags=re.DOTALL)
     return text
 
 

@@ -7,6 +7,7 @@ defect as a ValueError.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -144,43 +145,17 @@ def _resolve_file_path(path: str | os.PathLike[str]) -> str:
 
 
 def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
-    """Raise an error for a path at which no file can be written. The trial write leaves no file
-    behind.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file to be written.
-    name : str
-        Name of the argument, for messages.
-    folders : bool
-        If True, missing folders are not an error, and a leading "~" is expanded.
-
-    Raises
-    ------
-    ValueError
-        If `path` is a folder, a device or too long, or if the folder of `path` cannot be created or
-        written to.
+    """Raise ValueError, with `name` for the path, if no file can be written there, which is tried
+    beside it. If `folders` is True, missing folders are not an error, and a leading "~" is
+    expanded.
     """
-    text = path_as_text(path, name)
-    created_folders: list[Path] = []
-    called = f"'{one_line(text, 300)}'"
-    target = expand_home(text) if folders else Path(text)
+    target = expand_home(path_as_text(path, name)) if folders else Path(path_as_text(path, name))
     try:
-        if not text or text.endswith(os.sep) or target.is_dir():
-            kind = "the folder " if text else ""
-            raise ValueError(f"{name} must be the name of a file, got {kind}{called}.")
-        if target.exists() and not target.is_file():
-            raise ValueError(
-                f"{name} must be the name of a file, got {called}, which is not a regular file."
-            )
+        if not os.fspath(path) or target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         folder = Path(_resolve_file_path(target)).parent
         while folders and not folder.exists():
-            created_folders.append(folder)
             folder = folder.parent
-        for missing in reversed(created_folders):
-            missing.mkdir()
-        folder = created_folders[0] if created_folders else folder
         temporary = _temporary_file_name(str(folder))
         handle = _create_file(temporary, 0o600)
         try:
@@ -190,13 +165,9 @@ def check_writable_path(path: str | os.PathLike[str], name: str, folders: bool =
             os.unlink(temporary)
     except OSError as error:
         raise ValueError(
-            f"{name} cannot be written to {called}: {error.strerror or error}. Choose another "
-            "folder, or correct its permissions."
+            f"{name} cannot be written to '{one_line(os.fsdecode(path), 300)}': "
+            f"{error.strerror or error}. Choose another folder, or correct its permissions."
         ) from None
-    finally:
-        for missing in created_folders:
-            with contextlib.suppress(OSError):
-                missing.rmdir()
 
 
 def _temporary_file_name(folder: str) -> str:
@@ -386,12 +357,11 @@ def _checked_array_entries(
     path: str, header: dict[str, object], room: int
 ) -> list[tuple[str, np.dtype, tuple[int, ...]]]:
     """Return name, dtype and shape of all arrays in the order of their bytes in the file. Raise
-    ValueError if an entry is invalid, or unless the arrays are contiguous and take `room` bytes in
-    all.
+    ValueError if an entry is invalid, or unless the arrays fill the `room` bytes one after the
+    other.
     """
-    entries = []
+    entries: list[tuple[int, int, str, np.dtype, tuple[int, ...]]] = []
     for name, entry in header.items():
-        called = repr(name if len(name) < 60 else name[:57] + "...")
         fields: Any = entry if isinstance(entry, dict) else {}
         code, shape, place = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
         lists = all(
@@ -400,29 +370,24 @@ def _checked_array_entries(
         )
         is_valid = isinstance(code, str) and code in _DTYPE_CODES and lists
         if not is_valid or len(shape) > _MAX_AXES or len(place) != 2:
-            raise ValueError(
-                f"{path} must have a dtype, a shape and offsets for the array {called}, got an "
-                "invalid entry. Use an undamaged copy."
-            )
-        dtype = np.dtype(_DTYPE_CODES[code])
-        if place[1] - place[0] != math.prod(shape) * dtype.itemsize:
-            raise ValueError(
-                f"{path} must have {math.prod(shape) * dtype.itemsize} bytes for the array "
-                f"{called}, got {place[1] - place[0]}. Use an undamaged copy."
-            )
-        entries.append((name, dtype, tuple(shape), *place))
-    entries.sort(key=lambda entry: entry[3:])
+            raise _entry_error(path, name)
+        entries.append((*place, name, np.dtype(_DTYPE_CODES[code]), tuple(shape)))
+    entries.sort(key=lambda entry: entry[:2])
     at = 0
-    for name, _, _, begin, end in entries:
-        if begin != at:
-            raise ValueError(
-                f"{path} must have contiguous arrays, got an overlap or a gap at {name[:60]!r}. "
-                "Use an undamaged copy."
-            )
+    for begin, end, name, dtype, shape in entries:
+        if begin != at or end - begin != math.prod(shape) * dtype.itemsize:
+            raise _entry_error(path, name)
         at = end
     if at != room:
         raise ValueError(f"{path} must hold {at} bytes of arrays, got {room}.")
-    return [entry[:3] for entry in entries]
+    return [entry[2:] for entry in entries]
+
+
+def _entry_error(path: str, name: str) -> ValueError:
+    return ValueError(
+        f"{path} must hold arrays one after the other, each with its dtype, shape and offsets, got "
+        f"an invalid entry for {name[:60]!r}. Use an undamaged copy."
+    )
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

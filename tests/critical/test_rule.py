@@ -433,6 +433,7 @@ def test_eigenvalues_and_bounds_use_the_operators_own_products(name):
         (own, 2 * A),
         (around(H), 2 * A),
         (own.shift(0.5), 2 * A + 0.5 * np.eye(n)),
+        (3 * own - H, 5 * A),
         (own.restrict(indices=[1, 4, 5]), 2 * A[some]),
     ):
         seen = check_symmetric_operator(op)

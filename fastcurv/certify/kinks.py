@@ -39,9 +39,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ..common.linalg import svd, svdvals
 from ..common.protocols import Floats
+from ..network.mlp import MLP
+from ..network.objective import Objective
 from ..structure.parameters import (
     divisor_of,
     forward,
@@ -51,20 +54,16 @@ from ..structure.parameters import (
     nonzero_weight_rows,
 )
 from ..structure.tables import activation_spec, loss_spec, one_hot
+from ..structure.user_functions import Activation
 from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_l2, pair_from_float
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
-# at once, and the objective with its kinks smoothed.
-#
-# The code is meant for small networks. Hessians are exact to rounding: they are computed by complex
-# steps of the gradient or, for the smoothed objective, by formulas.
+# at once. The code is meant for small networks.
 
 Arrays = list[NDArray[Any]]
 # length of a complex step, chosen so that its square is far below the rounding error
 JACOBIAN_COMPLEX_STEP = 1e-150
-# maximum number of entries of the Jacobian of a layer for a block of rows (16 MB)
-LAYER_JACOBIAN_BLOCK_ENTRIES = 1 << 21
 
 
 class ReluData:
@@ -99,11 +98,15 @@ class ReluData:
         self.divisor = divisor_of(ob)
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
-    def smooth_kinks(self, width: float) -> SmoothedObjective:
-        """Return the `SmoothedObjective` objective, in which each kink is smoothed over the given
-        width in z.
+    def smooth_kinks(self, width: float) -> Objective:
+        """Return the objective with every kink smoothed over the given width w in z: each
+        activation is replaced by ``leak z + (1 - leak) w softplus(z / w)``, where `leak` is the
+        slope below 0.
         """
-        return SmoothedObjective(self, width)
+        ob = self.objective
+        model = MLP(self.sizes, [_smoothed_kink(k, width) for k in self.leaks], bias=self.bias)
+        options = {"sample_weight": ob.sample_weight, "l2_biases": ob.l2_biases, "n_threads": 1}
+        return Objective(model, np.asarray(ob.X, float), ob.y, ob.loss, ob.l2, **options)
 
     def smooth_piece_objective(
         self, gates: Arrays, collapsed: Arrays, parents: Units | None = None
@@ -112,16 +115,6 @@ class ReluData:
         at active kinks, where `gates` is NaN. The arguments are those of `SmoothPieceObjective`.
         """
         return SmoothPieceObjective(self, gates, collapsed, parents)
-
-    def row_block(self, start: int, stop: int) -> ReluData:
-        """Return a `ReluData` of the rows from `start` to `stop`, not including `stop`. Its loss is
-        divided by the same number as that of all rows.
-        """
-        block = copy.copy(self)
-        block.X = self.X[start:stop]
-        block.y = self.y[start:stop]
-        block.weight = self.weight[start:stop]
-        return block
 
     def find_unit_copies(self, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
         """Return, for each hidden layer, an array (width,) with the index of the unit of which each
@@ -222,17 +215,6 @@ class ReluData:
         terms, d = loss_spec(self.loss).terms(f, self.y)
         return scale * terms, scale * d
 
-    def loss_curvature(self, f: Floats) -> NDArray[Any]:
-        """Return the second derivatives (N, d, d) of each row's term of the loss with respect to
-        its outputs f (N, d), multiplied by the sample weights and divided by the divisor of the
-        loss.
-        """
-        steps = 1j * JACOBIAN_COMPLEX_STEP * np.eye(f.shape[1])
-        return (
-            np.stack([self.loss_terms(f + step)[1].imag for step in steps], axis=-1)
-            / JACOBIAN_COMPLEX_STEP
-        )
-
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
     ) -> tuple[NDArray[Any], Arrays]:
@@ -270,145 +252,19 @@ def is_relu_stack(ob: Any) -> bool:
     )
 
 
-class SmoothFunction:
-    """Base class of smooth functions of a network in plain NumPy, for small networks. A subclass
-    defines `forward_backward`, which evaluates the function and its gradient at one or many real or
-    complex points.
-    """
+def _smoothed_kink(leak: float, width: float) -> Activation:
+    """Return the activation of `ReluData.smooth_kinks`."""
 
-    rows: ReluData
-    # returns the values, the gradients, z of every layer and phi' (or e) of every hidden layer
-    forward_backward: Callable[..., tuple[Any, NDArray[Any], Arrays, Arrays]]
-
-    def value_and_gradient(self, point: Floats) -> tuple[float, Floats]:
-        value, g, *_ = self.forward_backward(np.asarray(point, dtype=float))
-        return float(value), g
-
-    def value(self, point: Floats) -> float:
-        return self.value_and_gradient(point)[0]
-
-    def gradient(self, point: Floats) -> Floats:
-        return self.value_and_gradient(point)[1]
-
-    def hessian(self, point: Floats) -> Floats:
-        """Return the Hessian (n, n) at `point` (n,), computed by complex steps and symmetrised."""
-        size = len(self.rows.X) * max(self.rows.sizes)
-        H = jacobian_by_complex_steps(
-            lambda p: self.forward_backward(p)[1], np.asarray(point, dtype=float), size
+    def evaluate(z: Floats) -> tuple[Floats, Floats, Floats]:
+        slope = expit(z / width)
+        soft = width * np.logaddexp(0.0, z / width)
+        return (
+            leak * z + (1 - leak) * soft,
+            leak + (1 - leak) * slope,
+            (1 - leak) / width * slope * expit(-z / width),
         )
-        return 0.5 * (H + H.T)
 
-
-class SmoothedObjective(SmoothFunction):
-    """The objective with every kink smoothed over the width w: each activation is replaced by
-    ``leak z + (1 - leak) w softplus(z / w)``, where `leak` is the slope below 0.
-    """
-
-    def __init__(self, rows: ReluData, width: float) -> None:
-        self.rows = rows
-        self.width = float(width)
-        self.n_params = len(rows.l2)
-        # number of operations of a Hessian, up to a constant factor
-        self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)
-
-    def _activate(self, l: int, z: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        """Return phi(z), phi'(z) and phi''(z) of the smoothed activation of hidden layer l."""
-        t = z / self.width
-        leak = self.rows.leaks[l]
-        right = t.real > 0
-        e = np.exp(np.where(right, -t, t))
-        soft = np.log1p(e) + np.where(right, t, 0)
-        value = leak * z + (1 - leak) * self.width * soft
-        slope = leak + (1 - leak) * np.where(right, 1, e) / (1 + e)
-        return value, slope, (1 - leak) / self.width * e / (1 + e) ** 2
-
-    def _forward(
-        self, rows: ReluData, layers: list[tuple[NDArray[Any], Any]]
-    ) -> tuple[Arrays, Arrays, list[tuple[NDArray[Any], ...]]]:
-        """Return three lists: the input of every layer, z of every layer, and the triple (phi,
-        phi', phi'') of every hidden layer.
-        """
-        units: list[tuple[NDArray[Any], ...]] = []
-
-        def activate(l: int, z: NDArray[Any]) -> NDArray[Any]:
-            units.append(self._activate(l, z))
-            return units[-1][0]
-
-        return *rows.forward(layers, activate), units
-
-    def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
-        """Return the value, the gradient, a list of z of every layer, and a list of phi' of every
-        hidden layer.
-        """
-        r = self.rows
-        layers = layers_of(self.rows, point)
-        below, zs, units = self._forward(r, layers)
-        slopes = [slope for _, slope, _ in units]
-        value, d = r.loss_terms(zs[-1])
-        g, _ = r.backward(layers, below, slopes, d)
-        decay = 0.5 * (r.l2 * point**2).sum(axis=-1)
-        return value.sum(axis=(-1, -2)) + decay, g + r.l2 * point, zs, slopes
-
-    def hessian(self, point: Floats) -> Floats:
-        """Return the Hessian (n, n) at `point` (n,), computed from Jacobians of the pre-activations
-        of blocks of rows. The method takes about a tenth of the time of complex steps.
-        """
-        r = self.rows
-        theta = np.asarray(point, dtype=float)
-        block = max(1, LAYER_JACOBIAN_BLOCK_ENTRIES // (max(r.sizes) * theta.size))
-        H = np.diag(r.l2)
-        for start in range(0, len(r.X), block):
-            H += self._rows_hessian(r.row_block(start, start + block), theta)
-        return 0.5 * (H + H.T)
-
-    def _rows_hessian(self, rows: ReluData, theta: Floats) -> Floats:
-        """Return the Hessian (n, n) of the terms of the given rows, without l2.
-
-        One part consists of the second derivatives of the loss and of phi, multiplied on both sides
-        by Jacobians of z. The other part consists of the mixed derivatives of each product ``a W'``
-        with respect to its two factors.
-        """
-        layers = layers_of(rows, theta)
-        below, zs, units = self._forward(rows, layers)
-        deltas = [rows.loss_terms(zs[-1])[1]]  # dL/dz
-        outer = [rows.loss_curvature(zs[-1])]  # d2L/dz2, with the layers above linearised
-        for (W, _), (_, slope, curvature) in zip(layers[:0:-1], units[::-1]):
-            e = deltas[0] @ W
-            deltas.insert(0, e * slope)
-            outer.insert(0, (e * curvature)[:, :, None] * np.eye(e.shape[1]))
-        H = np.zeros((theta.size, theta.size))
-        at = layers_of(rows, np.arange(theta.size))
-        A = np.zeros((len(rows.X), rows.sizes[0], 0))  # the Jacobian of the layer's input
-        for l, (W, b) in enumerate(layers):
-            a = below[l]
-            new = at[l][0]
-            if b is not None:
-                a = np.c_[a, np.ones(len(a))]
-                new = np.c_[new, at[l][1]]
-            # Z is the Jacobian of z with respect to the parameters of the layers below, and `a` is
-            # the Jacobian of one unit's z with respect to the parameters of this unit.
-            Z = W @ A
-            old = slice(A.shape[2])
-            CZ = outer[l] @ Z
-            H[old, old] += np.tensordot(Z, CZ, axes=((0, 1), (0, 1)))
-            mixed = a.T @ CZ.swapaxes(0, 1)
-            mixed[:, : W.shape[1]] += np.tensordot(deltas[l], A, axes=(0, 0))
-            H[new, old] = mixed
-            H[old, new] = np.moveaxis(mixed, 2, 0)
-            for i, j in zip(*np.nonzero(outer[l].any(axis=0))):
-                H[np.ix_(new[i], new[j])] = (a * outer[l][:, i, j, None]).T @ a
-            if l < len(units):
-                A = np.zeros((*Z.shape[:2], old.stop + new.size))
-                A[:, :, old] = Z
-                A[:, np.arange(len(W))[:, None], new] = a[:, None, :]
-                A *= units[l][1][:, :, None]
-        return H
-
-    def slopes(self, theta: Floats) -> Arrays:
-        """Return a list of phi' (N, width) of every hidden layer. Near a kink, phi' lies between
-        the slopes on the two sides of the kink.
-        """
-        return self.forward_backward(np.asarray(theta, dtype=float))[3]
+    return Activation(evaluate)
 
 
 def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
@@ -617,7 +473,7 @@ class KinkPasses(PrecisePasses):
         return z * slopes, slopes
 
 
-class SmoothPieceObjective(SmoothFunction):
+class SmoothPieceObjective:
     """The smooth function Phi(theta, slopes): the loss with a slope in place of phi' at each active
     kink and with phi' fixed elsewhere. Phi describes the loss while the signs of z elsewhere hold.
 
@@ -699,6 +555,17 @@ class SmoothPieceObjective(SmoothFunction):
         bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
         value = terms.sum(axis=(-1, -2)) + 0.5 * (l2 * theta**2).sum(axis=-1)
         return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
+
+    def gradient(self, point: Floats) -> Floats:
+        return self.forward_backward(np.asarray(point, dtype=float))[1]
+
+    def hessian(self, point: Floats) -> Floats:
+        """Return the Hessian (n, n) at `point` (n,), computed by complex steps and symmetrised."""
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = jacobian_by_complex_steps(
+            lambda p: self.forward_backward(p)[1], np.asarray(point, dtype=float), size
+        )
+        return 0.5 * (H + H.T)
 
     def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
         """Return the gradient with respect to (theta, slopes) at `point` (n_params,), computed with

@@ -176,7 +176,7 @@ def _check_hypotheses(
 
 
 MAX_KINK_PARAMS = 600  # maximum number of parameters, because each step forms dense matrices
-# maximum `SmoothedObjective.cost` of a Hessian, which then takes about a second
+# maximum number of parameters times samples times units
 MAX_HESSIAN_OPERATIONS = 5e7
 MAX_ACTIVE_SET_UPDATES = 12  # maximum number of updates of the active set
 MAX_STEPS_PER_ACTIVE_SET = 12  # maximum number of Newton steps between updates
@@ -226,13 +226,10 @@ def small_relu_data(ob: Any) -> Any:
     has no such certificate or the network is too large for the proof.
     """
     rows = call_certificate(ob, "relu_rows")
-    first = None if rows is None else rows.smooth_kinks(1.0)
-    fits = (
-        first is not None
-        and first.n_params <= MAX_KINK_PARAMS
-        and 0 < first.cost <= MAX_HESSIAN_OPERATIONS
-    )
-    return rows if fits else None
+    if rows is None or len(rows.l2) > MAX_KINK_PARAMS:
+        return None
+    operations = len(rows.l2) * len(rows.X) * sum(rows.sizes)
+    return rows if 0 < operations <= MAX_HESSIAN_OPERATIONS else None
 
 
 def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimumOutcome | None:

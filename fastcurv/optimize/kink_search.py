@@ -58,7 +58,9 @@ def find_kink_minimum(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> K
         here = _minimise_smoothed_loss(smooth, here, stop)
         if i < 2 or stop():
             continue
-        candidate = run_newton_on_kinks(rows, here, smooth.slopes(here))
+        zs = smooth.model.preactivations(here, rows.X)
+        slopes = [phi(z)[1] for phi, z in zip(smooth.model.activation, zs)]
+        candidate = run_newton_on_kinks(rows, here, slopes)
         if candidate is not None and (best is None or candidate.certified):
             best = candidate
     return best
@@ -74,7 +76,7 @@ def _minimise_smoothed_loss(smooth: Any, theta: np.ndarray, stop: Callable[[], b
     fresh = True
     for _ in range(MAX_STEPS_PER_SMOOTHING_WIDTH):
         if fresh:
-            values, vectors, _ = eigh(smooth.hessian(theta))
+            values, vectors, _ = eigh(smooth.hessian(theta).to_dense())
         y, _ = solve_trust_region(values, vectors.T @ g, radius)
         predicted = -float((vectors.T @ g) @ y + 0.5 * (y @ (values * y)))
         there = theta + vectors @ y

@@ -370,7 +370,7 @@ class NotConvexError(ValueError):
 
 
 def _check_finite(size: float, name: str) -> None:
-    if not np.isfinite(size):
+    if not math.isfinite(size):
         raise NotFiniteError(f"{name} must hold finite numbers, got NaN or infinity.")
 
 
@@ -382,9 +382,12 @@ def _scaled(A: Array) -> tuple[Floats, int]:
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"the matrix must be square, got shape {A.shape}.")
     A = A.astype(np.float64, copy=False)
-    size = max(float(A.max(initial=0.0)), -float(A.min(initial=0.0)))
+    size = max(
+        float(np.maximum.reduce(A, axis=None, initial=0.0)),
+        -float(np.minimum.reduce(A, axis=None, initial=0.0)),
+    )
     _check_finite(size, "the matrix")
-    exponent = int(np.frexp(size)[1])
+    exponent = math.frexp(size)[1]
     # the product is as exact as ldexp and takes a fifth of the time
     return (A * 2.0**-exponent if abs(exponent) < 1000 else np.ldexp(A, -exponent)), exponent
 
@@ -434,7 +437,8 @@ def scaled_symmetric_part(P: Array) -> tuple[Floats, Floats, int, float]:
         raise NotFiniteError(NOT_FINITE_MESSAGE) from None
     A = S.copy()
     symmetrise(A)
-    return S, A, exponent, float(np.linalg.norm(S - S.T))
+    gap = (S - S.T).ravel()
+    return S, A, exponent, math.sqrt(gap @ gap)
 
 
 def residual_norms(S: Floats, values: Floats, rows: Floats) -> Floats:
@@ -446,7 +450,10 @@ def residual_norms(S: Floats, values: Floats, rows: Floats) -> Floats:
     >>> residual_norms(np.diag([1.0, 2.0]), np.array([1.5]), np.array([[0.0, 1.0]]))
     array([0.5])
     """
-    return np.asarray(np.linalg.norm(rows @ S.T - values[:, None] * rows, axis=1))
+    residuals = rows @ S.T
+    residuals -= values[:, None] * rows
+    residuals *= residuals
+    return np.asarray(np.sqrt(np.add.reduce(residuals, axis=1)))
 
 
 def undo_scaling(x: Floats, exponent: int) -> Floats:

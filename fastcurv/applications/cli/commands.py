@@ -55,11 +55,8 @@ def demo(args: Namespace, out: CommandOutput) -> None:
     )
     out.add_facts(
         report=facts["report"],
-        accuracy=facts["accuracy"],
         verdict=verdict_facts(facts["verdict"]),
         saddle=verdict_facts(facts["saddle"]),
-        loss_at_saddle=facts["loss_at_saddle"],
-        loss_after_escape=facts["loss_after_escape"],
     )
 
 

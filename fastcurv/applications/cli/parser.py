@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
 
-from ...common.errors import closest_name, escape_unprintable
+from ...common.errors import escape_unprintable
 from ...common.progress import is_stream_terminal
 from ...common.runtime import VERSION
 from ...structure.tables import ACTIVATIONS, LOSSES, check_loss
@@ -29,15 +28,6 @@ _EPILOG = (
     "if a file or standard output could not be written, or memory or workers were lost; standard "
     "error then states what is saved"
 )
-# patterns of argparse's messages, and replacements in the form of the other messages
-REPHRASED_MESSAGES = (
-    (r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): ", r"\1 "),
-    (r"^(\S+) expected (one|at least one) argument$", r"\1 must have a value, got none."),
-    (r"^(\S+) invalid choice: ('.*?') \(choose from (.*)\)$", r"\1 must be one of \3, got \2."),
-    (r"^(\S+) ignored explicit argument (.*)$", r"\1 must have no value, got \2."),
-    (r"^the following arguments are required: (.*)$", r"\1 must be given."),
-    (r"^ambiguous option: (.*) could match (.*)$", r"\1 must be one of \2, got an abbreviation."),
-)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -46,16 +36,8 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def error(self, message: str) -> NoReturn:
-        for pattern, replacement in REPHRASED_MESSAGES:
-            message = re.sub(pattern, replacement, message)
-        if given := re.match(r"(\S+) must be one of (.*), got '(.*)'\.$", message):
-            choices = re.findall(r"[\w-]+", given[2])
-            name = given[1].replace("COMMAND", "the command")
-            message = f"{name} must be one of {', '.join(choices)}, got {given[3]!r}."
-            message += closest_suggestion(given[3], choices)
-        elif message.startswith("COMMAND must be given"):
-            message = f"the command must be given. Begin with '{self.prog} demo', or see --help."
-        self.exit(2, f"{self.prog}: {escape_unprintable(message)}\n")
+        said = escape_unprintable(message).rstrip(".")
+        self.exit(2, f"{self.prog}: {said}. See {self.prog} --help.\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Write with `write_stream`. Argparse prints help and version through this method."""
@@ -64,32 +46,6 @@ class CommandParser(argparse.ArgumentParser):
         if lost and name == "stdout":
             write_stream("stderr", f"{self.prog}: standard output could not be written: {lost}\n")
             raise SystemExit(3)
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse like argparse, but report an unknown argument as an error of its subcommand, with
-        the option that may have been meant.
-        """
-        found, rest = self.parse_known_args(args, namespace)
-        if rest:
-            group = next(a for a in self._actions if isinstance(a, argparse._SubParsersAction))
-            command = group.choices[found.command]
-            options = [name for a in command._actions for name in a.option_strings]
-            unknown = next((word for word in rest if word.startswith("-")), rest[0])
-            hint = (
-                closest_suggestion(unknown.split("=")[0], options) or f" See {command.prog} --help."
-            )
-            if re.fullmatch(r"\d+", unknown) and "--hidden" in options:
-                hint = " Join widths by commas, --hidden 32,16."
-            command.error(f"unknown argument {unknown}.{hint}")
-        return found
-
-
-def closest_suggestion(word: str, words: list[str]) -> str:
-    """Return the end of a message that suggests the one of `words` closest to `word`, or "" if none
-    is close.
-    """
-    near = closest_name(word, words)
-    return f" Did you mean {near}?" if near else ""
 
 
 def pack_argument(*names: str, **words: Any) -> Option:
@@ -420,7 +376,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="fastcurv",
         description="Exact curvature of multilayer perceptrons: spectra, verdicts, and escapes "
         "from saddles.",
-        epilog=f"'fastcurv help COMMAND' explains a command. Start with: fastcurv demo. {_EPILOG}.",
+        epilog="'fastcurv COMMAND --help' explains a command. Start with: fastcurv demo. "
+        f"{_EPILOG}.",
     )
     version = pack_argument("--version", action="version", version=f"fastcurv {VERSION}")
     parser.add_argument(*version[0], **version[1])
@@ -433,22 +390,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _replace_help_words(words: list[str]) -> list[str]:
-    """Return the arguments with the words ``help`` and ``version`` replaced by the corresponding
-    options.
-    """
-    if words[:1] == ["help"]:
-        return [*words[1:2], "--help"]
-    return ["--version"] if words == ["version"] else words
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return the exit status: 0 or 1 as the command returns it, 2 for a mistake
     in the input, 3 if results could not be computed or written, and 130 after Ctrl-C.
 
     Errors are reported in one line on standard error.
     """
-    args = build_parser().parse_args(_replace_help_words(sys.argv[1:] if argv is None else argv))
+    args = build_parser().parse_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     args.progress = not getattr(args, "quiet", True) and is_stream_terminal("stderr")
     out = CommandOutput(args.json)

@@ -228,10 +228,10 @@ def as_numpy(x: object, name: str) -> Array:
     Raises
     ------
     ValueError
-        For masked values, a tensor that requires a gradient or is not on the CPU, or lists of
-        unequal lengths.
+        For masked values, a tensor that requires a gradient, or lists of unequal lengths.
     TypeError
-        For anything that is not an array, including sparse matrices.
+        For anything that is not an array, including sparse matrices and tensors that are not on
+        the CPU.
 
     Examples
     --------
@@ -280,28 +280,13 @@ def as_numpy(x: object, name: str) -> Array:
 
 def _array_conversion_error(x: object, name: str, error: Exception) -> TypeError | ValueError:
     """Return the exception for an object x that could not be converted to an ndarray. `name` is the
-    argument, and `error` the exception of the conversion.
+    argument, and `error` the exception of the conversion, whose text states the reason.
     """
-    sentence = container_error_message(x, name)
-    if sentence is not None:
-        return TypeError(sentence)
-    if isinstance(x, LinearOperator):
-        return TypeError(f"{name} must be an array of numbers, got {type_phrase(x)}, an operator.")
-    place = str(getattr(x, "device", "cpu"))
-    if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
-        return ValueError(
-            f"{name} must be in CPU memory, got an array on {place}. Use {name}.cpu() in torch."
-        )
-    if isinstance(x, (list, tuple)):
-        return ValueError(
-            f"{name} must have rows of equal lengths that hold numbers, got lists that NumPy "
-            "cannot convert to an array."
-        )
-    dtype = getattr(x, "dtype", type(x).__name__)
-    if "bfloat16" in str(dtype).lower():
-        return TypeError(f"{name} must have a NumPy dtype, got {dtype}. Use {name}.float().")
     text = str(error).split("\n")[0].rstrip(".")
-    return TypeError(f"{name} must hold real numbers, got dtype {dtype} ({text}).")
+    sentence = container_error_message(x, name)
+    if sentence is None and isinstance(x, (list, tuple)):
+        return ValueError(f"{name} must have rows of equal lengths that hold numbers ({text}).")
+    return TypeError(sentence or f"{name} must hold real numbers, got {type_phrase(x)} ({text}).")
 
 
 def check_array(x: object, name: str, dtype: DTypeLike | None = None) -> Array:
@@ -411,20 +396,6 @@ class SelfAdjointOperator(LinearOperator):
 
     def __init__(self, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
         super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
-
-    def __getstate__(self) -> tuple[Any, tuple[int, ...], dict[str, Any]]:
-        """Return the dtype, the shape and the attributes of fastcurv. Attributes that SciPy sets
-        are left out, since they differ between versions of SciPy.
-        """
-        blank = object.__new__(type(self))
-        SelfAdjointOperator.__init__(blank, self.dtype, self.shape)
-        state = {name: value for name, value in vars(self).items() if name not in vars(blank)}
-        return self.dtype, self.shape, state
-
-    def __setstate__(self, state: tuple[Any, tuple[int, ...], dict[str, Any]]) -> None:
-        SelfAdjointOperator.__init__(self, *state[:2])
-        for name, value in state[2].items():
-            setattr(self, name, value)
 
     def _adjoint(self) -> LinearOperator:
         return self

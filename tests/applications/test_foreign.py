@@ -55,7 +55,7 @@ MISTAKES = [
     ("fc.escape(H, theta)", "must be the objective itself"),
     ("ob.value(dict(a=1).keys())", "theta"),
     ("np.asarray(H)", r"is an operator, not an array. Use H.to_dense\(\)"),
-    ("fc.Objective(model, H, 0)", "X must be an array.*got a Curvature, an operator"),
+    ("fc.Objective(model, H, 0)", "X must hold real numbers, got a Curvature.*is an operator"),
     ("fc.SpectrumDisplay.from_operator(H, colour='red')", "Did you mean 'color'"),
     ("fc.Objective(model, [ob.X])", "all rows of X .N, d., got None.* a loader"),
     ("fc.Objective(model, ob.X, ob.X[:, 0])", "Use loss='mse'"),
@@ -144,7 +144,7 @@ def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here)
     for given in (rows, torch.utils.data.DataLoader(rows)):
         with pytest.raises(TypeError, match="X must be arrays.* = .*dataset.tensors.*got a"):
             fc.Objective(here.model, given, here.ob.y)
-    with pytest.raises(TypeError, match=r"bfloat16. Use X.float\(\)"):
+    with pytest.raises(TypeError, match="X must hold real numbers.*BFloat16"):
         fc.Objective(here.model, torch.zeros(3, 4, dtype=torch.bfloat16), here.ob.y)
     with pytest.raises(ValueError, match="Pass its entry 'net'"):
         fc.from_torch({"net": net.state_dict(), "epoch": 3}, activation="tanh")

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from ..common.checks import StatedOperator, as_numpy, check_array
 from ..common.protocols import Array, is_library_object, library_class, missing_bound_reason
 from ..common.read_only import ReadOnlyMixin
-from .arguments import as_real_array, match_array_type, vector_and_output
+from .arguments import as_real_array, columns_as_rows, match_array_type, vector_and_output
 from .factor import CholeskyFactor
 
 if TYPE_CHECKING:
@@ -323,6 +323,7 @@ class OperatorSum(SymmetricOperator):
         return self._multiply(*vector_and_output(v, out, self.shape[0], self.dtype))
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
+        V = columns_as_rows(V, self.shape[0], self.dtype).T
         return self._multiply(V, np.empty(V.shape, self.dtype))
 
     def quadratic_form(self, v: ArrayLike) -> Any:
@@ -335,7 +336,13 @@ class OperatorSum(SymmetricOperator):
 
     def to_dense(self) -> np.ndarray:
         """Return the matrix ``(n, n)``."""
-        dense: Array = sum(self.dtype.type(c) * op.to_dense() for c, op in self.terms)
+        dense: Array | None = None
+        for c, op in self.terms:
+            part: Array = op.to_dense()
+            if c != 1:
+                part *= self.dtype.type(c)
+            dense = part if dense is None else np.add(dense, part, out=dense)
+        assert dense is not None  # there is at least one term
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 

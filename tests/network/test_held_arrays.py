@@ -261,6 +261,8 @@ def test_adding_identity_gives_shifted_hessian_and_other_sums_scipy_operators(rn
         assert np.allclose(part.to_dense(), matrix[some], rtol=1e-12)
         w = v[: part.shape[0]]
         assert np.linalg.norm(part @ w - matrix[some] @ w) <= rounding_bound(part, w)
+        single = S.astype("float32")
+        assert np.array_equal(single @ V, np.stack([single @ x for x in V.T], axis=1))
         assert S.quadratic_form(v) == pytest.approx(v @ matrix @ v, rel=1e-10)
         assert np.allclose(fc.diagonal(S).estimate, np.diagonal(matrix))
         assert np.allclose(fc.eigvalsh(S), np.linalg.eigvalsh(matrix))

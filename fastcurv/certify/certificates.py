@@ -201,13 +201,6 @@ class Certificates(ForwardCertificates):
 
     # --- kinks and symmetries
 
-    @with_nearest_rounding
-    def kink_margin(self, theta: ArrayLike) -> float:
-        """Return a radius around theta within which no pre-activation reaches a kink: infinity for
-        smooth activations, 0 if a pre-activation may be at a kink at theta.
-        """
-        return float(preactivations.kink_margin(self.objective, theta))
-
     def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
         """Return a list of the symmetry groups that are proved to leave the loss unchanged near
         theta, on the ball of radius `radius`. See `fastcurv.structure.orbits`.

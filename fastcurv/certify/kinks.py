@@ -763,25 +763,16 @@ class SmoothPieceObjective:
         loss, with d = dL/dz of the layer above. The magnitude of this term is at most ``|u| |v|
         M``, where M is the largest norm of the sum over vectors u of length 1. Since ``relu(t) = (t
         + |t|) / 2``, and by the Cauchy-Schwarz inequality, ``M <= |sum d x'| / 2 + sqrt(sum |d|
-        lambda_max(sum |d| x x')) / 2``. If the layer above has one unit, the second term is
-        computed for each sign of v from the rows in which d has one sign only. If the x are nearly
-        multiples of one vector, as above a layer that has collapsed, only the two signs of u x
-        matter.
+        lambda_max(sum |d| x x')) / 2``. If the x are nearly multiples of one vector, as above a
+        layer that has collapsed, only the two signs of u x matter.
         """
         d, _, x = self._unit_gain_factors(point, l)
-        sides = [np.linalg.norm(d, axis=1)]
-        if d.shape[1] == 1:
-            sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]
+        size = np.linalg.norm(d, axis=1)
         linear = float(np.linalg.norm(d.T @ x, 2))
         leak = self.rows.leaks[l]
-        M = 0.0
-        for side in sides:
-            spread = float(np.linalg.norm(x * np.sqrt(side)[:, None], 2)) ** 2
-            gain = 0.5 * (linear + (float(side.sum()) * spread) ** 0.5)
-            if d.shape[1] == 1:
-                gain = min(gain, 0.5 * (float(np.linalg.norm(side @ x)) + 2 * gain - linear))
-            M = max(M, leak * linear + (1 - leak) * gain)
-        M = min(M, _collinear_gain_bound(d, x, leak))
+        spread = float(np.linalg.norm(x * np.sqrt(size)[:, None], 2))
+        gain = 0.5 * (linear + math.sqrt(size.sum()) * spread)
+        M = min(leak * linear + (1 - leak) * gain, _collinear_gain_bound(d, x, leak))
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         return float(self.rows.l2.min()) - M * (1 + 1e-9) - rounding
 

@@ -1,10 +1,7 @@
-"""The signs of hidden pre-activations z on balls around theta, proved from the reach of each z, and
-the distance from theta to the nearest kink of relu, leaky_relu or elu.
-"""
+"""The signs of hidden pre-activations z on balls around theta, proved from the reach of each z."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
-from ..structure.parameters import has_kinks, is_batch_normalised
+from ..structure.parameters import has_kinks
 from ..structure.tables import activation_spec
 from .majorants import propagate_majorants
 from .passes import Passes, State, passes_at, round_to_model_dtype
@@ -96,30 +93,3 @@ def preactivation_error_bounds(passes: Passes, s: State, l: int) -> Floats:
     steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
     size = np.abs(s.a[l].x) @ W.abs.T + np.abs(passes.b[l])
     return np.asarray(steps * np.finfo(dtype).eps * size.max(axis=1, keepdims=True))
-
-
-def kink_margin(ob: Any, theta: ArrayLike) -> float:
-    """Return a radius around theta within which no pre-activation reaches a kink of relu,
-    leaky_relu or elu. Return infinity if no kink is found at any distance, and 0 with batch
-    normalisation or if a pre-activation may be at a kink at theta.
-
-    The radius is at most 0.1% smaller than the largest that the majorants can prove. Cost: about 20
-    calls of `propagate_majorants` for all rows.
-    """
-    theta = round_to_model_dtype(ob, theta)
-    if not has_kinks(ob.model):
-        return np.inf
-
-    def count_met_kinks(radius: float) -> int:
-        return preactivation_signs(ob, theta, radius)[0].kinks
-
-    low = 1e-300
-    high = 1e300
-    if is_batch_normalised(ob.model) or count_met_kinks(low):
-        return 0.0
-    if not count_met_kinks(high):
-        return np.inf
-    while high > 1.001 * low:
-        middle = math.sqrt(low) * math.sqrt(high)
-        low, high = (low, middle) if count_met_kinks(middle) else (middle, high)
-    return low

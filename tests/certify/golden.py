@@ -145,7 +145,7 @@ def bounds(ob: Any, theta: Any, v: Any) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     found["loss"] = {
         "floor": known.curvature_floor(theta), "lower": known.loss_lower_bound,
-        "attained": known.attains_lower_bound, "margin": known.kink_margin(theta),
+        "attained": known.attains_lower_bound,
     }  # fmt: skip
     found["kinks"] = {f"{reach}": known.kinks(theta, reach) for reach in (0.0, 0.02, 0.1)}
     here = known.residual_bounds(theta, 1e-2)

@@ -4,6 +4,8 @@ The oracle is `longdouble.Truth`, 2048 times more precise than float64 where lon
 than double.
 """
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -79,15 +81,6 @@ def test_bounds_hold_for_random_nets(dtype, depth, kernels):
             residual=case % 2 == 0,
         )
         check_bounds(ob, (theta * rng.choice([0.3, 1, 3])).astype(dtype), v)
-
-
-@pytest.mark.parametrize("act", engine.ACTIVATIONS)
-def test_bounds_hold_for_every_table_and_activation(arch, dtype, act):
-    for loss in engine.LOSSES:
-        check_bounds(
-            *problem([5, 9, 9, 3], act, loss, dtype, residual=True, seed=[len(act)]),
-            kinds=("hessian",),
-        )
 
 
 # --- adversarial cases
@@ -254,17 +247,6 @@ def test_bounds_exceed_errors_by_limited_factors(act, loss):
                 assert bound <= (1.01 if measured else ceiling) * error, (what, bound / error)
 
 
-def test_bounds_on_products_are_below_1e_minus_8():
-    """For a small network of five layers, the rounding bounds on a product and on the gradient in
-    float64 are below 1e-8 of their norms.
-    """
-    for act in ("tanh", "relu", "gelu"):
-        ob, theta, v = problem([8, 16, 16, 16, 16, 5], act, "cross_entropy", N=200)
-        H = ob.hessian(theta)
-        assert rounding_bound(H, v) < 1e-8 * np.linalg.norm(H @ v)
-        assert rounding_bound(ob, theta) < 1e-8 * np.linalg.norm(H.gradient)
-
-
 @pytest.mark.parametrize("power", [-850, -500, 60, 500])
 def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
     """If sample weights are multiplied by a power of two, rounding bounds grow at least in
@@ -292,14 +274,6 @@ def test_bounds_grow_at_least_in_proportion_to_the_loss(power):
         found.append(np.concatenate([np.ldexp(numbers, -powers), roots]))
     assert np.isfinite(found[1]).all() or power > 400
     assert np.all(found[1] >= 0.999 * found[0])
-
-
-def test_bounds_hold_where_products_underflow(dtype):
-    tiny = float(np.finfo(dtype).tiny)
-    for act in ("tanh", "identity", "gelu"):
-        X = tiny**0.6 * np.random.default_rng(0).standard_normal((20, 4))
-        ob, theta, v = problem([4, 6, 3], act, "mse", dtype, X=X, bias=False)
-        check_bounds(ob, theta, (v * tiny**0.3).astype(dtype))
 
 
 @pytest.mark.parametrize("k", [300, 784, 2000])
@@ -342,21 +316,19 @@ def test_the_bound_of_a_block_holds_for_its_products():
         assert error <= rounding_bound(block, v[block.indices]) * (1 + ORACLE / np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("name", engine.ACTIVATIONS)
-def test_activations_are_as_accurate_as_bounds_assume(dtype, name):
+def test_activations_are_as_accurate_as_bounds_assume():
     rng = np.random.default_rng(0)
-    z = [rng.uniform(-b, b, 500) for b in (0.01, 1, 6, 30, 80)] + [10.0 ** rng.uniform(-30, 1, 500)]
-    z = np.concatenate(z).astype(dtype)[None]
-    with np.errstate(under="ignore"):
-        truth = activation(name, z.astype(LD))
-    for arch in engine.available_archs():
-        r = arithmetic.RoundingModel(
-            np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1
-        )
+    far = np.concatenate([rng.uniform(-b, b, 500) for b in (0.01, 1, 6, 30, 80)])
+    far = np.append(far, 10.0 ** rng.uniform(-30, 1, 500))
+    for dtype, name, arch in product(DTYPES, engine.ACTIVATIONS, engine.available_archs()):
+        z, layout = far.astype(dtype)[None], {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}
+        with np.errstate(under="ignore"):
+            truth = activation(name, z.astype(LD))
+        r = arithmetic.RoundingModel(np.dtype(dtype), layout, 1)
         phi = arithmetic.ActivationDerivatives(name, arithmetic.exact_enclosure(z, r), skip=True)
         bounds = [np.zeros(z.shape) if x is None else x.dx.E for x in (phi.a, phi.p, phi.q)]
         for got, true, bound in zip(hooks.activate(arch, name, z), truth, bounds):
-            assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
+            assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps)), name
 
 
 def test_norms_are_safe_from_underflow_and_overflow():

@@ -9,9 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.certify import passes, rounding_bound
-from fastcurv.certify.kinks import _is_multiple
 from fastcurv.certify.passes import product_bound
-from fastcurv.certify.preactivations import kink_margin
 from fastcurv.critical.kink_minimum import initial_slopes
 
 from ..golden import drawn
@@ -75,25 +73,7 @@ def test_recomputed_states_give_the_same_bounds(monkeypatch):
         assert np.allclose(ask(parts), ask(whole), rtol=1e-10)
 
 
-def test_parallel_vectors_are_recognised():
-    u = np.array([1.0, -2.0, 3.0])
-    assert _is_multiple(u, 2 * u) and _is_multiple(u * (1 + 1e-15), u)
-    assert not _is_multiple(u, -u) and not _is_multiple(u, np.ones(3))
-    assert not _is_multiple(u, 0 * u) and not _is_multiple(0 * u, u)
-
-
 # --- kinks
-
-
-def test_kink_margin_is_infinite_or_zero_in_limit_cases():
-    smooth, theta, _ = problem([3, 4, 1], "tanh")
-    assert kink_margin(smooth, theta) == np.inf
-    still, theta, _ = problem([3, 4, 1], "relu", X=np.zeros((6, 3)), bias=False)
-    assert kink_margin(still, theta) == np.inf, "rows of zeros without biases cannot move"
-    at, theta, _ = problem([3, 4, 1], "relu")
-    (W, b), _ = at.model.unflatten(theta)
-    b[0] = -float(W[0] @ at.X[0])
-    assert kink_margin(at, theta) == 0
 
 
 def relu_net(sizes, seed):
@@ -108,7 +88,7 @@ def relu_net(sizes, seed):
 def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
     """The bound on the decrease from activating a collapsed unit is at least ``|sum over samples of
     d relu(u x)|`` for random unit vectors u, where d = dL/dz is computed by differences. It is at
-    most three times the largest of these norms.
+    most four times the largest of these norms.
     """
     ob, theta = relu_net(sizes, 1)
     gates = initial_slopes(ob, theta)
@@ -125,7 +105,7 @@ def test_the_gain_of_activating_a_unit_is_bounded(sizes, rng):
         u = rng.standard_normal((x.shape[1], 4000))
         gains = np.linalg.norm(d.T @ np.maximum(x @ (u / np.linalg.norm(u, axis=0)), 0), axis=0)
         most = 1e-2 - phi._collapsed_unit_margin(theta, l)
-        assert gains.max() <= most <= 3 * gains.max(), "it holds, and is of use"
+        assert gains.max() <= most <= 4 * gains.max(), "it holds, and is of use"
 
 
 def derivative(ob, layers, z, l):

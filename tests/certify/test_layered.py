@@ -97,35 +97,6 @@ def test_the_bounds_of_the_matrix_include_underflow():
     check_bounds_of(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
 
 
-def test_bounds_are_equivariant_to_power_of_two_scaling(rng):
-    """If columns of X are multiplied by powers of two and first weights divided by them, the
-    Hessian and its error bounds in the corresponding units are unchanged up to a relative 1e-6.
-    """
-    model = fc.MLP([3, 4, 2], "relu")
-    X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(rng=0)
-    theta += 0.1
-    units = np.exp2(rng.integers(-20, 20, 3))
-    one = EnclosedHessian(
-        fc.Objective(model, X, y, "mse"), passes_at(fc.Objective(model, X, y, "mse"), theta)
-    )
-    there = theta.copy()
-    (W, _), _ = model.unflatten(there)
-    W /= units
-    ob = fc.Objective(model, X * units, y, "mse")
-    other = EnclosedHessian(ob, passes_at(ob, there))
-    s = np.where(there != 0, there / theta, 1.0)
-    assert np.allclose(s[:, None] * other.A * s, one.A, rtol=1e-12, atol=0)
-    underflow = 1e-280  # the part of the bounds that units do not scale
-    assert np.allclose(
-        s[:, None] * other.entry_error_bounds() * s,
-        one.entry_error_bounds(),
-        rtol=1e-6,
-        atol=underflow,
-    )
-    d = rng.random(len(theta))
-    assert other.error_bound(s * d) == pytest.approx(one.error_bound(d), rel=1e-6, abs=0)
-
-
 def test_classify_and_inertia_use_the_assembled_matrix(rng):
     """If all samples are in memory, `classify` and `inertia` use the Hessian that is assembled
     layer by layer.

@@ -11,7 +11,6 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SMALL = {  # options with which each benchmark takes seconds
-    "gpu": "--workload tiny --threads 1 --rounds 1",
     "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",
     "kernels": "--dtype float32 --sizes 8 --square --seconds 0.01",
     "overhead": "--workload tiny --nets 1-5-1 --rounds 1",

@@ -338,7 +338,7 @@ class Enclosure:
     Each operation adds its own rounding errors, according to the `RoundingModel` r.
     """
 
-    def __init__(self, x: Any, dx: Errors, r: Any) -> None:
+    def __init__(self, x: Floats, dx: Errors, r: RoundingModel) -> None:
         self.x = x
         self.dx = dx
         self.r = r
@@ -421,20 +421,20 @@ class Enclosure:
         return (self - self._rounded_row(corrected, off)) * s, s
 
 
-def exact_enclosure(x: NDArray[Any], r: RoundingModel) -> Enclosure:
+def exact_enclosure(x: NDArray[np.inexact], r: RoundingModel) -> Enclosure:
     """Return x (rows, m) with error bounds of 0. A vector x (m,) becomes (1, m)."""
-    x = np.atleast_2d(x).astype(float)
+    values = np.atleast_2d(x).astype(float)
     dx = Errors.__new__(Errors)
-    dx.E = np.zeros(x.shape)
-    dx.nu = np.zeros((len(x), 1))
-    return Enclosure(x, dx, r)
+    dx.E = np.zeros(values.shape)
+    dx.nu = np.zeros((len(values), 1))
+    return Enclosure(values, dx, r)
 
 
 def enclose_linear_map(
     x: Enclosure | None,
     W: RightOperand,
     b: Floats | float = 0.0,
-    y: Any = None,
+    y: Enclosure | None = None,
     V: RightOperand | None = None,
     terms: int = 1,
 ) -> Enclosure:
@@ -442,9 +442,10 @@ def enclose_linear_map(
     this as a sum of `terms` matrix products. If x or V is None, its product is left out.
     """
     raise_if_out_of_time()
-    r = (y if x is None else x).r
-    rows = len((y if x is None else x).x)
-    z = np.zeros((rows, len(W.A))) + b
+    first = y if x is None else x
+    assert first is not None
+    r = first.r
+    z = np.zeros((len(first.x), len(W.A))) + b
     size = np.abs(z)
     products = [(a, A) for a, A in ((y, V), (x, W)) if a is not None and A is not None]
     for a, A in products:

@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..common.protocols import (
     Array,
@@ -31,7 +32,7 @@ from .dense_hessian import EnclosedHessian, enclosed_hessian, enclosed_jacobian
 from .passes import ErrorPass
 
 
-def rounding_bound(x: Any, v: Any) -> float | None:
+def rounding_bound(x: object, v: ArrayLike) -> float | None:
     """Return a bound on the norm of the rounding error of an objective's gradient at v, or of the
     product of an operator with v.
 
@@ -84,7 +85,7 @@ def assembled(op: Any) -> Any:
 
 
 @register("certificates", Objective)
-def certificates(ob: Any, unproved: str) -> ForwardCertificates:
+def certificates(ob: Objective, unproved: str) -> ForwardCertificates:
     """Return the proved statements about the loss of an objective near theta, those of forward
     passes alone if there is a reason `unproved`; see `Objective.certificates`.
     """
@@ -93,7 +94,7 @@ def certificates(ob: Any, unproved: str) -> ForwardCertificates:
 
 @register("rounding_bound", Objective)
 @with_nearest_rounding
-def gradient_rounding_bound(ob: Objective, theta: Any) -> float | None:
+def gradient_rounding_bound(ob: Objective, theta: ArrayLike) -> float | None:
     """Return a bound on the norm of the error of ``ob.gradient(theta)``."""
     if ob.why_unproved:
         return None
@@ -124,7 +125,7 @@ def _uncounted_product(H: Curvature, v: Array) -> Array:
 
 @register("rounding_bound", Curvature)
 @with_nearest_rounding
-def product_rounding_bound(H: Curvature, v: Any) -> float | None:
+def product_rounding_bound(H: Curvature, v: ArrayLike) -> float | None:
     """Return a bound on the norm of the error of ``H @ v``."""
     if H.why_unproved:
         return None
@@ -136,7 +137,7 @@ def product_rounding_bound(H: Curvature, v: Any) -> float | None:
 
 @register("rounding_bound", CurvatureBlock)
 @with_nearest_rounding
-def block_rounding_bound(B: CurvatureBlock, v: Any) -> float | None:
+def block_rounding_bound(B: CurvatureBlock, v: ArrayLike) -> float | None:
     """Return a bound on the norm of the error of ``B @ v``, for a principal block B."""
     if B.why_unproved:
         return None
@@ -155,7 +156,7 @@ def block_rounding_bound(B: CurvatureBlock, v: Any) -> float | None:
 
 @register("rounding_bound", OperatorSum)
 @with_nearest_rounding
-def sum_rounding_bound(S: OperatorSum, v: Any) -> float | None:
+def sum_rounding_bound(S: OperatorSum, v: ArrayLike) -> float | None:
     """Return a bound on the norm of the error of ``(c_1 H_1 + ... + mu I) @ v``: the bounds for the
     H_i times c_i, plus the roundings of the multiples and of their sum.
     """

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.protocols import Floats
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import with_nearest_rounding
+from ..network.objective import Objective
 from ..network.sums import sum_over_rows
 from ..structure.curvature_probes import curvature_probes
 from ..structure.orbits import Orbit, proved_orbits
@@ -36,14 +37,14 @@ from .kinks import ReluData, is_relu_stack
 from .passes import round_to_model_dtype
 
 
-def count_kinks_in_ball(ob: Any, theta: Floats, radius: float) -> int:
+def count_kinks_in_ball(ob: Objective, theta: Floats, radius: float) -> int:
     """Return the number of pre-activations that may be at a kink somewhere in the ball of the given
     radius around theta. The model must have no batch normalisation; see `Certificates.kinks`.
     """
     return preactivations.preactivation_signs(ob, theta, radius, rounding=True)[0].kinks
 
 
-def loss_lower_bound_as_list(ob: Any) -> list[float]:
+def loss_lower_bound_as_list(ob: Objective) -> list[float]:
     """Return the list ``[loss_lower_bound(ob)]``. It is a list so that the sum over shards
     concatenates the bounds of all shards.
     """
@@ -56,10 +57,10 @@ class ForwardCertificates(ReadOnlyMixin):
     no bound on derivatives is proved.
     """
 
-    objective: Any
+    objective: Objective
     _read_only = frozenset(("objective",))
 
-    def __init__(self, objective: Any) -> None:
+    def __init__(self, objective: Objective) -> None:
         self.objective = objective
 
     def _sum_over_rows(self, part: Callable[..., Any], *arguments: Any) -> Any:
@@ -108,7 +109,7 @@ class ForwardCertificates(ReadOnlyMixin):
         ranges: tuple[ColumnRanges, ColumnRanges] = self._sum_over_rows(ranges_at_theta, theta)
         return ranges
 
-    def saturation(self, theta: ArrayLike) -> dict[str, Any]:
+    def saturation(self, theta: ArrayLike) -> dict[str, object]:
         """Return a dictionary of measures of the saturation of the hidden units at theta; its keys
         are those of `fastcurv.structure.saturation.saturation`.
         """
@@ -272,7 +273,7 @@ class Certificates(ForwardCertificates):
 # `fastcurv.certify.preactivations`.
 
 
-def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
+def count_batch_norm_kinks(ob: Objective, theta: Floats, least: float) -> int:
     """Return the number of pre-activations of relu, leaky_relu and elu units that are 0 within
     their rounding errors, for a model with batch normalisation. Each entry of theta is assumed to
     have a rounding error of at least `least`.
@@ -300,7 +301,7 @@ def count_batch_norm_kinks(ob: Any, theta: Floats, least: float) -> int:
     return count
 
 
-def proved_inactive_units(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
+def proved_inactive_units(ob: Objective, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
     """Return a list of masks, one for each hidden layer, of the relu units that are proved to be
     off for all rows on the ball of radius `radius` around theta.
 

@@ -45,6 +45,7 @@ from numpy.typing import ArrayLike
 from ..common.linalg import eigh
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
+from ..network.objective import Objective
 from ..structure.parameters import is_batch_normalised, l2_diagonal
 from ..structure.tables import loss_spec
 from .arithmetic import (
@@ -64,7 +65,7 @@ Reaches = dict[tuple[int, int], Floats]
 MAX_SPECTRAL_WIDTH = 1024
 
 
-def curvature_floor(ob: Any, theta: ArrayLike) -> float:
+def curvature_floor(ob: Objective, theta: ArrayLike) -> float:
     """Return a lower bound on the eigenvalues of the Hessian, or ``-inf`` if no bound is cheap to
     compute.
 
@@ -152,8 +153,8 @@ class UnitBlockNorm:
     """
 
     def __init__(self) -> None:
-        self.C: Any = 0.0
-        self.off: Any = 0.0
+        self.C: Floats = np.zeros((1, 1, 1))
+        self.off: Floats = np.zeros(1)
         self.count = 0
 
     def add_rows(self, s: State, l: int, F: Floats, error: Floats) -> None:

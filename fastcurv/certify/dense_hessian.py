@@ -40,13 +40,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..common.caches import MULTI_RESULT_CACHE_MAX_PARAMS, cache_last_result
 from ..common.checks import row_block_slices
 from ..common.linalg import UNIT_ROUNDOFF, rounding_gamma
 from ..common.protocols import Floats
 from ..common.runtime import with_nearest_rounding
+from ..network.mlp import MLP
+from ..network.objective import Objective
 from ..structure.parameters import is_batch_normalised, l2_diagonal, layers_of
 from .arithmetic import (
     NORM_ROUND_UP_FACTOR,
@@ -280,7 +282,7 @@ def _row_outer_products(x: Floats, y: Floats) -> Floats:
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
 
 
-def rows_per_hessian_block(model: Any) -> int:
+def rows_per_hessian_block(model: MLP) -> int:
     """Return the number of rows that are processed together: at most `MAX_PRODUCT_ROWS`, and so few
     that a stack of matrices takes at most `MAX_STACK_BYTES`, but at least 1.
     """
@@ -288,7 +290,7 @@ def rows_per_hessian_block(model: Any) -> int:
     return int(max(1, min(MAX_PRODUCT_ROWS, MAX_STACK_BYTES // (8 * widest))))
 
 
-def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | None:
+def enclosed_hessian(ob: Objective, theta: Floats, kind: str) -> EnclosedHessian | None:
     """Return the `EnclosedHessian` of an objective at theta (n,) for the kind "hessian" or "ggn",
     or None if it is not available.
 
@@ -304,13 +306,16 @@ def enclosed_hessian(ob: Any, theta: Floats, kind: str) -> EnclosedHessian | Non
 
 
 @cache_last_result
-def _hessian_at(ob: Any, theta: Floats) -> EnclosedHessian:
+def _hessian_at(ob: Objective, theta: Floats) -> EnclosedHessian:
     """Return the `EnclosedHessian` of kind "hessian" at theta (n,), with a read-only matrix A. The
     result is cached, because the last Newton steps and `classify` both need this matrix.
     """
     enclosed = EnclosedHessian(ob, passes_at(ob, theta), "hessian")
     enclosed.A.flags.writeable = False
     return enclosed
+
+
+ByLayers = defaultdict[tuple[int, int], Any]  # arrays by pair of layers, 0.0 at first
 
 
 class EnclosedHessian:
@@ -327,7 +332,7 @@ class EnclosedHessian:
 
     finite: bool
 
-    def __init__(self, ob: Any, passes: Passes, kind: str = "hessian") -> None:
+    def __init__(self, ob: Objective, passes: Passes, kind: str = "hessian") -> None:
         self.passes = passes
         self.curved = kind == "hessian"
         self.l2 = l2_diagonal(ob)
@@ -342,10 +347,10 @@ class EnclosedHessian:
         self.A = np.zeros((n, n))
         # Error bounds by pair of layers (l, m): of_S (inputs of l, inputs of m) for S, of_K (inputs
         # of l, units of m) for K.
-        self.of_S: dict[Any, Any] = defaultdict(float)
-        self.of_K: dict[Any, Any] = defaultdict(float)
-        self.sums: dict[Any, Any] = defaultdict(float)
-        self.moved: dict[Any, Any] = defaultdict(float)
+        self.of_S = ByLayers(float)
+        self.of_K = ByLayers(float)
+        self.sums = ByLayers(float)
+        self.moved = ByLayers(float)
         # multiple of MATRIX_UNDERFLOW_BOUND that bounds the effect of underflow on a sum over rows
         self.weight = 1.0
         with np.errstate(all="ignore"):
@@ -518,12 +523,14 @@ class EnclosedHessian:
 # The Jacobian of the outputs, by separate float64 passes, with bounds on the errors of its rows.
 
 
-def _backpropagate_columns(R: ErrorPass, s: State, columns: Iterable[Any]) -> list[Any]:
+def _backpropagate_columns(
+    R: ErrorPass, s: State, columns: Iterable[tuple[Floats, Errors]]
+) -> list[tuple[Floats, Floats]]:
     """Return a list by layer of pairs (D, bounds). D (columns, rows, out) holds the columns, each a
     pair of an array (rows, d_out) and its `Errors`, propagated backward from the outputs to the
     layer. The bounds (columns, rows, 1) are on the norms of the errors of the rows of D.
     """
-    found: list[Any] = [[] for _ in R.W]
+    found: list[list[tuple[Floats, Floats]]] = [[] for _ in R.W]
     for d, dd in columns:
         e = None
         row = Enclosure(d, dd, R.arithmetic)
@@ -531,10 +538,10 @@ def _backpropagate_columns(R: ErrorPass, s: State, columns: Iterable[Any]) -> li
             found[l].append((row.x, row.dx.nu))
             if l:
                 row, e = s.backpropagate_layer(l, row, e)
-    return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
+    return [(np.array([x for x, _ in layer]), np.array([e for _, e in layer])) for layer in found]
 
 
-def enclosed_jacobian(ob: Any, theta: Any) -> tuple[Floats, Floats]:
+def enclosed_jacobian(ob: Objective, theta: ArrayLike) -> tuple[Floats, Floats]:
     """Return the Jacobian of the outputs (N d_out, n) of an objective without batch normalisation,
     and bounds (N d_out,) on the norms of the errors of its rows, which are infinite if an overflow
     cannot be excluded.

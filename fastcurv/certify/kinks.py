@@ -35,7 +35,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +60,8 @@ from .precise import PreciseEnclosure, PrecisePasses, PreciseSlopes, add_l2, pai
 # Networks of relu and leaky_relu units in plain NumPy: passes for complex theta and for many thetas
 # at once. The code is meant for small networks.
 
-Arrays = list[NDArray[Any]]
+Arrays = list[Floats]
+Layers = list[tuple[Floats, Floats | None]]  # W and b by layer; complex in complex steps
 # length of a complex step, chosen so that its square is far below the rounding error
 JACOBIAN_COMPLEX_STEP = 1e-150
 
@@ -77,7 +77,7 @@ class ReluData:
 
     skips = ()
 
-    def __init__(self, ob: Any) -> None:
+    def __init__(self, ob: Objective) -> None:
         model = ob.model
         self.objective = ob
         self.sizes = tuple(model.sizes)
@@ -198,7 +198,7 @@ class ReluData:
         return reduced
 
     def forward(
-        self, layers: list[tuple[NDArray[Any], Any]], activate: Callable[[int, NDArray[Any]], Any]
+        self, layers: Layers, activate: Callable[[int, Floats], Floats]
     ) -> tuple[Arrays, Arrays]:
         """Return two lists by layer: the inputs (N, k) and the pre-activations ``z = a W' + b``.
         ``activate(l, z)`` returns the output of hidden layer l.
@@ -206,7 +206,7 @@ class ReluData:
         X = self.X.astype(layers[0][0].dtype, copy=False)
         return forward(layers, X, lambda l, z, _: activate(l, z))
 
-    def loss_terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def loss_terms(self, f: Floats) -> tuple[Floats, Floats]:
         """Return two arrays (N, d): the terms of the loss at the outputs f (N, d), and their
         derivatives with respect to f. Both are multiplied by the sample weights and divided by the
         divisor of the loss.
@@ -216,8 +216,8 @@ class ReluData:
         return scale * terms, scale * d
 
     def backward(
-        self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
-    ) -> tuple[NDArray[Any], Arrays]:
+        self, layers: Layers, below: Arrays, slopes: Arrays, d: Floats
+    ) -> tuple[Floats, Arrays]:
         """Return the gradient (n,) of the data term with respect to theta, and a list of ``e =
         dL/da`` (N, width) for each hidden layer.
 
@@ -237,7 +237,7 @@ class ReluData:
         return np.concatenate(grads[::-1], axis=-1), es[::-1]
 
 
-def is_relu_stack(ob: Any) -> bool:
+def is_relu_stack(ob: Objective) -> bool:
     """Return True if the network of an objective has hidden layers, all of relu or leaky_relu
     units, and no skip connections or batch normalisation, and if the loss is ``mse``,
     ``cross_entropy`` or ``binary_cross_entropy``.
@@ -267,7 +267,7 @@ def _smoothed_kink(leak: float, width: float) -> Activation:
     return Activation(evaluate)
 
 
-def jacobian_by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
+def jacobian_by_complex_steps(gradient: Callable[..., Floats], point: Floats, size: int) -> Floats:
     """Return the Jacobian (n, n), exact to rounding, of an analytic function `gradient` at a real
     point (n,). `size` is the number of array entries that one evaluation needs; it limits the
     number of points that are evaluated in one call.
@@ -314,7 +314,7 @@ MAX_COPY_SINE = 1e-6
 Units = list[NDArray[np.intp]]
 
 
-def weights_of_units(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
+def weights_of_units(layers: Layers, l: int) -> tuple[Floats, Floats]:
     """Return two matrices with a row for each unit of hidden layer l: the weights into the unit,
     with the bias as last column, (width, k), and the weights out of the unit, (width, m).
     """
@@ -372,7 +372,7 @@ class UnitCopyMap:
             turns.append(turn / np.linalg.norm(turn, axis=1, keepdims=True))
         return turns
 
-    def _rotate_units(self, layers: Any, turns: list[Floats], back: bool) -> Floats:
+    def _rotate_units(self, layers: Layers, turns: list[Floats], back: bool) -> Floats:
         """Return theta (n,) with the units of every hidden layer multiplied by the matrices
         `turns`, or by the transposes of these matrices if `back` is True.
         """
@@ -519,7 +519,7 @@ class SmoothPieceObjective:
         scaled.units = units
         return scaled
 
-    def split_by_layer(self, of_slopes: NDArray[Any], gates: Arrays | None = None) -> Arrays:
+    def split_by_layer(self, of_slopes: Floats, gates: Arrays | None = None) -> Arrays:
         """Return `of_slopes` (..., n_slopes), values at the active kinks, as a list by hidden layer
         of arrays (..., N, width). All entries without an active kink are taken from `gates`, or are
         NaN if `gates` is None.
@@ -535,7 +535,7 @@ class SmoothPieceObjective:
             at += count
         return by_layer
 
-    def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
+    def forward(self, point: Floats) -> tuple[Layers, Arrays, Arrays, Arrays]:
         """Return four lists at a point (theta, slopes): the weights and biases of the layers, the
         gates of the hidden layers, the inputs of every layer, and z of every layer.
         """
@@ -543,7 +543,7 @@ class SmoothPieceObjective:
         gates = self.split_by_layer(point[..., self.n_theta :], self.gates)
         return layers, gates, *self.rows.forward(layers, lambda l, z: gates[l] * z)
 
-    def forward_backward(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+    def forward_backward(self, point: Floats) -> tuple[Floats, Floats, Arrays, Arrays]:
         """Return the value, the gradient with respect to (theta, slopes), a list of z of every
         layer, and a list of e = dL/da of every hidden layer.
         """

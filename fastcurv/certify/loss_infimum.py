@@ -13,12 +13,11 @@ Then no point is critical.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
+from ..network.objective import Objective
 from ..structure.given import LossFunction
 from ..structure.parameters import (
     is_batch_normalised,
@@ -31,7 +30,7 @@ from ..structure.user_functions import BuiltInLoss, Loss
 from .passes import passes_at, round_to_model_dtype
 
 
-def loss_lower_bound(ob: Any) -> float:
+def loss_lower_bound(ob: Objective) -> float:
     """Return the lower bound 0 on the loss, or ``-inf`` with negative soft targets or with a
     user-defined loss that is not known to be nonnegative. A subclass of `Loss` may compute another
     loss than the one to which its lower bound belongs.
@@ -45,7 +44,7 @@ def loss_lower_bound(ob: Any) -> float:
     return -np.inf if row.link == "softmax" and np.min(replace_zero_weight_rows(ob)[1]) < 0 else 0.0
 
 
-def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
+def ray_to_infimum(ob: Objective, theta: ArrayLike) -> Floats | None:
     """Return a unit direction (n,) along which the loss is proved to decrease for every step
     length, or None. Its nonzero entries are biases of outputs whose labels all have the same
     effect, or it is the part of theta in the last layer.
@@ -67,17 +66,17 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     return direction if is_every_row_proved_correct(ob, at) else None
 
 
-def attains_lower_bound(ob: Any) -> bool:
+def attains_lower_bound(ob: Objective) -> bool:
     """Return True if the loss may equal its lower bound for some theta. A cross entropy always
     exceeds its lower bound, unless the loss is 0 everywhere.
     """
     row = loss_spec(ob.loss)
-    weight = getattr(ob, "sample_weight", None)
+    weight = ob.sample_weight
     is_zero = weight is not None and not np.any(weight)
     return row.attained or is_zero or row.link == "softmax" and ob.model.sizes[-1] == 1
 
 
-def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def target_directions(ob: Objective) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return two masks (d_out,) of outputs. For outputs in the first mask, an increase of the
     output lowers the loss of some row with positive weight; for those in the second mask, a
     decrease does.
@@ -88,7 +87,7 @@ def target_directions(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return loss_spec(ob.loss).pulls(rows, m)
 
 
-def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
+def bias_direction(ob: Objective, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
     """Return the unit direction (n,) of the last-layer biases whose derivative has the same sign in
     all rows, or None if there are none or l2 acts on one of them. `up` and `down` are the masks of
     `target_directions`.
@@ -103,10 +102,10 @@ def bias_direction(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> F
     return None if has_decay(ob, direction) else np.asarray(direction / np.linalg.norm(direction))
 
 
-def unbounded_reason(ob: Any, direction: Floats) -> str:
+def unbounded_reason(ob: Objective, direction: Floats) -> str:
     """Return the reason why the loss decreases along `ray_to_infimum`: a clause, then sentences."""
     W, b = layers_of(ob.model, direction)[-1]
-    weight = getattr(ob, "sample_weight", None)
+    weight = ob.sample_weight
     sample = "sample" if weight is None or np.all(weight) else "sample of nonzero weight"
     if W.any():
         return (
@@ -132,7 +131,7 @@ def unbounded_reason(ob: Any, direction: Floats) -> str:
     )
 
 
-def last_layer_direction(ob: Any, at: Floats) -> Floats:
+def last_layer_direction(ob: Objective, at: Floats) -> Floats:
     """Return `at` (n,) with all entries before the last layer set to 0, scaled to length 1. Return
     NaN entries if the last layer is 0.
     """
@@ -144,13 +143,13 @@ def last_layer_direction(ob: Any, at: Floats) -> Floats:
         return np.asarray(direction / np.linalg.norm(direction))
 
 
-def has_decay(ob: Any, direction: Floats) -> bool:
+def has_decay(ob: Objective, direction: Floats) -> bool:
     """Return True if l2 acts on a parameter whose component of `direction` (n,) is nonzero."""
     l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
     return bool((l2[direction != 0] != 0).any())
 
 
-def is_every_row_proved_correct(ob: Any, at: Floats) -> bool:
+def is_every_row_proved_correct(ob: Objective, at: Floats) -> bool:
     """Return True if each row with positive weight is proved to be classified correctly at theta,
     given as `at` (n,), in float64. Return False for mse and with batch normalisation.
     """

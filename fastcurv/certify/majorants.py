@@ -26,20 +26,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
+from ..network.objective import Objective
 from ..structure.parameters import divisor_of, is_batch_normalised, layers_of, merge_equal_rows
 from ..structure.tables import activation_spec, loss_spec, sigmoid_derivative
 from .arithmetic import MIN_NORMAL, NORM_ROUND_UP_FACTOR, norm, row_norms
 from .passes import Passes, State, passes_at, round_to_model_dtype
 
 CROSS_TERM_FACTOR = 2 / math.sqrt(3)  # 3 times the maximum of x^2 y for x^2 + y^2 = 1
-WeightUnits = list[tuple[Floats, Any]]  # length units of the entries of W and b, layer by layer
+WeightUnits = list[
+    tuple[Floats, Floats | None]
+]  # length units of the entries of W and b, layer by layer
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def propagate_majorants(
             assert units is not None
             row = rho * C.max(axis=1)
             v = np.sqrt(a.x**2 @ (C**2).T) + C.max(axis=1) * off
-            v = v if units[l][1] is None else np.hypot(v, units[l][1])
+            c = units[l][1]
+            v = v if c is None else np.hypot(v, c)
             most = v.max(axis=1, keepdims=True)
         Z1 = np.hypot(_zero_safe_product(w, A1), most)
         bent = _zero_safe_product(w, A2)
@@ -121,20 +124,22 @@ def propagate_majorants(
                 + 3 * _zero_safe_product(P2, _zero_safe_product(Z1, Z2))
                 + _zero_safe_product(P1, Z3),
             )
-        over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
+        over = (A1, A2, A3) if passes.skips[l] else (0 * A1,) * 3
         A1, A2, A3 = (NORM_ROUND_UP_FACTOR * b + a for b, a in zip(B, over))
     up = NORM_ROUND_UP_FACTOR
     return RowMajorants(Z1 * up, Z2 * up, Z3 * up, reaches, moves)
 
 
-def _zero_safe_product(P: Any, Z: Floats) -> Floats:
+def _zero_safe_product(P: float | Floats, Z: Floats) -> Floats:
     """Return ``P Z`` entry by entry, rounded up against underflow. An entry is 0 if one of its
     factors is 0, even if the other one is infinite.
     """
     return np.where((P == 0) | (Z == 0), 0.0, P * Z + MIN_NORMAL)
 
 
-def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
+def third_bound(
+    ob: Objective, theta: ArrayLike, radius: float, units: ArrayLike | None = None
+) -> float:
     """Return a Lipschitz constant of the Hessian on the ball of radius `radius` around theta.
 
     The constant L satisfies ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x and y in the ball, for
@@ -252,7 +257,7 @@ class ResidualBounds:
     error: float
 
 
-def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
+def residual_bounds(ob: Objective, theta: ArrayLike, radius: float) -> ResidualBounds | None:
     """Return the `ResidualBounds` at theta, which Kantorovich's theorem on ``R = 0`` needs. Return
     None unless the loss is mse with weights >= 0 and the network has no batch normalisation.
 

@@ -78,8 +78,9 @@ from ..common.checks import check_choice, check_theta, check_vector
 from ..common.linalg import UNIT_ROUNDOFF
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
+from ..network.objective import Objective
 from ..network.plans import plan_layout
-from ..structure.given import EPS
+from ..structure.given import EPS, LossFunction
 from ..structure.parameters import (
     batch_norm_params,
     divisor_of,
@@ -122,7 +123,7 @@ class State:
 
     loss: LossDerivatives
 
-    def __init__(self, R: Any, rows: slice) -> None:
+    def __init__(self, R: ErrorPass, rows: slice) -> None:
         self.rows = rows
         self.W = R.W
         self.skips = R.skips
@@ -130,12 +131,12 @@ class State:
         self.z: list[Enclosure] = []
         self.phi: list[ActivationDerivatives] = []
         self.norm: list[BatchNormalisation | None] = []
-        self.d: list[Any] = [None] * len(R.W)
+        self.d: list[Any] = [None] * len(R.W)  # of Enclosure, once `backward` has run
         self.eq: list[Enclosure | None] = [None] * len(R.W)
         self.forward(R)  # R is not stored, because R holds its states
         self.backward()
 
-    def forward(self, R: Any) -> None:
+    def forward(self, R: ErrorPass) -> None:
         """Run the forward pass of the `ErrorPass` R: ``z = a W' + b [, normalised]``, ``a = phi(z)
         [+ the layer's input]``.
         """
@@ -199,15 +200,17 @@ class LossDerivatives:
     h: Any
     dh: Floats
     p: Floats
-    near: Any
-    tie: Any
-    top: Any
+    near: NDArray[np.bool_]
+    tie: NDArray[np.bool_]
+    top: NDArray[np.bool_]
     off: np.ndarray
     dp: np.ndarray
-    bend: Any
-    bounds: Any  # loss, outputs and targets of a user-defined loss
+    bend: Floats
+    bounds: tuple[LossFunction, Floats, Floats]  # loss, outputs and targets of a user-defined loss
 
-    def __init__(self, ob: Any, y: NDArray[Any], rows: slice, z: Enclosure) -> None:
+    def __init__(
+        self, ob: Objective | SimpleNamespace, y: Floats, rows: slice, z: Enclosure
+    ) -> None:
         self.row = loss_spec(ob.loss)
         self.r = z.r
         y = y[rows]
@@ -230,8 +233,8 @@ class LossDerivatives:
         z.r.record_overflow(self.d.magnitude)
 
     def _squared_error_terms(
-        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
-    ) -> tuple[Any, ...]:
+        self, z: Floats, dz: Errors, y: Floats, sign: Floats
+    ) -> tuple[Floats, Errors, Enclosure | Floats]:
         """Return the triple (delta, its `Errors`, h) for squared errors: ``delta = 2 f (z - y)``
         and ``h = 2 f``. dz bounds the errors of the outputs z, and f is ``self.f``, the magnitude
         of weight / divisor. `sign` (rows, 1) is the sign of the weight; h includes this sign, and
@@ -247,8 +250,8 @@ class LossDerivatives:
         return 2 * self.f * gap, dz.multiply(2 * self.f) + rounding, Enclosure(sign * h, dh, r)
 
     def _binary_cross_entropy_terms(
-        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
-    ) -> tuple[Any, ...]:
+        self, z: Floats, dz: Errors, y: Floats, sign: Floats
+    ) -> tuple[Floats, Errors, Enclosure | Floats]:
         """Return the triple (delta, its `Errors`, h) for binary cross entropy:
         ``delta = f (s - y)`` and ``h = f s (1 - s)``, with ``s = sigmoid(z)`` and ``|dh/dz| <= h``.
         f and `sign` are those of `_squared_error_terms`. For z > 0, delta is evaluated as
@@ -271,8 +274,8 @@ class LossDerivatives:
         return d, curve + Errors(self.f * local * size + floor), curvature
 
     def _cross_entropy_terms(
-        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
-    ) -> tuple[Any, ...]:
+        self, z: Floats, dz: Errors, y: Floats, sign: Floats
+    ) -> tuple[Floats, Errors, Enclosure | Floats]:
         """Return the triple (delta, its `Errors`, h) for cross entropy:
         ``delta_j = f (T p_j - y_j)`` and ``h = f T``, with T the sum of the row's targets. f and
         `sign` are those of `_squared_error_terms`. The softmax probabilities are stored as `p`, and
@@ -329,8 +332,8 @@ class LossDerivatives:
         return d, Errors(multiply_rounded_up(mass, moved), carried) + rounded, sign * (self.f * T)
 
     def _user_loss_terms(
-        self, z: Floats, dz: Errors, y: NDArray[Any], sign: Floats
-    ) -> tuple[Any, ...]:
+        self, z: Floats, dz: Errors, y: Floats, sign: Floats
+    ) -> tuple[Floats, Errors, Enclosure | Floats]:
         """Return the triple (delta, its `Errors`, h) for a user-defined loss that is evaluated in
         float64 and rounded once. The error is that of the function itself plus the effect of dz,
         which the next derivative, bounded over z +- dz, determines. For coupled outputs h (rows, d,
@@ -479,6 +482,10 @@ class LossDerivatives:
         return Enclosure(rd, dx, r)
 
 
+# V, vb, [vgamma, vbeta] of each layer; see `ErrorPass.split_direction`
+Directions = list[tuple[RightOperand | None, Floats | None, list[Enclosure]]]
+MaybeEnclosures = list[Enclosure | None]
+Turned = tuple[Enclosure, Enclosure]  # the second result of `BatchNormalisation.r_forward`
 CURVATURE_KINDS = ("hessian", "ggn", "fisher")
 # size of the state of one chunk of rows, unless theta is so large that CHUNK_SIZE_IN_THETAS applies
 MIN_CHUNK_BYTES = 1 << 25
@@ -514,9 +521,9 @@ class ErrorPass:
 
     def __init__(
         self,
-        ob: Any,
+        ob: Objective | SimpleNamespace,
         theta: ArrayLike,
-        layout: Mapping[str, Any] | None = None,
+        layout: Mapping[str, object] | None = None,
         measured: bool = False,
     ) -> None:
         model = ob.model
@@ -588,7 +595,12 @@ class ErrorPass:
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
     def total_error_bound(
-        self, sums: list[RowSums], terms: int, x: Floats, l2: Any, computed: Floats | None
+        self,
+        sums: list[RowSums],
+        terms: int,
+        x: Floats,
+        l2: float | Floats,
+        computed: Floats | None,
     ) -> float:
         """Return a bound on the norm of the error of a gradient or product, or infinity if an
         overflow cannot be excluded. It combines the bounds of the layers and of the rounding error
@@ -673,7 +685,7 @@ class ErrorPass:
             self.arithmetic.overflow = at_theta
             return bound
 
-    def split_direction(self, v: Floats) -> list[Any]:
+    def split_direction(self, v: Floats) -> Directions:
         """Return the parts of v (n,) as a list of triples (V, vb, [vgamma, vbeta]), one for each
         layer. V and vb are None if they are 0. Layers with batch normalisation have no vb, and for
         all other layers the list of vgamma and vbeta is empty.
@@ -688,7 +700,9 @@ class ErrorPass:
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------------
 
-    def forward_along(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    def forward_along(
+        self, s: State, layers: Directions
+    ) -> tuple[MaybeEnclosures, MaybeEnclosures, list[Turned | None]]:
         """Run the R-forward pass: ``rz = ra W' + a V' + vb [, normalised]``, ``ra = phi' * rz [+
         the input's ra]``.
 
@@ -696,9 +710,9 @@ class ErrorPass:
         `BatchNormalisation.r_backward`. An entry is None if the quantity is 0 or, in the third
         list, if the layer has no batch normalisation.
         """
-        ra: list[Enclosure | None] = [None]
-        rz: list[Enclosure | None] = []
-        turned: list[Any] = []
+        ra: MaybeEnclosures = [None]
+        rz: MaybeEnclosures = []
+        turned: list[Turned | None] = []
         for l, (V, vb, scales) in enumerate(layers):
             below = ra[l]
             normed = s.norm[l]
@@ -717,7 +731,9 @@ class ErrorPass:
                 ra.append(a)
         return ra, rz, turned
 
-    def add_rpass_bounds(self, s: State, layers: list[Any], kind: str, sums: list[RowSums]) -> None:
+    def add_rpass_bounds(
+        self, s: State, layers: Directions, kind: str, sums: list[RowSums]
+    ) -> None:
         """Run the R-passes of the rows of a state s along the direction `layers` (see
         `split_direction`), and add the results with their error bounds to `sums`.
 
@@ -731,14 +747,14 @@ class ErrorPass:
         if rz[-1] is None:
             return
         rd = s.loss.fisher_rdelta(rz[-1]) if kind == "fisher" else s.loss.rdelta(rz[-1])
-        re: Any = None
+        re: Enclosure | None = None
         for l in range(len(self.W) - 1, -1, -1):
             self.add_products(s, l, rd, ra[l] if full else None, sums[l], 2)
             if l == 0:
                 break
             V = layers[l][0] if full else None
             below = enclose_linear_map(rd, self.W[l].T, 0.0, s.d[l], None if V is None else V.T, 2)
-            re = below + re if self.skips[l] else below
+            re = below if re is None or not self.skips[l] else below + re
             rd = re * s.phi[l - 1].p
             eq = s.eq[l - 1]
             normed = s.norm[l - 1]
@@ -749,7 +765,7 @@ class ErrorPass:
                 rd, sums[l - 1].scales = normed.r_backward(rd, turned[l - 1] if full else None)
 
 
-def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian") -> float:
+def product_bound(ob: Objective, theta: ArrayLike, v: ArrayLike, kind: str = "hessian") -> float:
     """Return a bound on ``||computed(A v) - A v||_2`` for the engine's products, with A the
     Hessian, the GGN or the empirical Fisher.
 
@@ -782,7 +798,7 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     return ErrorPass(ob, theta).product_error_bound(v, kind)
 
 
-def gradient_bound(ob: Any, theta: ArrayLike) -> float:
+def gradient_bound(ob: Objective, theta: ArrayLike) -> float:
     """Return a bound on ``||computed gradient - exact gradient||_2`` at theta (n,). Cost: the
     arithmetic of about 10 gradients, in NumPy.
     """
@@ -795,14 +811,14 @@ def gradient_bound(ob: Any, theta: ArrayLike) -> float:
 # and units that are off.
 
 
-def round_to_model_dtype(ob: Any, theta: ArrayLike) -> Floats:
+def round_to_model_dtype(ob: Objective, theta: ArrayLike) -> Floats:
     """Return theta (n,) rounded to the model's dtype, as float64."""
     checked = check_vector(theta, ob.model.n_params, "theta", np.float64)
     return np.asarray(checked.astype(ob.model.dtype), dtype=float)
 
 
 @cache_last_result
-def passes_at(ob: Any, theta: Floats) -> Passes:
+def passes_at(ob: Objective, theta: Floats) -> Passes:
     """Return the `Passes` of ob at theta (n,), a float64 array. The result for the last theta is
     cached.
     """
@@ -815,7 +831,7 @@ class Passes(ErrorPass):
     `iter_states()` yields the state in chunks of rows.
     """
 
-    def __init__(self, ob: Any, theta: Floats) -> None:
+    def __init__(self, ob: Objective, theta: Floats) -> None:
         model = ob.model
         N = len(ob.X)
         view = SimpleNamespace(

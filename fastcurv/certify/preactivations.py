@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..common.protocols import Floats
+from ..network.objective import Objective
 from ..structure.parameters import has_kinks
 from ..structure.tables import activation_spec
 from .majorants import propagate_majorants
@@ -39,7 +39,7 @@ ASSUMED_Z_ERROR_FACTOR = 64
 
 
 def preactivation_signs(
-    ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False
+    ob: Objective, theta: ArrayLike, *radii: float, rounding: bool = False
 ) -> list[PreactivationSigns]:
     """Return a list of `PreactivationSigns`, one for each ball of the given radii around theta,
     from one pass through the network, which must not have batch normalisation.

@@ -23,7 +23,8 @@ import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..common.caches import cache_last_result
 from ..common.protocols import Floats
 from ..common.runtime import raise_if_out_of_time
+from ..network.objective import Objective
 from ..structure.given import (
     EPS,
     LONG_DOUBLE_EPS,
@@ -518,7 +520,7 @@ class PrecisePasses:
     attributes model, X, y, loss and sample_weight.
     """
 
-    def __init__(self, ob: Any, theta: Floats) -> None:
+    def __init__(self, ob: Objective | SimpleNamespace, theta: Floats) -> None:
         self.model = ob.model
         self.ob = ob
         layers = layers_of(ob.model, theta)
@@ -628,7 +630,7 @@ class PrecisePasses:
         return value, error, PreciseEnclosure(multiply_pair_by_float(d, w), np.abs(w) * d_error)
 
 
-def precise_contribution(ob: Any, theta: ArrayLike) -> RowContribution:
+def precise_contribution(ob: Objective, theta: ArrayLike) -> RowContribution:
     """Return the `RowContribution` of all rows of an objective without batch normalisation, without
     the l2 term.
     """
@@ -640,7 +642,7 @@ def precise_contribution(ob: Any, theta: ArrayLike) -> RowContribution:
     return reduce(RowContribution.__add__, parts).divide(divisor_of(ob))
 
 
-def add_l2(l2: Any, theta: Floats, rows: RowContribution) -> RowContribution:
+def add_l2(l2: float | Floats, theta: Floats, rows: RowContribution) -> RowContribution:
     """Return the `RowContribution` of the weight decay at theta (n,) added to `rows`, the
     `RowContribution` of all rows.
     """
@@ -720,18 +722,18 @@ def _user_loss_terms(loss: LossFunction, z: PreciseEnclosure, y: Floats) -> Term
     return _to_pair(value[:, None]), value_error, _to_pair(first), d_error
 
 
-def _to_long_double(z: PreciseEnclosure) -> tuple[NDArray[Any], Floats]:
+def _to_long_double(z: PreciseEnclosure) -> tuple[NDArray[np.inexact], Floats]:
     """Return z in long double, with bounds (rows, 1) on its distance from the exact z."""
     return z.value.hi.astype(np.longdouble) + z.value.lo, z.error + LONG_DOUBLE_EPS * z.size
 
 
-def _to_pair(x: NDArray[Any]) -> DoubleDouble:
+def _to_pair(x: NDArray[np.inexact]) -> DoubleDouble:
     hi = np.asarray(x, float)
     return DoubleDouble(hi, np.asarray(x - hi, float))
 
 
 @partial(cache_last_result, kept=2)  # keeps the point before a step and the point after the step
-def precise_gradient_and_value(ob: Any, theta: Floats) -> tuple[Floats, float, float, float]:
+def precise_gradient_and_value(ob: Objective, theta: Floats) -> tuple[Floats, float, float, float]:
     """Return the tuple (gradient, bound on the norm of its error, value, bound on its error) in
     float64. The last two results are cached.
     """
@@ -745,7 +747,7 @@ def precise_gradient_and_value(ob: Any, theta: Floats) -> tuple[Floats, float, f
         return with_penalty.g.hi, g_error, float(with_penalty.value.hi), error
 
 
-def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
+def precise_gradient(ob: Objective, theta: ArrayLike) -> tuple[Floats, float]:
     """Return ``(g, error)``: the gradient at theta (n,), computed with about 100 bits and rounded
     to float64, and a bound on ``||g - exact gradient||_2``.
 
@@ -766,7 +768,7 @@ def precise_gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
     return wide.gradient(at), gradient_bound(wide, at)
 
 
-def precise_value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
+def precise_value(ob: Objective, theta: ArrayLike) -> tuple[float, float]:
     """Return ``(value, error)``: the loss at theta (n,) from the passes of `precise_gradient`, and
     a bound on ``|value - exact loss|``. The bound is infinite with batch normalisation.
     """

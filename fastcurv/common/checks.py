@@ -16,10 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from .._engine import NotFiniteError, inner_product
 from .errors import (
-    advice_clause,
-    container_error_message,
     conversion_hint,
-    suggested_choice,
     type_phrase,
 )
 from .protocols import (
@@ -178,20 +175,15 @@ def check_bool(x: object, name: str) -> bool:
 
 def check_choice(x: object, choices: Iterable[Name], name: str) -> Name:
     """Return `x` if it is one of the strings `choices`. Otherwise raise ValueError, or TypeError if
-    x is not a string. If x is an alias of a choice, a ValueError suggests this choice.
+    x is not a string.
     """
     choices = list(choices)
     if isinstance(x, str) and x in choices:
         return choices[choices.index(x)]  # a subclass of str may have other methods
-    other = suggested_choice(x, choices, name)
     wanted = f"{name} must be one of {', '.join(choices)}"
     if isinstance(x, str):
-        raise ValueError(f"{wanted}, got {short_repr(x)}{advice_clause(other)}")
-    if other is None:
-        raise TypeError(f"{wanted}, got {type_phrase(x)}.")
-    raise ValueError(
-        f"{wanted}, got {getattr(x, '__name__', type(x).__name__)}{advice_clause(other)}"
-    )
+        raise ValueError(f"{wanted}, got {short_repr(x)}.")
+    raise TypeError(f"{wanted}, got {type_phrase(x)}.")
 
 
 def all_finite(a: Array) -> bool:
@@ -269,10 +261,6 @@ def as_numpy(x: object, name: str) -> Array:
             # NumPy 1.24 and later raise ValueError for lists of unequal lengths. The text of the
             # error is replaced below.
             raise ValueError("its entries are lists")
-        if a.dtype == object and not a.shape:
-            sentence = container_error_message(x, name)
-            if sentence is not None:
-                raise TypeError(sentence)
         return a
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
         raise _array_conversion_error(x, name, error) from None
@@ -283,10 +271,11 @@ def _array_conversion_error(x: object, name: str, error: Exception) -> TypeError
     argument, and `error` the exception of the conversion, whose text states the reason.
     """
     text = str(error).split("\n")[0].rstrip(".")
-    sentence = container_error_message(x, name)
-    if sentence is None and isinstance(x, (list, tuple)):
+    if isinstance(x, (list, tuple)):
         return ValueError(f"{name} must have rows of equal lengths that hold numbers ({text}).")
-    return TypeError(sentence or f"{name} must hold real numbers, got {type_phrase(x)} ({text}).")
+    return TypeError(
+        f"{name} must hold real numbers, got {type_phrase(x)} ({text}).{conversion_hint(x)}"
+    )
 
 
 def check_array(x: object, name: str, dtype: DTypeLike | None = None) -> Array:
@@ -299,11 +288,9 @@ def check_array(x: object, name: str, dtype: DTypeLike | None = None) -> Array:
         if a.dtype.kind not in "fiub":
             single = not a.shape and a.dtype == object
             said = type_phrase(a.item()) if single else f"dtype {a.dtype}"
-            cure = f" Use {name}.x." if hasattr(x, "x") and hasattr(x, "fun") else ""
-            raise TypeError(
-                container_error_message(x, name)
-                or f"{name} must hold real numbers, got {said}.{cure}"
-            )
+            found = hasattr(x, "x") and hasattr(x, "fun")
+            cure = f" Use {name}.x." if found else conversion_hint(x)
+            raise TypeError(f"{name} must hold real numbers, got {said}.{cure}")
         if dtype is None:
             dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
         # The check of the result below reports an overflow.

@@ -229,7 +229,7 @@ def classify(
     dense_below = check_real_number(dense_below, "dense_below", "a number of parameters")
     if dense_below != dense_below:
         raise TypeError(f"dense_below must be a number of parameters, got {dense_below}.")
-    require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta)
+    require_attrs(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE_HINT)
     theta = round_to_dtype(ob, check_theta(ob, theta, "theta", np.float64)).copy()
     # Most code paths draw no random numbers, so an invalid `rng` is rejected at the start.
     seed = check_rng(rng)

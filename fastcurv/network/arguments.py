@@ -25,9 +25,7 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import (
-    advice_clause,
     one_line,
-    suggested_choice,
     type_phrase,
 )
 from ..common.protocols import Array
@@ -89,10 +87,9 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[Any, ...]:
                 f"{n_hidden} hidden layers, got {len(activation)} names."
             )
     else:
-        named = suggested_choice(activation, ACTIVATIONS, "activation")
         raise TypeError(
             "activation must be a name, an fc.Activation, or one for each hidden layer, got "
-            f"{type_phrase(activation)}{advice_clause(named)}"
+            f"{type_phrase(activation)}."
         )
     checked = (
         name if isinstance(name, Activation) else check_choice(name, ACTIVATIONS, "activation")

@@ -13,7 +13,6 @@ import numpy as np
 from ..common.errors import (
     conversion_hint,
     one_line,
-    raise_if_arguments_swapped,
     type_phrase,
 )
 from ..common.files import path_as_text, raise_if_special_file, read_tensors, write_tensors
@@ -76,7 +75,6 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
         path_as_text(path, cure=" The order is fc.save(path, model, theta).")
     ).suffix.lower()
     if not isinstance(model, MLP):
-        raise_if_arguments_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(
             f"model must be a fastcurv.MLP, got {type_phrase(model)}.{conversion_hint(model)}"
         )

@@ -198,7 +198,7 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
-    require_attrs(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE_HINT, theta)
+    require_attrs(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE_HINT)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), user_call_guard(ob, theta):

@@ -627,7 +627,7 @@ def find_critical_point(
     >>> bottom.success, bottom.fun
     (True, 0.0)
     """
-    require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, theta0)
+    require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT)
     check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)

@@ -24,12 +24,10 @@ from ..common.checks import (
     check_theta,
 )
 from ..common.errors import (
-    OPTION_ALIASES,
     closest_name,
     conversion_hint,
     keyword_names,
     one_line,
-    raise_if_arguments_swapped,
     require_attrs,
     type_phrase,
 )
@@ -405,7 +403,7 @@ def _resolve_method(
     """Return the name and the class of the method, after checking that the objective has the
     attributes that the method needs and that the method has the options.
     """
-    _check_objective_protocol(ob, "minimize", REQUIRED_ATTRIBUTES, theta0)
+    _check_objective_protocol(ob, "minimize", REQUIRED_ATTRIBUTES)
     chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
@@ -419,7 +417,7 @@ def _resolve_method(
     if options:
         _check_options("auto" if automatic else chosen, maker, options)
     if maker.curvature is not None and not hasattr(ob, maker.curvature):
-        _check_objective_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature), theta0)
+        _check_objective_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature))
     return chosen, maker
 
 
@@ -445,9 +443,7 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
         takers = [repr(other) for other, its in METHODS.items() if name in its.option_names()]
         accepted = (*(every if method == "auto" else names), *keyword_names(minimize))
         near = closest_name(name, accepted)
-        if name in OPTION_ALIASES:
-            hint = f"Use {OPTION_ALIASES[name]}."
-        elif takers:
+        if takers:
             more = f", or one of {', '.join(takers[1:])}" * (len(takers) > 1)
             hint = f"Use method={takers[0]}{more}."
         elif near:
@@ -459,10 +455,9 @@ def _check_options(method: str, maker: type[Method], options: dict[str, Any]) ->
         raise TypeError(f"minimize(method={method!r}) has no option {one_line(name)!r}. {hint}")
 
 
-def _check_objective_protocol(ob: Any, method: str, needed: tuple[str, ...], theta0: Any) -> None:
+def _check_objective_protocol(ob: Any, method: str, needed: tuple[str, ...]) -> None:
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
-        raise_if_arguments_swapped(ob, needed, "ob", theta0)
         raise TypeError(
             f"ob must have {', '.join(needed)} for {method}, got {type_phrase(ob)} without "
             f"{', '.join(missing)}.{conversion_hint(ob)}"

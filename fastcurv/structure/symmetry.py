@@ -18,7 +18,7 @@ from .tables import activation_spec
 
 
 def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
-    require_attrs(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
+    require_attrs(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP")
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(
             f"layer must be an int, the index of a hidden layer, got {short_repr(layer)}."
@@ -239,7 +239,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     from scipy.optimize import linear_sum_assignment  # this import is slow
     from scipy.spatial.distance import cdist
 
-    require_attrs(model, ("n_params", "activation"), "model", "a fastcurv.MLP", theta)
+    require_attrs(model, ("n_params", "activation"), "model", "a fastcurv.MLP")
     theta = check_vector(theta, model.n_params, "theta", np.float64)
     copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
     for layer, name in enumerate(model.activation):

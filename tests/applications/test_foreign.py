@@ -8,10 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastcurv as fc
-from fastcurv.common import errors
-from fastcurv.common.errors import normalise_name
 from fastcurv.optimize.minimize import METHODS
-from fastcurv.structure.tables import LOSSES
 
 from .. import nets
 
@@ -34,14 +31,11 @@ def here():
 
 
 MISTAKES = [
-    ("fc.minimize(ob, theta, maxiter=3)", "has no option 'maxiter'. Use max_iter"),
-    ("fc.minimize(ob, theta, lr=3)", "has no option 'lr'. Use learning_rate"),
-    ("fc.minimize(ob, theta, weight_decay=3)", "Use l2 of the objective"),
-    ("fc.minimize(ob, theta, 'BFGS')", "got 'BFGS'. Use 'l-bfgs'"),
-    ("fc.minimize(ob, theta, 'Adam')", "Use 'adam'"),
-    ("fc.Objective(model, 0, 0, type('MSELoss', (), {})())", "got MSELoss. Use 'mse'"),
-    ("fc.Objective(model, 0, 0, 'bce')", "got 'bce'. Use 'binary_cross_entropy'"),
-    ("fc.MLP([4, 5, 3], activation='ReLU')", "Use 'relu'"),
+    ("fc.minimize(ob, theta, maxiter=3)", "has no option 'maxiter'. Did you mean 'max_iter'"),
+    ("fc.minimize(ob, theta, lr=3)", "has no option 'lr'. Its options are .*, gradient_tol"),
+    ("fc.minimize(ob, theta, 'BFGS')", "must be one of .*l-bfgs.*got 'BFGS'"),
+    ("fc.Objective(model, 0, 0, type('MSELoss', (), {})())", "must be one of .*mse.*MSELoss"),
+    ("fc.MLP([4, 5, 3], activation='ReLU')", "must be one of .*relu.*got 'ReLU'"),
     (
         "fc.spectral_density(H, n_probes=2).plot('log')",
         "ax must be a matplotlib Axes, got a str",
@@ -99,7 +93,6 @@ MISTAKES = [
         "fc.classify(fc.MLPClassifier(), theta)",
         "ob must be .*got an MLPClassifier.*A fitted estimator has",
     ),
-    ("fc.escape(ob, theta, fc.eigsh(H, 1))", r"one of its vectors: pairs.vectors\[:, i\]"),
     ("ob.value((model, theta))", r"layers\[0\] must be a tuple.*got an MLP"),
     ("fc.escape(model, theta)", "ob must be an objective.*got an MLP without value, hessian"),
     ("fc.find_critical_point(model, theta)", "ob must be .*got an MLP without value, gradient, h"),
@@ -122,12 +115,12 @@ def test_errors_for_foreign_calls_suggest_the_right_name(here):
 def test_modules_parameters_and_optimisers_of_torch_raise_with_a_suggestion(here):
     torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
-    for given in (net, net.parameters(), list(net.parameters()), net.state_dict()):
-        with pytest.raises(TypeError, match="one flat vector, got .* fc.from_torch"):
+    for given in (net, net.parameters(), net.state_dict()):
+        with pytest.raises(TypeError, match="theta must hold real numbers, got "):
             here.ob.value(given)
     with pytest.raises(TypeError, match="must be a fastcurv.MLP, got .* fc.from_torch"):
         fc.Objective(net, here.ob.X, here.ob.y)
-    with pytest.raises(ValueError, match="method must be .*got SGD. Use 'sgd'"):
+    with pytest.raises(TypeError, match="method must be one of sgd, .*got a type"):
         fc.minimize(here.ob, here.theta, torch.optim.SGD)
     with pytest.raises(TypeError, match="without .*fc.from_torch"):
         fc.minimize(net, here.theta)
@@ -142,14 +135,14 @@ def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here)
     net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
     rows = torch.utils.data.TensorDataset(torch.zeros(3, 4), torch.zeros(3))
     for given in (rows, torch.utils.data.DataLoader(rows)):
-        with pytest.raises(TypeError, match="X must be arrays.* = .*dataset.tensors.*got a"):
+        with pytest.raises(TypeError, match="X must hold real numbers, got a.*fc.from_torch"):
             fc.Objective(here.model, given, here.ob.y)
     with pytest.raises(TypeError, match="X must hold real numbers.*BFloat16"):
         fc.Objective(here.model, torch.zeros(3, 4, dtype=torch.bfloat16), here.ob.y)
     with pytest.raises(ValueError, match="Pass its entry 'net'"):
         fc.from_torch({"net": net.state_dict(), "epoch": 3}, activation="tanh")
     for phi in (nn.Tanh(), nn.Tanh, torch.tanh):
-        with pytest.raises(TypeError, match="activation must be a name.* Use 'tanh'"):
+        with pytest.raises(TypeError, match="activation must be a name"):
             fc.from_torch(net.state_dict(), activation=phi)
     normal = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
     with pytest.raises(ValueError, match=r"batch normalisation \(pass the module itself"):
@@ -167,40 +160,6 @@ def test_torch_data_checkpoints_and_wrapped_modules_are_converted_or_raise(here)
     H = fc.Objective(model, here.ob.X, here.ob.y).hessian(theta)
     assert torch.equal(v @ H, H @ v) and torch.equal(v[None] @ H, (H @ v)[None])
     assert np.array_equal(theta[None] @ H, (H @ theta)[None])
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        "fc.minimize(theta, ob)",
-        "fc.classify(theta, ob)",
-        "fc.escape(theta, ob)",
-        "fc.find_critical_point(theta, ob)",
-        "fc.LandscapeDisplay.from_objective(theta, ob)",
-        "fc.save('net.safetensors', theta, model)",
-        "fc.to_torch(theta, model)",
-        "fc.structure.permute_hidden(theta, model, 0, [4, 3, 2, 1, 0])",
-        "fc.structure.flip_tanh(theta, model, 0, [1])",
-        "fc.structure.rescale_relu(theta, model, 0, [1], 2.0)",
-    ],
-)
-def test_swapped_arguments_raise_with_advice_to_exchange_them(here, call):
-    said = "and theta must be in this order, got an ndarray and an (Objective|MLP)"
-    with pytest.raises(TypeError, match=f"^(ob|objective|model) {said}. Exchange"):
-        eval(call, vars(here).copy())
-
-
-def test_foreign_choices_are_mapped_to_existing_ones(here):
-    known = {
-        "method": set(METHODS),
-        "loss": set(LOSSES),
-        "activation": set(nets.ACTIVATIONS),
-    }
-    for kind, names in known.items():
-        for spelled, answer in errors.CHOICE_ALIASES[kind].items():
-            assert spelled == normalise_name(spelled) and spelled not in names
-            if answer.startswith("'"):
-                assert answer.split("'")[1] in names, answer
 
 
 def test_conversions_aliases_and_listed_names(here):
@@ -227,5 +186,5 @@ def test_subclasses_of_other_libraries_classes_suggest_their_converter(here):
     own = type("Net", (theirs,), {"__module__": "__main__"})()
     with pytest.raises(TypeError, match="model must be a fastcurv.MLP, got a Net. fc.from_torch"):
         fc.Objective(own, np.ones((2, 4)), [0, 1])
-    with pytest.raises(TypeError, match="theta must be one flat vector, got a Net. fc.from_torch"):
+    with pytest.raises(TypeError, match="theta must hold real numbers, got a Net. fc"):
         here.ob.hessian(own)

@@ -590,7 +590,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     >>> [type(layer).__name__ for layer in net]
     ['Linear', 'Tanh', 'Linear']
     """
-    require_attrs(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
+    require_attrs(model, ("skips", "activation"), "model", "a fastcurv.MLP")
     if any(model.skips):
         raise ValueError("the model must have residual=False for a Sequential, got residual=True.")
     raise_if_user_activation(model, "which has no torch module", "activations given by name")

@@ -433,7 +433,7 @@ def diagnose(
     ('one feature on a different scale', 'Give the columns of X mean 0 and variance 1.')
     """
     wanted = "a fastcurv.Objective with its rows in memory"
-    require_attrs(ob, ("model", "hessian", "n_samples"), "ob", wanted, theta)
+    require_attrs(ob, ("model", "hessian", "n_samples"), "ob", wanted)
     require_attrs(ob.model, ("shapes", "check_theta", "init"), "ob.model", "a fastcurv.MLP")
     X = getattr(ob, "X", None)
     if not (isinstance(X, np.ndarray) or is_sparse(X)):

@@ -306,7 +306,7 @@ def sample_critical_points(
     ['narrower']
     """
     raise_if_unknown_argument("sample_critical_points", verdict, CLASSIFY_OPTIONS)
-    require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT, n_tries)
+    require_attrs(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE_HINT)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not isinstance(ob, Objective):
         raise TypeError(

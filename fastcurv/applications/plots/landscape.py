@@ -311,7 +311,7 @@ class LandscapeDisplay(Display):
             known = hasattr(objective, "hessian") and np.size(theta) <= EIGENVECTORS_MAX_N
             directions = "eigenvectors" if known and np.size(theta) >= n_dims else "random"
         more = REQUIRED_METHODS.get(directions, ()) if isinstance(directions, str) else ()
-        require_attrs(objective, ("value", *more), "objective", OBJECTIVE_HINT, theta)
+        require_attrs(objective, ("value", *more), "objective", OBJECTIVE_HINT)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
         along, names = _choose_directions(objective, theta, directions, n_dims, as_rng(seed))
         steps = np.linspace(-radius, radius, n_grid) if to is None else np.linspace(0, 1, n_grid)

@@ -469,12 +469,6 @@ def test_compiled_scripts_are_rejected_and_averages_are_read():
     assert np.array_equal(fc.from_torch(average)[1], fc.from_torch(module)[1])
 
 
-def test_errors_for_functions_of_other_libraries_suggest_the_name():
-    for other, name in ((torch.relu, "relu"), (nn.SiLU(), "silu"), (np.tanh, "tanh")):
-        with pytest.raises(TypeError, match=f"activation must be a name.* Use '{name}'"):
-            fc.MLP([1, 1, 1], other)
-
-
 def test_a_softmax_before_cross_entropy_warns():
     for end, told in ((nn.Softmax(1), 1), (nn.Sigmoid(), 1), (nn.LogSoftmax(1), 0)):
         net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3), end)

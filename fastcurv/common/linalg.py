@@ -435,9 +435,11 @@ def scaled_symmetric_part(P: Array) -> tuple[Floats, Floats, int, float]:
         S, exponent = _scaled(P)
     except NotFiniteError:
         raise NotFiniteError(NOT_FINITE_MESSAGE) from None
+    gap = (S - S.T).ravel()
+    if not gap.any():  # as for a matrix that the engine sums over rows
+        return S, S, exponent, 0.0
     A = S.copy()
     symmetrise(A)
-    gap = (S - S.T).ravel()
     return S, A, exponent, math.sqrt(gap @ gap)
 
 

@@ -191,8 +191,8 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
 
     def __add__(self, other: Any) -> Any:
         """Return an `OperatorSum` if `other` is an operator of this library with the same dtype, or
-        a multiple of the identity, given as a sparse matrix or an operator. For any other matrix or
-        operator return SciPy's sum.
+        a multiple of the identity as a sparse matrix. For any other matrix or operator return
+        SciPy's sum.
         """
         mu = _multiple_of_identity(other, self.shape)
         if mu is not None:
@@ -230,22 +230,15 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
 
 
 def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
-    """Return mu if `other` is mu times the identity of this shape, given as a sparse matrix or as
-    SciPy's operator. Return None for other objects.
+    """Return mu if `other` is a sparse matrix that is mu times the identity of this shape. Return
+    None for other objects.
     """
-    if getattr(other, "shape", None) != shape:
+    matrix: Any = other
+    if not issparse(other) or matrix.shape != shape:
         return None
-    sparse: Any = other
-    if issparse(other):
-        d = sparse.diagonal()
-        same = len(d) == sparse.nnz and d.size and (d == d[0]).all() and d.dtype.kind in "fiub"
-        return float(d[0]) if same else None
-    if type(other).__name__ == "IdentityOperator":
-        return 1.0
-    if type(other).__name__ == "_ScaledLinearOperator":
-        A, alpha = other.args
-        return float(alpha) if type(A).__name__ == "IdentityOperator" else None
-    return None
+    d = matrix.diagonal()
+    same = len(d) == matrix.nnz and d.size and (d == d[0]).all() and d.dtype.kind in "fiub"
+    return float(d[0]) if same else None
 
 
 @library_class

@@ -16,6 +16,7 @@ import fastcurv as fc
 from fastcurv.certify import gradient_bound, rounding_bound
 from fastcurv.certify.bounds import assembled
 from fastcurv.certify.certificates import Certificates
+from fastcurv.common import protocols
 from fastcurv.common.checks import check_symmetric_operator
 from fastcurv.common.objectives import (
     cast_to_float64,
@@ -28,7 +29,9 @@ from fastcurv.common.protocols import (
     OPTIONAL_OPERATOR_METHODS,
     PRODUCT_METHODS,
     Certificate,
+    capability,
     missing_bound_reason,
+    registered,
 )
 from fastcurv.critical.evidence import curvature_floor, third_bound
 from fastcurv.network.engine_steps import engine_steps_of
@@ -408,6 +411,30 @@ def test_every_certificate_that_is_used_exists():
 
 
 # --- operators
+
+
+def make_registered():
+    """Return {class: constructor arguments} of the classes for which capabilities are entered."""
+    H = INNER.hessian(ZERO)
+    made = [INNER, H, H.restrict(layers=[0]), H.shift(2.0), INNER.jacobian(ZERO)]
+    return {type(x): GIVEN if x is INNER else x.__reduce__()[1] for x in made}
+
+
+def test_subclasses_have_the_capabilities_that_their_body_states():
+    """A capability is entered for a class and not for its subclasses, for which a method in the
+    body counts.
+    """
+    classes = make_registered()
+    registered(fc.Objective, "rounding_bound")  # fills the table
+    assert {kind for kind, _ in protocols._REGISTERED} == set(classes)
+    for kind, name in protocols._REGISTERED:
+        whole = kind(*classes[kind])
+        inherited = type("Sub", (kind,), {})(*classes[kind])
+        own = type("Sub", (kind,), {name: lambda self: "own"})(*classes[kind])
+        if name != "certificates":  # a property of objectives, which calls the function
+            assert callable(capability(whole, name))
+            assert capability(own, name)() == "own"
+        assert capability(inherited, name) is None, (kind, name)
 
 
 def doubled(name):

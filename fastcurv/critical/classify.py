@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..common.checks import (
     MatrixOperator,
@@ -30,7 +31,7 @@ from ..common.objectives import (
     user_call_guard,
 )
 from ..common.progress import show_bar
-from ..common.protocols import SupportsDerivatives, capability, missing_bound_reason
+from ..common.protocols import Seed, SupportsDerivatives, capability, missing_bound_reason
 from ..common.runtime import (
     RESERVED_TIME_FRACTION,
     SERIAL_BLAS_MAX_N,
@@ -85,14 +86,14 @@ MAX_JACOBIAN_ENTRIES = 1 << 26  # maximum number of entries of a Jacobian that i
 @with_nearest_rounding
 def classify(
     ob: SupportsDerivatives,
-    theta: Any,
+    theta: ArrayLike,
     *,
     gradient_tol: float | None = None,
     failure_probability: float | None = None,
     max_products: int | None = None,
     max_time: float | None = None,
     dense_below: float = 4096,
-    rng: Any = 0,
+    rng: Seed = 0,
     progress: bool | None = None,
 ) -> CriticalPoint:
     """Classify a point as a minimum, maximum, saddle, degenerate, not_critical or undecided, and

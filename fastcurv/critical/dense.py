@@ -33,7 +33,7 @@ from ..common.objectives import (
     budgeted_hessian,
     call_certificate,
 )
-from ..common.protocols import Floats
+from ..common.protocols import Floats, TwiceDifferentiable
 from ..common.runtime import raise_if_interrupted
 from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.lanczos import Recurrence, ritz_decomposition
@@ -336,7 +336,9 @@ def inertia_by_matrix(ask: ClassifyOptions, H: BudgetedOperator) -> InertiaStrat
     return InertiaByEigenpairs(ask, H, full, deflate_symmetries(full, tangents), gradient)
 
 
-def assess_nearness_at(ob: Any, theta: Floats, H: BudgetedOperator | None = None) -> Nearness:
+def assess_nearness_at(
+    ob: TwiceDifferentiable, theta: Floats, H: BudgetedOperator | None = None
+) -> Nearness:
     """Return the `Nearness` at theta, computed in the way of `inertia_by_matrix`. The cost is n
     products and a decomposition.
     """

@@ -18,7 +18,7 @@ from ..common.objectives import (
     call_certificate,
     certificate_method,
 )
-from ..common.protocols import Floats
+from ..common.protocols import Floats, TwiceDifferentiable
 from ..common.vectors import safe_norm
 from .decide import CriticalPointProof, Nearness, SpectrumEvidence
 from .theorem import KantorovichOutcome
@@ -41,7 +41,7 @@ class OrbitTangents:
 
 
 def third_bound(
-    ob: Any, theta: np.ndarray, radius: float, units: np.ndarray | None = None
+    ob: TwiceDifferentiable, theta: np.ndarray, radius: float, units: np.ndarray | None = None
 ) -> float:
     """Return a Lipschitz constant of the Hessian H on the ball of `radius` around theta, or
     infinity if none is known. If `units` (n,) is given, return a Lipschitz constant of ``C H(theta
@@ -57,7 +57,9 @@ def third_bound(
     return float(L) if 0 <= float(L) < np.inf else np.inf
 
 
-def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitTangents:
+def symmetry_tangents(
+    ob: TwiceDifferentiable, theta: np.ndarray, radius: float = 0.0
+) -> OrbitTangents:
     """Return the `OrbitTangents` of the symmetries that are proved to hold on the ball of `radius`
     around theta. If the objective has `flat_directions` but no `orbits`, `change` and `error` are
     infinite. If it has neither, there are no columns.
@@ -74,12 +76,12 @@ def symmetry_tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> OrbitT
     )
 
 
-def has_symmetry_certificate(ob: Any) -> bool:
+def has_symmetry_certificate(ob: TwiceDifferentiable) -> bool:
     """Return True if the objective has a certificate `orbits` or `flat_directions`."""
     return certificate_method(ob, "orbits", certificate_method(ob, "flat_directions")) is not None
 
 
-def curvature_floor(ob: Any, theta: np.ndarray) -> float:
+def curvature_floor(ob: TwiceDifferentiable, theta: np.ndarray) -> float:
     """Return a lower bound on all eigenvalues of the Hessian at theta. Return -inf if l2 is 0 or no
     bound is known.
     """
@@ -89,7 +91,7 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
     return floor if floor == floor and floor < np.inf else -np.inf
 
 
-def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
+def why_no_minimum(ob: TwiceDifferentiable, theta: np.ndarray) -> str:
     """Return the reason why no theta attains the infimum of the loss, as a clause. It is the reason
     that the objective states, or a general one.
     """

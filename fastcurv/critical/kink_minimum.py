@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +14,13 @@ from ..certify.kinks import SmoothPieceObjective
 from ..common.caches import cache_last_result
 from ..common.linalg import eigh
 from ..common.objectives import call_certificate
+from ..common.protocols import TwiceDifferentiable
 from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice
+
+if TYPE_CHECKING:
+    from ..network.objective import Objective
+
 
 # --------------------------------------------------------------------------------------------------
 # The proof that a point with active kinks is a minimum: Kantorovich's theorem for (theta, slopes).
@@ -232,7 +237,7 @@ def small_relu_data(ob: Any) -> Any:
     return rows if 0 < operations <= MAX_HESSIAN_OPERATIONS else None
 
 
-def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimumOutcome | None:
+def certify_kink_minimum(ob: Objective, theta: np.ndarray) -> _KinkMinimumOutcome | None:
     """Return the proof that a minimum at active kinks lies near theta, with a radius measured from
     theta. Return None if no minimum is proved, if the proved minimum is farther from theta than
     `MAX_RELATIVE_KINK_DISTANCE` allows, or if the objective has no kinks or is not in float64.
@@ -252,11 +257,11 @@ def certify_kink_minimum(ob: Any, theta: np.ndarray) -> _KinkMinimumOutcome | No
 
 
 @cache_last_result
-def _cached_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+def _cached_kink_point(ob: TwiceDifferentiable, theta: np.ndarray) -> KinkPoint | None:
     return run_newton_on_kinks(call_certificate(ob, "relu_rows"), theta, initial_slopes(ob, theta))
 
 
-def find_kink_point(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+def find_kink_point(ob: TwiceDifferentiable, theta: np.ndarray) -> KinkPoint | None:
     """Return the `KinkPoint` that `run_newton_on_kinks` finds from theta and the slopes returned by
     `initial_slopes`, or None if the iteration does not converge.
 

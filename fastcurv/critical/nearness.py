@@ -34,7 +34,7 @@ from ..common.objectives import (
     value_lower_bound,
     value_rounding_error,
 )
-from ..common.protocols import Floats, missing_bound_reason
+from ..common.protocols import Floats, TwiceDifferentiable, missing_bound_reason
 from ..common.runtime import OutOfTime, raise_if_out_of_time
 from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.solvers import minres
@@ -57,7 +57,7 @@ GRADIENT_ERROR_EPS = 64.0
 
 
 def assess_nearness(
-    ob: Any,
+    ob: TwiceDifferentiable,
     theta: np.ndarray,
     reach: np.ndarray,
     eigen: ComplementEigenpairs,
@@ -90,7 +90,7 @@ def assess_nearness(
 
 
 def assess_nearness_by_decrement(
-    ob: Any,
+    ob: TwiceDifferentiable,
     theta: np.ndarray,
     gradient_norm: float,
     decrement: float,
@@ -152,7 +152,7 @@ def nearness_from_decrement(
     return Nearness(near, decrement, threshold, gradient_norm, float(tol))
 
 
-def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
+def gradient_and_error(ob: TwiceDifferentiable, theta: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the most accurate gradient available (n,), and a bound on the norm of its error, which
     is NaN if no bound is known.
     """
@@ -309,7 +309,11 @@ class CurvatureCoordinates:
 
 
 def is_gradient_norm_above(
-    ob: Any, theta: Floats, length: float, norm: float, within: CurvatureCoordinates | None = None
+    ob: TwiceDifferentiable,
+    theta: Floats,
+    length: float,
+    norm: float,
+    within: CurvatureCoordinates | None = None,
 ) -> bool:
     """Return True if the norm of the gradient at theta, in the coordinates `within`, exceeds
     `length` by more than the rounding error of the plain gradient. `norm` is ``||H||``. The test
@@ -321,7 +325,7 @@ def is_gradient_norm_above(
 
 
 def follow_newton_steps(
-    ob: Any,
+    ob: TwiceDifferentiable,
     theta: Floats,
     g: Floats,
     within: CurvatureCoordinates,
@@ -441,7 +445,7 @@ MAX_DECREMENT_RATIO_AFTER_STEP = 0.25
 N_SUCCESSIVE_STABLE_CURVATURES = 4
 
 
-def directional_curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
+def directional_curvatures(ob: TwiceDifferentiable, theta: Floats, U: Floats) -> Floats:
     """Return ``u'Hu`` (m,) at theta for the columns u of U (n, m). Return NaN entries if theta or H
     is not finite.
     """
@@ -454,7 +458,7 @@ def directional_curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
     return np.asarray(curvatures)
 
 
-def gradient_after_step(ob: Any, theta: Floats, step: Floats) -> Floats | None:
+def gradient_after_step(ob: TwiceDifferentiable, theta: Floats, step: Floats) -> Floats | None:
     """Return the gradient (n,) at ``theta + step``, in float64 if available, or None if it is not
     finite.
     """
@@ -466,7 +470,7 @@ def gradient_after_step(ob: Any, theta: Floats, step: Floats) -> Floats | None:
 
 
 def stable_curvature_mask(
-    ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
+    ob: TwiceDifferentiable, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
     """Return a mask (m,) of the columns u of U (n, m) whose curvature, `before` (m,) at theta,
     keeps its sign and most of its magnitude along `step` in both directions. `spend` is called with
@@ -487,7 +491,7 @@ def stable_curvature_mask(
 
 
 def is_curvature_stable(
-    ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
+    ob: TwiceDifferentiable, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
     """Return True if the curvature along the unit vector u, `curvature` at theta, is measured by
     `stable_curvature_mask` to be stable over a length of `reach` along u in both directions. Return
@@ -499,7 +503,7 @@ def is_curvature_stable(
 
 
 def zero_unproved_signs(
-    ob: Any,
+    ob: TwiceDifferentiable,
     theta: Floats,
     signs: NDArray[np.int_],
     values: Floats,
@@ -580,7 +584,7 @@ RELATIVE_TEST_LENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to t
 
 
 def has_descent_on_either_side(
-    ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
+    ob: TwiceDifferentiable, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
 ) -> bool:
     """Return True if the loss was found to decrease along `direction`, a unit vector, or along its
     opposite, before it increases. Return False if there is no direction or the loss cannot be
@@ -606,7 +610,9 @@ def has_descent_on_either_side(
     return False
 
 
-def has_descent_along_gradient(ob: Any, theta: np.ndarray, gradient: np.ndarray) -> bool:
+def has_descent_along_gradient(
+    ob: TwiceDifferentiable, theta: np.ndarray, gradient: np.ndarray
+) -> bool:
     """Return True if the loss was found to decrease along minus the gradient on this side of the
     kinks, or if the loss cannot be evaluated. At a minimum at active kinks the loss increases along
     this direction, because it increases on the other side of the kinks.

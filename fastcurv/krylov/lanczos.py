@@ -22,7 +22,7 @@ from ..common.checks import (
     operator_dtype,
 )
 from ..common.linalg import NotFiniteError, eigh, eigh_tridiagonal, svd, wanted_indices
-from ..common.protocols import Array, Floats, Indices, Which, capability
+from ..common.protocols import Array, Floats, Indices, OperatorLike, Which, capability
 from ..common.runtime import raise_if_out_of_time, seconds_until_deadline
 from ..common.vectors import (
     NOT_FINITE_MESSAGE,
@@ -45,7 +45,7 @@ from ..common.vectors import (
 # float64, which keeps the error of a long float32 inner product near that of one panel.
 
 
-def product_function(op: Any) -> Callable[[Array, Array], Any]:
+def product_function(op: OperatorLike) -> Callable[[Array, Array], Any]:
     """Return a function ``multiply(v, out)`` that writes the product of an operator with v (n,) to
     `out` (n,). It is the operator's method `product` if the operator has this method.
     """
@@ -226,7 +226,7 @@ class Recurrence(Lanczos):
 
     def __init__(
         self,
-        op: Any,
+        op: OperatorLike,
         max_basis: int,
         *,
         against: Array | None = None,

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..common.errors import one_line, warn_caller
 from ..common.files import read_tensors, write_tensors
+from ..common.protocols import TwiceDifferentiable
 from .callbacks import Checkpoint
 from .method import UNSAVED, State
 
@@ -148,7 +149,7 @@ class SavedRun:
         self.theta = self.arrays["run.theta"]
         self.rows = self.arrays.get("run.rows")
 
-    def check(self, fresh: dict[str, Any], ob: Any, names: tuple[str, ...]) -> None:
+    def check(self, fresh: dict[str, Any], ob: TwiceDifferentiable, names: tuple[str, ...]) -> None:
         """Raise ValueError unless the values have the structure of `fresh`, those of a new run, the
         points and rows are those of `ob`, and there is a history of the quantities `names`.
         """

@@ -25,7 +25,7 @@ from ..common.objectives import (
     value_rounding_error,
 )
 from ..common.outcome import Result, outcome
-from ..common.protocols import SupportsHessian
+from ..common.protocols import OperatorLike, SupportsHessian, TwiceDifferentiable
 from ..common.runtime import with_nearest_rounding
 from ..common.sentences import Note, render_notes
 from ..common.vectors import norm
@@ -38,7 +38,7 @@ from .line_search import curvature_rounding_error, initial_trial_length, line_mi
 
 
 def lowest_curvature(
-    op: Any,
+    op: OperatorLike,
     rng: Any,
     starts: Any = (),
     *,
@@ -253,7 +253,7 @@ def _escape(
 
 
 def _find_lowest_on_line(
-    ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool
+    ob: TwiceDifferentiable, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool
 ) -> None:
     """Store in `result` the lowest point found on the line through theta along v. The loss at this
     point must be lower than at theta by more than rounding. Unless the curvature along v is proved

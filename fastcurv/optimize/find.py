@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..common.checks import (
     check_bool,
@@ -249,7 +250,7 @@ class CriticalPointSearch:
 
     def __init__(
         self,
-        ob: Any,
+        ob: TwiceDifferentiable,
         theta: np.ndarray,
         fixed_tol: float | None,
         max_iter: int,
@@ -516,7 +517,7 @@ FLAT_GRADIENT_RATIO = 1e-10
 @with_nearest_rounding
 def find_critical_point(
     ob: TwiceDifferentiable,
-    theta0: Any,
+    theta0: ArrayLike,
     method: Walking = "follow",
     *,
     gradient_tol: float | None = None,

@@ -90,7 +90,7 @@ def _bracket(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, st
     """
     trial = np.empty_like(theta)
 
-    def f(t: float) -> Any:
+    def f(t: float) -> float:
         np.multiply(direction, theta.dtype.type(t), out=trial)
         np.add(trial, theta, out=trial)
         f_trial = value(trial)

@@ -491,11 +491,11 @@ class MinimizeLoop:
         name = None if self.is_critical() else self._exhausted_budget()
         return None if name is None else Ending(name)
 
-    def _target(self, state: Any, trace: Trace) -> Ending | None:
+    def _target(self, state: State, trace: Trace) -> Ending | None:
         reached = math.isfinite(state.f) and state.f <= self.problem.fun_target
         return Ending("target") if reached and state.g is not None else None
 
-    def _unbounded(self, state: Any, trace: Trace) -> Ending | None:
+    def _unbounded(self, state: State, trace: Trace) -> Ending | None:
         """End a run whose loss appears to be unbounded below: no lower bound is known, theta is
         very large, and the loss is below its value at the start and decreases at each of the next
         `N_THETA_DOUBLINGS` doublings of theta, or until it overflows.
@@ -511,24 +511,24 @@ class MinimizeLoop:
                 return None if np.isfinite(f) else Ending("unbounded")
         return Ending("unbounded")
 
-    def _diverged(self, state: Any, trace: Trace) -> Ending | None:
+    def _diverged(self, state: State, trace: Trace) -> Ending | None:
         finite = math.isfinite(state.f) and math.isfinite(state.gnorm)
         return None if finite else Ending("diverged")
 
-    def _patience(self, state: Any, trace: Trace) -> Ending | None:
+    def _patience(self, state: State, trace: Trace) -> Ending | None:
         if trace.since_best < (self.stop.patience or 0):
             return None
         watched = "loss" if self.stop.validation is None else "validation loss"
         records = {"n_records": trace.since_best, "patience": self.stop.patience}
         return Ending("patience", (Note("patience", {"watched": watched, **records}),))
 
-    def _idle(self, state: Any, trace: Trace) -> Ending | None:
+    def _idle(self, state: State, trace: Trace) -> Ending | None:
         if self._n_idle_iterations_left(trace.progress) > 0:
             return None
         limits = {"n_iterations": MAX_IDLE_ITERATIONS, "fraction": MIN_RELATIVE_DECREASE}
         return Ending("slow", (Note("idle", limits),))
 
-    def _idle_near_bound(self, state: Any, trace: Trace) -> Ending | None:
+    def _idle_near_bound(self, state: State, trace: Trace) -> Ending | None:
         mark = trace.progress_near_bound
         if not self._may_stop_near_bound() or self._n_idle_iterations_left(mark) > 0:
             return None

@@ -10,12 +10,12 @@ the minimiser from displaced points find valleys that bend away from that space.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from ..common.linalg import eigh
 from ..common.objectives import budgeted_hessian, certificate_start_vectors, value_rounding_error
+from ..common.protocols import TwiceDifferentiable
 from ..common.vectors import norm
 from ..spectrum.dense import counted_matrix
 from .line_search import Value, line_minimum
@@ -36,7 +36,9 @@ def is_value_no_higher(value: Value, there: np.ndarray, here: np.ndarray) -> boo
 LowerPoint = tuple[np.ndarray, float]  # (theta, value)
 
 
-def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
+def flat_directions(
+    ob: TwiceDifferentiable, theta: np.ndarray, dense_below: int
+) -> tuple[np.ndarray, int]:
     """Return the eigenvectors of H, as columns (n, k), with ``|eigenvalue|`` at most
     `FLAT_CURVATURE_RATIO` times the largest, sorted by ``|eigenvalue|``, and the number of
     products.
@@ -54,7 +56,7 @@ def flat_directions(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.nd
 
 
 def trial_directions(
-    ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
+    ob: TwiceDifferentiable, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Yield unit vectors (n,) to try: random ones in the span of the columns of `flat` (of any
     direction if there are no columns), its first columns, and the objective's probe directions.
@@ -98,7 +100,7 @@ def find_lower_point(
 
 
 def appears_unbounded(
-    ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
+    ob: TwiceDifferentiable, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
 ) -> bool:
     """Return True if along the ray from theta in `direction` the value never increases over 40
     doublings of the length, decreases over each of the first four, and the gradient norm never

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..common.checks import check_positive, check_positive_int
 from ..common.linalg import NotConvexError
+from ..common.protocols import Array
 from .problem import Problem, Values
 
 # maximum number of steps in one call of a method, after which the loop checks for lack of progress
@@ -79,7 +80,7 @@ class State:
     steps: tuple[StepRecord, ...] = ()
     lowest: tuple[np.ndarray, float, float] | None = None
 
-    def replace(self, **changed: Any) -> Any:
+    def replace(self, **changed: Any) -> State:
         """Return a copy with other values of the fields `changed`. `dataclasses.replace` takes as
         long as a step of Adam on a small network.
         """
@@ -87,7 +88,7 @@ class State:
         new.__dict__.update(self.__dict__, **changed)
         return new
 
-    def moved_to(self, theta: np.ndarray, values: Values, **changed: Any) -> Any:
+    def moved_to(self, theta: np.ndarray, values: Values, **changed: Any) -> State:
         """Return the state at another point, with the value, gradient and gradient norm there."""
         f, g, gnorm = values
         return self.replace(theta=theta, f=f, g=g, gnorm=gnorm, cause=None, **changed)
@@ -173,7 +174,7 @@ class Method:
         """Return the names of the options."""
         return tuple(entry.name for entry in fields(cls))
 
-    def settings(self, state: Any) -> dict[str, Any]:
+    def settings(self, state: State) -> dict[str, Any]:
         """Return the options by name, for the history of a run that ended at `state`."""
         return {name: getattr(self, name) for name in self.option_names()}
 
@@ -183,11 +184,11 @@ class Method:
         """
         return False
 
-    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+    def init(self, problem: Problem, theta: np.ndarray) -> State:
         """Return the first state, at theta."""
         return State(theta, *problem.evaluate(theta, self.curvature))
 
-    def kind(self, state: Any) -> str | None:
+    def kind(self, state: State) -> str | None:
         """Return the kind of the operator at the next point."""
         return self.curvature
 
@@ -198,7 +199,7 @@ class Method:
         """
         return 1 if problem.points is None else min(limits.max_steps, STEPS_PER_CALL)
 
-    def take_step(self, problem: Problem, state: Any, limits: Limits) -> Any:
+    def take_step(self, problem: Problem, state: State, limits: Limits) -> Array:
         """Take one step and return the new state. If no step is possible, or a budget ends first,
         return a state with the same theta, and with `cause` in the first case.
         """

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..common.objectives import budgeted_hessian, certificate_method, value_at, value_rounding_error
+from ..common.protocols import TwiceDifferentiable
 from ..critical.dense import cholesky_solver
 from ..critical.nearness import gradient_and_error, is_gradient_norm_above
 from ..krylov.trust_region import new_krylov_space, shifted_solve
@@ -30,7 +31,7 @@ Solve = Callable[[np.ndarray], np.ndarray | None]
 
 
 def refine_by_newton(
-    ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[int], bool]
+    ob: TwiceDifferentiable, theta: np.ndarray, dense_below: int, stop: Callable[[int], bool]
 ) -> tuple[np.ndarray, int, int, int]:
     """Take Newton steps from a theta with a small gradient, keeping each step that at least halves
     the gradient norm without increasing the value by more than rounding.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -55,12 +54,12 @@ class Schedule:
             return 0.0
 
     @property
-    def exponent(self) -> Any:
+    def exponent(self) -> float:
         """The exponent p in ``alpha_t ~ c * t**-p`` as t grows."""
         return {"constant": 0.0, "inverse_time": 1.0}.get(self.name, self.delta)
 
     @property
-    def formula(self) -> Any:
+    def formula(self) -> str:
         """The learning rate as a formula in t, such as "0.1 / t^0.75"."""
         a = f"{self.alpha:g}"
         return _FORMULAS[self.name][1].format(a=a, d=f"{self.delta:g}", hold=self.hold)
@@ -225,7 +224,7 @@ class RobbinsMonro:
     exponent: float
     reason: str
 
-    def __bool__(self) -> Any:
+    def __bool__(self) -> float:
         return bool(self.satisfied)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,14 @@ from ..common.checks import (
 )
 from ..common.errors import warn_caller
 from ..common.linalg import eigh
+from ..common.protocols import OperatorLike
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import absolute_value_step, new_krylov_space, shifted_solve
 from ..spectrum.forms import matrix_of
+
+if TYPE_CHECKING:
+    pass
+
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 # maximum number of parameters for which n products and n^3 flops take milliseconds
@@ -102,7 +107,12 @@ def _solve_step(
 
 
 def newton_step(
-    H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
+    H: OperatorLike,
+    g: np.ndarray,
+    damping: float = 0.0,
+    *,
+    k: int | None = None,
+    tol: float = 1e-6,
 ) -> np.ndarray:
     """Return the Newton step ``-(H + damping I)^-1 g``, to be added to theta.
 
@@ -167,7 +177,12 @@ def newton_step(
 
 
 def saddle_free_newton_step(
-    H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
+    H: OperatorLike,
+    g: np.ndarray,
+    damping: float = 1e-3,
+    *,
+    k: int | None = None,
+    tol: float = 1e-3,
 ) -> np.ndarray:
     """Return the saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's step lengths,
     downhill along every eigenvector.

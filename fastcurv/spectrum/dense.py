@@ -5,7 +5,7 @@ eigenvalues of the matrix, for `eigvalsh`, `inertia` and `classify`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from ..common.checks import (
 from ..common.linalg import Eigensystem, NotFiniteError, eigh, matrix_midpoint
 from ..common.linalg import eigvalsh as every_eigenvalue
 from ..common.objectives import PRODUCT_ERROR_EPS, BudgetedOperator
-from ..common.protocols import Floats, capability, missing_bound_reason
+from ..common.protocols import Floats, OperatorLike, capability, missing_bound_reason
 from ..common.runtime import with_nearest_rounding
 from ..common.vectors import NOT_FINITE_MESSAGE, safe_norm, safe_row_norms
 from ..network.gram import gram_matrix
@@ -137,7 +137,7 @@ def counted_matrix(H: BudgetedOperator) -> DenseMatrix:
     return M
 
 
-def dense_matrix(op: Any) -> DenseMatrix:
+def dense_matrix(op: OperatorLike) -> DenseMatrix:
     """Return the matrix of a symmetric operator with bounds on its errors. The matrix is the
     argument itself, or the operator assembles it, or it is computed by n products.
 
@@ -195,7 +195,7 @@ def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
     return DenseMatrix(A, bounds, asymmetry, n_products)
 
 
-def _column_error_bounds(op: Any, P: Floats) -> Floats:
+def _column_error_bounds(op: OperatorLike, P: Floats) -> Floats:
     """Return bounds (n,) on the norms of the errors of the columns of P, the matrix of products
     with `op`. Raise ValueError if a bound of the operator is negative or NaN.
     """
@@ -220,7 +220,7 @@ def _column_error_bounds(op: Any, P: Floats) -> Floats:
     return bounds
 
 
-def _symmetric_matrix_of(op: Any) -> Floats:
+def _symmetric_matrix_of(op: OperatorLike) -> Floats:
     """Return the symmetric part of the matrix (n, n) of an operator. At a kink, each entry uses the
     same one-sided derivative as products with the operator.
     """
@@ -231,7 +231,7 @@ def _symmetric_matrix_of(op: Any) -> Floats:
 
 
 @with_nearest_rounding
-def eigvalsh(op: Any) -> Floats:
+def eigvalsh(op: OperatorLike) -> Floats:
     """Compute all eigenvalues of a symmetric operator, ascending, from its matrix.
 
     Parameters
@@ -274,7 +274,7 @@ def eigvalsh(op: Any) -> Floats:
 
 
 @with_nearest_rounding
-def inertia(op: Any) -> Inertia:
+def inertia(op: OperatorLike) -> Inertia:
     """Count the positive and the negative eigenvalues of a symmetric operator, and those that are
     zero within a proved error bound, from its matrix.
 

@@ -156,7 +156,7 @@ def extreme_pairs(
     return replace(again, n_products=pairs.n_products + again.n_products)
 
 
-def pairs_from_gram_matrix(op: Any, options: EigshOptions) -> Eigenpairs | None:
+def pairs_from_gram_matrix(op: OperatorLike, options: EigshOptions) -> Eigenpairs | None:
     """Return the k largest eigenpairs of a GGN or Fisher from its Gram matrix, or None if the
     operator has none of at most `GRAM_MAX_ROWS` rows, other pairs are wanted, or they do not
     converge. One product with each vector gives the values, by the Rayleigh-Ritz method, and the
@@ -193,7 +193,7 @@ def pairs_from_gram_matrix(op: Any, options: EigshOptions) -> Eigenpairs | None:
     )
 
 
-def rayleigh_ritz(op: Any, V: Array) -> tuple[Floats, Floats, Floats]:
+def rayleigh_ritz(op: OperatorLike, V: Array) -> tuple[Floats, Floats, Floats]:
     """Return the Ritz values (k,) of an operator in the span of the columns of V (n, k), ascending,
     the Ritz vectors (n, k), and the norms of their residuals (k,), for k products.
     """

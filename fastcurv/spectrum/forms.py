@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..common.checks import (
     MatrixOperator,
@@ -15,7 +14,7 @@ from ..common.checks import (
     checked_product,
     operator_dtype,
 )
-from ..common.protocols import Floats, capability
+from ..common.protocols import Array, Floats, OperatorLike, capability
 from ..common.runtime import raise_if_out_of_time
 
 # number of columns of the identity multiplied at a time; all columns at once take up to 1.1 times
@@ -96,7 +95,7 @@ def as_operand(op: Any) -> Operand:
 # The matrix of an operator.
 
 
-def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
+def matrix_of(op: OperatorLike) -> tuple[Array, int]:
     """Return the matrix (n, n) of an operator, not symmetrised, and the number of products used.
     The matrix is summed over rows by an operator that can, and otherwise computed by products.
     """
@@ -105,7 +104,7 @@ def matrix_of(op: Any) -> tuple[NDArray[Any], int]:
     return (summed, 0) if summed is not None else matrix_by_products(op)
 
 
-def matrix_by_products(op: Any) -> tuple[NDArray[Any], int]:
+def matrix_by_products(op: OperatorLike) -> tuple[Array, int]:
     """Return the matrix (n, n) of an operator, computed by n products, and the number of products
     used. If the operator holds a matrix, return this matrix and 0. Raise ValueError if n exceeds
     `MAX_DENSE_ROWS`.

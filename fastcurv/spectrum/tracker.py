@@ -18,7 +18,7 @@ from ..common.checks import (
     check_vector,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs
-from ..common.protocols import Seed, Which
+from ..common.protocols import Array, OperatorLike, Seed, Which
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import raise_if_interrupted
 from ..krylov.lanczos import Recurrence, combine_basis_rows
@@ -163,7 +163,7 @@ class Tracker(ReadOnlyMixin):
         self._scale = 0.0  # largest |lam| found in all records
         self._records: list[SpectrumRecord] = []
 
-    def __call__(self, theta: Any) -> SpectrumRecord:
+    def __call__(self, theta: Array) -> SpectrumRecord:
         """Record the ends of the spectrum at theta, or return the last record if this call is
         skipped because of `every`.
 
@@ -203,7 +203,7 @@ class Tracker(ReadOnlyMixin):
         finally:
             self._in_call = False
 
-    def _record(self, step: int, theta: Any) -> SpectrumRecord:
+    def _record(self, step: int, theta: Array) -> SpectrumRecord:
         """Add a record of the spectrum at theta and return it."""
         theta = np.asarray(theta)  # a tensor of PyTorch has a different `size`
         op = self._ob.hessian(check_vector(theta, theta.size, "theta", np.float64))
@@ -231,7 +231,7 @@ class Tracker(ReadOnlyMixin):
         self._records.append(record)
         return record
 
-    def _extend_search(self, op: Any, more: int, k: int) -> int:
+    def _extend_search(self, op: OperatorLike, more: int, k: int) -> int:
         """Extend the Lanczos run from a random start by `more` products, and return the number of
         products made. If there is no run, start one with the Hessian `op`. Once the run has
         `N_SEARCH_PRODUCTS` products, its k wanted eigenvectors are tracked too, and the run ends.

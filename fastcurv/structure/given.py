@@ -16,10 +16,10 @@ from functools import cache, partial
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..common.errors import type_phrase
-from ..common.protocols import Floats
+from ..common.protocols import Array, Floats
 from ..common.read_only import ReadOnlyMixin
 
 Values = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
@@ -145,7 +145,7 @@ class LossFunction(UserFunction):
         """True if the function is built in or has been called, so that `coupled` can be read."""
         return self._coupled is not None
 
-    def determine_properties(self, y: NDArray[Any], d: int, weight: NDArray[Any] | None) -> None:
+    def determine_properties(self, y: Array, d: int, weight: Array | None) -> None:
         """Call the function with d outputs and some of the targets y, so that `coupled` becomes
         known. Do nothing if `is_known` is True. Rows whose `weight` is 0 are not used, unless all
         weights are 0.
@@ -161,7 +161,7 @@ class LossFunction(UserFunction):
 
     # --- the function
 
-    def __call__(self, z: NDArray[Any], y: NDArray[Any]) -> Values:
+    def __call__(self, z: Array, y: Array) -> Values:
         """Return the loss of each row (N,), and its first derivatives (N, d) and second
         derivatives, (N, d) or (N, d, d), with respect to the outputs z (N, d), for targets y, in
         the precision of z. Raise ValueError if a result has another shape.
@@ -187,7 +187,7 @@ class LossFunction(UserFunction):
             )
         return value, first, second
 
-    def terms(self, z: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def terms(self, z: Array, y: Array) -> tuple[Array, Array]:
         """Return the loss of each row (N, 1), and its first derivatives (N, d) with respect to the
         outputs z (N, d).
         """
@@ -195,8 +195,8 @@ class LossFunction(UserFunction):
         return value[:, None], first
 
     def weighted_derivatives(
-        self, divisor: float, dtype: Any, z: NDArray[Any], y: NDArray[Any], weight: Any
-    ) -> tuple[float, NDArray[Any], NDArray[Any]]:
+        self, divisor: float, dtype: DTypeLike, z: Array, y: Array, weight: Array
+    ) -> tuple[float, Array, Array]:
         """Return the weighted sum of the losses of the rows divided by `divisor`, and its first and
         second derivatives with respect to the outputs in the given dtype. They are computed in
         float64 and rounded once. Rows of weight 0 add exactly 0, even if the function overflows for
@@ -249,7 +249,7 @@ class LossFunction(UserFunction):
             bounds = np.where(bounds >= 0, bounds * USER_BOUND_ROUND_UP_FACTOR, np.inf)
         return bounds[:, None] if bounds.ndim < z.ndim else bounds
 
-    def error_bounds(self, z: NDArray[Any], y: NDArray[Any], found: Values, eps: float) -> Floats:
+    def error_bounds(self, z: Array, y: Array, found: Values, eps: float) -> Floats:
         """Return bounds (N, d) on the errors of the entries of the first and second derivatives in
         the results `found` of a built-in loss at z and y. The sum of the bounds of a row bounds the
         error of its value. eps is the roundoff of the arguments.
@@ -291,25 +291,25 @@ class LossFunction(UserFunction):
 # Built-in losses. The formulas also hold for complex z, whose real part selects the branch.
 
 
-def _analytic_abs(r: NDArray[Any]) -> NDArray[Any]:
+def _analytic_abs(r: Array) -> Array:
     """Return |r|. For complex r, return r or -r such that the real part is not negative, which is
     the analytic continuation of |r| from the positive and from the negative real axis.
     """
     return np.where(r.real < 0, -r, r)
 
 
-def _poisson_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _poisson_loss(z: Array, y: Array) -> Values:
     mean = np.exp(z)
     least = y * np.log(np.maximum(y, MIN_NORMAL)) - y  # this is 0 for a count of 0
     return (mean - y * z + least).sum(axis=1), mean - y, mean
 
 
-def _gamma_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _gamma_loss(z: Array, y: Array) -> Values:
     ratio = y * np.exp(-z)
     return (ratio + z - np.log(y) - 1).sum(axis=1), 1 - ratio, ratio
 
 
-def _log_cosh_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _log_cosh_loss(z: Array, y: Array) -> Values:
     r = z - y
     size = _analytic_abs(r)
     e = np.exp(-2 * size)
@@ -318,14 +318,14 @@ def _log_cosh_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
     return value.sum(axis=1), np.tanh(r), bent
 
 
-def _pseudo_huber_loss(z: NDArray[Any], y: NDArray[Any], delta: float) -> Values:
+def _pseudo_huber_loss(z: Array, y: Array, delta: float) -> Values:
     r = z - y
     u = r / delta
     root = np.sqrt(1 + u * u)
     return (r * (r / (1 + root))).sum(axis=1), r / root, 1 / (root * root * root)
 
 
-def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float) -> Values:
+def _quantile_loss(z: Array, y: Array, level: float, width: float) -> Values:
     r = z - y
     e = np.exp(-_analytic_abs(r / width))
     below = r.real < 0
@@ -335,7 +335,7 @@ def _quantile_loss(z: NDArray[Any], y: NDArray[Any], level: float, width: float)
     return value.sum(axis=1), first, small / (1 + e) / width
 
 
-def _gaussian_nll_loss(z: NDArray[Any], y: NDArray[Any]) -> Values:
+def _gaussian_nll_loss(z: Array, y: Array) -> Values:
     m = y.shape[1]
     r = z[:, :m] - y
     s = z[:, m:]

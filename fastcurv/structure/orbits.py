@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
-from ..common.protocols import Floats
+from ..common.protocols import Array, Floats, TwiceDifferentiable
 from .parameters import (
     batch_norm_params,
     has_skip_connection,
@@ -72,7 +72,7 @@ class Orbit:
 
 
 def proved_orbits(
-    ob: Any,
+    ob: TwiceDifferentiable,
     theta: Floats,
     off: Sequence[NDArray[np.bool_]],
     on_kinks: Sequence[NDArray[np.bool_]],
@@ -317,7 +317,7 @@ def _affected_parameters(model: Any, run: range) -> NDArray[np.bool_]:
     return touched
 
 
-def _transformed_parts(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any], Any]]:
+def _transformed_parts(model: Any, theta: Array, run: range) -> list[tuple[list[Any], Any]]:
     """Return a pair for each layer of a run: a list of the parts of theta that transform by rows,
     and the W of the layer above, which transforms by columns.
     """
@@ -408,7 +408,7 @@ def _bias_shift_orbits(
     if b is None or not (above or model.bias):
         return
 
-    def moved(x: NDArray[Any], by: Any, back: Any) -> NDArray[Any]:
+    def moved(x: Array, by: Any, back: Any) -> Array:
         (batch_norm_params(model, x)[layer] or layers_of(model, x)[layer])[1][...] = by
         if not above:
             layers_of(model, x)[layer + 1][1][...] = back

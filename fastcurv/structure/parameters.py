@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.checks import row_block_slices
+from ..common.protocols import Array
 from .tables import activation_spec, batch_normalise, loss_spec
 
 
@@ -24,7 +25,7 @@ def has_kinks(model: Any) -> bool:
     return any(activation_spec(name).kink for name in model.activation)
 
 
-def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
+def layers_of(model: Any, theta: Array) -> list[tuple[Array, Any]]:
     """Return a list of pairs (W, b), one for each layer, as views of `theta` (n,), which may have
     any dtype, or of many vectors (..., n). W has shape (..., out, in). b has shape (..., out), or
     is None if the model has no biases.
@@ -32,9 +33,7 @@ def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]
     return [(W, b) for W, b, _ in _split_parameters(model, theta)]
 
 
-def batch_norm_params(
-    model: Any, theta: NDArray[Any]
-) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
+def batch_norm_params(model: Any, theta: Array) -> list[tuple[Array, Array] | None]:
     """Return a list with one entry for each layer: the pair (gamma, beta) of views of `theta`, each
     (..., out), or None if the layer has no batch normalisation.
     """
@@ -42,8 +41,8 @@ def batch_norm_params(
 
 
 def _split_parameters(
-    model: Any, theta: NDArray[Any]
-) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
+    model: Any, theta: Array
+) -> Iterator[tuple[Array, Array | None, tuple[Array, Array] | None]]:
     at = 0
     normed = is_batch_normalised(model)
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
@@ -59,7 +58,7 @@ def _split_parameters(
 
 
 def forward(
-    layers: Iterable[Any], X: Any, activate: Callable[[int, Any, Any], Any]
+    layers: Iterable[Any], X: Array, activate: Callable[[int, Any, Any], Any]
 ) -> tuple[list[Any], list[Any]]:
     """Return two lists by layer: the inputs a ``(N, in)`` and the pre-activations z ``(N, out)``.
     z is ``a W' + b``, or ``gamma h + beta`` with h the normalised ``a W'``.

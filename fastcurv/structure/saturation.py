@@ -69,7 +69,7 @@ def saturation_counts(
     return (
         np.array([o.sum() for o in off], dtype=np.int64),
         np.array([certain.sum(), certain.size, len(certain)], dtype=np.int64),
-        tuple(~o.all(axis=0) for o in off),
+        tuple(np.asarray(~o.all(axis=0)) for o in off),
     )
 
 

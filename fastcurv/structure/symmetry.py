@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..common.checks import as_numpy, check_positive, check_vector, short_repr
 from ..common.errors import require_attrs
+from ..common.protocols import Array
 from .parameters import batch_norm_params, feeds_skip_connection, layers_of
 from .tables import activation_spec
 
@@ -36,7 +37,7 @@ def _check_hidden_layer(model: Any, theta: ArrayLike, layer: int) -> int:
     return int(layer)
 
 
-def _copy_theta(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
+def _copy_theta(model: Any, theta: ArrayLike) -> tuple[Array, list[Any]]:
     theta = np.array(check_vector(theta, model.n_params, "theta", model.dtype), order="C")
     return theta, layers_of(model, theta)
 
@@ -50,7 +51,7 @@ def _check_ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     return checked.astype(np.intp)
 
 
-def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
+def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> Array:
     """Return parameters of the same function, with the units of a hidden layer in another order.
 
     Parameters
@@ -95,7 +96,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     return theta
 
 
-def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
+def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> Array:
     """Return parameters of the same function, with the opposite signs of the incoming and outgoing
     weights of some units of a hidden layer whose activation is odd.
 
@@ -136,7 +137,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
 
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
-) -> NDArray[Any]:
+) -> Array:
     """Return parameters of the same function, with the incoming weights of some units multiplied by
     `factor`, and the outgoing weights divided by `factor`.
 
@@ -183,7 +184,7 @@ def rescale_relu(
 
 def _scale_units(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
-) -> NDArray[Any]:
+) -> Array:
     """Return theta with the weights into `units` multiplied by `factor`, and out of them divided by
     it.
     """
@@ -202,7 +203,7 @@ def _scale_units(
     return theta
 
 
-def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]:
+def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> Array:
     """Return a copy of `other` near theta. A copy is obtained by permutations of hidden units and
     by sign flips. A flip changes the signs of the weights into and out of a unit whose activation
     is odd: tanh or identity.
@@ -241,7 +242,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
 
     require_attrs(model, ("n_params", "activation"), "model", "a fastcurv.MLP")
     theta = check_vector(theta, model.n_params, "theta", np.float64)
-    copy: NDArray[Any] = check_vector(other, model.n_params, "other", np.float64)
+    copy: Array = check_vector(other, model.n_params, "other", np.float64)
     for layer, name in enumerate(model.activation):
         if feeds_skip_connection(model, layer):
             continue
@@ -260,9 +261,7 @@ def nearest_copy(model: Any, theta: ArrayLike, other: ArrayLike) -> NDArray[Any]
     return copy
 
 
-def _unit_signatures(
-    model: Any, theta: NDArray[Any], layer: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _unit_signatures(model: Any, theta: Array, layer: int) -> tuple[Array, Array]:
     """Return two matrices with a row for each unit of a hidden layer: the numbers whose signs a
     flip changes, and those that a flip keeps. Weights into a layer that is matched later are
     represented by their sorted absolute values.

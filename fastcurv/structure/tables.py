@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import erf, expit, ndtr
 
 from ..common.checks import check_choice
-from ..common.protocols import Floats
+from ..common.protocols import Array, Floats
 from .given import BUILT_IN_LOSSES, LossFunction
 from .user_functions import Activation, BuiltInLoss, Loss
 
@@ -42,7 +42,7 @@ BATCH_NORM_EPS = 1e-5  # number added to the variance
 MIN_NORMAL = float(np.finfo(float).tiny)
 
 
-def batch_normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def batch_normalise(z: Array) -> tuple[Array, Array]:
     """Return ``h = (z - mean) s`` (N, units) and ``s = 1 / sqrt(variance + eps)`` (units,), with
     the mean and the biased variance over the rows of z and ``eps = BATCH_NORM_EPS``.
     """
@@ -51,12 +51,12 @@ def batch_normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return z * s, s
 
 
-def _sigmoid(z: NDArray[Any]) -> NDArray[Any]:
+def _sigmoid(z: Array) -> Array:
     e = np.exp(-np.where(z.real >= 0, z, -z))
     return np.where(z.real >= 0, 1 / (1 + e), e / (1 + e))
 
 
-def _softplus(z: NDArray[Any]) -> NDArray[Any]:
+def _softplus(z: Array) -> Array:
     return np.where(z.real > 0, z, 0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
 
 
@@ -111,18 +111,18 @@ class LossSpec:
     """
 
     link: Literal["identity", "sigmoid", "softmax", "given"]
-    terms: Callable[[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
+    terms: Callable[[Array, Array], tuple[Array, Array]]
     separate: bool | None  # value of `per_entry` for a loss that has a kernel
     targets: Literal["numbers", "labels", "classes"]
     attained: bool
     bends: tuple[float, float]
-    constant: Callable[[NDArray[Any], Floats, int], float]
-    score: tuple[str, Callable[[NDArray[Any], NDArray[Any]], float]]
+    constant: Callable[[Array, Floats, int], float]
+    score: tuple[str, Callable[[Array, Array], float]]
     terms_of_row: Callable[[int], float] = float
     given: LossFunction | None = None
     certain: Callable[[Floats], Mask] = lambda f: np.zeros(f.shape, dtype=bool)
-    right: Callable[[NDArray[Any], Floats, Floats], Mask] = lambda y, f, E: np.zeros(len(f), bool)
-    pulls: Callable[[NDArray[Any], int], tuple[Mask, Mask]] = lambda y, d_out: (
+    right: Callable[[Array, Floats, Floats], Mask] = lambda y, f, E: np.zeros(len(f), bool)
+    pulls: Callable[[Array, int], tuple[Mask, Mask]] = lambda y, d_out: (
         np.zeros(d_out, dtype=bool),
         np.zeros(d_out, dtype=bool),
     )
@@ -137,38 +137,38 @@ class LossSpec:
         return self.given is None or self.given.convex
 
 
-def one_hot(y: NDArray[Any], d_out: int) -> NDArray[Any]:
+def one_hot(y: Array, d_out: int) -> Array:
     """Return targets as an array (rows, d_out). Integer classes (rows,) become unit vectors."""
     return np.eye(d_out)[y.astype(np.intp)] if y.ndim == 1 else y
 
 
-def _cross_entropy_terms(f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _cross_entropy_terms(f: Array, y: Array) -> tuple[Array, Array]:
     shifted = f - f.real.max(axis=-1, keepdims=True)
     e = np.exp(shifted)
     total = e.sum(axis=-1, keepdims=True)
     return y * (np.log(total) - shifted), y.sum(axis=-1, keepdims=True) * e / total - y
 
 
-def _entropy_terms(q: NDArray[Any]) -> NDArray[Any]:
+def _entropy_terms(q: Array) -> Array:
     return np.asarray(-q * np.log(np.maximum(q, MIN_NORMAL)))
 
 
-def _binary_entropy(y: NDArray[Any], shares: Floats, d_out: int) -> float:
+def _binary_entropy(y: Array, shares: Floats, d_out: int) -> float:
     q = shares @ y
     return float((_entropy_terms(q) + _entropy_terms(1 - q)).mean())
 
 
-def _r_squared(f: NDArray[Any], y: NDArray[Any]) -> float:
+def _r_squared(f: Array, y: Array) -> float:
     y = np.reshape(y, f.shape)
     spread = np.sum((y - y.mean(axis=0)) ** 2)
     return float(1 - np.sum((f - y) ** 2) / spread) if spread > 0 else float("nan")
 
 
-def _accuracy(f: NDArray[Any], y: NDArray[Any]) -> float:
+def _accuracy(f: Array, y: Array) -> float:
     return float(np.mean(f.argmax(axis=1) == (y if y.ndim == 1 else y.argmax(axis=1))))
 
 
-def _proved_correct_mask(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
+def _proved_correct_mask(y: Array, f: Floats, E: Floats) -> Mask:
     y = one_hot(y, f.shape[1])
     # With a single class the loss is 0 everywhere, so no row counts as classified.
     right = y > 0
@@ -177,7 +177,7 @@ def _proved_correct_mask(y: NDArray[Any], f: Floats, E: Floats) -> Mask:
     return np.asarray(hard & (low > np.where(right, -np.inf, f + E).max(axis=1)))
 
 
-def _target_direction_masks(y: NDArray[Any], d_out: int) -> tuple[Mask, Mask]:
+def _target_direction_masks(y: Array, d_out: int) -> tuple[Mask, Mask]:
     if y.ndim == 1:
         up = np.bincount(y.astype(np.intp), minlength=d_out) > 0
         return up, up.sum() > up
@@ -192,10 +192,10 @@ def _user_loss_spec(loss: LossFunction) -> LossSpec:
     def terms_of_row(d_out: int) -> float:
         return d_out / loss.per_target if loss.per_target else 1.0
 
-    def constant(y: NDArray[Any], shares: Floats, d_out: int) -> float:
+    def constant(y: Array, shares: Floats, d_out: int) -> float:
         return loss.best_constant(y, shares, d_out)[1] / terms_of_row(d_out)
 
-    def explained(f: NDArray[Any], y: NDArray[Any]) -> float:
+    def explained(f: Array, y: Array) -> float:
         y = np.reshape(y, (len(f), -1)).astype(float)
         shares = np.full(len(f), 1 / len(f))
         least = loss.best_constant(y, shares, f.shape[1])[1]
@@ -385,8 +385,8 @@ class ActivationSpec:
         infinite.
     """
 
-    phi: Callable[[NDArray[Any]], NDArray[Any]]
-    slope: Callable[[NDArray[Any]], NDArray[Any]]
+    phi: Callable[[Array], Array]
+    slope: Callable[[Array], Array]
     derivatives: Callable[[Floats], tuple[Any, Any, Any, Any]]
     envelope: Callable[[Floats, Floats], Three]
     pairs: Callable[[Any, Any], tuple[Any, Any]] | None
@@ -435,16 +435,16 @@ def activation_spec(activation: Any) -> ActivationSpec:
     return spec
 
 
-def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
+def _normal_cdf(z: Array) -> Array:
     """Return the distribution function of the standard normal distribution at z. For a complex step
     the imaginary part is computed from the derivative, because SciPy's complex erf loses very small
     imaginary parts.
     """
-    value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
+    value: Array = 0.5 * (1 + erf(z.real / _SQRT2))
     return np.asarray(value + 1j * z.imag * normal_density(z.real) if np.iscomplexobj(z) else value)
 
 
-def normal_density(t: NDArray[Any]) -> NDArray[Any]:
+def normal_density(t: Array) -> Array:
     return np.asarray(np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi))
 
 
@@ -532,7 +532,7 @@ def _tanh_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     return p, second, third
 
 
-def _tanh_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
+def _tanh_in_double_double(P: Any, z: Array) -> tuple[Any, Any]:
     a = P.pair_tanh(z)
     return a, P.add_float_to_pair(-P.multiply_pairs(a, a), 1.0)
 
@@ -549,7 +549,7 @@ def _sigmoid_bounds(x: Floats, far: Floats, _: Floats) -> Three:
     return 0.25 * p, 0.125 * q, 0.0625 * r
 
 
-def _sigmoid_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
+def _sigmoid_in_double_double(P: Any, z: Array) -> tuple[Any, Any]:
     s = P.pair_sigmoid(z)
     return s, P.multiply_pairs(s, P.pair_sigmoid(-z))
 
@@ -588,7 +588,7 @@ def _silu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     )
 
 
-def _silu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
+def _silu_in_double_double(P: Any, z: Array) -> tuple[Any, Any]:
     s, d = _sigmoid_in_double_double(P, z)
     return P.multiply_pairs(z, s), P.add_pairs(s, P.multiply_pairs(z, d))
 
@@ -614,7 +614,7 @@ def _gelu_bounds(x: Floats, far: Floats, high: Floats) -> Three:
     )
 
 
-def _gelu_in_double_double(P: Any, z: Any) -> tuple[Any, Any]:
+def _gelu_in_double_double(P: Any, z: Array) -> tuple[Any, Any]:
     n, cdf = P.pair_normal_density_and_cdf(z)
     return P.multiply_pairs(z, cdf), P.add_pairs(cdf, P.multiply_pairs(z, n))
 
@@ -721,7 +721,7 @@ ACTIVATIONS: dict[str, ActivationSpec] = {
 }
 
 
-def unproved_part(model: Any, loss: Any) -> str:
+def unproved_part(model: Any, loss: str) -> str:
     """Return the reason, as a clause, why nothing is proved about this loss of a network, or "".
     Proofs know only the library's own losses and activations: an object of any other class may
     compute something else.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..common.checks import check_positive, check_real_number, short_repr
 from ..common.errors import type_phrase
-from ..common.protocols import Floats
+from ..common.protocols import Array, Floats
 from .given import (
     LossFunction,
     UserFunction,
@@ -333,7 +333,7 @@ class Activation(UserFunction):
     def __hash__(self) -> int:
         return hash(self.name)
 
-    def __call__(self, z: NDArray[Any]) -> Values:
+    def __call__(self, z: Array) -> Values:
         """Return phi, phi' and phi'' at z, in the precision and the shape of z. Raise ValueError if
         a result has another shape.
         """
@@ -342,7 +342,7 @@ class Activation(UserFunction):
             self._check_shape(name, part, [z.shape], z)
         return derivatives
 
-    def rounded(self, z: NDArray[Any]) -> Values:
+    def rounded(self, z: Array) -> Values:
         """Return phi, phi' and phi'' at z for the engine, as contiguous arrays in the dtype of z.
         They are computed in float64 and rounded once.
         """

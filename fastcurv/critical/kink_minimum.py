@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..certify.kinks import SmoothPieceObjective
 from ..common.caches import cache_last_result
 from ..common.linalg import eigh
 from ..common.objectives import call_certificate
 from ..common.protocols import TwiceDifferentiable
 from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice
+
+if TYPE_CHECKING:
+    from ..certify.kinks import SmoothPieceObjective
 
 if TYPE_CHECKING:
     from ..network.objective import Objective

@@ -52,7 +52,7 @@ def raise_if_unknown_argument(called: str, given: Iterable[str], known: Iterable
         raise TypeError(f"{called} has no argument {one_line(name)!r}. {hint}")
 
 
-def keyword_names(function: Callable[..., Any]) -> list[str]:
+def keyword_names(function: Callable[..., object]) -> list[str]:
     """Return the names of the arguments that can be passed to a function by keyword.
 
     Examples
@@ -64,7 +64,7 @@ def keyword_names(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def type_phrase(x: Any) -> str:
+def type_phrase(x: object) -> str:
     """Return the name of the type of `x` with the article "a" or "an".
 
     Examples
@@ -77,7 +77,7 @@ def type_phrase(x: Any) -> str:
     return f"{'an' if spelled or word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 
-def escape_unprintable(text: Any) -> str:
+def escape_unprintable(text: object) -> str:
     r"""Escape unprintable characters as ``\x1b``: terminal control sequences, bidirectional marks,
     and surrogates from file names that are not UTF-8.
 
@@ -89,7 +89,7 @@ def escape_unprintable(text: Any) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def one_line(text: Any, most: int = 80) -> str:
+def one_line(text: object, most: int = 80) -> str:
     """Format text from a file for a message: on one line, printable, and truncated to `most`
     characters.
     """
@@ -109,7 +109,7 @@ def conversion_hint(x: object) -> str:
 OBJECTIVE_HINT = "an objective such as fastcurv.Objective"
 
 
-def require_attrs(x: Any, parts: Iterable[str], name: str, wanted: str) -> None:
+def require_attrs(x: object, parts: Iterable[str], name: str, wanted: str) -> None:
     """Raise a TypeError if `x` lacks one of the attributes `parts`.
 
     Parameters

@@ -212,7 +212,7 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
         mu = _multiple_of_identity(other, self.shape)
         return self + -1 * other if mu is None else self.shift(-mu)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: object) -> Any:
         return -self + other
 
     def __mul__(self, other: Any) -> Any:
@@ -229,7 +229,7 @@ smallest eigenvalue of -2. Factor H.shift(mu) with a larger mu, or find a minimu
         return self * -1
 
 
-def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
+def _multiple_of_identity(other: object, shape: tuple[int, int]) -> float | None:
     """Return mu if `other` is a sparse matrix that is mu times the identity of this shape. Return
     None for other objects.
     """

@@ -269,7 +269,8 @@ class MLP(ReadOnlyMixin):
 
     def named_parts(self, theta: Any) -> dict[str, Any]:
         """Return the arrays of `unflatten` by the names of ``to_torch(model, theta).state_dict()``,
-        such as ``"0.weight"``; the gamma of batch normalisation is a weight, and beta a bias.
+        such as ``"0.weight"``; the gamma of batch normalisation is a weight, and beta a bias. An
+        eigenvector is read by ``model.named_parts(pairs.vector(i))``.
 
         Examples
         --------

@@ -8,9 +8,10 @@ import numbers
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from scipy.sparse import csr_matrix
 
 from .._engine import copy_transpose
@@ -36,6 +37,10 @@ from ..structure.tables import (
     loss_spec,
 )
 from ..structure.user_functions import Activation
+
+if TYPE_CHECKING:
+    from ..network.mlp import MLP
+
 
 Block = tuple[Any, Any, Any]  # (X, y, sample_weight or None)
 ROW_ARGUMENT_NAMES = ("X", "y", "sample_weight")
@@ -210,7 +215,7 @@ def check_sample_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     return np.require(w, w.dtype.newbyteorder("="), ["C", "A"])
 
 
-def select_rows(rows: Any, *parts: Any) -> list[Any]:
+def select_rows(rows: Array, *parts: Any) -> list[Any]:
     """Return, for each array of `parts`, the rows that a slice, indices or a mask select. Parts
     that are None remain None. Raise ValueError if no row is selected.
     """
@@ -232,7 +237,7 @@ def select_rows(rows: Any, *parts: Any) -> list[Any]:
     return selected
 
 
-def row_indices(rows: Any, N: int) -> np.ndarray:
+def row_indices(rows: Array, N: int) -> np.ndarray:
     """Return the indices of the rows, out of N, that a slice, indices or a mask select."""
     return np.asarray(select_rows(rows, np.arange(N))[0])
 
@@ -263,7 +268,7 @@ def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
     return np.require(v, dtype, ["C", "A"])
 
 
-def columns_as_rows(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
+def columns_as_rows(V: Array, n: int, dtype: DTypeLike, threads: int = 1) -> np.ndarray:
     """Return the columns of V (n, k) as the contiguous rows of an array (k, n) of the given dtype.
     If V is in Fortran order and has this dtype, the result is a view of V. Otherwise V is copied,
     by `threads` threads if only its order differs.
@@ -309,7 +314,7 @@ def vector_and_output(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Arra
     return v.copy() if np.may_share_memory(v, out) else v, out
 
 
-def layer_indices(model: Any, layers: Any) -> np.ndarray:
+def layer_indices(model: MLP, layers: Any) -> np.ndarray:
     """Return the indices into theta of some layers, given by numbers or by names of parts."""
     chosen = np.atleast_1d(as_numpy(layers, "layers"))
     sizes = (

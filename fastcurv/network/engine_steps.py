@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +12,11 @@ from ..structure.tables import loss_spec
 from .kronecker import KroneckerCoordinates
 from .plans import ObjectivePlans
 
+if TYPE_CHECKING:
+    from ..network.objective import Objective
 
-def has_gauss_newton_matrix(ob: Any) -> bool:
+
+def has_gauss_newton_matrix(ob: Objective) -> bool:
     """Return True if the engine can compute the Gauss-Newton matrix of a convex loss: if there is
     no batch normalisation, no block of rows and no `memory` limit, and no user-defined loss that
     couples outputs.
@@ -24,7 +27,7 @@ def has_gauss_newton_matrix(ob: Any) -> bool:
     return loss_function is None or not loss_function.coupled
 
 
-def has_levenberg_steps(ob: Any) -> bool:
+def has_levenberg_steps(ob: Objective) -> bool:
     """Return True if the engine computes Levenberg-Marquardt steps: the Gauss-Newton matrix can be
     computed, the loss is convex in the outputs, and no subclass replaces the loss.
     """
@@ -43,7 +46,7 @@ class EngineSteps:
         semidefinite everywhere.
     """
 
-    def __init__(self, ob: Any) -> None:
+    def __init__(self, ob: Objective) -> None:
         self.objective = ob
         self.uses_matrix = has_levenberg_steps(ob)
 
@@ -83,7 +86,7 @@ class EngineSteps:
         return KroneckerCoordinates(ob)
 
 
-def engine_steps_of(ob: Any) -> EngineSteps | None:
+def engine_steps_of(ob: Objective) -> EngineSteps | None:
     """Return the `EngineSteps` of an objective of one of this library's classes. Return None for
     any other objective, whose loss may be another one.
     """

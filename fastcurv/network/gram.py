@@ -33,16 +33,20 @@ Fisher needs one column per row, ``sqrt(N) delta``, so q = N.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import _engine
-from ..common.protocols import Array, Floats
+from ..common.protocols import Array, Floats, OperatorLike
 from ..structure.tables import loss_spec
 from .operators import Curvature
 from .output_loss import loss_curvature_factor
 from .row_passes import RowState
+
+if TYPE_CHECKING:
+    from ..network.objective import Objective
+
 
 MAX_GRAM_ROWS = 8192  # maximum number of rows of K, which takes 512 MiB in float64
 # number of rows of D multiplied at a time; 512 and 1024 take up to 1.25 and 1.6 times the CPU at
@@ -95,7 +99,7 @@ class GramMatrix:
         return out.T
 
 
-def gram_matrix(H: Any, max_rows: int = MAX_GRAM_ROWS) -> GramMatrix | None:
+def gram_matrix(H: OperatorLike, max_rows: int = MAX_GRAM_ROWS) -> GramMatrix | None:
     """Return the Gram matrix of a GGN or Fisher if it has at most `max_rows` rows, and fewer than
     the curvature has.
 
@@ -144,7 +148,7 @@ def gram_matrix(H: Any, max_rows: int = MAX_GRAM_ROWS) -> GramMatrix | None:
     return GramMatrix(K, 0.0 if is_fisher else float(ob.l2), H, S)
 
 
-def _sum_gram_matrix(ob: Any, state: RowState, S: Array) -> Array:
+def _sum_gram_matrix(ob: Objective, state: RowState, S: Array) -> Array:
     """Return the Gram matrix ``K = A'A`` (c N, c N) of a GGN or Fisher ``A A'`` without l2, summed
     over the layers. `state` is the forward state at theta, and S (c, N, d_out) is the factor of the
     loss curvature, with c columns per sample.

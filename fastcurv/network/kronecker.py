@@ -16,7 +16,7 @@ not known to be positive, u is the gradient of each row's loss with respect to z
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg.lapack import dtrtri
@@ -27,6 +27,10 @@ from ..common.protocols import Array
 from ..structure.tables import loss_spec
 from .output_loss import loss_curvature_factor
 from .row_passes import RowState
+
+if TYPE_CHECKING:
+    from ..network.objective import Objective
+
 
 # fraction of a factor's mean diagonal entry that is added to its diagonal
 DAMPING_FRACTION = 0.2
@@ -55,7 +59,7 @@ class KroneckerCoordinates:
     factors: list[tuple[Any, Any]]  # pairs ((L, L^-1), (K, K^-1)) for each layer
     scale: float  # scalar factor of P
 
-    def __init__(self, ob: Any) -> None:
+    def __init__(self, ob: Objective) -> None:
         self.model = ob.model
         self.l2 = float(ob.l2)
         self.widest = min(MAX_FACTOR_SIZE, ob.n_samples // 2)

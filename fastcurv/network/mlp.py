@@ -26,7 +26,7 @@ from ..common.checks import (
     short_repr,
 )
 from ..common.errors import type_phrase
-from ..common.protocols import Array, Scheme
+from ..common.protocols import Array, Scheme, Seed
 from ..common.read_only import ReadOnlyMixin
 from ..structure.parameters import batch_norm_params, forward, layers_of, residual_branch_scale
 from ..structure.tables import LOSSES, Layered, activation_spec
@@ -186,7 +186,7 @@ class MLP(ReadOnlyMixin):
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    def init(self, rng: Any = None, scheme: Scheme = "auto") -> np.ndarray:
+    def init(self, rng: Seed = None, scheme: Scheme = "auto") -> np.ndarray:
         """Return random parameters: normal weights of variance ``gain / fan``, zero biases and
         beta, and gamma 1. Layers with a skip connection and an unbounded activation get weights
         ``1/L`` times as large, L the number of skip connections.
@@ -267,7 +267,7 @@ class MLP(ReadOnlyMixin):
             for layer, norm in ((layer, norm or ()) for layer, norm in layers)
         ]
 
-    def named_parts(self, theta: Any) -> dict[str, Any]:
+    def named_parts(self, theta: Array) -> dict[str, Any]:
         """Return the arrays of `unflatten` by the names of ``to_torch(model, theta).state_dict()``,
         such as ``"0.weight"``; the gamma of batch normalisation is a weight, and beta a bias. An
         eigenvector is read by ``model.named_parts(pairs.vector(i))``.
@@ -635,7 +635,7 @@ class MLP(ReadOnlyMixin):
             raise ValueError(f"statistics must hold variances >= 0, got {least:g}.")
         return moments
 
-    def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
+    def preactivations(self, theta: Array, X: Array) -> list[np.ndarray]:
         """Return the arguments of the activations of all hidden layers, and the outputs of the
         network.
 
@@ -654,7 +654,7 @@ class MLP(ReadOnlyMixin):
         """
         return self._forward(theta, self.check_rows(X))[1]
 
-    def _forward(self, theta: Any, rows: Array) -> tuple[list[Array], list[Array]]:
+    def _forward(self, theta: Array, rows: Array) -> tuple[list[Array], list[Array]]:
         """Return two lists, the inputs of all layers and the `preactivations`, for checked rows."""
 
         def activate(l: int, z: Array, a: Array) -> Array:
@@ -663,7 +663,7 @@ class MLP(ReadOnlyMixin):
 
         return forward(self.unflatten(self.check_theta(theta)), rows, activate)
 
-    def astype(self, dtype: Any) -> MLP:
+    def astype(self, dtype: DTypeLike) -> MLP:
         """Return the same network in another precision. Parameters in the old precision remain
         usable, since theta is cast in each call.
         """

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..common.checks import check_positive, is_sparse, random_batches
 from ..common.files import protect_mapped_files
 from ..common.protocols import (
+    Array,
     is_library_object,
     library_class,
     missing_reason,
@@ -251,7 +253,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
             plan.multiply(v, out)
         return out
 
-    def outputs(self, theta: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def outputs(self, theta: Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the outputs of all rows and the derivatives of each row's loss with respect to
         them.
 
@@ -280,7 +282,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
 
     # --- operators
 
-    def hessian(self, theta: Any) -> Curvature:
+    def hessian(self, theta: Array) -> Curvature:
         """Return the Hessian at theta as a `LinearOperator`. The operator owns its state, so later
         calls of methods of this objective do not change it.
 
@@ -289,10 +291,10 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         """
         return self._make_operator(theta, "hessian")
 
-    def _make_operator(self, theta: Any, kind: str) -> Curvature:
+    def _make_operator(self, theta: Array, kind: str) -> Curvature:
         return Curvature(self, theta, kind)
 
-    def ggn(self, theta: Any) -> Curvature:
+    def ggn(self, theta: Array) -> Curvature:
         """Return the positive semidefinite generalised Gauss-Newton matrix ``(1/N) sum J' (d2
         loss/dz2) J + l2 I``. Raise NotConvexError if the loss has negative curvature at theta.
         """
@@ -301,7 +303,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
             row_views.check_convex(self, theta, loss_function)
         return self._make_operator(theta, "ggn")
 
-    def empirical_fisher(self, theta: Any) -> Curvature:
+    def empirical_fisher(self, theta: Array) -> Curvature:
         """Return ``(1/N) sum g_n g_n'``, without l2, where g_n is the gradient of sample n's loss.
 
         Raise ValueError for a model with batch normalisation. Its statistics couple the samples, so
@@ -315,7 +317,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
             )
         return self._make_operator(theta, "fisher")
 
-    def jacobian(self, theta: Any) -> Jacobian:
+    def jacobian(self, theta: Array) -> Jacobian:
         """Return the Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
         return Jacobian(self, theta)
 
@@ -327,7 +329,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
         other._set_up_rows()
         return other
 
-    def reweighted(self, sample_weight: Any) -> Objective:
+    def reweighted(self, sample_weight: Array) -> Objective:
         """Return the same objective with other sample weights. The divisor stays the same. X and y
         are shared, not copied.
 
@@ -385,7 +387,7 @@ class Objective(ObjectiveRows, ReadOnlyMixin):
             yield batch
         self._made = last_batches
 
-    def astype(self, dtype: Any) -> Objective:
+    def astype(self, dtype: DTypeLike) -> Objective:
         """Return the same objective in another precision. The data keep the values that they have
         in the current precision.
         """

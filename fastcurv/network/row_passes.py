@@ -7,7 +7,7 @@ without a copy.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from ..common.protocols import Array
 from ..structure.parameters import forward
 from ..structure.tables import activation_spec
 from .output_loss import OutputLossDerivatives
+
+if TYPE_CHECKING:
+    from ..network.objective import Objective
 
 
 class RowState:
@@ -44,7 +47,7 @@ class RowState:
             self._copy_state(ob, plan.state())
             return
 
-        def activate(l: int, z: Any, below: Any) -> Any:
+        def activate(l: int, z: Array, below: Any) -> Array:
             a, p, q, _ = activation_spec(model.activation[l]).derivatives(np.asarray(z, np.float64))
             self.p.append(self._to_fortran_order(p))
             self.eq.append(q)  # stores phi'', which is multiplied by e in the backward pass
@@ -61,7 +64,7 @@ class RowState:
             if self.eq[l - 1] is not None:
                 self.eq[l - 1] = self._to_fortran_order(e * self.eq[l - 1])
 
-    def _copy_state(self, ob: Any, state: Any) -> None:
+    def _copy_state(self, ob: Objective, state: Any) -> None:
         """Copy `state` from the engine's plan, and compute what the engine does not keep."""
         *hidden, (outputs, _, _, delta) = state
         self.loss = OutputLossDerivatives(ob, outputs)
@@ -77,7 +80,7 @@ class RowState:
             self.p.append(self._to_fortran_order(p))
             self.eq.append(self._to_fortran_order(eq))
 
-    def _to_fortran_order(self, x: Any) -> Any:
+    def _to_fortran_order(self, x: Array) -> Array:
         """Return x in the model's dtype and in Fortran order, or None if x is None."""
         return None if x is None else np.asarray(x, dtype=self.dtype, order="F")
 

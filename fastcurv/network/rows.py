@@ -24,6 +24,7 @@ from ..common.files import (
     protect_row_file,
     raise_if_special_file,
 )
+from ..common.protocols import Array
 from .arguments import ROW_ARGUMENT_NAMES, Block, as_owned_csr
 
 # --------------------------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class ArrayFile:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.name)
 
-    def __getitem__(self, rows: Any) -> np.ndarray:
+    def __getitem__(self, rows: Array) -> np.ndarray:
         """Return the rows that a slice without step, or an array of indices, selects. Raise
         ValueError if the file has become shorter.
         """
@@ -176,7 +177,7 @@ class ArrayFile:
             )
 
 
-def make_row_source(X: Any, y: Any, weight: Any) -> RowSource:
+def make_row_source(X: Array, y: Array, weight: Array) -> RowSource:
     """Return the source for the arguments X, y and weight of `StreamedObjective`."""
     if isinstance(X, RowSource):
         if y is not None or weight is not None:

@@ -16,6 +16,7 @@ from ..common.errors import (
     type_phrase,
 )
 from ..common.files import path_as_text, raise_if_special_file, read_tensors, write_tensors
+from ..common.protocols import Array
 from .arguments import raise_if_user_activation
 from .mlp import MLP, Model
 
@@ -35,7 +36,7 @@ def parameter_names(model: MLP) -> list[list[str]]:
     return names
 
 
-def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
+def save(path: str | os.PathLike[str], model: MLP, theta: Array) -> None:
     """Write a model and its theta to a safetensors file, atomically.
 
     Parameters
@@ -83,7 +84,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     write_tensors(path, *file_contents(model, theta))
 
 
-def file_contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def file_contents(model: MLP, theta: Array) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return two dicts, the arrays by name and the header entries, from which `load` restores the
     model and theta. Raise ValueError if an activation is user-defined.
     """

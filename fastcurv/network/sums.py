@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _engine
+from ..common.protocols import Array
 from ..structure.parameters import l2_diagonal
 from ..structure.tables import LossName
 from .mlp import MLP
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 TREE_ARITY = 8  # number of parts that are added at each node of the tree
 
 
-def add_parts(a: Any, b: Any, own: bool = False) -> Any:
+def add_parts(a: Array, b: Array, own: bool = False) -> Array:
     """Return ``a + b`` for numbers, arrays, objects with ``+``, and tuples of these. If `own` is
     True, float64 arrays of `a` are overwritten by the sum.
 
@@ -56,7 +57,7 @@ def add_parts(a: Any, b: Any, own: bool = False) -> Any:
     return a + b
 
 
-def sum_parts(parts: list[Any]) -> Any:
+def sum_parts(parts: list[Any]) -> Array:
     """Return the sum of the parts, added from the left. No part is modified."""
     return reduce(add_parts, parts)
 
@@ -153,7 +154,7 @@ def shard_gradient(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def shard_product(
-    shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
+    shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Array
 ) -> np.ndarray:
     """Return the contributions (k, n) of the rows of the shard to the products of the curvature
     `kind` with the rows of Vt (k, n). If `active` is given, the entries of layers for which it is
@@ -169,7 +170,7 @@ def shard_product(
 
 
 def shard_quadratic_forms(
-    shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
+    shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Array
 ) -> np.ndarray:
     """Return the contribution (k,) of the rows of the shard to the quadratic forms of the rows of
     Vt (k, n), on all layers or, if `active` is given, on those for which it is True.

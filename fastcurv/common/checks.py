@@ -529,6 +529,11 @@ def _has_unstated_methods(op: object) -> bool:
     )
 
 
+def objective_dtype(ob: object) -> np.dtype[Any]:
+    """Return the dtype in which an objective computes: float64 unless it states another."""
+    return np.dtype(getattr(ob, "dtype", None) or np.float64)
+
+
 def operator_dtype(op: Any) -> np.dtype:
     """Return float32 if the operator's dtype is float32, else float64."""
     single = np.dtype(getattr(op, "dtype", None)) == np.float32

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .checks import check_symmetric_operator, checked_product, operator_dtype
+from .checks import check_symmetric_operator, checked_product, objective_dtype, operator_dtype
 from .errors import type_phrase
 from .progress import ProgressBar
 from .protocols import (
@@ -137,7 +137,7 @@ def round_to_dtype(ob: object, theta: np.ndarray) -> np.ndarray:
     """Return `theta` in float64, rounded to the precision in which the objective stores its
     parameters.
     """
-    single = getattr(ob, "dtype", None) == np.float32
+    single = objective_dtype(ob) == np.float32
     return theta.astype(np.float32).astype(np.float64) if single else theta
 
 
@@ -150,7 +150,7 @@ def cast_to_float64(ob: Any) -> Any:
     """Return the objective cast to float64 if it is in float32 and can be cast, otherwise
     unchanged.
     """
-    cast = getattr(ob, "dtype", None) == np.float32 and has_consistent_hessian(ob)
+    cast = objective_dtype(ob) == np.float32 and has_consistent_hessian(ob)
     return ob.astype(np.float64) if cast and states(ob, "astype") else ob
 
 

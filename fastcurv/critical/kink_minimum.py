@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..common.caches import cache_last_result
+from ..common.checks import objective_dtype
 from ..common.linalg import eigh
 from ..common.objectives import call_certificate
 from ..common.protocols import TwiceDifferentiable
@@ -244,7 +245,7 @@ def certify_kink_minimum(ob: Objective, theta: np.ndarray) -> _KinkMinimumOutcom
     theta. Return None if no minimum is proved, if the proved minimum is farther from theta than
     `MAX_RELATIVE_KINK_DISTANCE` allows, or if the objective has no kinks or is not in float64.
     """
-    if getattr(ob, "dtype", np.float64) != np.float64 or small_relu_data(ob) is None:
+    if objective_dtype(ob) != np.float64 or small_relu_data(ob) is None:
         return None
     found = find_kink_point(ob, theta)
     if found is None or not found.certified:

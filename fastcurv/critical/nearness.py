@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.checks import objective_dtype
 from ..common.linalg import NotFiniteError
 from ..common.objectives import (
     VALUE_ERROR_EPS,
@@ -106,7 +107,7 @@ def assess_nearness_by_decrement(
     at least the smallest normal number. If `gradient_tol` is given, it replaces the rule.
     """
     f = value_at(ob, theta) if hasattr(ob, "value") else 0.0
-    dtype_eps = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
+    dtype_eps = float(np.finfo(objective_dtype(ob)).eps)
     share = DECREMENT_TOL * (f - value_lower_bound(ob))
     # The two thresholds are max(1e-8 (f - c), rounding of f), in the objective's precision and in
     # float64.
@@ -597,7 +598,7 @@ def has_descent_on_either_side(
         return False
     here = value_at(ob, theta)
     length = augmented_norm(theta)
-    noise = value_rounding_error(here, getattr(ob, "dtype", np.float64))
+    noise = value_rounding_error(here, objective_dtype(ob))
     slope = abs(float(gradient @ direction))
     for way in (1.0, -1.0):
         for size in RELATIVE_TEST_LENGTHS:
@@ -623,6 +624,6 @@ def has_descent_along_gradient(
         # Without values of the loss, a decrease is assumed.
         return True
     here = value_at(ob, theta)
-    noise = value_rounding_error(here, getattr(ob, "dtype", np.float64))
+    noise = value_rounding_error(here, objective_dtype(ob))
     steps = 4.0 ** -np.arange(3.0, 21.0) * (length / norm)
     return any(value_at(ob, theta - t * gradient) < here - noise for t in steps.tolist())

@@ -21,6 +21,7 @@ from ..common.checks import (
     check_positive_int,
     check_theta,
     checked_product,
+    objective_dtype,
     short_repr,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs, type_phrase
@@ -291,7 +292,7 @@ class CriticalPointSearch:
         precision.
         """
         self.nfev += 1
-        if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
+        if not np.isfinite(theta.astype(objective_dtype(self.ob))).all():
             return np.full(theta.size, np.nan)
         with user_call_guard(self.ob, theta):
             return checked_gradient(self.ob.gradient(theta), theta.size)
@@ -350,7 +351,7 @@ class CriticalPointSearch:
         bound = gradient_error_bound(self.ob, self.theta, H)
         if bound is None or not np.isfinite(bound):
             bound = PRODUCT_ERROR_EPS * H.eps * norm * augmented_norm(self.theta)
-        stored = np.finfo(getattr(self.ob, "dtype", np.float64)).eps * norm * safe_norm(self.theta)
+        stored = np.finfo(objective_dtype(self.ob)).eps * norm * safe_norm(self.theta)
         finite_bounds = [float(size) for size in (bound, stored) if np.isfinite(size)]
         self.tol = GRADIENT_ROUNDING_FACTOR * max(finite_bounds, default=0.0)
 
@@ -746,7 +747,7 @@ def _neighbouring_indices(walk: CriticalPointSearch) -> list[int]:
         )
     except (np.linalg.LinAlgError, NotFiniteError):
         return []
-    here = modes.n_negative(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps)
+    here = modes.n_negative(np.finfo(objective_dtype(walk.ob)).eps)
     if here > MAX_NEARBY_INDEX:
         nearby = [here + d for d in TRIED_INDEX_OFFSETS[:3] if here + d <= len(modes.values)]
         return [*nearby, here // 2, here // 4, here // 8]
@@ -763,7 +764,7 @@ def _follow_modes(walk: CriticalPointSearch, index: int) -> bool:
     climbed = None
     radius = 0.1 * start
     number = 0
-    short = float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps ** 0.4)
+    short = float(np.finfo(objective_dtype(walk.ob)).eps ** 0.4)
     with suppress(OutOfTime):
         while walk.allows_step(walk.theta.size):
             H = walk.hessian(walk.theta)
@@ -816,7 +817,7 @@ def _fail_if_index_differs(walk: CriticalPointSearch, index: int) -> None:
     A = H(np.eye(H.n, dtype=H.dtype))
     walk.budget.count += H.count
     way = FollowedModes.choose_modes(A, symmetry_tangents(walk.ob, walk.theta).columns, index, None)
-    n_negative = way.n_negative(float(np.finfo(getattr(walk.ob, "dtype", np.float64)).eps))
+    n_negative = way.n_negative(float(np.finfo(objective_dtype(walk.ob)).eps))
     if n_negative != index:
         walk.stop(2, "other_index", n_negative=n_negative, index=index)
 

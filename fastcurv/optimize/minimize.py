@@ -22,6 +22,7 @@ from ..common.checks import (
     check_real_number,
     check_rng,
     check_theta,
+    objective_dtype,
 )
 from ..common.errors import (
     closest_name,
@@ -240,7 +241,7 @@ def minimize(
     stop, call = resolve_callbacks(callback)
     saved = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     chosen, maker = _resolve_method(ob, theta0, method, max_products, options)
-    kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
+    kind = objective_dtype(ob)
     losses = None
     pressed = None
     if check_positive_int(n_init, "n_init") > 1:

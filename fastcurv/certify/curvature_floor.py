@@ -22,7 +22,9 @@ diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, and c_z
 
 with S nonnegative, a row for each layer. For adjacent layers K is diagonal, and B_lk is also the
 largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j [a_(k-1)
-1]'``: in this form the contributions of samples may cancel.
+1]'``: in this form the contributions of samples may cancel. With one hidden layer R decomposes
+into a block ``[[0, C_j], [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``,
+whose least eigenvalue is computed if the block is small.
 
 Rounding: the state at theta comes from `fastcurv.certify.passes`, float64 passes with a bound on
 the error of every number, and each norm here is that of the numbers plus that of their errors.
@@ -52,6 +54,7 @@ from .arithmetic import (
     EPS,
     MIN_NORMAL,
     NORM_ROUND_UP_FACTOR,
+    Enclosure,
     norm_bound_from_gram,
     row_norms,
     spectral_norm_bound,
@@ -63,6 +66,7 @@ Reaches = dict[tuple[int, int], Floats]
 
 # maximum number of inputs of a layer for which spectral instead of Frobenius norms are computed
 MAX_SPECTRAL_WIDTH = 1024
+MAX_UNIT_BLOCK_SIZE = 128  # maximum size of a hidden unit's block whose eigenvalues are computed
 
 
 def curvature_floor(ob: Objective, theta: ArrayLike) -> float:
@@ -115,7 +119,10 @@ def curvature_floor(ob: Objective, theta: ArrayLike) -> float:
         return -np.inf
     with np.errstate(all="ignore"):
         passes = passes_at(ob, theta)
-        floor = least - negative_curvature_bound(passes)
+        taken = negative_curvature_bound(passes)
+        if len(ob.model.sizes) == 3:
+            taken = np.fmin(taken, negative_curvature_bound_by_units(passes))
+        floor = least - taken
         return (
             float(np.nextafter(floor, -np.inf))
             if np.isfinite(floor) and not passes.arithmetic.overflow
@@ -203,10 +210,7 @@ def negative_curvature_bound(passes: Passes) -> float:
     for l in range(L - 1):
         u = np.array([U[l, k].norm_bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    if not np.isfinite(S).all():
-        return np.inf
-    values, _, errors = eigh(S)
-    return NORM_ROUND_UP_FACTOR * float(values[-1] + errors[-1])
+    return NORM_ROUND_UP_FACTOR * _largest_eigenvalue_bound(S) if np.isfinite(S).all() else np.inf
 
 
 def layer_gains(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
@@ -268,3 +272,54 @@ def _add_layer_pair(
         w = np.sqrt((near + 1e-30 * near.max()) / (far + 1e-30 * far.max()))
         D.add_rows(d / w, dd / w)
         A.add_rows(w * F, w * error)
+
+
+def negative_curvature_bound_by_units(passes: Passes) -> float:
+    """Return the largest eigenvalue of -R for one hidden layer, up to rounding, from the blocks
+    ``[[0, C_j], [C_j', M_j]]`` of its units, or infinity if they are too large. R is the Hessian
+    minus the GGN and l2.
+    """
+    X = np.asarray(passes.X, dtype=float)
+    X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
+    m = len(passes.W[1].A)
+    if m + X1.shape[1] > MAX_UNIT_BLOCK_SIZE:
+        return np.inf
+    states = list(passes.iter_states())
+    x = row_norms(np.abs(X1))
+    delta = np.concatenate([s.d[1].x for s in states])
+    d = row_norms(np.abs(delta))
+    dd = np.concatenate([s.d[1].dx.nu for s in states])
+    # phi', e phi'' and bounds on their errors, each (N, units)
+    p, dp = _values_and_errors([s.phi[0].p for s in states], states, 1.0)
+    q, dq = _values_and_errors([s.eq[0] for s in states], states, 0.0)
+    unit = 16 * EPS * (sum(X1.shape) + m)
+    p_error = dd * (np.abs(p) + dp) + d * (dp + unit * np.abs(p))
+    off = (x * p_error + x**2 * (dq + unit * np.abs(q)) + MIN_NORMAL).sum(axis=0)
+    bounds = []
+    for j in range(p.shape[1]):
+        raise_if_out_of_time()
+        C = delta.T @ (p[:, j : j + 1] * X1)
+        M = X1.T @ (q[:, j : j + 1] * X1)
+        block = np.block([[np.zeros((m, m)), C], [C.T, M]])
+        if not np.isfinite(block).all():
+            return np.inf
+        bounds.append(_largest_eigenvalue_bound(-block))
+    return NORM_ROUND_UP_FACTOR * float(np.max(bounds + off))
+
+
+def _values_and_errors(
+    parts: list[Enclosure | None], states: list[State], default: float
+) -> tuple[Floats, Floats]:
+    """Return the numbers of `parts`, one for each state, and bounds on their errors, each (N,
+    units). Numbers of a part None are equal to `default`.
+    """
+    zs = [s.z[0].x for s in states]
+    values = [np.full(z.shape, default) if f is None else f.x for f, z in zip(parts, zs)]
+    errors = [np.zeros(z.shape) if f is None else f.dx.E for f, z in zip(parts, zs)]
+    return np.concatenate(values), np.concatenate(errors)
+
+
+def _largest_eigenvalue_bound(S: Floats) -> float:
+    """Return an upper bound on the largest eigenvalue of a symmetric matrix S."""
+    values, _, errors = eigh(S)
+    return float(values[-1] + errors[-1])

@@ -102,6 +102,14 @@ def test_the_floor_is_attained_by_networks_of_one_unit(activation, residual):
         assert least < -100 and abs(floor - 2 - least) <= 1e-7 * abs(least)
 
 
+def test_the_floor_of_one_hidden_layer_is_exact():
+    for activation in sorted(ACTIVATIONS):
+        for loss in LOSSES:
+            ob, theta = objective((3, 4, 2), activation, loss, N=40, l2=0.05)
+            least = np.linalg.eigvalsh(residual_part(ob, theta))[0]
+            assert abs(curvature_floor(ob, theta) - 0.05 - least) <= 1e-8 * abs(least)
+
+
 def test_the_floor_includes_rounding():
     """If a float32 network is fitted to its own outputs, the curvature floor is below l2 by an
     allowance for the residuals that rounding leaves.

@@ -51,6 +51,7 @@ ISO_PATTERN = (
     r"(?P<zone> ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?"
 )
 SUM_WORD_PATTERN = r"\W*(?:grand |sub[- ]?)?(?:total|sum|summe|gesamt|somme|suma|totale)s?\W*"
+LABEL_PATTERN = r"[^\W\d_][\w-]*"  # a cell of the target that names a class, such as class_0
 IDENTIFIER_PATTERN = r"(?:unnamed: 0|index|row[ _.]?names?|row|obs|case|no|nr|#|.*(?:id|no|nr)\.?)"
 CHILD_CODE = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -301,6 +302,8 @@ class TableReader:
         The line of the file in which each row begins.
     zeros : dict of int to list of (int, str)
         Cells with leading zeros, with their lines, by the place of the column.
+    targets : set of int
+        The place of the target, or none if the table has no target.
     """
 
     def __init__(
@@ -310,6 +313,7 @@ class TableReader:
         self.names: list[str] = []
         self.lines: Any = []
         self.zeros: dict[int, list[tuple[int, str]]] = {}
+        self.targets: set[int] = set()
         self.notes: list[str] = []
 
     def error(self, words: str, line: int | None = None) -> ValueError:
@@ -330,20 +334,21 @@ class TableReader:
             ("ignore", self.options.ignore), ("keep", self.options.keep),
         )  # fmt: skip
         places = {option: self.find_columns(option, given) for option, given in asked}
-        targets = {len(self.names) - 1} if self.strict else set()
         if self.target is not None:
-            targets = self.find_columns("target", (self.target,))
+            self.targets = self.find_columns("target", (self.target,))
+        elif self.strict:
+            self.targets = {len(self.names) - 1}
         columns: list[Any] = []
         numbers: list[Any] = []
         codes: list[Any] = []
         for j, name in enumerate(self.names):
-            if j in places["ignore"] - targets:
+            if j in places["ignore"] - self.targets:
                 continue
             kind, values, words = self.read_column(
                 frame[j], j, j in places["words"], j in places["dates"]
             )
             empty = float(np.mean(values < 0 if kind == "words" else np.isnan(values)))
-            if self.strict and empty > 0.5 and j not in targets | places["keep"]:
+            if self.strict and empty > 0.5 and j not in self.targets | places["keep"]:
                 raise self.error(
                     f"column {name!r}, must have values in at least half of the rows, got empty "
                     f"cells in {empty:.0%}. Use --ignore {name} to leave it out, or --keep {name}."
@@ -574,13 +579,19 @@ class TableReader:
         if dates or given.str.fullmatch(ISO_PATTERN).all():
             return self.parse_dates(cells, given, j, dates)
         digits = given.str.contains(r"\d")
+        labels = j in self.targets and given.str.fullmatch(LABEL_PATTERN).all()
+        if labels and digits.any():
+            shown = one_line(given.iloc[0], 40)
+            self.notes.append(
+                f"The words of column {self.names[j]!r}, such as {shown!r}, name classes."
+            )
         decimal = self.options.decimal
         plain = given.str.replace(decimal, ".", regex=False) if decimal != "." else given
         numbers = pd.to_numeric(plain, errors="coerce").notna()
         if numbers.any():
             some = given[~numbers] if numbers.mean() >= 0.5 else given[numbers]
             raise self.column_error(j, "numbers or words in all cells, not both", some)
-        if digits.mean() > 0.5 and not self.is_identifier(j, given):
+        if digits.mean() > 0.5 and not labels and not self.is_identifier(j, given):
             wanted = "numbers alone, not numbers in another notation or within words"
             raise self.column_error(j, wanted, given[digits])
         return self.code_words(cells)

@@ -80,6 +80,8 @@ READ = {
     "codes": (lines(lambda i: f"00{i % 2}", B, Y), {"words": ("a",)}, "a=000|a=001|b", ""),
     "composed": (lines(lambda i: ("Gen\u00e8ve", "Gene\u0300ve", "Bern")[i % 3], B, Y), {},
                  "a=Bern|a=Gen\u00e8ve|b", ""),
+    "labels": (lines(A, B, lambda i: f"class_{i % 3}"), {}, "a b",
+               "The words of column 'y', such as 'class_0', name classes."),
     "dummies": (lines(lambda i: i % 2, lambda i: i // 2 % 2, lambda i: i % 2 + i // 2 % 2), {},
                 "a b", "The 3 different numbers of 'y' were taken for classes"),
 }  # fmt: skip
@@ -159,6 +161,7 @@ REFUSED = {
                      "must have dates with an offset, or without"),
     "half empty": (lines(lambda i: "" if i % 3 else i, B, Y), "got empty cells in 67%. Use"),
     "dates as target": (lines(A, B, lambda i: f"2024-01-{i + 1:02}"), "got dates"),
+    "prices as target": (lines(A, B, lambda i: f"EUR {i % 3}.5"), "numbers alone"),
     "names as target": (lines(A, B, lambda i: chr(97 + i)), "at most 12 classes in 24 rows"),
     "one target": (lines(A, B, ["1"] * N), "at least two different values, got 1."),
     "no inputs": (lines(lambda i: chr(97 + i), Y, names="a,y"), "a column to predict from"),

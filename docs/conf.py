@@ -88,12 +88,6 @@ TASKS = {
         "minimize optimize.EarlyStopping optimize.Checkpoint diagnose newton_step "
         "saddle_free_newton_step IndefiniteHessianWarning",
     ),
-    "Learning rates": (
-        "Schedules for first-order methods of ``minimize``; ``fc.schedules.constant`` and so on.",
-        "optimize.schedules.constant optimize.schedules.constant_then_decay "
-        "optimize.schedules.inverse_time optimize.schedules.power "
-        "optimize.schedules.robbins_monro",
-    ),
     "Methods for SciPy": (
         "Values for ``method=`` of ``scipy.optimize.minimize``; ``fc.scipy.newton_cg`` and so on.",
         "applications.scipy.newton_cg applications.scipy.saddle_free_newton "

@@ -223,6 +223,13 @@ def save_slide(figure, sentence, path):
     return title
 
 
+def constant_then_decay(rate, hold):
+    """Return the learning rate as a function of the update: `rate` until update `hold`, then it
+    decreases as 1/t.
+    """
+    return lambda t: rate * hold / max(t, hold)
+
+
 def digits(n_samples=None, n_features=64, seed=0):
     """Return samples of scikit-learn's digits, centred. Fewer features are their leading principal
     components, scaled.

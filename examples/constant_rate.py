@@ -33,9 +33,9 @@ def main(scale="normal", out="pictures"):
     gaps = {}
     for ax, ((first, batch_size), title) in zip(figure.subplots(1, 3, sharey=True), PANELS.items()):
         rates = {
-            "constant": fc.schedules.constant(first),
-            "1/t": fc.schedules.inverse_time(first, 0.01),
-            "power 0.6": fc.schedules.power(first, 0.6),
+            "constant": first,
+            "1/t": lambda t, a=first: a / (1 + 0.01 * t),
+            "power 0.6": lambda t, a=first: a / t**0.6,
         }
         for color, (name, rate) in zip(plots.CYCLE, rates.items()):
             options = {"learning_rate": rate, "batch_size": batch_size, "rng": 0, "verdict": False}

@@ -21,7 +21,7 @@ runs ends below.
 """
 
 import numpy as np
-from common import Outcome, command_line, digits, first_index, pick, save
+from common import Outcome, command_line, constant_then_decay, digits, first_index, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
@@ -114,7 +114,7 @@ def leave_another_saddle(n_samples=300, n_batches=20):
     trained = fc.minimize(ob, ob.model.init(rng=1), "adam", max_iter=60, rng=0, verdict=False).x
     saddle = fc.find_critical_point(ob, trained, index=1).x
     n_steps = N_EPOCHS * n_batches
-    options = {"learning_rate": fc.schedules.constant_then_decay(0.1, n_steps // 2)}
+    options = {"learning_rate": constant_then_decay(0.1, n_steps // 2)}
     batches = {"batch_size": len(y) // n_batches}
     ends = [
         descend(ob, saddle, N_EPOCHS, rng=seed, **options, **batches)[-1]

@@ -24,7 +24,17 @@ units, which gradient steps keep equal, training ends at a saddle: it did so in 
 """
 
 import numpy as np
-from common import Outcome, command_line, digits, pick, save, select, table_of, two_spirals
+from common import (
+    Outcome,
+    command_line,
+    constant_then_decay,
+    digits,
+    pick,
+    save,
+    select,
+    table_of,
+    two_spirals,
+)
 
 import fastcurv as fc
 from fastcurv import plots
@@ -33,22 +43,21 @@ from fastcurv.common.optional import optional_import
 PENALTIES = (0.0, 1e-3)
 EPOCHS = {"mini-batches": 500, "full batches": 10_000}
 RANDOM = "random weights"
-hold_then_decay = fc.schedules.constant_then_decay
 
 
 # by name: the method, what a step uses, and the options of the learning rate
 TRAININGS = {
     "SGD": ("sgd", "mini-batches", {"learning_rate": 0.1}),
-    "SGD, decaying": ("sgd", "mini-batches", {"learning_rate": hold_then_decay(0.1, 1000)}),
+    "SGD, decaying": ("sgd", "mini-batches", {"learning_rate": constant_then_decay(0.1, 1000)}),
     "Adam": ("adam", "mini-batches", {"learning_rate": 3e-3}),
-    "Adam, decaying": ("adam", "mini-batches", {"learning_rate": hold_then_decay(3e-3, 1000)}),
+    "Adam, decaying": ("adam", "mini-batches", {"learning_rate": constant_then_decay(3e-3, 1000)}),
     "gradient descent": ("sgd", "full batches", {"learning_rate": 0.5}),
     "momentum": ("momentum", "full batches", {"learning_rate": 0.1}),
     "Adam, all samples": ("adam", "full batches", {"learning_rate": 0.01}),
     "Adam, all samples, decaying": (
         "adam",
         "full batches",
-        {"learning_rate": hold_then_decay(0.01, 1000)},
+        {"learning_rate": constant_then_decay(0.01, 1000)},
     ),
     "L-BFGS": ("lbfgs", "full batches", {}),
 }

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from .network.objective import Objective
     from .network.save import load, save
     from .network.streaming import StreamedObjective
-    from .optimize import schedules as schedules
     from .optimize.escape import escape
     from .optimize.find import find_critical_point
     from .optimize.minimize import minimize
@@ -127,11 +126,10 @@ _MODULE_OF_PUBLIC_NAME = {
     "to_torch": "applications.convert.torch",
     "trace": "spectrum.trace",
 }
-# Key: a subpackage or module that users import from fastcurv, such as `fc.schedules`. Value: the
+# Key: a subpackage or module that users import from fastcurv, such as `fc.plots`. Value: the
 # module's path in fastcurv.
 _SUBPACKAGES = {
     "scipy": "applications.scipy",
-    "schedules": "optimize.schedules",
     "plots": "applications.plots",
     "convert": "applications.convert",
     "estimators": "applications.estimators",
@@ -160,6 +158,7 @@ _REMOVED_NAMES: dict[str, str] = {
     "from_keras": "Export the network to ONNX and use fastcurv.from_onnx.",
     "influence": "Use fastcurv.leave_one_out(ob, theta).output_changes(X_new).",
     "regularization_path": "Use fastcurv.minimize(ob.with_l2(l2), theta) for each l2.",
+    "schedules": "Pass a function of the update t = 1, 2, ..., as learning_rate.",
     "to_c": "Use fastcurv.to_torch and torch.onnx.export, whose files ONNX tools compile.",
 }
 

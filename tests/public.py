@@ -7,11 +7,11 @@ from typing import Any
 import fastcurv as fc
 
 # subpackages with public names
-SUBPACKAGES = ("schedules", "scipy", "spectrum", "structure")
+SUBPACKAGES = ("scipy", "spectrum", "structure")
 
 
 def public() -> dict[str, Any]:
-    """Return a dict of all public objects by name, such as ``MLP`` or ``schedules.power``. Names of
+    """Return a dict of all public objects by name, such as ``MLP`` or ``scipy.newton_cg``. Names of
     extras that are not installed are left out.
     """
     found = {}

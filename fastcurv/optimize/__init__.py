@@ -1,5 +1,5 @@
-"""Minimisation and the search for critical points: optimisers, single Newton steps, learning-rate
-schedules, escapes from saddles.
+"""Minimisation and the search for critical points: optimisers, single Newton steps, escapes from
+saddles.
 """
 
 from .callbacks import Checkpoint, EarlyStopping

@@ -43,7 +43,6 @@ from .method import (
     option,
 )
 from .problem import Problem
-from .schedules import constant
 
 
 def _check_clip(value: Any, name: str) -> float:
@@ -51,6 +50,11 @@ def _check_clip(value: Any, name: str) -> float:
     if isinstance(value, float) and value == np.inf:
         return value
     return check_positive(value, name)
+
+
+def _check_rate(value: Any, name: str) -> float | Callable[[int], float]:
+    """Return the learning rate `value`, a number > 0 or a function."""
+    return value if callable(value) else check_positive(value, name)
 
 
 def _check_fraction(value: Any, name: str) -> float:
@@ -89,9 +93,9 @@ class FirstOrderState(State):
 class _FirstOrderMethod(Method):
     """Base class of first-order methods, with the loop over updates."""
 
-    learning_rate: Any = option(
-        None, None, "a number, or a function of the number of the update, counted from 1; by "
-        "default 0.1, or 1e-3 for rmsprop and adam"
+    learning_rate: float | Callable[[int], float] | None = option(
+        None, _check_rate, "a number, or a function of the number of the update, counted from 1; "
+        "by default 0.1, or 1e-3 for rmsprop and adam"
     )  # fmt: skip
     batch_size: int | None = option(
         None, None, "rows of a mini-batch; an iteration is then an epoch"
@@ -102,22 +106,9 @@ class _FirstOrderMethod(Method):
     record_every: int = option(
         1, check_positive_int, "epochs of mini-batches from one loss of all rows to the next"
     )
-    rate: ClassVar[Any]  # function of the update number, set for each object from its options
     grouped: ClassVar[bool] = False
     default_rate: ClassVar[float] = 0.1
     buffer_names: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "rate", self._rate_function())
-
-    def _rate_function(self) -> Callable[[int], float]:
-        """Return the learning rate as a function of the number of the update."""
-        rate = self.default_rate if self.learning_rate is None else self.learning_rate
-        if callable(rate):
-            function: Callable[[int], float] = rate
-            return function
-        return constant(check_positive(rate, "learning_rate"))
 
     def init(self, problem: Problem, theta: np.ndarray) -> FirstOrderState:
         check_row_batch_size(problem.ob, self.batch_size, "batch_size")
@@ -163,7 +154,9 @@ class _FirstOrderMethod(Method):
             norm = float(np.linalg.norm(g))
             if norm > self.clip:
                 g = g * g.dtype.type(self.clip / norm)
-        rate = self.rate(t)
+        rate = self.default_rate if self.learning_rate is None else self.learning_rate
+        if callable(rate):
+            rate = rate(t)
         is_number = isinstance(rate, (int, float, np.integer, np.floating))
         if not (is_number and 0 <= rate <= sys.float_info.max):
             raise ValueError(

@@ -82,11 +82,6 @@ def calls(net):
     yield density.mass, {}
     yield fc.Loss.quantile, {"level": 0.5}
     yield fc.structure.permute_hidden, {"model": model, "theta": theta, "layer": 0, "order": [0]}
-    for name in ("constant", "inverse_time", "power"):
-        make = getattr(fc.schedules, name)
-        needed = inspect.signature(make).parameters
-        yield make, dict.fromkeys(needed, 0.5)
-        yield make(*[0.5] * len(needed)).__call__, {"t": 3}
     yield fc.load, {"path": "none"}
     yield fc.testing.PrescribedSpectrum, {"values": [1.0, 2.0]}
     yield fc.testing.LinearAutoencoder, {"spectrum": [2.0, 1.0], "p": 1}

@@ -86,7 +86,6 @@ def results(ob):
     yield from (fc.eigsh(H, k=2), fc.eigsh(few, k=2))
     yield fc.spectrum.Tracker(ob)
     yield from (density, fc.inertia(H), fc.diagonal(H), fc.trace(H))
-    yield fc.schedules.power(0.1, 0.75)
     yield from (fc.optimize.EarlyStopping(patience=2), fc.optimize.Checkpoint())
     yield fc.testing.PrescribedSpectrum([1.0, 2.0])
     yield fc.testing.QuadraticObjective(np.eye(2))

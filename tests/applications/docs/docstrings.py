@@ -11,7 +11,6 @@ from fastcurv.applications.diagnosis.sample import CriticalPointSample, SampledP
 from fastcurv.critical.report import CriticalPoint
 from fastcurv.network.linear_operator import OperatorSum
 from fastcurv.network.operators import Curvature, CurvatureBlock, Jacobian
-from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
 
@@ -27,7 +26,7 @@ RESULTS = [
     Inertia,
     Jacobian,
 ]
-RESULTS += [RobbinsMonro, SampledPoint, Schedule, OperatorSum, SpectralDensity]
+RESULTS += [SampledPoint, OperatorSum, SpectralDensity]
 # Checks of every docstring: it exists, its sections are known and in order, its summary is a
 # sentence, and every parameter that it lists has a type and a description.
 CHECKS = {"GL05", "GL06", "GL07", "GL08", "GL09", "GL10", "SS02", "SS03", "SS04"}

@@ -121,18 +121,11 @@ def steps(objective: fc.Objective, theta: Floats, x: Floats) -> None:
         newton: Floats = fc.newton_step(H, g, damping=1e-2)
     saddle_free: Floats = fc.saddle_free_newton_step(H, g, damping=1e-2)
     assert newton.shape == saddle_free.shape == g.shape
-    rates = [
-        fc.schedules.constant(0.1),
-        fc.schedules.inverse_time(0.1, 0.5),
-        fc.schedules.power(0.1, 0.7),
-    ]
-    rates.append(fc.schedules.constant_then_decay(0.1, hold=5))
-    assert all(rate(1) > 0 for rate in rates) and fc.schedules.robbins_monro(rates[0]) is not None
     trained = fc.minimize(
         objective,
         theta,
         "sgd",
-        learning_rate=fc.schedules.power(0.1, 0.7),
+        learning_rate=lambda t: 0.1 / t**0.7,
         batch_size=8,
         max_iter=2,
         rng=0,

@@ -25,10 +25,9 @@ from ..common.checks import (
     objective_dtype,
 )
 from ..common.errors import (
-    closest_name,
-    conversion_hint,
+    OBJECTIVE_HINT,
     keyword_names,
-    one_line,
+    raise_if_unknown_argument,
     require_attrs,
     type_phrase,
 )
@@ -404,7 +403,7 @@ def _resolve_method(
     """Return the name and the class of the method, after checking that the objective has the
     attributes that the method needs and that the method has the options.
     """
-    _check_objective_protocol(ob, "minimize", REQUIRED_ATTRIBUTES)
+    require_attrs(ob, REQUIRED_ATTRIBUTES, "ob", OBJECTIVE_HINT)
     chosen = METHOD_ALIASES.get(name, name) if isinstance(name, str) else name
     automatic = isinstance(name, str) and name == "auto"
     if automatic:
@@ -416,9 +415,10 @@ def _resolve_method(
         chosen = "levenberg-marquardt" if matrix else "trust-region"
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     if options:
-        _check_options("auto" if automatic else chosen, maker, options)
-    if maker.curvature is not None and not hasattr(ob, maker.curvature):
-        _check_objective_protocol(ob, chosen, (*REQUIRED_ATTRIBUTES, maker.curvature))
+        known = (*maker.option_names(), *keyword_names(minimize))
+        raise_if_unknown_argument(f"minimize(method={name!r})", options, known)
+    if maker.curvature is not None:
+        require_attrs(ob, (maker.curvature,), f"ob for {chosen}", OBJECTIVE_HINT)
     return chosen, maker
 
 
@@ -431,35 +431,3 @@ def _check_not_nan(value: Any, name: str) -> float:
 
 def _validate(value: Any, name: str, check: Callable[..., Any] = check_positive_int) -> Any:
     return None if value is None else check(value, name)
-
-
-def _check_options(method: str, maker: type[Method], options: dict[str, Any]) -> None:
-    """Raise a TypeError for an option in `options` that the method, of class `maker`, does not
-    have. The message names the methods that have the option, or the closest name of an option.
-    """
-    names = maker.option_names()
-    unknown = [name for name in options if name not in names]
-    every = sorted({name for other in METHODS.values() for name in other.option_names()})
-    for name in unknown:
-        takers = [repr(other) for other, its in METHODS.items() if name in its.option_names()]
-        accepted = (*(every if method == "auto" else names), *keyword_names(minimize))
-        near = closest_name(name, accepted)
-        if takers:
-            more = f", or one of {', '.join(takers[1:])}" * (len(takers) > 1)
-            hint = f"Use method={takers[0]}{more}."
-        elif near:
-            hint = f"Did you mean {near!r}?"
-        else:
-            takes = keyword_names(minimize)[3:] if method == "auto" else names
-            hint = f"Its options are {', '.join(takes)}"
-            hint += ", and those of the method that is named." if method == "auto" else "."
-        raise TypeError(f"minimize(method={method!r}) has no option {one_line(name)!r}. {hint}")
-
-
-def _check_objective_protocol(ob: Any, method: str, needed: tuple[str, ...]) -> None:
-    missing = [name for name in needed if not hasattr(ob, name)]
-    if missing:
-        raise TypeError(
-            f"ob must have {', '.join(needed)} for {method}, got {type_phrase(ob)} without "
-            f"{', '.join(missing)}.{conversion_hint(ob)}"
-        )

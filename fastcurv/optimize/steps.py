@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +20,6 @@ from ..common.protocols import OperatorLike
 from ..krylov.lanczos import product_function
 from ..krylov.trust_region import absolute_value_step, new_krylov_space, shifted_solve
 from ..spectrum.forms import matrix_of
-
-if TYPE_CHECKING:
-    pass
-
 
 Model = Callable[..., np.ndarray]  # (eigenvalues, linear term[, damping]) -> coordinates
 # maximum number of parameters for which n products and n^3 flops take milliseconds

@@ -14,7 +14,7 @@ THETA = OBJECTIVE.model.init(rng=0)
 INVALID_OPTIONS = {
     "method": ("newtn", {}, ValueError, "method must be .*got 'newtn'"),
     "a word misspelt": ("sgd", {"learning_rat": 1.0}, TypeError, "Did you mean 'learning_rate'"),
-    "a word of others": ("adam", {"radius": 1.0}, TypeError, "no option 'radius'"),
+    "a word of others": ("adam", {"radius": 1.0}, TypeError, "no argument 'radius'"),
     "max_iter": ("sgd", {"max_iter": 0}, ValueError, "max_iter"),
     "max_time": ("trust-region", {"max_time": -1}, ValueError, "max_time"),
     "rng": ("trust-region", {"rng": "a"}, TypeError, "rng"),

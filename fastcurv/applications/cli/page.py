@@ -5,9 +5,8 @@ rows and inputs, the domain, and the point where training stopped.
 from __future__ import annotations
 
 import math
-import shlex
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -56,17 +55,6 @@ MAX_SLOPES, MAX_SLOPES_OF_CLASS = 12, 6
 MAX_SLOPE_FIGURES = 3  # maximum number of classes for which slopes are drawn
 N_STRONGEST_COLUMNS = 3  # number of columns named for each class if there are many classes
 MAX_CONFUSION_CLASSES = 12  # maximum number of classes in the confusion matrix
-# minimum fraction of the variance of the target, of the variance of a column, and of the sum of
-# squared errors at which a single row is reported
-MIN_TARGET_VARIANCE_FRACTION = 0.5
-MIN_COLUMN_VARIANCE_FRACTION = 0.9
-MIN_SQUARED_ERROR_FRACTION = 0.3
-# minimum number of left-out rows at which the row with the largest error is compared with others
-MIN_ERROR_ROWS = 20
-# minimum score of a single column at which it is reported, for targets of which the mean, or the
-# most frequent class, explains nothing
-MIN_SCORE_ALONE = 0.97
-MIN_COPY_FRACTION = 0.05  # minimum fraction of exact copies among the rows that is reported
 
 
 class FitPage:
@@ -230,7 +218,6 @@ def build_page(
         doubts = [str(w.message) for w in caught if w.category is UserWarning]
         with suppress_warnings():  # of matplotlib
             (_add_predictions if page.fit.numbers else _add_confusion)(page)
-            page.leads += [(22, sentence) for sentence in defect_sentences(page)]
             add_trust(page)
             trust = page.report.sections[-1]
             add_slopes(page)
@@ -496,112 +483,6 @@ def add_comparison(page: FitPage) -> None:
 # Can I trust it?
 
 
-def defect_sentences(page: FitPage) -> Iterator[str]:
-    """Yield a sentence about each defect of the rows with which scores of left-out rows mislead: a
-    value that outweighs all others, a column that gives the target away, and exact copies.
-    """
-    fit, target = page.fit, page.target
-    X = np.asarray(fit.X, float)
-    share_of_row = 0.0
-    if fit.numbers:
-        row, share_of_row = dominant_row(fit.y)
-        if share_of_row > MIN_TARGET_VARIANCE_FRACTION:
-            page.facts["target_share"] = share_of_row
-            yield (
-                f"{page.place(row, True)} alone, with {target} = {fit.y[row]:.6g}, makes up "
-                f"{share_of_row:.0%} of the variance of {target}: scores and intervals show little "
-                "but this row."
-            )
-        elif largest_error := _largest_error_sentence(page):
-            yield largest_error
-    for name, x in zip(page.names, X.T):
-        row, share = dominant_row(x)
-        if share > MIN_COLUMN_VARIANCE_FRACTION and len(np.unique(np.delete(x, row)[:1000])) > 2:
-            page.facts.setdefault("column_shares", {})[name] = share
-            yield (
-                f"{page.place(row, True)} alone makes up {share:.0%} of the variance of {name}, "
-                "so that the others hardly differ in it."
-            )
-    if share_of_row <= MIN_TARGET_VARIANCE_FRACTION:
-        yield from _revealing_column_sentences(page)
-    rows = np.column_stack([X, fit.y])
-    count = page.facts["copies"] = len(rows) - len(np.unique(rows, axis=0))
-    if count > MIN_COPY_FRACTION * len(rows):
-        yield (
-            f"{count} rows equal another one, {target} included. If they are copies, scores "
-            "are too high, since a row is predicted from its copy."
-        )
-
-
-def _largest_error_sentence(page: FitPage) -> str | None:
-    """Return a sentence on the left-out row with the largest squared error. Return None if this
-    error is at most `MIN_SQUARED_ERROR_FRACTION` of the sum over all rows, or if there are fewer
-    than `MIN_ERROR_ROWS` left-out rows.
-    """
-    fit, found = page.fit, page.found
-    losses = np.where(found.rows, fit.row_losses(found.left_out), 0.0)
-    row, total = int(losses.argmax()), losses.sum()
-    if losses[row] <= MIN_SQUARED_ERROR_FRACTION * total or found.rows.sum() < MIN_ERROR_ROWS:
-        return None
-    share, others = float(losses[row] / total), found.rows.copy()
-    others[row] = False
-    score = fit.score(found.left_out, others)
-    page.facts |= {"error_share": share, "score_of_others": score}
-    return (
-        f"{page.place(row, True)} alone makes up {share:.0%} of the squared errors of rows "
-        f"left out. Without it their {page.score_name} is {page.format_score(score)}."
-    )
-
-
-def _revealing_column_sentences(page: FitPage) -> Iterator[str]:
-    """Yield a sentence on the column of the user's table that alone predicts the target best, if
-    its score is above `MIN_SCORE_ALONE` of what the mean or the majority class leaves.
-    """
-    fit, (names, values) = page.fit, page.table
-    scores = [score_alone(fit, np.asarray(values)[:, j]) for j in range(len(names))]
-    page.facts["scores_alone"] = dict(zip(names, scores))
-    best = int(np.argmax(scores))
-    rest = 1.0 if fit.numbers else 1 - float(np.bincount(fit.y).max() / fit.n_rows)
-    if scores[best] >= 1 - (1 - MIN_SCORE_ALONE) * rest:
-        option = f": `--ignore {shlex.quote(names[best])}`" if page.places else ""
-        yield (
-            f"{names[best]} alone gives {page.target} away: interpolation between the neighbours "
-            f"in this column has an {page.score_name} of {page.format_score(scores[best])}. If it "
-            f"is not known before {page.target}, leave it out{option}."
-        )
-
-
-def score_alone(fit: Fit, column: Any) -> float:
-    """Return the score of predictions of each row by linear interpolation between its neighbours in
-    one column, without the row itself.
-    """
-    values: Any = list(column)
-    if any(isinstance(value, str) for value in values):
-        values = np.unique(list(map(str, values)), return_inverse=True)[1]
-    x = np.nan_to_num(np.asarray(values, float))
-    shuffled = np.random.default_rng(0).permutation(fit.n_rows)  # equal values in random order
-    order = shuffled[np.argsort(x[shuffled], kind="stable")]
-    x, y = x[order], (fit.y if fit.numbers else np.eye(len(fit.classes))[fit.y])[order]
-    gaps = x[2:] - x[:-2]
-    with np.errstate(all="ignore"):
-        share = np.where(gaps > 0, (x[1:-1] - x[:-2]) / gaps, 0.5)
-    inner = y[:-2].T + (y[2:] - y[:-2]).T * share
-    predictions = np.empty(y.shape)
-    predictions[order] = np.concatenate([y[1:2], inner.T, y[-2:-1]])
-    return fit.score(predictions)
-
-
-def dominant_row(values: Floats) -> tuple[int, float]:
-    """Return the index of the row that adds most to the variance of a column, and the fraction of
-    the variance that it adds, which is 0 for a constant column.
-    """
-    with np.errstate(all="ignore"):
-        squares = np.square((values - values.mean()) / (np.abs(values).max() or 1.0))
-        total = squares.sum()
-    row = int(np.argmax(squares))
-    return row, float(squares[row] / total) if total > 0 else 0.0
-
-
 def add_trust(page: FitPage) -> None:
     """Add a section on where the predictions of rows left out come from, and what speaks against
     them.
@@ -626,18 +507,6 @@ def add_trust(page: FitPage) -> None:
     report.add_text(
         "The score holds for new rows of the same kind: drawn as these were, from the same people, "
         "places or times. It says nothing about what happens if one changes a column on purpose."
-    )
-    losses = np.full(fit.n_rows, -1.0)
-    losses[found.rows] = fit.row_losses_for_targets(fit.y[found.rows], found.left_out[found.rows])
-    worst = np.argsort(-losses, kind="stable")[:N_LISTED_ROWS]
-    page.facts["worst_rows"] = worst.tolist()
-    name = "error" if fit.numbers else "probability of its class"
-    _add_rows(
-        page,
-        worst,
-        {name: [_left_out_error(fit, found, i) for i in worst]},
-        "These rows are predicted worst. Check their targets; rare rows and noise look the same as "
-        "wrong targets.",
     )
 
 
@@ -691,11 +560,6 @@ def _prediction_cell(fit: Fit, found: FitMeasurements, i: int) -> Any:
     if not np.isfinite(p).all():
         return "not left out"
     return _format_cell(float(p)) if fit.numbers else f"{fit.classes[p.argmax()]} ({p.max():.0%})"
-
-
-def _left_out_error(fit: Fit, found: FitMeasurements, i: int) -> Any:
-    p = found.left_out[i]
-    return _format_cell(float(fit.y[i] - p) if fit.numbers else float(p[fit.y[i]]))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -157,12 +157,12 @@ class _FirstOrderMethod(Method):
         rate = self.default_rate if self.learning_rate is None else self.learning_rate
         if callable(rate):
             rate = rate(t)
-        is_number = isinstance(rate, (int, float, np.integer, np.floating))
-        if not (is_number and 0 <= rate <= sys.float_info.max):
-            raise ValueError(
-                f"the learning rate of update {t} must be a finite number >= 0, got "
-                f"{short_repr(rate)}."
-            )
+            is_number = isinstance(rate, (int, float, np.integer, np.floating))
+            if not (is_number and 0 <= rate <= sys.float_info.max):
+                raise ValueError(
+                    f"the learning rate of update {t} must be a finite number >= 0, got "
+                    f"{short_repr(rate)}."
+                )
         self.update(theta, g, theta.dtype.type(float(rate)), t, buffers)
         return float(rate)
 

@@ -66,17 +66,6 @@ def is_negligible_step(step: np.ndarray, theta: np.ndarray, eps: float) -> bool:
     return bool((np.abs(step) <= eps * np.maximum(1.0, np.abs(theta))).all())
 
 
-class Trial(NamedTuple):
-    """A trial step: the ratio of its actual to the predicted decrease of the loss, its length,
-    whether a radius bounded it, and the largest |eigenvalue| of the projected Hessian.
-    """
-
-    ratio: float
-    length: float
-    bounded: bool
-    curvature: float
-
-
 class Subproblem(NamedTuple):
     """How a step is computed from a Krylov space.
 
@@ -87,28 +76,30 @@ class Subproblem(NamedTuple):
     name : str
         Field of the state that holds the parameter: a radius, a damping or a weight.
     adapt : callable
-        ``adapt(parameter, trial)`` returns the parameter after a trial step.
+        ``adapt(parameter, ratio, length, bounded, curvature)`` returns the parameter after a trial
+        step: the ratio of its actual to the predicted decrease of the loss, its length, whether a
+        radius bounded it, and the largest |eigenvalue| of the projected Hessian.
     """
 
     model: str
     name: str
-    adapt: Callable[[float, Trial], float]
+    adapt: Callable[[float, float, float, bool, float], float]
 
 
-def _next_radius(radius: float, trial: Trial) -> float:
-    return float(next_radius(radius, trial.ratio, trial.length, trial.bounded))
+def _next_radius(radius: float, ratio: float, length: float, bounded: bool, _: float) -> float:
+    return float(next_radius(radius, ratio, length, bounded))
 
 
-def _next_weight(weight: float, trial: Trial) -> float:
-    if trial.ratio < 0.1:
+def _next_weight(weight: float, ratio: float, *_: float) -> float:
+    if ratio < 0.1:
         return 3 * weight
-    return max(weight / 3, 1e-12) if trial.ratio > 0.9 else weight
+    return max(weight / 3, 1e-12) if ratio > 0.9 else weight
 
 
-def _next_damping(damping: float, trial: Trial) -> float:
-    if trial.ratio < 0.25:
+def _next_damping(damping: float, ratio: float, _: float, __: bool, curvature: float) -> float:
+    if ratio < 0.25:
         return 4 * damping
-    return max(damping / 3, 1e-12 * trial.curvature) if trial.ratio > 0.75 else damping
+    return max(damping / 3, 1e-12 * curvature) if ratio > 0.75 else damping
 
 
 BY_RADIUS = Subproblem("trust-region", "radius", _next_radius)
@@ -241,8 +232,7 @@ class _AdaptiveMethod(_KrylovMethod):
                 trial = theta + step
                 f = problem.value(trial)
                 ratio = reduction_ratio(state.f, f, predicted, eps)
-                at = Trial(ratio, length, bounded, space.max_abs_eigenvalue)
-                parameter = adapt(parameter, at)
+                parameter = adapt(parameter, ratio, length, bounded, space.max_abs_eigenvalue)
                 if ratio > MIN_ACCEPT_RATIO:
                     values = problem.move_to(trial, self.kind(state), f)
                     last = step if self.warm_start else None
@@ -395,6 +385,8 @@ class GaussNewton(_AdaptiveMethod):
         changes = self.leaves_saddles(problem) and (
             decrease > 1e-2 * abs(state.f) if state.exact else slow >= MAX_SLOW_STEPS
         )
+        if slow == state.slow and not changes:
+            return new
         return new.replace(slow=slow, exact=state.exact != changes)
 
 

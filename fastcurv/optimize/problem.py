@@ -75,6 +75,8 @@ class Problem:
         self.fun_target = -np.inf if fun_target is None else fun_target
         self.budget = Budget(seconds=max_time)
         self.pressed = pressed or interrupt_source()
+        # False if no budget can be exhausted; a step checks the budgets before each product
+        self.has_limits = any(x is not None for x in (self.pressed, max_time, max_products))
         self.clock_gap = 0.0  # longest recent time between two checks of the clock
         self.last_clock_check = self.budget.begun
         self.n_values = self.n_gradients = self.n_products = 0
@@ -159,7 +161,8 @@ class Problem:
         """Check the budgets inside a step. Store the name of an exhausted budget in `cut`, and
         return True if there is one.
         """
-        self.cut = self.exhausted_budget()
+        if self.has_limits:
+            self.cut = self.exhausted_budget()
         return self.cut is not None
 
     def counts(self) -> dict[str, int]:

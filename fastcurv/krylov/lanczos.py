@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any, get_args
+from typing import get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -45,11 +45,11 @@ from ..common.vectors import (
 # float64, which keeps the error of a long float32 inner product near that of one panel.
 
 
-def product_function(op: OperatorLike) -> Callable[[Array, Array], Any]:
+def product_function(op: OperatorLike) -> Callable[[Array, Array], object]:
     """Return a function ``multiply(v, out)`` that writes the product of an operator with v (n,) to
     `out` (n,). It is the operator's method `product` if the operator has this method.
     """
-    product: Callable[[Array, Array], Any] | None = getattr(op, "product", None)
+    product: Callable[[Array, Array], object] | None = getattr(op, "product", None)
     if product is not None:
         return product
 
@@ -216,7 +216,6 @@ class Recurrence(Lanczos):
         the basis cannot be restarted.
     """
 
-    arrays: Any
     n_products: int
     n_clean: int
     reach: int
@@ -448,7 +447,7 @@ class Recurrence(Lanczos):
 END_NAMES: tuple[Which, ...] = get_args(Which)
 
 
-def check_k_and_which(k: Any, which: Any, n: int) -> int:
+def check_k_and_which(k: int, which: str, n: int) -> int:
     """Return `k` as an int. Raise ValueError if k is not from 1 to n or `which` is not one of
     `END_NAMES`, and TypeError if k is not an integer.
     """
@@ -487,7 +486,7 @@ def kept_ritz_indices(theta: Floats, k: int, which: str, room: int) -> Indices:
 # minimum and maximum size of a basis whose memory is kept for the next run
 MIN_POOLED_BASIS_BYTES, MAX_POOLED_BASIS_BYTES = 1 << 20, 1 << 30
 PAGE_BYTES = 4096  # size of a page of memory
-_held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
+_held: WeakKeyDictionary[object, np.ndarray] = WeakKeyDictionary()
 
 
 def _row_stride(n: int, dtype: np.dtype) -> int:
@@ -501,7 +500,7 @@ def _row_stride(n: int, dtype: np.dtype) -> int:
     return n + (page // 4 - n) % page if n >= 8 * page else n
 
 
-def memory_owner(op: Any) -> Any:
+def memory_owner(op: OperatorLike) -> object:
     """Return the owner of the memory of runs on `op`: the objective of a curvature, which has a new
     operator at each theta, or else the operator.
     """
@@ -516,7 +515,7 @@ class aligned_rows:
     Rows in use are not shared: another thread gets its own memory.
     """
 
-    def __init__(self, owner: Any, shape: tuple[int, int], dtype: np.dtype) -> None:
+    def __init__(self, owner: object, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.owner, rows = owner, None
         if shape[0] * shape[1] * dtype.itemsize >= MIN_POOLED_BASIS_BYTES:
             # Owners that cannot be hashed have no stored memory.

@@ -16,7 +16,6 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -25,15 +24,15 @@ from ..common.vectors import CGWorkspace, dot, norm
 
 
 def capped_cg(
-    multiply: Any,
+    multiply: Callable[[Array, Array], object],
     g: np.ndarray,
     eps: float,
     tolerance: float,
     work: CGWorkspace,
     *,
     bound: float = 0.0,
-    max_iter: Any = None,
-    stop: Any = None,
+    max_iter: int | None = None,
+    stop: Callable[[], bool] | None = None,
     cost_weight: float = 0.0,
     price: float = 0.0,
 ) -> tuple[np.ndarray, float | None, float]:
@@ -86,8 +85,12 @@ def capped_cg(
 
 
 def _negative_curvature_direction(
-    multiply: Any, g: np.ndarray, eps: float, j: int, work: CGWorkspace
-) -> tuple[Any, float | None]:
+    multiply: Callable[[Array, Array], object],
+    g: np.ndarray,
+    eps: float,
+    j: int,
+    work: CGWorkspace,
+) -> tuple[np.ndarray, float | None]:
     """Return a difference of two iterates with curvature below -eps, and its curvature. Return the
     last iterate and None if no such difference is found. CG is run again, with at most j products.
     """
@@ -99,7 +102,7 @@ def _negative_curvature_direction(
     last_r = r.copy()
     rr = work.start(g)
     lowest = np.inf
-    direction = None
+    direction = last_y
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)

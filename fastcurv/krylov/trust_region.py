@@ -9,7 +9,6 @@ without any product.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,7 +16,7 @@ from numpy.typing import DTypeLike
 from ..common.linalg import svd
 from ..common.protocols import Floats
 from ..common.vectors import KrylovSpace, log_polynomial_growth, solve_subproblem
-from .lanczos import overflow_safe_norm, ritz_decomposition
+from .lanczos import Recurrence, overflow_safe_norm, ritz_decomposition
 
 # --------------------------------------------------------------------------------------------------
 # Subproblems of Newton-type steps, in the eigenvectors of a projected Hessian: trust regions, cubic
@@ -186,7 +185,7 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
     return int(min(n, max(1, np.ceil(k))))
 
 
-def exhausted_miss_probability(run: Any, n: int, eps: float) -> float:
+def exhausted_miss_probability(run: Recurrence, n: int, eps: float) -> float:
     """Return an upper bound on the probability that a `Recurrence` from a random start, whose
     Krylov space is exhausted, has missed an eigenvalue more than ``eps run.scale`` outside the
     interval of its Ritz values. Return 0 if the basis has all dimensions.

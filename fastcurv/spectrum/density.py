@@ -174,7 +174,7 @@ def spectral_density(
 
 
 def exact_density(
-    values: Floats, n_products: int, smoothing: dict[str, Any], dtype: np.dtype[Any]
+    values: Floats, n_products: int, smoothing: dict[str, Any], dtype: np.dtype
 ) -> SpectralDensity:
     """Return the density of an operator from all of its eigenvalues, `values` (n,), for which
     `n_products` products were used. `smoothing` holds the arguments of `smooth_density`, and
@@ -203,7 +203,7 @@ class DeflatedPairs(NamedTuple):
     residuals: Floats
 
 
-def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
+def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype) -> Array:
     """Return an array (p, n) of random signs, each 1 or -1."""
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
 
@@ -285,7 +285,7 @@ def assemble_density(
     exact: Floats,
     n: int,
     smoothing: dict[str, Any],
-    dtype: np.dtype[Any],
+    dtype: np.dtype,
     **facts: Any,
 ) -> SpectralDensity:
     """Return a `SpectralDensity` from the quadratures of the probes for the full operator (n, n) of

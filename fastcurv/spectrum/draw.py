@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,13 +13,19 @@ from ..common.optional import optional_import
 from ..common.protocols import Floats
 from .smoothing import coordinate_to_eigenvalue, eigenvalue_to_coordinate
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+    from .density_curve import SpectralDensity
+
 CURVE_COLOR = "#0072B2"  # colour of a density's curve
 BAND_STANDARD_ERRORS = 2.0  # half-width of the error band around a curve, in standard errors
 # Logarithmic axes of matplotlib cannot show numbers below this value or above its inverse.
 MIN_AXIS_VALUE = 1e-290
 
 
-def new_pyplot_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
+def new_pyplot_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Axes:
     """Return Axes in a new figure of pyplot, which ``plt.show()`` and notebooks display. In a
     thread other than the main thread, where pyplot may not open windows, the figure is not managed
     by pyplot.
@@ -35,14 +41,14 @@ def new_pyplot_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
 
 
 def draw_density(
-    density: Any,
-    ax: Any,
+    density: SpectralDensity,
+    ax: Axes,
     *,
     band: float = BAND_STANDARD_ERRORS,
     label: str | None = None,
     scale: str = "log",
     **line: Any,
-) -> Any:
+) -> Axes:
     """Draw a spectral density as a curve with a band of standard errors, and add a legend.
 
     Parameters
@@ -121,7 +127,7 @@ def draw_density(
     return ax
 
 
-def add_legend_with_headroom(ax: Any, top: float) -> None:
+def add_legend_with_headroom(ax: Axes, top: float) -> None:
     """Add a legend to the Axes. Extend a logarithmic vertical axis above `top`, the highest value
     drawn, until there is space for the legend.
     """
@@ -134,7 +140,7 @@ def add_legend_with_headroom(ax: Any, top: float) -> None:
         ax.set_ylim(top=max(high, low * (1.5 * top / low) ** (1 / (1 - share))))
 
 
-def plain_numbers(*axes: Any) -> None:
+def plain_numbers(*axes: Axis) -> None:
     """Format the tick labels of logarithmic axes as plain numbers.
 
     Labels are plain numbers such as 0.02, 5 or 300 if the axis lies between 1e-4 and 1e5, and
@@ -154,7 +160,7 @@ def plain_numbers(*axes: Any) -> None:
             axis.set_minor_formatter(partial(_format_tick, axis, "23456789"))
 
 
-def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
+def _format_tick(axis: Axis, shown: str, x: float, _: object) -> str:
     """Return the label of a tick at x in the format of `plain_numbers`. Return "" if the first
     digit of x is not in `shown`, the digits for which this formatter is used, or is not labelled on
     an axis of this span.
@@ -175,7 +181,7 @@ def _format_tick(axis: Any, shown: str, x: float, _: Any) -> str:
     return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
 
 
-def eigenvalue_sign_bounds(density: Any) -> tuple[float, float]:
+def eigenvalue_sign_bounds(density: SpectralDensity) -> tuple[float, float]:
     """Return a pair of bounds (low, high) on the eigenvalues of a density. If all eigenvalues are
     known and none lies on one side of 0, up to rounding, the bound on that side is 0. All other
     bounds are infinite.
@@ -193,7 +199,7 @@ def eigenvalue_sign_bounds(density: Any) -> tuple[float, float]:
     )
 
 
-def sign_count_clause(density: Any) -> str:
+def sign_count_clause(density: SpectralDensity) -> str:
     """Return a clause with the numbers of negative, positive and zero eigenvalues, within rounding.
     If not all eigenvalues are known, the clause states the estimated fraction of negative
     eigenvalues.
@@ -203,12 +209,14 @@ def sign_count_clause(density: Any) -> str:
     if not density.exact:
         error = f" +- {negative.stderr:.1%}" if np.isfinite(negative.stderr) else ""
         return f"{negative.estimate:.1%}{error} of {n} eigenvalues negative"
-    below, above = (round(n * density.mass(*ends).estimate) for ends in ((-np.inf, 0), (0, np.inf)))
+    below, above = (round(n * float(density.mass(*ends))) for ends in ((-np.inf, 0), (0, np.inf)))
     zero = f", {n - below - above} zero within rounding" if below + above < n else ""
     return f"{below} of {n} eigenvalues negative, {above} positive{zero}"
 
 
-def reflect_density_at_bounds(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
+def reflect_density_at_bounds(
+    density: SpectralDensity, low: float = -np.inf, high: float = np.inf
+) -> SpectralDensity:
     """Return the density reflected at bounds on the eigenvalues, such that its curve is 0 outside
     the bounds and has the same integral.
 

@@ -8,7 +8,6 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +21,7 @@ from ..common.checks import (
     operator_dtype,
 )
 from ..common.linalg import eigh, wanted_indices
-from ..common.progress import NO_PROGRESS, show_bar
+from ..common.progress import NO_PROGRESS, ProgressBar, show_bar
 from ..common.protocols import Array, Floats, OperatorLike, Seed, Which
 from ..common.runtime import Interrupted, InterruptFlag, deferred_interrupts, with_nearest_rounding
 from ..common.vectors import log_polynomial_growth
@@ -273,14 +272,14 @@ class ThickRestartSearch:
         self.probed_pairs: tuple[Floats, Floats, Floats] | None = None
         # mask of the distances at which the first start may have missed an eigenvalue, from
         # `missable_distances`; None if unknown
-        self.missable: Any = None
+        self.missable: Array | None = None
         # True if a dense decomposition may replace a long search, and True if it will
         self.may_switch_to_dense = False
         self.switch_to_dense = False
         self.has_given_start = False  # True if the first start is user-defined, not random
         self.interrupted = False  # True if `stop` ended the search
-        self.stop: Any = InterruptFlag()
-        self.progress_bar: Any = NO_PROGRESS
+        self.stop = InterruptFlag()
+        self.progress_bar: ProgressBar = NO_PROGRESS
         # True if the given start vectors span an invariant subspace, in which the search ended
         self.closed = False
         # a result that is returned if Ctrl-C interrupts the first product of another start

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -41,11 +40,11 @@ class Operand:
         The operator's own methods for ``v'Hv`` and for its exact diagonal.
     """
 
-    op: Any
+    op: OperatorLike
     n: int
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     is_semidefinite: bool
-    quadratic_form: Callable[..., Any] | None
+    quadratic_form: Callable[[Array], Array] | None
 
     @property
     def product_seconds(self) -> float:
@@ -79,7 +78,7 @@ class Operand:
         return bool(self.n <= min(products, QUICK_DENSE_MAX_N) and summed and summed())
 
 
-def as_operand(op: Any) -> Operand:
+def as_operand(op: OperatorLike) -> Operand:
     """Return the `Operand` of an operator, array or sparse matrix, after checking it."""
     op = check_symmetric_operator(op)
     return Operand(

@@ -5,7 +5,7 @@ available.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class EigshOptions(NamedTuple):
 
     k: int
     which: str
-    dtype: np.dtype[Any]
+    dtype: np.dtype
     tol: float
     max_products: int
     max_basis: int | None
@@ -51,14 +51,14 @@ class EigshOptions(NamedTuple):
     outside: bool = True
 
 
-def dtype_eps(dtype: np.dtype[Any]) -> float:
+def dtype_eps(dtype: np.dtype) -> float:
     """Return the distance from 1 to the next number of a dtype, which is float32 or float64, faster
     than `numpy.finfo`.
     """
     return 2.0**-52 if dtype.itemsize == 8 else 2.0**-23
 
 
-def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
+def resolve_tol(tol: float | None, dtype: np.dtype) -> float:
     """Return the tolerance to be used for a dtype: `tol`, or the default if `tol` is None, but at
     least 16 eps.
     """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class CountedOperator:
         self.exponent: int | None = None
         self.largest = 0.0  # largest norm of a product, or largest quadratic form
 
-    def estimate(self, value: Any, stderr: Any, method: str) -> Estimate:
+    def estimate(self, value: float | Array, stderr: float | Array, method: str) -> Estimate:
         """Return the `Estimate` of `value` and `stderr`, multiplied by the unit 2^`exponent`, with
         the counters. The standard error of a number that is not exact includes the rounding errors
         of the products. Raise ValueError if the value or the standard error overflows.

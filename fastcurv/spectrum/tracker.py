@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ..common.checks import (
     check_vector,
 )
 from ..common.errors import OBJECTIVE_HINT, require_attrs
-from ..common.protocols import Array, OperatorLike, Seed, Which
+from ..common.protocols import Array, OperatorLike, Seed, SupportsDerivatives, Which
 from ..common.read_only import ReadOnlyMixin
 from ..common.runtime import raise_if_interrupted
 from ..krylov.lanczos import Recurrence, combine_basis_rows
@@ -140,7 +139,7 @@ class Tracker(ReadOnlyMixin):
 
     def __init__(
         self,
-        ob: Any,
+        ob: SupportsDerivatives,
         which: Which = "BE",
         *,
         tol: float = 1e-2,
@@ -156,7 +155,9 @@ class Tracker(ReadOnlyMixin):
         self._every = check_positive_int(every, "every")
         self._max_products = check_positive_int(max_products, "max_products")
         self._rng = as_rng(rng)
-        self._vectors: Any = None  # eigenvectors of the last record or of a finished search
+        self._vectors: Array | None = (
+            None  # eigenvectors of the last record or of a finished search
+        )
         self._search: Recurrence | None = None
         self._calls = 0
         self._in_call = False
@@ -253,7 +254,7 @@ class Tracker(ReadOnlyMixin):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         own = {"_records": list(self._records), "_rng": copy.deepcopy(self._rng)}
         return (
             vars(self) | own | {"_search": None, "_in_call": False}
@@ -321,11 +322,9 @@ class Tracker(ReadOnlyMixin):
                 f"which must be 'BE' or 'SA' for {name}, which needs the lowest eigenvalue, got "
                 "'LA'."
             )
-        values, residuals = (
-            np.array([getattr(record, part)[0] for record in self.records], float)
-            for part in ("values", "residuals")
-        )
-        return values, residuals, np.array([record.rounding for record in self.records], float)
+        lowest = [(r.values[0], r.residuals[0], r.rounding) for r in self.records]
+        values, residuals, rounding = np.array(lowest, float).reshape(-1, 3).T
+        return values, residuals, rounding
 
     def __repr__(self) -> str:
         if not self.records:

@@ -655,7 +655,7 @@ class TableReader:
         self, cells: Any, given: Any, j: int, asked: bool
     ) -> tuple[str, np.ndarray, list[str]]:
         """Return dates of text: ISO dates, or of one form that pandas finds if --dates names the
-        column.
+        column. Refuse dates that are others with the day before the month.
         """
         import pandas as pd
 
@@ -664,15 +664,20 @@ class TableReader:
         if zones.any() and not zones.all():
             raise self.column_error(j, "dates with an offset, or without", given[~zones])
         form: Any = {"format": "ISO8601"} if given.str.fullmatch(ISO_PATTERN).all() else {}
-        parsed = None
+        readings = []
         for days_first in (False, True):
             with suppress(ValueError, TypeError, OverflowError):
-                parsed = pd.to_datetime(cells, utc=bool(zones.any()), dayfirst=days_first, **form)
-                break
-        if parsed is None:
+                readings.append(
+                    pd.to_datetime(cells, utc=bool(zones.any()), dayfirst=days_first, **form)
+                )
+        if not readings:
             bad = given[pd.to_datetime(given, errors="coerce").isna()]
             shown = given if bad.empty else bad
             raise self.column_error(j, "dates of one form", shown)
+        parsed = readings[0]
+        if not parsed.equals(readings[-1]):
+            some = given[(parsed != readings[-1])[given.index]]
+            raise self.column_error(j, "dates that have one meaning, such as 2024-12-31", some)
         if zones.any():
             self.notes.append(f"Dates in column {self.names[j]!r} were converted to UTC.")
         if asked and not form:

@@ -115,7 +115,7 @@ def with_sums(words):
     return "\n".join(["w,x,y", *body, sums]) + "\n"
 
 
-# By kind: (text, part of the message) of tables that are refused.
+# By kind: (text, part of the message, options if any) of tables that are refused.
 REFUSED = {
     "empty": ("", "must hold a table, got an empty file."),
     "names only": ("a,y\n", "at least 10 rows with a target in column 'y', got 0."),
@@ -157,6 +157,9 @@ REFUSED = {
     "parentheses": (column("({})"), "numbers alone"),
     "times": (lines(lambda i: f"{i}:{i + 10}", B, Y), "numbers alone"),
     "dates": (lines(lambda i: f"{i + 1}.3.2024", B, Y), '--dates "a"'),
+    "days or months": (lines(lambda i: f"{i % 12 + 1}.3.2024", B, Y),
+                       "dates that have one meaning, such as 2024-12-31, got '1.3.2024' (line 2)",
+                       {"dates": ("a",)}),
     "some offsets": (lines(lambda i: f"2024-01-{i + 1:02}T00:00" + "Z" * (i % 2), B, Y),
                      "must have dates with an offset, or without"),
     "half empty": (lines(lambda i: "" if i % 3 else i, B, Y), "got empty cells in 67%. Use"),
@@ -177,9 +180,9 @@ REFUSED = {
 @pytest.mark.parametrize("kind", REFUSED)
 def test_tables_that_are_refused(kind, tmp_path):
     """The message is one line that names the column, or the line, and the options that decide."""
-    text, words = REFUSED[kind]
+    text, words, *options = REFUSED[kind]
     with pytest.raises(ValueError) as error:
-        rows_of(text, tmp_path, target="z" if kind == "no such target" else None)
+        rows_of(text, tmp_path, *options, target="z" if kind == "no such target" else None)
     message = str(error.value)
     assert words in message and message.isprintable() and message[-1] == "."
 

@@ -135,6 +135,8 @@ def write_api():
         for entry in dataclasses.fields(method):
             text += ["", f"   - ``{entry.name}={entry.default}``: {entry.metadata['doc']}."]
         text += [""]
+    text += ["The form of a method, with a loop of one's own:", ""]
+    text += [".. autoclass:: fastcurv.optimize.method.Method", ""]
     text += ["Operators", "---------", ""]
     text += ["The class of ``ob.hessian(theta)``, ``ob.ggn(theta)`` and the like.", ""]
     text += [".. autoclass:: fastcurv.network.operators.Curvature", "   :members:"]
@@ -173,6 +175,7 @@ def write_gallery():
         full += [f"## {chapter}", "", *notebook_links(chapter)]
         for name in names:
             head, rest = story["claim"](name), story["docstring"](name)[1:]
+            rest += [story["members"](name)] if name in story["MEMBERS"] else []
             full += [f"({anchor(name)})=", "", f"### {head}", ""]
             full += [
                 line

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from ..common.files import read_tensors, write_tensors
 from ..common.protocols import TwiceDifferentiable
 from .callbacks import Checkpoint
 from .method import UNSAVED, State
+
+if TYPE_CHECKING:
+    from .loop import MinimizeLoop
 
 GENERATOR_TYPES = {
     kind.__name__: kind
@@ -96,7 +100,7 @@ def restore_generator(saved: Any) -> np.random.Generator:
     return np.random.Generator(bit_generator)
 
 
-def check_metadata(facts: Any, fresh: dict[str, Any], of: str) -> None:
+def check_metadata(facts: object, fresh: dict[str, Any], of: str) -> None:
     """Raise ValueError unless `facts`, read from a checkpoint, have the names and the structure of
     `fresh`, the facts of a new run. `of` names in the message what the facts belong to.
     """
@@ -228,7 +232,7 @@ class CheckpointWriter:
     `options` are those of the run.
     """
 
-    def __init__(self, to: Checkpoint, method: str, options: dict[str, Any]) -> None:
+    def __init__(self, to: Checkpoint, method: str, options: dict[str, object]) -> None:
         self.path = to.path
         self.every = to.every
         self.constant = {
@@ -242,7 +246,7 @@ class CheckpointWriter:
         # True if the last write failed, so that the file does not hold the latest state
         self.old = False
 
-    def take_snapshot(self, loop: Any) -> None:
+    def take_snapshot(self, loop: MinimizeLoop) -> None:
         """Store the loop's state at the start of a step. This snapshot is saved if a budget or the
         user ends the run inside the step.
         """
@@ -252,7 +256,7 @@ class CheckpointWriter:
         points = loop.arrays() | {"method." + name: x for name, x in arrays.items()}
         self.snapshot = points, {**self.constant, "run": loop.facts(), "method_facts": facts}
 
-    def save_if_due(self, loop: Any) -> None:
+    def save_if_due(self, loop: MinimizeLoop) -> None:
         """Save the loop's state after a step, if a save is due. A save is due after each `every`
         iterations or, if `every` is None, once `SAVE_INTERVAL_SECONDS` have passed since the last
         save. A step that a budget cut short, or whose loss is not finite, is not saved.
@@ -267,7 +271,7 @@ class CheckpointWriter:
             self.take_snapshot(loop)
             self.write_snapshot(loop)
 
-    def save_final_state(self, loop: Any) -> None:
+    def save_final_state(self, loop: MinimizeLoop) -> None:
         """Save the final state of the loop. If the run ended inside a step, at values that are not
         finite, or by the checks at a critical point, save the last snapshot, taken before the step
         or the checks.
@@ -279,7 +283,7 @@ class CheckpointWriter:
             self.take_snapshot(loop)
         self.write_snapshot(loop)
 
-    def write_snapshot(self, loop: Any) -> None:
+    def write_snapshot(self, loop: MinimizeLoop) -> None:
         """Write the last snapshot to the file, if one was taken. If the file cannot be written,
         warn once and let the run of `loop` continue.
         """
@@ -304,7 +308,7 @@ class CheckpointWriter:
         self.saved_at = time.perf_counter()
 
 
-def options_as_text(options: dict[str, Any]) -> dict[str, str]:
+def options_as_text(options: dict[str, object]) -> dict[str, str]:
     """Return the options with each value converted to a string, so that an object of any type can
     be compared with one read from a file. A function is represented by its qualified name, and a
     NumPy scalar by the Python number.
@@ -312,14 +316,16 @@ def options_as_text(options: dict[str, Any]) -> dict[str, str]:
     return {name: _option_text(value) for name, value in sorted(options.items())}
 
 
-def _option_text(value: Any) -> str:
+def _option_text(value: object) -> str:
     if isinstance(value, np.generic):
         return repr(value.item())
     name = getattr(value, "__qualname__", None)
     return f"{value.__module__}.{name}" if callable(value) and name else repr(value)
 
 
-def load_saved(path: Any, method: str, options: dict[str, Any], n_params: int) -> SavedRun:
+def load_saved(
+    path: str | Path, method: str, options: dict[str, object], n_params: int
+) -> SavedRun:
     """Read the checkpoint at `path`. Raise ValueError unless it was saved by `minimize` with this
     method, these options and `n_params` parameters.
     """

@@ -116,7 +116,7 @@ DEFAULT_MAX_FOLLOW_STEPS = 1500
 DEFAULT_MAX_NEWTON_STEPS = 300
 
 
-def check_index(index: Any, n: int) -> int:
+def check_index(index: object, n: int) -> int:
     """Return the requested index as an int. Raise TypeError or ValueError unless it is an int from
     0 to n, the number of parameters, and n is at most `FOLLOW_MAX_N`.
     """

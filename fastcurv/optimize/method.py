@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,7 @@ class Limits(NamedTuple):
 
 
 ONE_STEP = Limits()
+S = TypeVar("S", bound="State")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class State:
     steps: tuple[StepRecord, ...] = ()
     lowest: tuple[np.ndarray, float, float] | None = None
 
-    def replace(self, **changed: Any) -> State:
+    def replace(self: S, **changed: Any) -> S:
         """Return a copy with other values of the fields `changed`. `dataclasses.replace` takes as
         long as a step of Adam on a small network.
         """
@@ -88,7 +89,7 @@ class State:
         new.__dict__.update(self.__dict__, **changed)
         return new
 
-    def moved_to(self, theta: np.ndarray, values: Values, **changed: Any) -> State:
+    def moved_to(self: S, theta: np.ndarray, values: Values, **changed: Any) -> S:
         """Return the state at another point, with the value, gradient and gradient norm there."""
         f, g, gnorm = values
         return self.replace(theta=theta, f=f, g=g, gnorm=gnorm, cause=None, **changed)

@@ -72,7 +72,9 @@ from .units import find_target_units, minimize_in_target_units
 # Callbacks, in either of SciPy's forms.
 
 
-def resolve_callbacks(given: Any) -> tuple[EarlyStopping, Callable[[Any], bool] | None]:
+def resolve_callbacks(
+    given: object,
+) -> tuple[EarlyStopping, Callable[[MinimizeResult], bool] | None]:
     """Return the `EarlyStopping` of the argument `callback` of `minimize`, by default one that
     never ends a run, and a function that calls all other callbacks with an intermediate result and
     returns True to stop. The function is None if there are none.
@@ -86,14 +88,14 @@ def resolve_callbacks(given: Any) -> tuple[EarlyStopping, Callable[[Any], bool] 
         )
     calls = [_convert_callback(one) for one in every if not isinstance(one, EarlyStopping)]
 
-    def call(result: Any) -> bool:
+    def call(result: MinimizeResult) -> bool:
         # All are called, also after one of them has returned True.
         return max([one(result) for one in calls])
 
     return stops[0] if stops else EarlyStopping(), call if calls else None
 
 
-def _convert_callback(callback: Any) -> Callable[[Any], bool]:
+def _convert_callback(callback: object) -> Callable[[MinimizeResult], bool]:
     """Convert a callback in either of SciPy's forms, or a tracker, to a function of the
     intermediate result that returns True to stop. Raise TypeError if it is not callable.
     """
@@ -103,7 +105,7 @@ def _convert_callback(callback: Any) -> Callable[[Any], bool]:
         )
     if isinstance(callback, Tracker):
 
-        def track(result: Any) -> bool:
+        def track(result: MinimizeResult) -> bool:
             # A diverged run is stopped by its own rule, not by this error.
             with suppress(NotFiniteError):
                 callback(result.x)
@@ -118,7 +120,7 @@ def _convert_callback(callback: Any) -> Callable[[Any], bool]:
     # result.
     wrapped = hasattr(callback, "stop_iteration")
 
-    def call(result: Any) -> bool:
+    def call(result: MinimizeResult) -> bool:
         try:
             if wrapped:
                 return bool(callback(result))
@@ -422,7 +424,7 @@ def _resolve_method(
     return chosen, maker
 
 
-def _check_not_nan(value: Any, name: str) -> float:
+def _check_not_nan(value: object, name: str) -> float:
     number = check_real_number(value, name)
     if number != number:
         raise ValueError(f"{name} must be a number, got {number}.")

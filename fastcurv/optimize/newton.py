@@ -109,7 +109,7 @@ BY_CLIPPED_VALUES = Subproblem("clipped", "damping", _next_damping)
 
 
 @cache
-def roundoff(dtype: Any) -> float:
+def roundoff(dtype: np.dtype) -> float:
     """Return the relative spacing of floating-point numbers of this dtype."""
     return float(np.finfo(dtype).eps)
 
@@ -142,7 +142,7 @@ class KrylovState(State):
     last: np.ndarray | None = array()
     row_squares: np.ndarray | None = array()
     ratio: float = workspace(default=-math.inf)
-    space: Any = workspace()
+    space: KrylovSpace | None = workspace()
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _KrylovMethod(Method):
     sample: int | None = option(None, None, SAMPLE_DOC)  # checked by `minimize`
     curvature: ClassVar[str | None] = "hessian"
 
-    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
         return KrylovState(theta, *problem.evaluate(theta, self.curvature))
 
     @staticmethod
@@ -194,7 +194,7 @@ class _AdaptiveMethod(_KrylovMethod):
     def leaves_saddles(self, problem: Problem) -> bool:
         return True
 
-    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+    def subproblem(self, problem: Problem, state: State) -> Subproblem:
         """Return the subproblem of the next step."""
         raise NotImplementedError
 
@@ -250,12 +250,13 @@ class _AdaptiveMethod(_KrylovMethod):
         return state.replace(cause=cause, space=space, **kept)
 
     @staticmethod
-    def _row_scaling(problem: Problem, state: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _row_scaling(problem: Problem, state: KrylovState) -> tuple[np.ndarray, np.ndarray]:
         """Return new estimates (n,) of the squared norms of the Hessian's rows, and D (n,)."""
         n = state.theta.size
         kind = state.theta.dtype
-        first = state.row_squares is None
-        squares = np.zeros(n) if first else state.row_squares.copy()
+        before = state.row_squares
+        first = before is None
+        squares = np.zeros(n) if before is None else before.copy()
         for i in range(4 if first else 1):
             v = (2 * problem.rng.integers(0, 2, n) - 1).astype(kind)
             product = np.square(problem.product(v, np.empty_like(v)), dtype=np.float64)
@@ -264,14 +265,16 @@ class _AdaptiveMethod(_KrylovMethod):
         return squares, ((squares / mean + 1e-6) ** -0.25).astype(kind)
 
 
-def _start_space(space: Any, problem: Problem, state: Any, scale: np.ndarray | None) -> None:
+def _start_space(
+    space: KrylovSpace, problem: Problem, state: KrylovState, scale: np.ndarray | None
+) -> None:
     """Start the Krylov space of the gradient, in coordinates scaled by `scale` if it is given."""
     starts = [] if state.last is None else [state.last]
     if scale is None:
         space.start(problem.product, state.g, starts)
         return
 
-    def scaled_product(v: np.ndarray, out: Any) -> None:
+    def scaled_product(v: np.ndarray, out: np.ndarray) -> None:
         problem.product(v * scale, out)
         out *= scale
 
@@ -288,11 +291,11 @@ class TrustRegion(_AdaptiveMethod):
         None, check_positive, "first radius; by default ``0.1 max(1, ||theta||)``"
     )
 
-    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
         radius = self.radius or initial_trust_radius(theta)
         return super().init(problem, theta).replace(radius=radius)
 
-    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+    def subproblem(self, problem: Problem, state: State) -> Subproblem:
         return BY_RADIUS
 
 
@@ -304,10 +307,10 @@ class CubicRegularization(_AdaptiveMethod):
 
     weight: float = option(1.0, check_positive, "first weight of the cubic term")
 
-    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
         return super().init(problem, theta).replace(weight=self.weight)
 
-    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+    def subproblem(self, problem: Problem, state: State) -> Subproblem:
         return BY_WEIGHT
 
 
@@ -322,10 +325,10 @@ class SaddleFreeNewton(_AdaptiveMethod):
         None, check_positive, "first damping; by default chosen by the first step"
     )
 
-    def init(self, problem: Problem, theta: np.ndarray) -> Any:
+    def init(self, problem: Problem, theta: np.ndarray) -> KrylovState:
         return super().init(problem, theta).replace(damping=self.damping)
 
-    def subproblem(self, problem: Problem, state: Any) -> Subproblem:
+    def subproblem(self, problem: Problem, state: State) -> Subproblem:
         return BY_ABSOLUTE_VALUES
 
 
@@ -451,7 +454,7 @@ class NewtonCGState(State):
     weight: float | None = None
     bound: float = 0.0
     reach: float | None = None
-    work: Any = workspace()
+    work: CGWorkspace | None = workspace()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,11 @@ from .line_search import curvature_rounding_error, initial_trial_length, line_mi
 
 def lowest_curvature(
     op: OperatorLike,
-    rng: Any,
-    starts: Any = (),
+    rng: np.random.Generator,
+    starts: Sequence[np.ndarray] = (),
     *,
     max_products: int = 200,
-    stop: Any = None,
+    stop: Callable[[], bool] | None = None,
     accuracy: float = 0.05,
 ) -> tuple[float, np.ndarray, float, int]:
     """Search for negative curvature: compute the lowest Ritz pair of a Krylov space from a random
@@ -206,7 +207,11 @@ def escape(
 
 
 def _escape(
-    ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
+    ob: Any,
+    theta: np.ndarray,
+    direction: Any,
+    max_products: int,
+    seed: int | np.random.Generator | None,
 ) -> EscapeResult:
     """Run `escape` with its arguments, of which `theta` and `max_products` have been checked."""
     H = BudgetedOperator(checked_curvature(ob.hessian(theta), theta.size))

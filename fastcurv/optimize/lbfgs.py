@@ -113,7 +113,7 @@ class LBFGS(Method):
             cause="no_lower_loss" if failed else state.cause,
         )  # fmt: skip
 
-    def _start_engine(self, problem: Problem, state: Any) -> Any:
+    def _start_engine(self, problem: Problem, state: LBFGSState) -> LBFGSState:
         """Create the engine for a first state, or for one that was read from a checkpoint. Every
         pair is restored into its old row, so that sums over rows are bitwise equal to those of the
         saved run. Coordinates of the layers are computed again at their old origin, unless the run
@@ -146,7 +146,7 @@ class LBFGS(Method):
         return state.replace(engine=engine, layers=layers, at=at, run_engine=run_engine)
 
 
-def _search_from(state: Any) -> Any:
+def _search_from(state: LBFGSState) -> Any:
     """Start a search from theta, with the pairs of the engine."""
     if state.layers is not None:
         return _change_coordinates(state)
@@ -154,7 +154,7 @@ def _search_from(state: Any) -> Any:
     return state.replace(gnorm=state.engine.gradient_norm)
 
 
-def _change_coordinates(state: Any) -> Any:
+def _change_coordinates(state: LBFGSState) -> LBFGSState:
     """Recompute the coordinates of the layers at the current point, and transform the pairs of the
     engine to the new coordinates.
     """
@@ -178,7 +178,7 @@ def _change_coordinates(state: Any) -> Any:
     return state.replace(origin=state.theta, at=state.theta, due=due)
 
 
-def _step(problem: Problem, state: Any) -> Any:
+def _step(problem: Problem, state: LBFGSState) -> LBFGSState:
     """Take one step, with values and gradients from calls of the objective, or none if the line
     search finds no lower value.
     """
@@ -214,7 +214,7 @@ def _step(problem: Problem, state: Any) -> Any:
     return state.moved_to(theta, values, at=theta, steps=(record,), lowest=lowest)
 
 
-def _step_in_engine(problem: Problem, state: Any, limits: Limits) -> Any:
+def _step_in_engine(problem: Problem, state: LBFGSState, limits: Limits) -> LBFGSState:
     """Take up to ``limits.max_steps`` steps, between which the loop needs no check, in the engine,
     or none if no step lowers the loss.
     """

@@ -303,7 +303,9 @@ def run_method(
         return loop.run_to_end(None, progress)
 
 
-def _start_in_scaled_units(loop: MinimizeLoop, seed: Any, progress: Any) -> None:
+def _start_in_scaled_units(
+    loop: MinimizeLoop, seed: int | np.random.Generator | None, progress: bool | None
+) -> None:
     """If the targets are far from mean 0 and variance 1, let the loop begin at the end of a run for
     scaled targets.
     """
@@ -319,7 +321,7 @@ def _start_in_scaled_units(loop: MinimizeLoop, seed: Any, progress: Any) -> None
         loop.continue_run(*minimize_in_target_units(units, loop.start, go, loop.callback))
 
 
-def _draw_start(ob: Any, seed: Any) -> Any:
+def _draw_start(ob: Any, seed: int | np.random.Generator | None) -> Any:
     """Return the start (n,) that the objective's model draws, for a run without a given start."""
     if not hasattr(getattr(ob, "model", None), "init"):
         raise ValueError(

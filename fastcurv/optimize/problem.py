@@ -59,7 +59,7 @@ class Problem:
     def __init__(
         self,
         ob: Any,
-        rng: Any = None,
+        rng: int | np.random.Generator | None = None,
         *,
         sample: int | None = None,
         max_time: float | None = None,
@@ -83,7 +83,7 @@ class Problem:
         self.cut: str | None = None
         self.rows: np.ndarray | None = None  # rows of the curvature, if they are a sample
         # the point and the kind of the operator whose products `product` computes
-        self.bound: tuple[Any, str | None] = (None, None)
+        self.bound: tuple[np.ndarray | None, str | None] = (None, None)
         self._product: Any = None
 
     @property
@@ -170,7 +170,7 @@ class Problem:
         names = "n_values", "n_gradients", "n_products"
         return {name: int(getattr(self, name)) for name in names}
 
-    def restore_counts(self, counts: dict[str, Any]) -> None:
+    def restore_counts(self, counts: dict[str, int]) -> None:
         """Set the numbers of evaluations that `counts` returned."""
         self.n_values = counts["n_values"]
         self.n_gradients = counts["n_gradients"]
@@ -280,13 +280,13 @@ class Problem:
         if self.bound[0] is not theta or self.bound[1] != kind:
             self._bind(theta, kind)
 
-    def product(self, v: np.ndarray, out: Any) -> Any:
+    def product(self, v: np.ndarray, out: np.ndarray) -> np.ndarray:
         """Write the product of the operator with v into `out`, and count it."""
         self.n_products += 1
         self._product(v, out)
         return out
 
-    def _has_loss_of(self, operator: Any) -> bool:
+    def _has_loss_of(self, operator: object) -> bool:
         """Return True if the attributes `value` and `gradient` of an operator are those of the
         problem's objective.
         """

@@ -131,7 +131,7 @@ def find_target_units(ob: Any) -> TargetUnits | None:
 
 def minimize_in_target_units(
     units: TargetUnits, theta: np.ndarray, go: Callable[..., MinimizeResult], callback: Any
-) -> tuple[MinimizeResult, np.ndarray, list[tuple[Any, ...]]]:
+) -> tuple[MinimizeResult, np.ndarray, list[tuple[float, ...]]]:
     """Minimise the scaled objective from theta, a point in the units of the caller. ``go(objective,
     theta0, callback=...)`` runs the minimiser. `callback` is None or receives intermediate results
     in the units of the caller.
@@ -141,7 +141,7 @@ def minimize_in_target_units(
     """
     start_time = time.perf_counter()
     f = value_as_float(units.ob.value(theta))
-    records: list[tuple[Any, ...]] = [(0, f, norm(units.ob.gradient(theta)), 0, 0.0)]
+    records: list[tuple[float, ...]] = [(0, f, norm(units.ob.gradient(theta)), 0, 0.0)]
 
     def record(intermediate_result: MinimizeResult) -> bool:
         at = units.unscaled_result(intermediate_result)

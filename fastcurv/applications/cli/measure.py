@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -306,7 +306,6 @@ class FitMeasurements:
     # True if training to the minimum changed the score by more than MAX_SCORE_CHANGE
     moved: bool = False
     point: CriticalPoint | None = None
-    trained_on: bool = False
     max_iter: int = 0
     out: LeftOut | None = None
     left_out: Any = None
@@ -351,12 +350,10 @@ def fold_rows(fit: Fit) -> list[Indices]:
     return [order[i::N_SCORE_FOLDS] for i in range(min(N_SCORE_FOLDS, fit.n_rows))]
 
 
-def measure_fit(
-    fit: Fit, note: Callable[[str], None], linear: LinearModel | None = None
-) -> FitMeasurements:
+def measure_fit(fit: Fit, note: Callable[[str], None]) -> FitMeasurements:
     """Return the numbers of the report on a fitted network: the verdict on its minimum, the
     predictions of left-out rows and folds, and a linear model. `note` is called with a few words
-    before each step. `linear` is the linear model of these rows if it was fitted before.
+    before each step.
     """
     found = FitMeasurements(fit, time.process_time())
     empty = np.full(fit.n_rows if fit.numbers else (fit.n_rows, len(fit.classes)), np.nan)
@@ -374,7 +371,7 @@ def measure_fit(
                 _refit_without_fold(found, held)
         _choose_left_out_method(found)
         note("a linear model")
-        found.linear = linear or linear_model(fit)
+        found.linear = linear_model(fit)
     if fit.numbers:
         found.spread = error_spread(found)
     found.doubts = [str(w.message) for w in caught if w.category is UserWarning]
@@ -414,7 +411,7 @@ def _find_minimum(found: FitMeasurements) -> None:
                 minimize(ob, fit.theta, rng=0, max_iter=found.max_iter, progress=False)
             )
         if run.report is not None:
-            found.theta, found.point, found.trained_on = run.x, run.report, True
+            found.theta, found.point = run.x, run.report
     if found.point is None:
         limit = max(MAX_VERDICT_TIME_FRACTION * found.max_seconds, found.fit_seconds)
         found.point = classify(ob, fit.theta, rng=0, max_time=limit, progress=False)
@@ -519,14 +516,14 @@ class LinearModel:
         return float(self.ob.l2) * self.ob.n_samples * n_terms
 
 
-def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> LinearModel | None:
+def linear_model(fit: Fit) -> LinearModel | None:
     """Return the linear model, fitted to the rows of a fit, with the penalty that gives left-out
     rows the lowest mean loss. Rows with groups are left out by folds, as for the network.
 
-    The given penalties are tried in order, until `MAX_IDLE_PENALTIES` in a row do not lower this
-    loss. If several penalties are given, the best one times each of `LINEAR_PENALTY_FACTORS` is
-    tried as well. Return None if the model has more than `MAX_LINEAR_PARAMS` parameters, if its
-    Hessian costs more than `MAX_LINEAR_FLOPS`, or if `leave_one_out` fails for all tried penalties.
+    `LINEAR_PENALTIES` are tried in order, until `MAX_IDLE_PENALTIES` in a row do not lower this
+    loss, and then the best one times each of `LINEAR_PENALTY_FACTORS`. Return None if the model has
+    more than `MAX_LINEAR_PARAMS` parameters, if its Hessian costs more than `MAX_LINEAR_FLOPS`, or
+    if `leave_one_out` fails for all tried penalties.
     """
     ob = fit.ob
     if len(ob.model.sizes) == 2:
@@ -545,14 +542,14 @@ def linear_model(fit: Fit, penalties: Sequence[float] = LINEAR_PENALTIES) -> Lin
         for number, rows in enumerate(fold_rows(fit)):
             folds[rows] = number
     best, idle = None, 0
-    for l2 in penalties:
+    for l2 in LINEAR_PENALTIES:
         found = _fit_linear_model(fit, plain.with_l2(l2), folds)
         better = found is not None and (best is None or found.loss < best.loss)
         best, idle = (found, 0) if better else (best, idle + 1)
         if idle == MAX_IDLE_PENALTIES:
             break
-    if best is None or len(penalties) == 1:
-        return best
+    if best is None:
+        return None
     near = (
         _fit_linear_model(fit, plain.with_l2(best.ob.l2 * step), folds)
         for step in LINEAR_PENALTY_FACTORS
@@ -581,16 +578,11 @@ def _fit_linear_model(fit: Fit, ob: Objective, folds: Any) -> LinearModel | None
     return LinearModel(ob, theta, out, left_out, fit.score(left_out), float(out.losses.mean()))
 
 
-def conformal_place(n_errors: int, level: float) -> int:
-    """Return the place, from 0, of the error of a row left out, in increasing order, that bounds
-    the error of a new row with a probability of at least `level`, by exchangeability.
-    """
-    return math.ceil(level * (n_errors + 1)) - 1
-
-
 def conformal_width(errors: Floats, level: float) -> float:
-    """Return the error at `conformal_place`, or infinity if there are too few errors."""
-    place = conformal_place(len(errors), level)
+    """Return the error of a row left out that bounds the error of a new row with a probability of
+    at least `level`, by exchangeability, or infinity if there are too few errors.
+    """
+    place = math.ceil(level * (len(errors) + 1)) - 1
     return float(np.sort(errors)[place]) if place < len(errors) else math.inf
 
 

@@ -6,9 +6,7 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import sys
-import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +55,7 @@ class CommandOutput:
         """
         if not self.as_json:
             text = "\n".join(map(escape_unprintable, text.split("\n")))
-            self.lost = write_stream("stdout", wrap_to_terminal(text) + "\n") or self.lost
+            self.lost = write_stream("stdout", text + "\n") or self.lost
 
     def print_csv(self, text: str) -> None:
         """Print `text`, comma-separated values for a program, without changes. On a terminal,
@@ -103,21 +101,6 @@ def write_stream(name: str, text: str = "") -> str:
             os.close(nowhere)
         return "" if isinstance(error, BrokenPipeError) else str(error)
     return ""
-
-
-def wrap_to_terminal(text: str) -> str:
-    """Return the text with long lines wrapped to the width of the terminal, each with its own
-    indentation. If standard output is not a terminal, return the text unchanged.
-    """
-    if not is_stream_terminal("stdout"):
-        return text
-    width = max(40, shutil.get_terminal_size().columns)
-    broken = textwrap.TextWrapper(width, break_long_words=False)
-    lines = text.split("\n")
-    for i, line in enumerate(lines):
-        broken.subsequent_indent = line[: len(line) - len(line.lstrip())]
-        lines[i] = broken.fill(line) if len(line) > width else line
-    return "\n".join(lines)
 
 
 def write_figure_file(figure: Any, path: str | os.PathLike[str]) -> Path:

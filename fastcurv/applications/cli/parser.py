@@ -325,9 +325,6 @@ COMMANDS: dict[str, dict[str, Any]] = {
                 help="exit with status 1 unless the verdict is proved",
             ),
             pack_argument(
-                "--max-time", type=_parse_positive, default=None, help="seconds for the training"
-            ),
-            pack_argument(
                 "--out",
                 default="fastcurv-report.html",
                 help="file to write, .html (default %(default)s)",

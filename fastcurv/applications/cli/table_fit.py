@@ -54,8 +54,11 @@ def fit_estimator(
     from ..estimators.regressor import MLPRegressor
 
     numbers = data.y.dtype.kind == "f"
-    options: dict[str, Any] = {"random_state": args.seed, "n_threads": args.threads}
-    options |= {"max_time": args.max_time, "verdict": False}
+    options: dict[str, Any] = {
+        "random_state": args.seed,
+        "n_threads": args.threads,
+        "verdict": False,
+    }
     if numbers and args.loss not in (None, *CLASS_LOSSES, DEFAULT_LOSS_BY_TARGETS["numbers"]):
         options["loss"] = args.loss
     kind: Any = MLPRegressor if numbers else MLPClassifier

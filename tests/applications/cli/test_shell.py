@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.applications.cli import commands, output
+from fastcurv.applications.cli import commands
 from fastcurv.applications.cli.output import PAGE_SUFFIXES, CommandOutput, check_output_path
 from fastcurv.applications.cli.parser import build_parser, main
 from fastcurv.applications.cli.predict import format_csv
@@ -198,17 +198,6 @@ def test_predictions_are_escaped_on_terminals_only(monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     CommandOutput().print_csv(text)
     assert capsys.readouterr().out.replace("\n", "").isprintable()
-
-
-def test_long_lines_are_wrapped_on_terminals_only(monkeypatch):
-    line = "  Minimum: " + "a critical point is proved to lie near theta " * 4
-    assert output.wrap_to_terminal(line) == line
-    monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    broken = output.wrap_to_terminal("short\n" + line).split("\n")
-    assert broken[0] == "short" and len(broken) > 3
-    assert max(map(len, broken)) <= 80 and all(part.startswith("  ") for part in broken[1:])
-    assert " ".join(" ".join(broken[1:]).split()) == " ".join(line.split())
 
 
 def test_json_replaces_nan_and_infinity_by_null():

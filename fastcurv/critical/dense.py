@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,7 +213,7 @@ def _has_undecided_eigenvalue(full: DenseHessian, plain: ComplementEigenpairs) -
     return int(np.count_nonzero(sizes <= full.M.error_bound(full.units))) > int(plain.span.shape[1])
 
 
-def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
+def eigenvalue_signs(cut: ComplementEigenpairs) -> NDArray[np.int_]:
     """Return the signs (m,) of the eigenvalues in `cut`: -1, 1, or 0 if the magnitude is at most
     the error bound.
     """
@@ -222,7 +221,7 @@ def eigenvalue_signs(cut: Any) -> NDArray[np.int_]:
 
 
 def check_orbit_independence(
-    ob: Any, theta: Floats, cut: ComplementEigenpairs, found: KantorovichOutcome
+    ob: TwiceDifferentiable, theta: Floats, cut: ComplementEigenpairs, found: KantorovichOutcome
 ) -> KantorovichOutcome:
     """Return `found`, the outcome of the theorem, if the tangents of the orbits are proved to be
     linearly independent on the whole ball of the theorem. Otherwise return an outcome that does not
@@ -529,6 +528,8 @@ class InertiaByEigenpairs(InertiaStrategy):
     at theta; signs that may change between theta and the critical point are set to 0.
     """
 
+    cut: ComplementEigenpairs
+
     def __init__(
         self,
         ask: ClassifyOptions,
@@ -729,7 +730,9 @@ class InertiaByEigenpairs(InertiaStrategy):
         )
 
     @cached_property
-    def extremes(self) -> tuple[Any, Any]:
+    def extremes(
+        self,
+    ) -> tuple[tuple[float, tuple[float, float]], tuple[float, tuple[float, float]]]:
         """A pair for each end of the spectrum, ``(lambda, (low, high))``: the eigenvalue and an
         interval that contains an exact eigenvalue. The symmetry directions are included.
         """

@@ -18,10 +18,10 @@ from ..common.objectives import (
     call_certificate,
     certificate_method,
 )
-from ..common.protocols import Floats, TwiceDifferentiable
+from ..common.protocols import Floats, Seed, TwiceDifferentiable
 from ..common.vectors import safe_norm
 from .decide import CriticalPointProof, Nearness, SpectrumEvidence
-from .theorem import KantorovichOutcome
+from .theorem import ComplementEigenpairs, KantorovichOutcome
 
 # --------------------------------------------------------------------------------------------------
 # Bounds that an objective proves at theta, in the form that verdicts need.
@@ -248,7 +248,7 @@ class InertiaStrategy(ABC):
     H: BudgetedOperator
     gradient: tuple[Floats, float]
     near: Nearness
-    cut: Any = None
+    cut: ComplementEigenpairs | None = None
 
     @abstractmethod
     def check_kantorovich_theorem(self) -> tuple[KantorovichOutcome, float]:
@@ -285,7 +285,7 @@ class ClassifyOptions:
     failure_probability: float | None
     max_products: int | None
     dense_below: float
-    seed: Any
+    seed: Seed
     max_time: float | None = None
     seek: bool = True
 

@@ -23,7 +23,7 @@ from ..common.objectives import (
     certificate_start_vectors,
     gradient_at,
 )
-from ..common.protocols import Floats
+from ..common.protocols import Array, Floats, OperatorLike
 from ..common.runtime import Budget, is_time_up, raise_if_interrupted
 from ..common.vectors import augmented_norm, safe_norm
 from ..krylov.lanczos import Recurrence, combine_basis_rows, ritz_decomposition
@@ -117,14 +117,14 @@ class InertiaSearch:
 
     def run_lanczos(
         self,
-        op: Any,
-        start: Any,
+        op: OperatorLike,
+        start: Array | None,
         steps: float,
         *,
         d: Floats | None = None,
-        stop: Callable[[Any], bool] = lambda run: False,
-        against: Any = None,
-    ) -> Any:
+        stop: Callable[[Recurrence], bool] = lambda run: False,
+        against: Array | None = None,
+    ) -> Recurrence | None:
         """Run Lanczos with `op` for at most `steps` block steps, and record the ends of the Ritz
         spectrum. Return the run, or None if no step is possible.
 
@@ -160,7 +160,7 @@ class InertiaSearch:
                 break
         return self.record_run(run, d)
 
-    def record_run(self, run: Any, d: Floats | None = None) -> Any:
+    def record_run(self, run: Recurrence, d: Floats | None = None) -> Recurrence:
         """Record the Ritz vectors at both ends of a finished run, and the inertia that its Ritz
         values prove by Cauchy interlacing. Return the run. `d` (n,) holds the scale factors if the
         run used ``d H d``.
@@ -184,7 +184,9 @@ class InertiaSearch:
             self.seen |= {int(sign) for sign in np.sign(strong)}
         return run
 
-    def run_from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
+    def run_from_random(
+        self, steps: float, stop: Callable[[Recurrence], bool]
+    ) -> Recurrence | None:
         """Run Lanczos from a random start orthogonal to the symmetry directions, as the bound on
         the risk requires. `steps`, `stop` and the result are those of `run_lanczos`.
         """
@@ -192,7 +194,9 @@ class InertiaSearch:
         against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q.shape[1] else None
         return self.run_lanczos(self.H.native, None, steps, stop=stop, against=against)
 
-    def run_from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
+    def run_from_gradient(
+        self, g: Floats, steps: float, stop: Callable[[Recurrence], bool]
+    ) -> Recurrence | None:
         """Run Lanczos from the gradient g (n,). `steps`, `stop` and the result are those of
         `run_lanczos`.
         """
@@ -325,7 +329,7 @@ class InertiaSearch:
         return d
 
 
-def has_both_signs(run: Any) -> bool:
+def has_both_signs(run: Recurrence) -> bool:
     """Return True if a Lanczos run has found curvature of both signs. Its largest Ritz value must
     exceed the error and the threshold for zero, and its smallest must be below minus both, with a
     residual of at most half its magnitude.
@@ -375,7 +379,7 @@ class InertiaByProducts(InertiaStrategy):
 
     def __init__(self, ask: ClassifyOptions, H: BudgetedOperator) -> None:
         self.search = InertiaSearch(ask, H)
-        self.main: Any = None  # Krylov run from a random start
+        self.main: Recurrence | None = None  # Krylov run from a random start
         d = np.ones(H.n)  # scaling that balances the rows of ``d H d``
         if self.search.budget.products_left >= 40:
             d = self.search.balancing_diagonal()
@@ -772,7 +776,9 @@ def _gradient_and_error(ask: ClassifyOptions, H: BudgetedOperator) -> tuple[Floa
     return finite_gradient_and_error(ask.ob, ask.theta, H)
 
 
-def _continue_curvature_search(search: InertiaSearch, main: Any, goal: int, d: Floats) -> None:
+def _continue_curvature_search(
+    search: InertiaSearch, main: Recurrence | None, goal: int, d: Floats
+) -> None:
     """Continue the search for negative curvature. If the run `main` ended before `goal` steps, use
     restarted Lanczos. If the scale factors `d` (n,) differ by more than a factor of 32, also run
     Lanczos in coordinates scaled by them.

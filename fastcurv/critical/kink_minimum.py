@@ -19,9 +19,7 @@ from ..common.vectors import safe_norm
 from .theorem import EPS, ComplementEigenpairs, check_kantorovich, newton_step_in_slice
 
 if TYPE_CHECKING:
-    from ..certify.kinks import SmoothPieceObjective
-
-if TYPE_CHECKING:
+    from ..certify.kinks import ReluData, SmoothPieceObjective
     from ..network.objective import Objective
 
 
@@ -229,7 +227,7 @@ class KinkPoint:
         return self._proof.numbers | self._proof.clauses
 
 
-def small_relu_data(ob: Any) -> Any:
+def small_relu_data(ob: TwiceDifferentiable) -> ReluData | None:
     """Return the `ReluData` of an objective, from its certificate `relu_rows`. Return None if it
     has no such certificate or the network is too large for the proof.
     """
@@ -289,16 +287,18 @@ def initial_slopes(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def run_newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
+def run_newton_on_kinks(
+    rows: ReluData, theta: np.ndarray, slopes: list[np.ndarray]
+) -> KinkPoint | None:
     """Run Newton's method in (theta, slopes) from the given estimates, with updates of the active
     set. `slopes` holds the slopes (N, units) of each hidden layer. Return the `KinkPoint` that is
     found, or None if the active set or the steps do not converge.
     """
-    gates = []
-    collapsed = []
+    gates: list[np.ndarray] = []
+    collapsed: list[np.ndarray] = []
     for s, leak in zip(slopes, rows.leaks):
         between = (s > leak + KINK_SLOPE_TOL) & (s < 1 - KINK_SLOPE_TOL)
-        gone = between.all(axis=0)
+        gone = np.all(between, axis=0)
         gate = np.where(between & ~gone, np.nan, np.where(s > 0.5 * (1 + leak), 1.0, leak))
         gates.append(gate)
         collapsed.append(gone)
@@ -328,7 +328,7 @@ def run_newton_on_kinks(rows: Any, theta: np.ndarray, slopes: list[np.ndarray]) 
 
 
 def _collapsed_unit_masks(
-    rows: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]
+    rows: ReluData, gates: list[np.ndarray], collapsed: list[np.ndarray]
 ) -> list[np.ndarray]:
     """Return masks (units,) of collapsed units for each hidden layer: those already known, and relu
     units that are off for all rows, whose weights decay to 0.
@@ -345,7 +345,7 @@ def _collapsed_unit_masks(
     return found
 
 
-def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
+def _solve_critical_point(phi: SmoothPieceObjective, point: np.ndarray) -> np.ndarray | None:
     """Return a critical point (n + m,) of Phi found by Newton's method from `point`, with the
     precise gradient in the last step. Return None if the steps do not converge.
     """
@@ -368,7 +368,7 @@ def _solve_critical_point(phi: Any, point: np.ndarray) -> np.ndarray | None:
 
 
 def _update_active_set(
-    rows: Any,
+    rows: ReluData,
     gates: list[np.ndarray],
     slopes: list[np.ndarray],
     zs: list[np.ndarray],

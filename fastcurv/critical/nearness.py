@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +172,9 @@ def gradient_and_error(ob: TwiceDifferentiable, theta: np.ndarray) -> tuple[np.n
     return fine if fine is not None and not error < fine[1] else (g, error)
 
 
-def finite_gradient_and_error(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
+def finite_gradient_and_error(
+    ob: TwiceDifferentiable, theta: np.ndarray, H: BudgetedOperator
+) -> tuple[np.ndarray, float]:
     """Return the gradient (n,) at theta and a bound on the norm of its error, which is NaN if no
     bound is known. Raise NotFiniteError if the gradient is not finite.
 

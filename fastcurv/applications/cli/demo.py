@@ -40,9 +40,10 @@ NARROWER_NETWORK_TEXT = (
     "same and the gradient is still zero, so this is a critical point of the full network's loss."
 )
 
-ESCAPE_TEXT = (
-    "The saddle of this section, along its escape direction: the loss, its second-order Taylor "
-    "polynomial, and the step taken. Along some other directions the loss rises."
+PICTURE_TEXT = (
+    "Left: density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
+    "the middle and at the end of training. Right: the saddle, along its escape direction: the "
+    "loss, its second-order Taylor polynomial, and the step taken."
 )
 
 
@@ -95,7 +96,7 @@ def run_demo(
     say(described)
     moments, result = train_network(objective, seed, quick, progress, say)
     say("\nThe Hessian's spectrum during training")
-    found = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
+    densities = compute_spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
     point = fc.classify(objective, result.x, rng=seed)
@@ -107,20 +108,19 @@ def run_demo(
     say(verdict_lines(saddle))
     escaped, way = escape_saddle(objective, theta, saddle, progress)
     say(f"  {way}")
-    if picture is not None and escaped is not None:
-        densities = {name: density for name, (density, _) in found.items()}
-        write_figure_file(plot_summary(densities, objective, theta, escaped.x - theta), picture)
 
     page = Report(TITLE)
     page.subtitle = f"{NETWORK_TEXT.format(n=objective.n_params)} {described}."
     page.add_section("The verdict, and its evidence").add_verdict(point)
-    _add_spectra_section(page, found)
     page.add_section("Another point: a saddle, and a descent from it").add_text(
         NARROWER_NETWORK_TEXT
     )
     page.add_verdict(saddle).add_text(way)
     if escaped is not None:
-        page.add_figure(plot_loss_along_step(objective, theta, escaped.x - theta), ESCAPE_TEXT)
+        figure = plot_summary(densities, objective, theta, escaped.x - theta)
+        page.add_figure(figure, PICTURE_TEXT)
+        if picture is not None:
+            write_figure_file(figure, picture)
     seconds = time.perf_counter() - started
     page.add_text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -185,49 +185,20 @@ def compute_spectra(
     seed: int,
     quick: bool,
     progress: bool,
-) -> dict[str, tuple[SpectralDensity, Any]]:
-    """Return the spectral density and the five lowest and five highest eigenpairs for each stage of
-    training, as a dict by the name of the stage. `moments` holds theta by the name of the stage.
-    `say` is called with each line of output.
+) -> dict[str, SpectralDensity]:
+    """Return the spectral density for each stage of training, as a dict by the name of the stage,
+    and say its five lowest and five highest eigenvalues. `moments` holds theta by the name of the
+    stage.
     """
-    found = {}
+    densities = {}
     for name, theta in moments.items():
         hessian = objective.hessian(theta)
-        density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, rng=seed)
+        n_probes = 4 if quick else 10
+        densities[name] = fc.spectral_density(hessian, n_probes=n_probes, n_steps=80, rng=seed)
         pairs = raise_if_interrupted(fc.eigsh(hessian, 10, "BE", rng=seed, progress=progress))
-        found[name] = density, pairs
         say(f"  {name:<7} lowest  {_join_values(pairs.values[:5])}")
         say(f"  {'':<7} highest {_join_values(pairs.values[-5:])}")
-    return found
-
-
-def _add_spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
-    """Add a plot of the spectral density at each stage of training with the outliers marked, and a
-    table of the extreme eigenvalues.
-    """
-    figures: dict[str, Any] = {}
-    for name, (density, pairs) in found.items():
-        ax = figures[name] = density.plot(plots.new_axes(figsize=(3.0, 2.8)), color=plots.BLUE)
-        ax.get_legend().remove()  # The plots are small, and the caption explains their lines.
-        low, high = pairs.values[:5], pairs.values[-5:]
-        outliers = np.r_[low, high]
-        ax.plot(
-            outliers, np.full(len(outliers), 0.04), "|", ms=10, mew=1.5, color=plots.ORANGE,
-            transform=ax.get_xaxis_transform(),
-        )  # fmt: skip
-        ax.set(title=name, ylabel="density" if len(figures) == 1 else "")
-    page.add_section("The spectrum during training").add_figure_row(
-        figures,
-        "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
-        "the middle and at the end of training, with two standard errors as a shade; marked in "
-        "orange the five lowest and five highest. The bulk lies at zero; a few large eigenvalues "
-        "stand out.",
-    )
-    rows = [
-        [name, _join_values(pairs.values[:5]), _join_values(pairs.values[-5:]), pairs.n_products]
-        for name, (_, pairs) in found.items()
-    ]
-    page.add_table(["stage", "five lowest", "five highest", "products"], rows)
+    return densities
 
 
 def find_saddle(

@@ -180,15 +180,6 @@ class Report:
         self.sections[-1].pictures.append(_Markup(f"<figure>{picture}{text}</figure>"))
         return self
 
-    def add_figure_row(self, figures: dict[str, Any], caption: str) -> Report:
-        """Append named Matplotlib figures to this report, and return this report. The figures are
-        placed side by side, or one below the other if there is no space.
-        """
-        pictures = "".join(self._svg(f, f"{name}: {caption}") for name, f in figures.items())
-        text = f"<figcaption>{_escape_html(caption)}</figcaption>"
-        self.sections[-1].pictures.append(_Markup(f'<figure class="row">{pictures}{text}</figure>'))
-        return self
-
     def add_code(self, text: str) -> Report:
         """Append lines of code to this report, and return this report."""
         return self.add_markup(f"<pre>{html.escape(escape_unprintable(text))}</pre>")

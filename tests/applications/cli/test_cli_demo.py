@@ -35,10 +35,9 @@ def test_demo_trains_classifies_and_escapes_a_saddle(tmp_path, capsys):
     assert further < after < before
     assert facts["escaped"].fun == pytest.approx(after, abs=1e-6)
     page = re.sub("</?code>", "`", facts["report"].read_text())
-    assert page.count("<figure") == 2 and page.count('class="verdict"') == 2
-    # Three of the four pictures are spectra.
-    assert len(re.findall('<svg [^>]*role="img" aria-label="', page)) == 4
-    assert "five lowest" in page
+    assert page.count("<figure") == 1 and page.count('class="verdict"') == 2
+    assert len(re.findall('<svg [^>]*role="img" aria-label="', page)) == 1
+    assert text.count("  lowest ") == 3 and "Left: density" in page
     assert not re.search(r"(src|href)=[\"']?https?:", page)
     assert str(facts["report"]) in text
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,5 @@
 """Verdicts with their evidence, at and near critical points of small networks and functions, from
-products, from Cholesky factors, and at points that a search found.
+products and from Cholesky factors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import fastcurv as fc
 from fastcurv.certify.certificates import Certificates
 from fastcurv.critical import dense
 from fastcurv.critical.report import CriticalPoint, evidence_rows
-from fastcurv.optimize import find
 from fastcurv.testing import QuadraticObjective
 
 from ..golden import drawn, masked
@@ -182,33 +181,10 @@ def factors() -> dict[str, list[Any]]:
     return found
 
 
-def found_points() -> dict[str, list[Any]]:
-    """Return ``{name: text and numbers}`` for searches of `find_critical_point` by matrices and by
-    Krylov spaces.
-    """
-    found: dict[str, list[Any]] = {}
-    starts = [
-        (f"{i} {c.name}", c.objective, c.theta + 0.03)
-        for i, c in enumerate(zoo())
-        if i in (1, 4, 8, 30)
-    ]
-    ob, theta, _ = drawn(sizes=[3, 4, 2], l2=1e-2)
-    starts += [("net", ob, theta), ("single", *drawn(sizes=[3, 3, 1], dtype="float32", l2=0.1)[:2])]
-    for name, objective, start in starts:
-        for method in ("newton-mr",):
-            for below in (find.KRYLOV_STEP_MIN_N, 0):
-                with mock.patch.object(find, "KRYLOV_STEP_MIN_N", below):
-                    end = fc.find_critical_point(objective, start, method=method, max_iter=15)
-                text = " ".join(note.key for note in end.notes)
-                numbers = [float(end.nit), float(end.nfev), float(end.get("n_products", -1))]
-                numbers += [float(np.linalg.norm(end.jac)), float(end.fun), float(end.success)]
-                found[f"{name}, {method}, {below}"] = [text, *numbers]
-    return found
-
-
 SEARCHES: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "by products": by_products, "by factors": factors, "by search": found_points,
-}  # fmt: skip
+    "by products": by_products,
+    "by factors": factors,
+}
 SECTIONS = (*NETS, "zoo", "hard", *SEARCHES)
 
 

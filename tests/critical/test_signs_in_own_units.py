@@ -1,6 +1,7 @@
-"""Saddles whose signs are all proved in theta's own units, but not in balanced units."""
+"""Critical points that are proved in only one of the coordinates or spaces that are tried."""
 
 import numpy as np
+import pytest
 
 import fastcurv as fc
 
@@ -46,3 +47,28 @@ def test_badly_scaled_saddles_are_certified_with_all_eigenvalue_signs():
         D = 1 / np.sqrt(np.abs(np.diag(H)))
         values = np.linalg.eigvalsh(D[:, None] * H * D)
         assert (values < 0).sum() == point.n_negative and np.abs(values).min() > 1e-9
+
+
+def poisson_regression(rng):
+    """Return a Poisson regression whose features differ by six orders of magnitude."""
+    X = rng.standard_normal((8, 3)) * [1e-4, 1, 1e2]
+    model = fc.MLP([3, 1], bias=False)
+    return fc.Objective(model, X, rng.poisson(2.0, (8, 1)).astype(float), "poisson", l2=1e-6)
+
+
+def linear_network(rng):
+    """Return a linear network with a small feature and weight decay, whose orbits meet at 0."""
+    x, y = 1e-2 * rng.standard_normal((12, 1)), rng.integers(3, size=12)
+    return fc.Objective(fc.MLP([1, 5, 3], "identity"), x, y, "cross_entropy", l2=0.1)
+
+
+@pytest.mark.parametrize("draw", [poisson_regression, linear_network])
+def test_minima_are_certified_in_balanced_units_or_without_projected_orbits(draw):
+    """The theorem is checked again in balanced units if h is too large in those of theta, and
+    without projecting out orbits whose tangents may be linearly dependent nearby.
+    """
+    for seed in (0, 2, 3, 8):
+        ob = draw(np.random.default_rng(seed))
+        theta = fc.minimize(ob, ob.model.init(rng=seed), rng=0, verdict=False).x
+        point = fc.classify(ob, theta)
+        assert point.certified and point.kind == "minimum", point

@@ -264,8 +264,8 @@ def certified_points_exist(draw, losses=LOSSES, activations=SMOOTH):
 
 
 def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, "relu", "elu")):
-    """If `minimize` reports success, no loss at random steps of size 1e-4 and 1e-5 is lower by more
-    than rounding.
+    """If `minimize` reports success, no loss at random steps of size 1e-4 and 1e-5, over the
+    largest input if this is above 1, is lower by more than rounding.
     """
     ob, name = network(draw, activations=activations, losses=losses)
     theta = ob.model.init(rng=int(draw.integers(2**31))) * (draw.random() < 0.8)
@@ -284,12 +284,13 @@ def success_has_nothing_lower_nearby(draw, losses=LOSSES, activations=(*SMOOTH, 
     words, f = f"{name}: {result.message}", ref.value(x)
     rounding = (1e-5 if ob.dtype == np.float32 else 1e-11) * abs(f) + 1e-20
     room = 1e-7 * abs(f) + rounding
+    scale = max(1.0, float(np.abs(ref.X).max()))  # the basin of a minimum is as narrow
     if ob.dtype == np.float32:  # changes of the loss when theta is rounded to float32
         turns = 1 + np.finfo(np.float32).eps * draw.uniform(-1, 1, (8, len(x)))
         room += 10 * max(abs(ref.value(x * turn) - f) for turn in turns)
     for size in (1e-2, 1e-3, 1e-4, 1e-5):
         for _ in range(6):
-            step = size * draw.standard_normal(len(x))
+            step = size / scale * draw.standard_normal(len(x))
             lower = min(ref.value(x + way * step) for way in (1, -1))
             assert lower >= f - room or size > 1e-4, f"{lower} < {f}: {words}"
     return "certified" if result.report is not None and result.report.certified else "success"

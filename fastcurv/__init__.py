@@ -10,6 +10,7 @@ from .common.protocols import REGISTERING
 from .common.runtime import VERSION, register_threadpoolctl, show_versions
 
 if TYPE_CHECKING:
+    from . import optimize as optimize
     from . import spectrum as spectrum
     from . import structure as structure
     from .applications import scipy as scipy

@@ -223,7 +223,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # for estimators that stop early
     estimators(objective.X, objective.y)
     pictures(objective, x)
-    kernels: str = fc.show_versions("dict")["kernels"]
+    kernels = fc.show_versions("dict")["kernels"]
     assert kernels and fc.show_versions("dict")["numpy"] and fc.__version__
     fc.register_threadpoolctl()
 
